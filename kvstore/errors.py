@@ -1,0 +1,171 @@
+"""Every error that kvstore raises, with what the caller may conclude from it.
+
+Two questions decide what a program does with an error: was the operation applied, and is it
+safe to try again? Each class answers both (`outcome`, `retryable`); docs/guarantees.md explains.
+The names follow the cassandra-driver, because people already know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+
+class Outcome(Enum):
+    """What is known about an operation that ended with an error."""
+
+    NOT_APPLIED = "not applied"
+    """The operation has had no effect and never will."""
+    UNKNOWN = "outcome unknown"
+    """The operation may have been applied, or may still be applied later."""
+
+
+class KVError(Exception):
+    """Base of all kvstore errors.
+
+    `outcome` says whether a write can have had an effect; `retryable` whether trying the same
+    request again, unchanged, is both safe and has a chance.
+    """
+
+    outcome: Outcome = Outcome.NOT_APPLIED
+    retryable: bool = False
+
+
+class InvalidRequest(KVError):
+    """The request itself is wrong: `field` names the part, the message says why and the limit."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.reason = message
+
+
+class Unavailable(KVError):
+    """Fewer replicas are alive than the request requires; nothing was tried."""
+
+    retryable = True
+
+    def __init__(self, required: int, alive: int) -> None:
+        super().__init__(f"{required} replicas required, {alive} alive")
+        self.required = required
+        self.alive = alive
+
+
+class ReadTimeout(KVError):
+    """Too few replicas answered a read in time. Reads change nothing, so retrying is safe."""
+
+    retryable = True
+
+    def __init__(self, received: int, required: int) -> None:
+        super().__init__(f"read timed out: {received} of {required} replicas answered")
+        self.received = received
+        self.required = required
+
+
+class WriteTimeout(KVError):
+    """Too few replicas confirmed a write in time. It may be applied: a timeout is not a failure."""
+
+    outcome = Outcome.UNKNOWN
+
+    def __init__(self, received: int, required: int) -> None:
+        super().__init__(
+            f"write timed out: {received} of {required} replicas confirmed it; it may still be applied"
+        )
+        self.received = received
+        self.required = required
+
+
+class Overloaded(KVError):
+    """A bounded queue or a limit is full; `retry_after` is in seconds."""
+
+    retryable = True
+
+    def __init__(self, retry_after: float, reason: str = "node is overloaded") -> None:
+        super().__init__(f"{reason}; retry after {retry_after:g} s")
+        self.retry_after = retry_after
+        self.reason = reason
+
+
+class TooManySiblings(KVError):
+    """The write would leave more siblings than a key may have: read, resolve, write with the context."""
+
+    def __init__(self, siblings: int, limit: int) -> None:
+        super().__init__(
+            f"key has {siblings} siblings and the limit is {limit}: write with the context of a read"
+        )
+        self.siblings = siblings
+        self.limit = limit
+
+
+class StaleRing(KVError):
+    """The request was routed with cluster state of another epoch; refresh the ring and retry."""
+
+    retryable = True
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"stale ring: this node is at epoch {epoch}")
+        self.epoch = epoch
+
+
+class NoNodeAvailable(KVError):
+    """No node could be reached; `errors` maps each endpoint to what happened there.
+
+    `outcome` is UNKNOWN when a request was sent and the connection then broke.
+    """
+
+    retryable = True
+
+    def __init__(self, errors: Mapping[str, str], outcome: Outcome = Outcome.NOT_APPLIED) -> None:
+        tried = "; ".join(f"{endpoint}: {reason}" for endpoint, reason in errors.items())
+        super().__init__(f"no node available ({tried or 'no endpoint given'})")
+        self.errors = dict(errors)
+        self.outcome = outcome
+        self.retryable = outcome is Outcome.NOT_APPLIED
+
+
+class InternalError(KVError):
+    """The node met a defect of its own; the message is all that is known."""
+
+    outcome = Outcome.UNKNOWN
+
+
+class StorageError(KVError):
+    """Base of what the storage engine raises."""
+
+
+class Corruption(StorageError):
+    """Stored bytes do not match their checksum or format; `path` is the file. Never "not found"."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class UnsupportedFormat(StorageError):
+    """A file is not ours, or is of a newer format version than this program reads."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class StorageFull(StorageError):
+    """The disk has no space: writes are refused, reads go on."""
+
+    retryable = True
+
+
+class StorageFailed(StorageError):
+    """A write or sync failed for another reason than space: the process must end and recover."""
+
+    outcome = Outcome.UNKNOWN
+
+
+class ConfigError(KVError):
+    """A setting, flag or file given at start is wrong; one line says which and why."""
+
+
+class WrongDataDirectory(ConfigError):
+    """The data directory belongs to another node or cluster, or is in use by a running one."""

@@ -1,0 +1,37 @@
+"""The outputs of a node: what the shell around it (gRPC or the simulator) must carry out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from kvstore.gossip.messages import GossipMessage
+from kvstore.lsm import Job
+from kvstore.quorum.messages import Forward, ForwardReply, QuorumMessage, Reply
+
+PeerMessage = QuorumMessage | Forward | ForwardReply | GossipMessage
+
+
+class Instant(NamedTuple):
+    """The time of an input: `mono` in seconds, only ever forwards; `wall` in milliseconds since 1970."""
+
+    mono: float
+    wall: int
+
+
+class Outbox(Protocol):
+    """Receives a node's outputs. None of these may call back into the node before it has returned."""
+
+    def send(self, to: str, message: PeerMessage) -> None:
+        """Send to another node, best effort: the network may lose, repeat and reorder it."""
+
+    def reply(self, request: int, reply: Reply) -> None:
+        """Answer the client request that came in under this number."""
+
+    def set_timer(self, when: float) -> None:
+        """Call `on_timer` at `when` (monotonic seconds) or soon after; replaces the earlier one."""
+
+    def request_sync(self) -> None:
+        """Sync the engine's log soon and call `on_durable`; asked once until that has happened."""
+
+    def start_job(self, job: Job) -> None:
+        """Run an engine job in a worker and call `on_job_done` or `on_job_failed`."""

@@ -1,0 +1,188 @@
+"""What nodes ask of each other about keys: frozen records, turned into protobuf by `kvstore.wire`.
+
+`request` numbers are the asker's, unique over its restarts. `key` is an internal key
+(kvstore.ring.token), `version` canonical bytes (kvstore.versions).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvstore.config import QuorumMode
+from kvstore.errors import KVError
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaWrite:
+    """Reconcile `version` into what is stored, or keep it as a hint for the node `hint_for`."""
+
+    request: int
+    epoch: int
+    key: bytes
+    version: bytes
+    hint_for: str = ""
+    replay: bool = False
+    """A replayed hint: it can wait, so it travels on the bulk stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteAck:
+    """The version of ReplicaWrite `request` is durable at the sender."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaRead:
+    """What is your version of `key`? `digest` is that of the asker's own version."""
+
+    request: int
+    epoch: int
+    key: bytes
+    digest: bytes
+    hint_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSame:
+    """The sender's version has the digest that was asked about."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReply:
+    """The sender's version; empty when it has none."""
+
+    request: int
+    version: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The sender did not do what `request` asked."""
+
+    request: int
+    error: KVError
+
+
+QuorumMessage = ReplicaWrite | WriteAck | ReplicaRead | ReadSame | ReadReply | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """A client's read. `r` 0 and `quorum` None: as the bucket says; `timeout` in seconds, 0: default."""
+
+    bucket: str
+    key: bytes
+    r: int = 0
+    quorum: QuorumMode | None = None
+    timeout: float = 0.0
+    explain: bool = False
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A client's write of `value` over what `context` (opaque bytes) saw. `ttl` in seconds."""
+
+    bucket: str
+    key: bytes
+    value: bytes
+    context: bytes = b""
+    content_type: str = ""
+    ttl: int = 0
+    w: int = 0
+    quorum: QuorumMode | None = None
+    timeout: float = 0.0
+    explain: bool = False
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """A client's tombstone over what `context` saw; without a context, over what a read sees."""
+
+    bucket: str
+    key: bytes
+    context: bytes = b""
+    w: int = 0
+    quorum: QuorumMode | None = None
+    timeout: float = 0.0
+    explain: bool = False
+    epoch: int = 0
+
+
+ClientRequest = Get | Put | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """How a reply came about: see client.proto."""
+
+    coordinator: str
+    epoch: int
+    partition: int
+    asked: tuple[str, ...] = ()
+    answered: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
+    hinted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One visible sibling as a client gets it; times in milliseconds since 1970, expiry 0: never."""
+
+    value: bytes
+    content_type: str = ""
+    time: int = 0
+    expiry: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Reply to Get: visible siblings (none: no value) and the context (opaque bytes)."""
+
+    siblings: tuple[Value, ...]
+    context: bytes
+    explain: Explain | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Reply to Put and Delete.
+
+    `context` allows overwriting what was just written; it is empty when siblings remain that the
+    client did not see. `siblings` counts them all.
+    """
+
+    context: bytes
+    siblings: int
+    explain: Explain | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request ended with a typed error."""
+
+    error: KVError
+
+
+Reply = Found | Stored | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A client's request, passed on by a node that is no replica of its key."""
+
+    request: int
+    epoch: int
+    call: ClientRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardReply:
+    """The coordinator's reply to a Forward."""
+
+    request: int
+    reply: Reply
