@@ -21,3 +21,8 @@ class HybridClock:
         """A time after all earlier ones and after `seen`; `wall` is in milliseconds."""
         self._last = max(self._last + 1, seen + 1, wall << _COUNTER_BITS)
         return self._last
+
+
+def wall_time(time: int) -> int:
+    """The wall time in milliseconds that a hybrid logical time was issued at (or shortly before)."""
+    return time >> _COUNTER_BITS

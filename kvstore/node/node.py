@@ -1,0 +1,266 @@
+"""One node: the only router. It composes failure detector, ring, coordinator and engine.
+
+Sans-I/O: whoever runs a node (kvstore.server under gRPC, kvstore.sim under virtual time) calls
+the `on_...` methods with the time, and carries out what they put into the outbox.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+
+from kvstore.errors import KVError, StaleRing
+from kvstore.gossip import FailureDetector, Output, PersistIncarnation, Send, Status, StatusChanged
+from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
+from kvstore.lsm import Engine, Job, JobResult
+from kvstore.node.outbox import Instant, Outbox, PeerMessage
+from kvstore.node.scan import scan_keys
+from kvstore.node.settings import NodeSettings
+from kvstore.node.status import NodeStatus
+from kvstore.quorum.coordinator import Coordinator
+from kvstore.quorum.messages import (
+    ClientRequest,
+    Forward,
+    ForwardReply,
+    ReadReply,
+    ReadSame,
+    Refusal,
+    ReplicaRead,
+    ReplicaWrite,
+    Reply,
+    WriteAck,
+)
+from kvstore.quorum.replay import HintReplay
+from kvstore.ring import ClusterState
+from kvstore.versions import digest
+
+_INCARNATION = b"n/incarnation"
+"""Where the engine keeps this node's SWIM incarnation; `n` is the keyspace of node-local records."""
+
+
+class Node:
+    """A member of the cluster. Its inputs are calls, its outputs go to the outbox."""
+
+    def __init__(
+        self,
+        name: str,
+        state: ClusterState,
+        engine: Engine,
+        outbox: Outbox,
+        rng: random.Random,
+        settings: NodeSettings | None = None,
+    ) -> None:
+        settings = settings or NodeSettings()
+        self.name = name
+        self.state = state
+        self._engine = engine
+        self._outbox = outbox
+        self._now = Instant(0.0, 0)
+        self._timer = float("inf")
+        peers = [member.node for member in state.members if member.node != name]
+        self._detector = FailureDetector(name, peers, self._next_incarnation(), settings.gossip, rng)
+        self._coordinator = Coordinator(
+            name,
+            state,
+            engine,
+            outbox,
+            outbox.request_sync,
+            self._alive,
+            rng,
+            settings.quorum,
+            settings.limits,
+        )
+        self._replay = HintReplay(self._coordinator, self._coordinator.hints, self._alive)
+
+    # life
+
+    def start(self, now: Instant) -> None:
+        """Begin to probe the other members and to work."""
+        self._at(now)
+        self._persist_incarnation(self._next_incarnation())
+        self._carry_out(self._detector.start(now.mono))
+        self._turn()
+
+    def stop(self) -> None:
+        """The end: syncs and closes the engine. Nothing may be called after it."""
+        self._engine.close()
+
+    def _next_incarnation(self) -> int:
+        stored = self._engine.get(_INCARNATION)
+        return int.from_bytes(stored, "big") + 1 if stored else 1
+
+    def _persist_incarnation(self, incarnation: int) -> None:
+        lsn = self._coordinator.replica.write([(_INCARNATION, incarnation.to_bytes(8, "big"))])
+        self._coordinator.durability.after(lsn, _nothing_waits)
+
+    # clients
+
+    def on_request(self, request: int, call: ClientRequest, now: Instant) -> None:
+        """A client's request under a number of the shell's choice: exactly one `reply` will follow."""
+        self._at(now)
+        self._coordinator.request(call, partial(self._reply, request), now)
+        self._turn()
+
+    def _reply(self, request: int, reply: Reply) -> None:
+        self._outbox.reply(request, reply)
+
+    def scan_keys(
+        self, bucket: str, partition: int, after: bytes, limit: int, now: Instant
+    ) -> tuple[tuple[bytes, ...], bytes]:
+        """Keys held by this node: see kvstore.node.scan."""
+        return scan_keys(self._engine, self.state.ring, bucket, partition, after, limit, now.wall)
+
+    def status(self) -> NodeStatus:
+        """What this node knows of itself and of the others."""
+        return NodeStatus(
+            self.name,
+            self.state.cluster_id,
+            self.state.epoch,
+            self._detector.members(),
+            self._coordinator.hints.all_pending(),
+            self._coordinator.counters,
+            self._engine.statistics(),
+        )
+
+    # other nodes
+
+    def on_message(self, sender: str, message: PeerMessage, now: Instant) -> None:
+        """A message from another member."""
+        self._at(now)
+        coordinator = self._coordinator
+        match message:
+            case ReplicaWrite():
+                self._replica_write(sender, message)
+            case WriteAck(request):
+                if operation := coordinator.operation(request):
+                    operation.on_write_ack(sender)
+            case ReplicaRead():
+                self._replica_read(sender, message)
+            case ReadSame(request):
+                if operation := coordinator.operation(request):
+                    operation.on_read_same(sender)
+            case ReadReply(request, version):
+                if operation := coordinator.operation(request):
+                    operation.on_read_reply(sender, version)
+            case Refusal(request, error):
+                if operation := coordinator.operation(request):
+                    operation.on_refusal(sender, error)
+            case Forward(request, _, call):
+                coordinator.request(call, partial(self._forward_reply, sender, request), now, forwarded=True)
+            case ForwardReply(request, reply):
+                if operation := coordinator.operation(request):
+                    operation.on_forward_reply(sender, reply)
+            case Ping() | PingRequest() | Ack() | Nack() | PushPull():
+                self._carry_out(self._detector.on_message(sender, message, now.mono))
+        self._turn()
+
+    def _forward_reply(self, sender: str, request: int, reply: Reply) -> None:
+        self._outbox.send(sender, ForwardReply(request, reply))
+
+    def _replica_write(self, sender: str, message: ReplicaWrite) -> None:
+        try:
+            self._check_epoch(message.epoch)
+            lsn = self._coordinator.store(message.key, message.version, message.hint_for)
+        except KVError as error:
+            self._outbox.send(sender, Refusal(message.request, error))
+            return
+        ack = WriteAck(message.request)
+        self._coordinator.durability.after(lsn, partial(self._outbox.send, sender, ack))
+
+    def _replica_read(self, sender: str, message: ReplicaRead) -> None:
+        coordinator = self._coordinator
+        try:
+            self._check_epoch(message.epoch)
+            if message.hint_for:
+                version = coordinator.hints.read(message.hint_for, message.key)
+                lsn = coordinator.durability.last
+            else:
+                version = coordinator.replica.read(message.key)
+                lsn = coordinator.replica.unsynced(message.key)
+        except KVError as error:
+            self._outbox.send(sender, Refusal(message.request, error))
+            return
+        same = digest(version) == message.digest
+        answer = ReadSame(message.request) if same else ReadReply(message.request, version)
+        # shown only once it cannot be lost: a later read must see it too
+        coordinator.durability.after(lsn, partial(self._outbox.send, sender, answer))
+
+    def _check_epoch(self, epoch: int) -> None:
+        if epoch != self.state.epoch:
+            raise StaleRing(self.state.epoch)
+
+    def on_link_lost(self, peer: str, now: Instant) -> None:
+        """The connection to `peer` broke: what was sent may be lost, and is it still alive?"""
+        self._at(now)
+        self._coordinator.on_gone(peer)
+        self._carry_out(self._detector.on_link_lost(peer, now.mono))
+        self._turn()
+
+    # time, disk, workers
+
+    def on_timer(self, now: Instant) -> None:
+        """The time last given to `set_timer` has come; calling it at any time does no harm."""
+        self._at(now)
+        self._timer = float("inf")
+        self._carry_out(self._detector.on_timer(now.mono))
+        self._coordinator.on_timer(now.mono)
+        self._replay.on_timer(now.mono)
+        self._turn()
+
+    def on_durable(self, lsn: int, now: Instant) -> None:
+        """A sync has finished: all writes up to `lsn` are on the disk."""
+        self._at(now)
+        self._coordinator.on_durable(lsn)
+        self._turn()
+
+    def on_job_done(self, result: JobResult, now: Instant) -> None:
+        """A worker has flushed or compacted: the engine takes the new tables into use."""
+        self._at(now)
+        self._engine.job_done(result)
+        self._turn()
+
+    def on_job_failed(self, job: Job, now: Instant) -> None:
+        """A worker died or could not do its job: it will be offered again."""
+        self._at(now)
+        self._engine.job_failed(job)
+
+    # within a turn
+
+    def _at(self, now: Instant) -> None:
+        self._now = now
+        self._coordinator.now = now.mono
+
+    def _turn(self) -> None:
+        """The end of every input: start what the engine wants done, arm the timer."""
+        for job in self._engine.take_jobs():
+            self._outbox.start_job(job)
+        due = min(
+            self._coordinator.next_deadline(), self._replay.next_deadline(), self._detector.next_deadline()
+        )
+        if due < self._timer:
+            self._timer = due
+            self._outbox.set_timer(due)
+
+    def _alive(self, node: str) -> bool:
+        return node == self.name or self._detector.status(node) is not Status.DEAD
+
+    def _carry_out(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            match output:
+                case Send(to, message):
+                    self._outbox.send(to, message)
+                case StatusChanged(node, old, new):
+                    self._status_changed(node, old, new)
+                case PersistIncarnation(incarnation):
+                    self._persist_incarnation(incarnation)
+
+    def _status_changed(self, node: str, old: Status, new: Status) -> None:
+        self._coordinator.on_membership()
+        if new is Status.DEAD:
+            self._coordinator.on_gone(node)
+        elif old is Status.DEAD:
+            self._replay.on_alive(node)
+
+
+def _nothing_waits() -> None:
+    """For a write that should be synced soon, although no ack depends on it."""

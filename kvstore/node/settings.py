@@ -1,0 +1,17 @@
+"""All settings of one node in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kvstore.config import Limits, QuorumSettings
+from kvstore.gossip import GossipSettings
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Settings of the machines that make up a node."""
+
+    quorum: QuorumSettings = field(default_factory=QuorumSettings)
+    gossip: GossipSettings = field(default_factory=GossipSettings)
+    limits: Limits = field(default_factory=Limits)

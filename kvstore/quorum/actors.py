@@ -1,0 +1,44 @@
+"""The actors and counters from which this node makes dots.
+
+Rule (riak_kv#679 cost Riak years; DESIGN section 5): a dot is never reused, and whoever mints a dot
+holds all earlier dots of the same actor on that key. A node forgets dots when it stops uncleanly,
+loses its disk, or discards hints. So every start begins a new generation of actors, drawn at random
+and therefore new even for a disk restored from a backup, and a partition whose hints were discarded
+gets an actor of its own. docs/versions.md weighs this against leased counters.
+"""
+
+from __future__ import annotations
+
+import random
+
+from kvstore.versions import Dot
+
+_GENERATION_BITS = 48
+
+
+class Actors:
+    """Mints the dots of one node; counters are node-wide and only ever grow."""
+
+    __slots__ = ("_counter", "_generation", "_names", "_node", "_rng")
+
+    def __init__(self, node: str, rng: random.Random) -> None:
+        self._node = node
+        self._rng = rng
+        self._counter = 0
+        self._generation = rng.getrandbits(_GENERATION_BITS)
+        self._names: dict[int, str] = {}
+
+    def mint(self, partition: int) -> Dot:
+        """A dot that no node ever made before."""
+        self._counter += 1
+        name = self._names.get(partition)
+        if name is None:
+            name = self._names[partition] = self._name(partition, self._generation)
+        return Dot(name, self._counter)
+
+    def renew(self, partition: int) -> None:
+        """Take a new actor: dots of the present one may have been forgotten here."""
+        self._names[partition] = self._name(partition, self._rng.getrandbits(_GENERATION_BITS))
+
+    def _name(self, partition: int, generation: int) -> str:
+        return f"{self._node}.{partition:x}.{generation:012x}"

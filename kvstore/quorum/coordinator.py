@@ -1,0 +1,422 @@
+"""The coordinator: admits client requests, chooses their replicas, and routes answers to operations.
+
+The way of a put: `request` -> `_put` (read here, mint a dot, write here) -> WriteOperation (send,
+count acks) -> reply. Of a get: `request` -> `_read` -> ReadOperation (digests, repair) -> reply.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from kvstore.config import BucketSettings, Conflict, Limits, QuorumMode, QuorumSettings
+from kvstore.errors import (
+    InvalidRequest,
+    KVError,
+    Overloaded,
+    StaleRing,
+    TooManySiblings,
+    Unavailable,
+)
+from kvstore.hlc import HybridClock, wall_time
+from kvstore.lsm import Engine
+from kvstore.quorum.actors import Actors
+from kvstore.quorum.counters import Counters
+from kvstore.quorum.durability import Durability
+from kvstore.quorum.forward import ForwardOperation
+from kvstore.quorum.hints import HintChange, Hints
+from kvstore.quorum.messages import (
+    ClientRequest,
+    Delete,
+    Explain,
+    Failed,
+    Forward,
+    ForwardReply,
+    Found,
+    Get,
+    Put,
+    QuorumMessage,
+    Reply,
+    Stored,
+    Value,
+)
+from kvstore.quorum.operation import Operation, Respond
+from kvstore.quorum.placement import Placement, place
+from kvstore.quorum.read import Complete, ReadOperation
+from kvstore.quorum.replica import Replica
+from kvstore.quorum.write import WriteOperation
+from kvstore.ring import ClusterState, data_key, fallbacks, partition_of, split_data_key, token
+from kvstore.versions import (
+    EMPTY,
+    CausalContext,
+    Sibling,
+    Version,
+    decode_context,
+    decode_version,
+    encode_context,
+    encode_version,
+    join,
+    last_written,
+    write,
+)
+
+
+class Moment(Protocol):
+    """The time of an input: `mono` in seconds, `wall` in milliseconds since 1970."""
+
+    @property
+    def mono(self) -> float:
+        """Seconds, only ever forwards."""
+
+    @property
+    def wall(self) -> int:
+        """Milliseconds since 1970."""
+
+
+class Transport(Protocol):
+    """Where messages to other nodes go."""
+
+    def send(self, to: str, message: QuorumMessage | Forward | ForwardReply) -> None:
+        """Send, best effort."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A client's request with all that was derived from it once: key, replicas, quorum, deadline."""
+
+    call: ClientRequest
+    bucket: BucketSettings
+    token: int
+    key: bytes
+    partition: int
+    n: int
+    required: int
+    sloppy: bool
+    placement: Placement
+    deadline: float
+    now: Moment
+
+
+class Coordinator:
+    """One node's part in all operations that it coordinates."""
+
+    def __init__(
+        self,
+        name: str,
+        state: ClusterState,
+        engine: Engine,
+        transport: Transport,
+        request_sync: Callable[[], None],
+        alive: Callable[[str], bool],
+        rng: random.Random,
+        settings: QuorumSettings,
+        limits: Limits,
+    ) -> None:
+        self.name = name
+        self.state = state
+        self.transport = transport
+        self.settings = settings
+        self.counters = Counters()
+        self.replica = Replica(engine, state.bucket)
+        self.hints = Hints(engine, self.replica, settings, self.counters)
+        self.durability = Durability(engine, request_sync)
+        self.now = 0.0
+        self._limits = limits
+        self._alive = alive
+        self._actors = Actors(name, rng)
+        self._clock = HybridClock()
+        # random, so that an ack for an operation of before a restart means nothing after it
+        self._next_number = rng.getrandbits(62)
+        self._operations: dict[int, Operation] = {}
+        self._timers: list[tuple[float, int]] = []
+        self._placements: dict[tuple[int, int], Placement] = {}
+        self._unanswered = 0
+
+    # requests
+
+    def request(self, call: ClientRequest, respond: Respond, now: Moment, forwarded: bool = False) -> None:
+        """Take a client's request; exactly one reply goes to `respond`, now or later."""
+        self._count(call)
+        if self._unanswered >= self.settings.in_flight:
+            self._answer_now(respond, Failed(Overloaded(0.1)))
+            return
+        self._unanswered += 1
+        respond = partial(self._answered, respond)
+        try:
+            self._start(self._admit(call, now), respond, forwarded)
+        except KVError as error:
+            respond(Failed(error))
+
+    def _count(self, call: ClientRequest) -> None:
+        match call:
+            case Get():
+                self.counters.gets += 1
+            case Put():
+                self.counters.puts += 1
+            case Delete():
+                self.counters.deletes += 1
+
+    def _answered(self, respond: Respond, reply: Reply) -> None:
+        self._unanswered -= 1
+        self._answer_now(respond, reply)
+
+    def _answer_now(self, respond: Respond, reply: Reply) -> None:
+        if isinstance(reply, Failed):
+            self.counters.errors += 1
+        respond(reply)
+
+    def _admit(self, call: ClientRequest, now: Moment) -> Request:
+        """Check a request and derive what is needed of it; raises InvalidRequest, StaleRing."""
+        self._limits.check_bucket(call.bucket)
+        self._limits.check_key(call.key)
+        if call.epoch and call.epoch != self.state.epoch:
+            raise StaleRing(self.state.epoch)
+        bucket = self.state.bucket(call.bucket)
+        wanted = call.r if isinstance(call, Get) else call.w
+        field = "r" if isinstance(call, Get) else "w"
+        if not 0 <= wanted <= bucket.n:
+            raise InvalidRequest(field, f"is {wanted}, must be between 1 and n={bucket.n} of the bucket")
+        required = wanted or (bucket.r if isinstance(call, Get) else bucket.w)
+        key_token = token(call.bucket, call.key)
+        partition = partition_of(key_token, self.state.ring.partitions)
+        timeout = min(call.timeout or self.settings.default_timeout, self.settings.max_timeout)
+        return Request(
+            call,
+            bucket,
+            key_token,
+            data_key(key_token, call.bucket, call.key),
+            partition,
+            bucket.n,
+            required,
+            (call.quorum or bucket.quorum) is QuorumMode.SLOPPY,
+            self._place(partition, bucket.n),
+            now.mono + timeout,
+            now,
+        )
+
+    def _start(self, request: Request, respond: Respond, forwarded: bool) -> None:
+        primaries = request.placement.primaries
+        if self.name not in primaries:
+            live = [node for node in primaries if self._alive(node)]
+            if forwarded:
+                raise StaleRing(self.state.epoch)
+            if live:
+                self.counters.forwards += 1
+                ForwardOperation(self, respond, request, live).send()
+                return
+            if not request.sloppy:
+                raise Unavailable(request.required, 0)
+        targets = request.placement.targets
+        usable = len(targets) if request.sloppy else sum(1 for t in targets if not t.hint_for)
+        if usable < request.required:
+            raise Unavailable(request.required, usable)
+        match request.call:
+            case Get():
+                self._read(request, respond, self._found)
+            case Put() as put:
+                self._put(request, put, respond)
+            case Delete() as delete:
+                self._delete(request, delete, respond)
+
+    def _place(self, partition: int, n: int) -> Placement:
+        placement = self._placements.get((partition, n))
+        if placement is None:
+            placement = place(self.state.ring, partition, n, self.name, self._alive)
+            self._placements[partition, n] = placement
+        return placement
+
+    # writes
+
+    def _put(self, request: Request, put: Put, respond: Respond) -> None:
+        self._limits.check_value(put.value)
+        self._limits.check_context(put.context)
+        seen = decode_context(put.context, request.token)
+        ttl = put.ttl or request.bucket.ttl
+        expiry = request.now.wall + ttl * 1000 if ttl else 0
+        self._write(request, seen, put.value, expiry, put.content_type, respond)
+
+    def _delete(self, request: Request, delete: Delete, respond: Respond) -> None:
+        self._limits.check_context(delete.context)
+        if delete.context:
+            seen = decode_context(delete.context, request.token)
+            self._write(request, seen, None, 0, "", respond)
+            return
+
+        def over_what_was_read(result: bytes, explain: Explain | None, respond: Respond) -> None:
+            if not result:
+                respond(Stored(b"", 0, explain))
+                return
+            try:
+                self._write(request, decode_version(result).context, None, 0, "", respond)
+            except KVError as error:
+                respond(Failed(error))
+
+        self._read(request, respond, over_what_was_read)
+
+    def _write(
+        self,
+        request: Request,
+        seen: CausalContext,
+        value: bytes | None,
+        expiry: int,
+        content_type: str,
+        respond: Respond,
+    ) -> None:
+        """Make the new version, append it here with hints for the unreachable, and send it out."""
+        current = self._current(request)
+        lww = request.bucket.conflict is Conflict.LWW
+        if lww:
+            seen = join(seen, current.context)
+        time = self._clock.tick(request.now.wall, max((s.time for s in current.siblings), default=0))
+        dot = self._actors.mint(request.partition)
+        version = write(current, seen, Sibling(dot, value, time, expiry, content_type))
+        if lww:
+            version = last_written(version)
+        siblings = len(version.siblings)
+        if siblings > self._limits.siblings and siblings > len(current.siblings):
+            raise TooManySiblings(len(current.siblings), self._limits.siblings)
+        encoded = encode_version(version)
+        lsn = self._append(request, encoded)
+        operation = WriteOperation(self, respond, request, encoded, self._stored(request, version))
+        operation.send()
+        self.durability.after(lsn, operation.on_local_durable)
+
+    def _current(self, request: Request) -> Version:
+        encoded = self._local(request)
+        return decode_version(encoded) if encoded else EMPTY
+
+    def _local(self, request: Request) -> bytes:
+        """What this node holds of a key: its replica's version or, as a fallback, its hints."""
+        if self.name in request.placement.primaries:
+            return self.replica.read(request.key)
+        known = b""
+        for node in request.placement.primaries:
+            known = self.replica.combine(request.key, known, self.hints.read(node, request.key))
+        return known
+
+    def _append(self, request: Request, encoded: bytes) -> int:
+        """This node's copy and the hints it must keep, in one atomic batch; returns its LSN.
+
+        Raises StorageFull; Overloaded when this node's own copy is a hint and there is no room for it.
+        """
+        key, placement = request.key, request.placement
+        hints = [
+            self.hints.plan(target.hint_for, key, encoded)
+            for target in placement.targets
+            if target.node == self.name and target.hint_for
+        ]
+        for target in placement.unplaced:
+            with suppress(Overloaded):  # counted as dropped; W acks come from others
+                hints.append(self.hints.plan(target, key, encoded))
+        copy = [(key, encoded)] if self.name in placement.primaries else []
+        return self._write_batch(copy, hints)
+
+    def _write_batch(self, copy: list[tuple[bytes, bytes]], hints: list[HintChange | None]) -> int:
+        changes = [change for change in hints if change]
+        lsn = self.replica.write([*copy, *((change.key, change.version) for change in changes)])
+        for change in changes:
+            self.hints.applied(change)
+        return lsn
+
+    def _stored(self, request: Request, version: Version) -> Stored:
+        alone = len(version.siblings) == 1
+        context = encode_context(version.context, request.token) if alone else b""
+        return Stored(context, len(version.visible(request.now.wall)))
+
+    # reads
+
+    def _read(self, request: Request, respond: Respond, complete: Complete) -> None:
+        local = self._local(request)
+        operation = ReadOperation(self, respond, request, local, partial(complete, request))
+        operation.send()
+        self.durability.after(self.replica.unsynced(request.key), operation.on_local_durable)
+
+    def _found(self, request: Request, result: bytes, explain: Explain | None, respond: Respond) -> None:
+        version = decode_version(result) if result else EMPTY
+        values = tuple(
+            Value(sibling.value or b"", sibling.content_type, wall_time(sibling.time), sibling.expiry)
+            for sibling in version.visible(request.now.wall)
+        )
+        context = encode_context(version.context, request.token) if result else b""
+        respond(Found(values, context, explain))
+
+    # what operations need of their coordinator
+
+    def register(self, operation: Operation, wake_at: float) -> int:
+        """Give an operation its number and its first wake-up."""
+        self._next_number += 1
+        self._operations[self._next_number] = operation
+        heapq.heappush(self._timers, (wake_at, self._next_number))
+        return self._next_number
+
+    def forget(self, number: int) -> None:
+        """The operation has finished."""
+        self._operations.pop(number, None)
+
+    def live_fallbacks(self, partition: int, n: int) -> list[str]:
+        """Other live nodes behind the `n` primaries of a partition, in ring order."""
+        ring = self.state.ring
+        return [f for f in fallbacks(ring, partition, n) if f != self.name and self._alive(f)]
+
+    def store(self, key: bytes, version: bytes, hint_for: str) -> int:
+        """Reconcile a version into this node's replica, or keep it as a hint; returns the LSN to wait for.
+
+        Raises StorageFull, Corruption of what is stored, Overloaded when hints are at their limit.
+        """
+        if not hint_for:
+            return self.replica.apply(key, version)
+        change = self.hints.plan(hint_for, key, version)
+        return self._write_batch([], [change]) if change else self.durability.last
+
+    def hint_discarded(self, key: bytes) -> None:
+        """A hint was deleted: if its key is only known here by hints, dots may be forgotten now."""
+        key_token, bucket, _ = split_data_key(key)
+        partition = partition_of(key_token, self.state.ring.partitions)
+        if self.name not in self._place(partition, self.state.bucket(bucket).n).primaries:
+            self._actors.renew(partition)
+
+    # inputs
+
+    def operation(self, number: int) -> Operation | None:
+        """The operation under a number, if it is still under way."""
+        return self._operations.get(number)
+
+    def on_durable(self, lsn: int) -> None:
+        """All writes up to `lsn` are on the disk."""
+        self.counters.syncs += 1
+        self.replica.on_durable(lsn)
+        self.durability.on_durable(lsn)
+
+    def on_membership(self) -> None:
+        """Some node's status changed: placements are chosen anew."""
+        self._placements.clear()
+
+    def on_gone(self, node: str) -> None:
+        """`node` is dead or its connection broke: what was sent to it may be lost."""
+        for operation in tuple(self._operations.values()):
+            operation.on_gone(node)
+
+    def next_deadline(self) -> float:
+        """When `on_timer` next has work, in monotonic seconds."""
+        timers = self._timers
+        while timers and timers[0][1] not in self._operations:
+            heapq.heappop(timers)
+        return timers[0][0] if timers else float("inf")
+
+    def on_timer(self, now: float) -> None:
+        """Wake the operations whose patience or deadline has passed."""
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            _, number = heapq.heappop(timers)
+            operation = self._operations.get(number)
+            if operation is None:
+                continue
+            operation.on_time(now)
+            if number in self._operations:
+                wake_at = max(now, min(operation.deadline, now + self.settings.patience))
+                heapq.heappush(timers, (wake_at, number))

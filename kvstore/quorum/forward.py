@@ -1,0 +1,63 @@
+"""Passing a client's request on to a replica of its key, when this node is none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvstore.errors import KVError, ReadTimeout, WriteTimeout
+from kvstore.quorum.messages import Failed, Forward, Get, Reply
+from kvstore.quorum.operation import Operation, Respond
+
+if TYPE_CHECKING:
+    from kvstore.quorum.coordinator import Coordinator, Request
+
+
+class ForwardOperation(Operation):
+    """One request at another coordinator. A read is passed on again when that one is lost, a write never."""
+
+    __slots__ = ("left", "node", "request")
+
+    def __init__(self, core: Coordinator, respond: Respond, request: Request, live: list[str]) -> None:
+        super().__init__(core, respond, request.now.mono, request.deadline)
+        self.request = request
+        self.left = live[::-1]
+        self.node = ""
+
+    def send(self) -> None:
+        """Pass the request on to the next live replica."""
+        self.node = self.left.pop()
+        self.core.transport.send(self.node, Forward(self.number, self.core.state.epoch, self.request.call))
+
+    def on_forward_reply(self, node: str, reply: Reply) -> None:
+        """The coordinator has replied: so does this node."""
+        if node == self.node:
+            self.finish()
+            self.answer(reply)
+
+    def on_refusal(self, node: str, error: KVError) -> None:
+        """The other node did not take the request."""
+        if node == self.node:
+            self.on_forward_reply(node, Failed(error))
+
+    def on_gone(self, node: str) -> None:
+        """The other coordinator may not have got the request, or its reply may be lost."""
+        if node != self.node:
+            return
+        if isinstance(self.request.call, Get) and self.left:
+            self.send()
+        else:
+            self._time_out()
+
+    def on_time(self, now: float) -> None:
+        """Patience: a read tries another replica. Deadline: the outcome stays unknown."""
+        if now >= self.deadline:
+            self._time_out()
+        elif isinstance(self.request.call, Get) and self.left:
+            self.send()
+
+    def _time_out(self) -> None:
+        self.finish()
+        required = self.request.required
+        self.fail(
+            ReadTimeout(0, required) if isinstance(self.request.call, Get) else WriteTimeout(0, required)
+        )

@@ -1,0 +1,72 @@
+"""What the operations of a coordinator have in common: a number, a deadline, and what may happen to them.
+
+An operation is a small machine: replicas' answers and the passing of time go in, messages and at
+most one reply come out. The coordinator (kvstore.quorum.coordinator) owns the table of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kvstore.errors import KVError
+from kvstore.quorum.messages import Failed, Reply
+
+if TYPE_CHECKING:
+    from kvstore.quorum.coordinator import Coordinator
+
+Respond = Callable[[Reply], None]
+"""Takes the reply of a request to whoever asked, be it a client or a forwarding node."""
+
+
+def nobody(reply: Reply) -> None:
+    """Where the reply of an operation goes that no client waits for."""
+
+
+class Operation:
+    """Base of all operations; what a kind does not expect, it ignores (the network may repeat anything)."""
+
+    __slots__ = ("core", "deadline", "number", "respond", "started")
+
+    def __init__(self, core: Coordinator, respond: Respond, started: float, deadline: float) -> None:
+        self.core = core
+        self.number = core.register(self, min(deadline, started + core.settings.patience))
+        self.respond: Respond | None = respond
+        self.started = started
+        self.deadline = deadline
+
+    def answer(self, reply: Reply) -> None:
+        """Reply, once; later calls do nothing."""
+        if self.respond is not None:
+            respond, self.respond = self.respond, None
+            respond(reply)
+
+    def fail(self, error: KVError) -> None:
+        """Reply with an error, once."""
+        self.answer(Failed(error))
+
+    def finish(self) -> None:
+        """Nothing more is expected: leave the coordinator's table."""
+        self.core.forget(self.number)
+
+    def on_time(self, now: float) -> None:
+        """Patience or the deadline has passed; an operation that goes on is woken again at its deadline."""
+        raise NotImplementedError
+
+    def on_gone(self, node: str) -> None:
+        """`node` is dead or its connection broke: what it was asked may be lost."""
+
+    def on_refusal(self, node: str, error: KVError) -> None:
+        """`node` did not do what it was asked."""
+
+    def on_write_ack(self, node: str) -> None:
+        """`node` has what it was sent, durably."""
+
+    def on_read_same(self, node: str) -> None:
+        """`node` holds the version whose digest was sent."""
+
+    def on_read_reply(self, node: str, version: bytes) -> None:
+        """`node` holds `version`."""
+
+    def on_forward_reply(self, node: str, reply: Reply) -> None:
+        """The coordinator that this request was forwarded to has replied."""

@@ -1,0 +1,78 @@
+"""One node's own copy of the data: reading a version, reconciling another one into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kvstore.config import BucketSettings, Conflict
+from kvstore.lsm import Engine
+from kvstore.ring.token import split_data_key
+from kvstore.versions import Version, decode_version, encode_version, last_written, reconcile
+
+Batch = Sequence[tuple[bytes, bytes | None]]
+
+
+class Replica:
+    """Versions by internal key in the engine; knows which of them are not durable yet."""
+
+    __slots__ = ("_bucket", "_engine", "_unsynced")
+
+    def __init__(self, engine: Engine, bucket: Callable[[str], BucketSettings]) -> None:
+        self._engine = engine
+        self._bucket = bucket
+        self._unsynced: dict[bytes, int] = {}
+
+    def read(self, key: bytes) -> bytes:
+        """The encoded version of `key`, empty when there is none; raises Corruption."""
+        return self._engine.get(key) or b""
+
+    def unsynced(self, key: bytes) -> int:
+        """The LSN that must be durable before the version of `key` may be shown; 0: it is."""
+        return self._unsynced.get(key, 0)
+
+    def apply(self, key: bytes, incoming: bytes) -> int:
+        """Reconcile `incoming` into the stored version; returns the LSN that makes it durable.
+
+        Raises StorageFull when nothing could be written, Corruption when the stored version is bad.
+        """
+        current = self.read(key)
+        result = self.combine(key, current, incoming)
+        if result == current:
+            return self.unsynced(key)
+        return self.write([(key, result)])
+
+    def combine(self, key: bytes, a: bytes, b: bytes) -> bytes:
+        """Two encoded versions of `key` reconciled by the rule of its bucket."""
+        if a == b or not b:
+            return a
+        if not a:
+            return b
+        return encode_version(self.settle(key, reconcile(decode_version(a), decode_version(b))))
+
+    def settle(self, key: bytes, version: Version) -> Version:
+        """What the bucket's conflict rule leaves of a reconciled version."""
+        if len(version.siblings) > 1:
+            _, bucket, _ = split_data_key(key)
+            if self._bucket(bucket).conflict is Conflict.LWW:
+                return last_written(version)
+        return version
+
+    def write(self, batch: Batch) -> int:
+        """Append a batch to the engine; returns its LSN. It must not be acknowledged before that is durable."""
+        lsn = self._engine.write(batch)
+        for key, _ in batch:
+            # popped first, so that the dict stays in order of LSN
+            self._unsynced.pop(key, None)
+            self._unsynced[key] = lsn
+        return lsn
+
+    def on_durable(self, lsn: int) -> None:
+        """All writes up to `lsn` are durable."""
+        unsynced = self._unsynced
+        done = []
+        for key, written in unsynced.items():
+            if written > lsn:
+                break
+            done.append(key)
+        for key in done:
+            del unsynced[key]

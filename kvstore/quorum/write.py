@@ -1,0 +1,138 @@
+"""Coordinating a write: the new version to all replicas, a reply after W durable acks, hints for the rest.
+
+The coordinator's own copy must be durable before it replies, whatever W is: it made the dot.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from kvstore.errors import KVError, Overloaded, StorageError, WriteTimeout
+from kvstore.quorum.messages import Explain, ReplicaWrite, Stored
+from kvstore.quorum.operation import Operation, Respond
+
+if TYPE_CHECKING:
+    from kvstore.quorum.coordinator import Coordinator, Request
+
+
+class WriteOperation(Operation):
+    """One version on its way to its replicas. It outlives its reply until every target has it or a hint."""
+
+    __slots__ = ("acked", "awaiting", "hinted", "local", "lost", "request", "result", "tried", "version")
+
+    def __init__(
+        self, core: Coordinator, respond: Respond, request: Request, version: bytes, result: Stored
+    ) -> None:
+        super().__init__(core, respond, request.now.mono, request.deadline)
+        self.request = request
+        self.version = version
+        self.result = result
+        self.local = False
+        self.acked: set[str] = set()
+        self.lost: set[str] = set()
+        self.hinted: list[str] = list(request.placement.unplaced)
+        targets = request.placement.targets
+        self.tried = {target.node for target in targets}
+        self.awaiting = {target.node: target.hint_for for target in targets if target.node != core.name}
+
+    def send(self) -> None:
+        """Ask every remote target; the local batch has been appended and waits for its sync."""
+        for node, hint_for in self.awaiting.items():
+            self._ask(node, hint_for)
+
+    def _ask(self, node: str, hint_for: str) -> None:
+        core = self.core
+        core.transport.send(
+            node, ReplicaWrite(self.number, core.state.epoch, self.request.key, self.version, hint_for)
+        )
+
+    def on_local_durable(self) -> None:
+        """The coordinator's own copy is on the disk."""
+        self.local = True
+        if self._counts(self.core.name):
+            self.acked.add(self.core.name)
+        self._advance()
+
+    def on_write_ack(self, node: str) -> None:
+        """A replica, or a fallback for one, has the version durably; a late ack counts too."""
+        self.awaiting.pop(node, None)
+        if self._counts(node):
+            self.acked.add(node)
+        self._advance()
+
+    def on_refusal(self, node: str, error: KVError) -> None:
+        """A replica could not store it: keep a hint, and give up when W cannot be reached."""
+        self.on_gone(node)
+
+    def on_gone(self, node: str) -> None:
+        """What was sent to `node` may be lost: keep a hint."""
+        if node in self.awaiting:
+            self.lost.add(node)
+            self._substitute(node)
+            self._advance()
+
+    def on_time(self, now: float) -> None:
+        """Slow replicas get a hint after the patience, the client its error at the deadline."""
+        for node in tuple(self.awaiting):
+            self._substitute(node)
+        if now >= self.deadline:
+            for node in tuple(self.awaiting):  # fallbacks asked just now: no time is left for them
+                self._hint_here(self.awaiting.pop(node))
+            self._time_out()
+            self.finish()
+        else:
+            self._advance()
+
+    def _substitute(self, node: str) -> None:
+        """Give up waiting for `node`: ask a live fallback to keep the hint, else keep it here."""
+        target = self.awaiting.pop(node) or node
+        for fallback in self.core.live_fallbacks(self.request.partition, self.request.n):
+            if fallback not in self.tried:
+                self.tried.add(fallback)
+                self.awaiting[fallback] = target
+                self._ask(fallback, target)
+                return
+        self._hint_here(target)
+
+    def _hint_here(self, target: str) -> None:
+        # what cannot be kept is counted as dropped: the write itself does not depend on it
+        with suppress(StorageError, Overloaded):
+            self.core.store(self.request.key, self.version, hint_for=target)
+            self.hinted.append(target)
+
+    def _counts(self, node: str) -> bool:
+        return self.request.sloppy or node in self.request.placement.primaries
+
+    def _advance(self) -> None:
+        if self.respond is not None:
+            if self.local and len(self.acked) >= self.request.required:
+                self.answer(self._stored())
+            elif not self._reachable():
+                self._time_out()
+        if not self.awaiting and self.local and self.respond is None:
+            self.finish()
+
+    def _reachable(self) -> bool:
+        """Whether W acks can still come: from those that are not known to be lost."""
+        possible = sum(1 for node in self.tried - self.lost if self._counts(node))
+        return possible >= self.request.required
+
+    def _time_out(self) -> None:
+        self.fail(WriteTimeout(len(self.acked), self.request.required))
+
+    def _stored(self) -> Stored:
+        if not self.request.call.explain:
+            return self.result
+        asked = tuple(sorted(self.tried))
+        waiting = tuple(target for target in self.awaiting.values() if target)
+        hinted = tuple(sorted({*self.hinted, *waiting}))
+        explain = Explain(
+            self.core.name,
+            self.core.state.epoch,
+            self.request.partition,
+            asked,
+            tuple(sorted(self.acked)),
+            hinted=hinted,
+        )
+        return Stored(self.result.context, self.result.siblings, explain)
