@@ -165,8 +165,10 @@ class QuorumSettings:
 
     default_timeout: float = 5.0
     max_timeout: float = 60.0
-    patience: float = 0.5
-    """How long one replica may take before a read asks another and a write leaves a hint."""
+    read_patience: float = 0.25
+    """How long one replica may take before a read asks another."""
+    write_patience: float = 2.0
+    """How long one replica may take before a write leaves a hint for it."""
     in_flight: int = 20_000
     """Client requests that one node works on at once; more are refused as overloaded."""
     hint_interval: float = 1.0

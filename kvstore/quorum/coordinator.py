@@ -347,12 +347,16 @@ class Coordinator:
 
     # what operations need of their coordinator
 
-    def register(self, operation: Operation, wake_at: float) -> int:
+    def register(self, operation: Operation) -> int:
         """Give an operation its number and its first wake-up."""
         self._next_number += 1
         self._operations[self._next_number] = operation
-        heapq.heappush(self._timers, (wake_at, self._next_number))
+        self._wake_later(operation, self._next_number)
         return self._next_number
+
+    def _wake_later(self, operation: Operation, number: int) -> None:
+        wake_at = max(self.now, min(operation.deadline, self.now + operation.patience))
+        heapq.heappush(self._timers, (wake_at, number))
 
     def forget(self, number: int) -> None:
         """The operation has finished."""
@@ -418,5 +422,4 @@ class Coordinator:
                 continue
             operation.on_time(now)
             if number in self._operations:
-                wake_at = max(now, min(operation.deadline, now + self.settings.patience))
-                heapq.heappush(timers, (wake_at, number))
+                self._wake_later(operation, number)

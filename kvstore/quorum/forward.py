@@ -18,7 +18,7 @@ class ForwardOperation(Operation):
     __slots__ = ("left", "node", "request")
 
     def __init__(self, core: Coordinator, respond: Respond, request: Request, live: list[str]) -> None:
-        super().__init__(core, respond, request.now.mono, request.deadline)
+        super().__init__(core, respond, request.deadline, core.settings.write_patience)
         self.request = request
         self.left = live[::-1]
         self.node = ""

@@ -26,14 +26,14 @@ def nobody(reply: Reply) -> None:
 class Operation:
     """Base of all operations; what a kind does not expect, it ignores (the network may repeat anything)."""
 
-    __slots__ = ("core", "deadline", "number", "respond", "started")
+    __slots__ = ("core", "deadline", "number", "patience", "respond")
 
-    def __init__(self, core: Coordinator, respond: Respond, started: float, deadline: float) -> None:
+    def __init__(self, core: Coordinator, respond: Respond, deadline: float, patience: float) -> None:
         self.core = core
-        self.number = core.register(self, min(deadline, started + core.settings.patience))
-        self.respond: Respond | None = respond
-        self.started = started
         self.deadline = deadline
+        self.patience = patience
+        self.respond: Respond | None = respond
+        self.number = core.register(self)
 
     def answer(self, reply: Reply) -> None:
         """Reply, once; later calls do nothing."""
@@ -50,7 +50,7 @@ class Operation:
         self.core.forget(self.number)
 
     def on_time(self, now: float) -> None:
-        """Patience or the deadline has passed; an operation that goes on is woken again at its deadline."""
+        """Patience or the deadline has passed; an operation that goes on is woken again."""
         raise NotImplementedError
 
     def on_gone(self, node: str) -> None:

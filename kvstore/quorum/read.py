@@ -31,7 +31,7 @@ class ReadOperation(Operation):
     def __init__(
         self, core: Coordinator, respond: Respond, request: Request, local: bytes, complete: Complete
     ) -> None:
-        super().__init__(core, respond, request.now.mono, request.deadline)
+        super().__init__(core, respond, request.deadline, core.settings.read_patience)
         self.request = request
         self.local = local
         self.complete = complete
@@ -114,15 +114,18 @@ class ReadOperation(Operation):
         for version in self.answers.values():
             result = self.core.replica.combine(self.request.key, result, version)
         stale = [node for node, version in self.answers.items() if version != result]
-        if len(self.answers) - len(stale) >= self.request.required:
-            self.finish()
-            respond, self.respond = self.respond, None
-            self.complete(result, self._explain() if self.request.call.explain else None, respond)
-            return
         for node in stale:
             if self.repairs.get(node) != result:
                 self.repairs[node] = result
                 self._repair(node, result)
+        if len(self.answers) - len(stale) >= self.request.required:
+            self._reply(result)
+
+    def _reply(self, result: bytes) -> None:
+        self.finish()
+        if self.respond is not None:  # a repair here that was durable at once has replied already
+            respond, self.respond = self.respond, None
+            self.complete(result, self._explain() if self.request.call.explain else None, respond)
 
     def _repair(self, node: str, result: bytes) -> None:
         if node == self.core.name:
@@ -177,11 +180,11 @@ class RepairOperation(Operation):
     __slots__ = ("node", "read", "version")
 
     def __init__(self, read: ReadOperation, node: str, version: bytes) -> None:
-        super().__init__(read.core, nobody, read.core.now, read.deadline)
+        core, request = read.core, read.request
+        super().__init__(core, nobody, read.deadline, core.settings.write_patience)
         self.read = read
         self.node = node
         self.version = version
-        core, request = read.core, read.request
         message = ReplicaWrite(self.number, core.state.epoch, request.key, version, read.asked[node])
         core.transport.send(node, message)
 

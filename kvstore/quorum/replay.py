@@ -102,7 +102,8 @@ class DeliveryOperation(Operation):
     def __init__(
         self, replay: HintReplay, core: Coordinator, target: str, key: bytes, version: bytes
     ) -> None:
-        super().__init__(core, nobody, core.now, core.now + core.settings.default_timeout)
+        timeout = core.settings.default_timeout
+        super().__init__(core, nobody, core.now + timeout, timeout)
         self.replay = replay
         self.target = target
         self.key = key

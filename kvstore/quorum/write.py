@@ -24,7 +24,7 @@ class WriteOperation(Operation):
     def __init__(
         self, core: Coordinator, respond: Respond, request: Request, version: bytes, result: Stored
     ) -> None:
-        super().__init__(core, respond, request.now.mono, request.deadline)
+        super().__init__(core, respond, request.deadline, core.settings.write_patience)
         self.request = request
         self.version = version
         self.result = result
