@@ -1,0 +1,22 @@
+"""The consistent-hash ring: tokens, partitions, who holds what. Pure."""
+
+from kvstore.ring.cluster_state import ClusterState, initial_state
+from kvstore.ring.member import Member, parse_members
+from kvstore.ring.preference import fallbacks, preference_list
+from kvstore.ring.ring import Ring
+from kvstore.ring.token import data_key, partition_bounds, partition_of, split_data_key, token
+
+__all__ = [
+    "ClusterState",
+    "Member",
+    "Ring",
+    "data_key",
+    "fallbacks",
+    "initial_state",
+    "parse_members",
+    "partition_bounds",
+    "partition_of",
+    "preference_list",
+    "split_data_key",
+    "token",
+]

@@ -1,0 +1,44 @@
+"""Tokens and internal keys: where a key lives on the ring and in the engine.
+
+Both are formats (docs/ring.md, golden-tested): what one version wrote, every later one must find.
+"""
+
+from __future__ import annotations
+
+import mmh3
+
+_SEED = 0x6B767374  # "kvst"
+_DATA = b"d"
+_TOKEN_BYTES = 8
+_TOKEN_BITS = 64
+
+
+def token(bucket: str, key: bytes) -> int:
+    """The 64-bit token of a key: the first half of Murmur3 x64 128 over bucket, NUL, key."""
+    return mmh3.hash64(bucket.encode() + b"\0" + key, _SEED, signed=False)[0]
+
+
+def partition_of(key_token: int, partitions: int) -> int:
+    """The partition that a token falls into; `partitions` is a power of two."""
+    return key_token >> (_TOKEN_BITS - partitions.bit_length() + 1)
+
+
+def data_key(key_token: int, bucket: str, key: bytes) -> bytes:
+    """The internal key: keyspace tag, token (big-endian), bucket, NUL, key."""
+    return b"".join((_DATA, key_token.to_bytes(_TOKEN_BYTES, "big"), bucket.encode(), b"\0", key))
+
+
+def split_data_key(internal: bytes) -> tuple[int, str, bytes]:
+    """Inverse of `data_key`: token, bucket, key."""
+    key_token = int.from_bytes(internal[1 : 1 + _TOKEN_BYTES], "big")
+    bucket, _, key = internal[1 + _TOKEN_BYTES :].partition(b"\0")
+    return key_token, bucket.decode(), key
+
+
+def partition_bounds(partition: int, partitions: int) -> tuple[bytes, bytes]:
+    """The first internal key of a partition, and the first behind it."""
+    shift = _TOKEN_BITS - partitions.bit_length() + 1
+    start = _DATA + (partition << shift).to_bytes(_TOKEN_BYTES, "big")
+    if partition == partitions - 1:
+        return start, bytes([_DATA[0] + 1])
+    return start, _DATA + ((partition + 1) << shift).to_bytes(_TOKEN_BYTES, "big")
