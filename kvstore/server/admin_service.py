@@ -1,0 +1,52 @@
+"""What operators call."""
+
+from __future__ import annotations
+
+import os
+import time
+from importlib.metadata import version
+
+import grpc
+
+from kvstore.server.client_service import ClientService
+from kvstore.server.driver import Driver
+from kvstore.server.links import Links
+from kvstore.v1 import admin_pb2 as pb
+from kvstore.wire.status import status_to_wire_response
+
+SERVICE = pb.DESCRIPTOR.services_by_name["Admin"].full_name
+
+
+class AdminService:
+    """The Admin service of one node."""
+
+    def __init__(self, driver: Driver, links: Links, clients: ClientService) -> None:
+        self._driver = driver
+        self._links = links
+        self._clients = clients
+        self._started = time.monotonic()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The handlers of all methods."""
+        get_status = grpc.unary_unary_rpc_method_handler(
+            self.get_status,
+            request_deserializer=pb.GetStatusRequest.FromString,
+            response_serializer=pb.GetStatusResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"GetStatus": get_status})
+
+    async def get_status(self, request: pb.GetStatusRequest, context: object) -> pb.GetStatusResponse:
+        """See admin.proto."""
+        node = self._driver.node
+        response = status_to_wire_response(node.status(), node.state)
+        response.version = version("kvstore")
+        response.pid = os.getpid()
+        response.uptime_s = time.monotonic() - self._started
+        counters = response.counters
+        counters.frames_sent = self._links.frames
+        counters.messages_sent = self._links.messages
+        counters.frames_received = self._driver.frames_received
+        counters.messages_received = self._driver.messages_received
+        counters.session_frames_received = self._clients.session_frames
+        counters.session_calls_received = self._clients.session_calls
+        return response

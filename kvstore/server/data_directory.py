@@ -1,0 +1,63 @@
+"""The data directory belongs to one node of one cluster; a file in it says to which."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from kvstore.errors import ConfigError, WrongDataDirectory
+
+IDENTITY = "IDENTITY"
+_FORMAT = 1
+
+
+def claim(directory: Path, node: str, cluster_id: str) -> Path:
+    """Make sure that `directory` is this node's, making it if it is new; returns the engine's directory in it.
+
+    Raises WrongDataDirectory when it is another's, ConfigError when it cannot be used. Changes nothing then.
+    """
+    identity = directory / IDENTITY
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if identity.exists():
+            _check(identity, node, cluster_id)
+        elif any(directory.iterdir()):
+            raise WrongDataDirectory(
+                f"data directory {directory} is neither empty nor a kvstore data directory"
+            )
+        else:
+            _write(identity, node, cluster_id)
+    except OSError as error:
+        raise ConfigError(f"data directory {directory} cannot be used: {error.strerror}") from error
+    return directory / "engine"
+
+
+def _check(identity: Path, node: str, cluster_id: str) -> None:
+    try:
+        found = json.loads(identity.read_text())
+        owner, cluster, version = found["node"], found["cluster_id"], found["format"]
+    except (ValueError, KeyError, TypeError):
+        raise WrongDataDirectory(f"{identity} is damaged: whose data this is cannot be told") from None
+    if version != _FORMAT:
+        raise WrongDataDirectory(f"{identity} is of format {version}, this program knows format {_FORMAT}")
+    if (owner, cluster) != (node, cluster_id):
+        raise WrongDataDirectory(
+            f"data directory {identity.parent} belongs to node {owner} of cluster {cluster}, "
+            f"not to node {node} of cluster {cluster_id}"
+        )
+
+
+def _write(identity: Path, node: str, cluster_id: str) -> None:
+    # renamed into place and synced, so that a crash leaves all of it or nothing
+    temporary = identity.with_suffix(".new")
+    with temporary.open("w") as file:
+        json.dump({"format": _FORMAT, "node": node, "cluster_id": cluster_id}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(identity)
+    directory = os.open(identity.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,179 @@
+"""`kvnode`: the command that runs one node. Flags win over environment, environment over the file."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kvstore.config import BucketSettings, Limits, bucket_from_settings, parse_bucket
+from kvstore.errors import ConfigError, KVError
+from kvstore.node.settings import NodeSettings
+from kvstore.ring import initial_state, parse_members
+from kvstore.ring.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
+from kvstore.server.server import EXIT_STORAGE_FAILED, ServerSettings, serve
+
+EXIT_CONFIG = 2
+EXIT_STORAGE = 3
+
+_FILE_SETTINGS = (
+    "node",
+    "listen",
+    "data",
+    "initial-cluster",
+    "cluster-id",
+    "partitions",
+    "replicas",
+    "max-value",
+    "log-level",
+)
+
+_EPILOG = f"""
+\b
+Example, the first of three nodes:
+  kvnode --node n1 --data /var/lib/kvstore \\
+         --initial-cluster n1=10.0.0.1:7001,n2=10.0.0.2:7001,n3=10.0.0.3:7001
+
+Every flag can be given in the environment (KVNODE_NODE, KVNODE_LISTEN, ...) or in the file (node = "n1", and a
+table [buckets.NAME] for each bucket). All nodes must be given the same members, partitions, replicas and buckets.
+
+\b
+Exit codes: 0 stopped as asked; {EXIT_CONFIG} a setting is wrong, the port is in use or the data directory is another's;
+{EXIT_STORAGE} what is stored cannot be read; {EXIT_STORAGE_FAILED} the log could not be synced.
+"""
+
+
+def _read_file(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Make the file's settings the defaults of the flags."""
+    if path is None:
+        return None
+    try:
+        found: dict[str, Any] = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise click.BadParameter(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path}: {error}") from error
+    buckets = found.pop("buckets", {})
+    for setting in found:
+        if setting not in _FILE_SETTINGS:
+            raise click.BadParameter(
+                f"{path}: unknown setting {setting!r} (known: {', '.join(_FILE_SETTINGS)})"
+            )
+    context.default_map = {setting.replace("-", "_"): value for setting, value in found.items()}
+    context.obj = buckets
+    return path
+
+
+@click.command(epilog=_EPILOG, context_settings={"auto_envvar_prefix": "KVNODE"})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    callback=_read_file,
+    expose_value=False,
+    help="TOML file.",
+)
+@click.option("--node", required=True, help="Id of this node, one of those in --initial-cluster.")
+@click.option(
+    "--listen", help="HOST:PORT to serve on; by default the node's own address in --initial-cluster."
+)
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="Data directory, of this node alone."
+)
+@click.option("--initial-cluster", required=True, help="All members: NODE=HOST:PORT[/ZONE],...")
+@click.option("--cluster-id", default="", help="Name of the cluster; by default derived from its members.")
+@click.option(
+    "--bucket",
+    "buckets",
+    multiple=True,
+    help="Settings of a bucket: NAME:n=3,r=2,w=2,quorum=strict|sloppy,conflict=siblings|lww,ttl=SECONDS.",
+)
+@click.option(
+    "--partitions",
+    default=DEFAULT_PARTITIONS,
+    show_default=True,
+    help="Partitions of the ring, a power of two.",
+)
+@click.option("--replicas", default=DEFAULT_REPLICAS, show_default=True, help="Replicas of each key.")
+@click.option("--max-value", default=Limits().value, show_default=True, help="Largest value in bytes.")
+@click.option(
+    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+)
+@click.version_option(package_name="kvstore")
+@click.pass_context
+def main(
+    context: click.Context,
+    node: str,
+    listen: str | None,
+    data: Path,
+    initial_cluster: str,
+    cluster_id: str,
+    buckets: tuple[str, ...],
+    partitions: int,
+    replicas: int,
+    max_value: int,
+    log_level: str,
+) -> None:
+    """Run one node of a kvstore cluster until SIGTERM or Ctrl-C."""
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = _settings(
+            node,
+            listen,
+            data,
+            initial_cluster,
+            cluster_id,
+            _buckets(buckets, context.obj or {}, replicas),
+            partitions,
+            replicas,
+            max_value,
+        )
+        asyncio.run(serve(settings))
+    except ConfigError as error:
+        _exit(error, EXIT_CONFIG)
+    except KVError as error:
+        _exit(error, EXIT_STORAGE)
+
+
+def _settings(
+    node: str,
+    listen: str | None,
+    data: Path,
+    initial_cluster: str,
+    cluster_id: str,
+    buckets: list[BucketSettings],
+    partitions: int,
+    replicas: int,
+    max_value: int,
+) -> ServerSettings:
+    state = initial_state(cluster_id, parse_members(initial_cluster), partitions, replicas, buckets)
+    member = state.member(node)
+    if member is None:
+        names = ", ".join(m.node for m in state.members)
+        raise ConfigError(f"node {node!r} is not in the initial cluster ({names})")
+    if not 1 <= max_value <= Limits.MAX_VALUE:
+        raise ConfigError(f"max-value={max_value} must be between 1 and {Limits.MAX_VALUE}")
+    return ServerSettings(
+        node, listen or member.address, data, state, NodeSettings(limits=Limits(value=max_value))
+    )
+
+
+def _buckets(
+    flags: tuple[str, ...], tables: dict[str, dict[str, object]], replicas: int
+) -> list[BucketSettings]:
+    given = [parse_bucket(text, replicas) for text in flags]
+    named = {bucket.name for bucket in given}
+    for name, table in tables.items():
+        if name not in named:
+            given.append(bucket_from_settings(name, {k: str(v) for k, v in table.items()}, replicas))
+    return given
+
+
+def _exit(error: KVError, code: int) -> None:
+    print(f"kvnode: {error}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,34 @@
+"""gRPC channel and server options, and why each is not left at its default."""
+
+from __future__ import annotations
+
+from kvstore.config import FRAME_BYTES, MIB, Limits
+
+# a frame may hold one message of its own that is larger than a frame should be
+_MESSAGE_BYTES = max(FRAME_BYTES, Limits.MAX_VALUE) + 4 * MIB
+
+COMMON = [
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    # a connection that a split has cut silently is noticed, and made anew, in seconds
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+SERVER = [
+    *COMMON,
+    # otherwise a second node on the same port starts without an error and takes half of the requests
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+]
+
+CHANNEL = [
+    *COMMON,
+    # the default backs off to two minutes, and a healed split looks broken
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # each stream to a node its own connection: bulk cannot hold up probes
+    ("grpc.use_local_subchannel_pool", 1),
+]

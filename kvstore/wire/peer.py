@@ -1,0 +1,208 @@
+"""Frames between nodes: a batch of messages as bytes and back.
+
+On the hot path, hence the plain loop: messages are sorted into the frame's lists by their type, and
+acknowledgements, most of all messages, are packed numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from kvstore.errors import InvalidRequest
+from kvstore.gossip import Status
+from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull, Update
+from kvstore.node.outbox import PeerMessage
+from kvstore.quorum.messages import (
+    ClientRequest,
+    Failed,
+    Forward,
+    ForwardReply,
+    Found,
+    ReadReply,
+    ReadSame,
+    Refusal,
+    ReplicaRead,
+    ReplicaWrite,
+    Reply,
+    Stored,
+    WriteAck,
+)
+from kvstore.v1 import client_pb2 as client_pb
+from kvstore.v1 import peer_pb2 as pb
+from kvstore.wire.client import (
+    found_from_wire,
+    found_to_wire,
+    request_from_wire,
+    request_to_wire,
+    stored_from_wire,
+    stored_to_put,
+)
+from kvstore.wire.errors import error_from_wire, error_to_wire
+
+_STATUS_NUMBERS: dict[Status, pb.Status] = {
+    Status.ALIVE: pb.STATUS_ALIVE,
+    Status.SUSPECT: pb.STATUS_SUSPECT,
+    Status.DEAD: pb.STATUS_DEAD,
+}
+_STATUSES: dict[int, Status] = {number: status for status, number in _STATUS_NUMBERS.items()}
+
+
+def encode_frame(messages: Sequence[PeerMessage]) -> bytes:
+    """One frame with all `messages`; what order they had is not kept."""
+    frame = pb.Frame()
+    for message in messages:
+        _ADD[type(message)](frame, message)
+    return frame.SerializeToString()
+
+
+def decode_frame(data: bytes) -> list[PeerMessage]:
+    """Inverse of `encode_frame`; raises InvalidRequest when the bytes are no frame."""
+    try:
+        frame = pb.Frame.FromString(data)
+    except DecodeError as error:
+        raise InvalidRequest("frame", str(error)) from error
+    messages: list[PeerMessage] = [
+        ReplicaWrite(m.request, m.epoch, m.key, m.version, m.hint_for, m.replay) for m in frame.writes
+    ]
+    messages += map(WriteAck, frame.write_acks)
+    messages += [ReplicaRead(m.request, m.epoch, m.key, m.digest, m.hint_for) for m in frame.reads]
+    messages += map(ReadSame, frame.read_sames)
+    messages += [ReadReply(m.request, m.version) for m in frame.read_replies]
+    messages += [Refusal(m.request, error_from_wire(m.error)) for m in frame.refusals]
+    messages += [Forward(m.request, m.epoch, _call(m)) for m in frame.forwards]
+    messages += [ForwardReply(m.request, _reply(m)) for m in frame.forward_replies]
+    messages += [Ping(m.sequence, m.target, _updates(m.updates)) for m in frame.pings]
+    messages += [PingRequest(m.sequence, m.target, _updates(m.updates)) for m in frame.ping_requests]
+    messages += [Ack(m.sequence, _updates(m.updates)) for m in frame.acks]
+    messages += [Nack(m.sequence, _updates(m.updates)) for m in frame.nacks]
+    messages += [PushPull(_updates(m.updates), m.reply) for m in frame.push_pulls]
+    return messages
+
+
+def _add_write(frame: pb.Frame, m: ReplicaWrite) -> None:
+    frame.writes.add(
+        request=m.request,
+        epoch=m.epoch,
+        key=m.key,
+        version=m.version,
+        hint_for=m.hint_for,
+        replay=m.replay,
+    )
+
+
+def _add_write_ack(frame: pb.Frame, m: WriteAck) -> None:
+    frame.write_acks.append(m.request)
+
+
+def _add_read(frame: pb.Frame, m: ReplicaRead) -> None:
+    frame.reads.add(request=m.request, epoch=m.epoch, key=m.key, digest=m.digest, hint_for=m.hint_for)
+
+
+def _add_read_same(frame: pb.Frame, m: ReadSame) -> None:
+    frame.read_sames.append(m.request)
+
+
+def _add_read_reply(frame: pb.Frame, m: ReadReply) -> None:
+    frame.read_replies.add(request=m.request, version=m.version)
+
+
+def _add_refusal(frame: pb.Frame, m: Refusal) -> None:
+    frame.refusals.add(request=m.request, error=error_to_wire(m.error))
+
+
+def _add_forward(frame: pb.Frame, m: Forward) -> None:
+    match request_to_wire(m.call):
+        case client_pb.GetRequest() as get:
+            frame.forwards.add(request=m.request, epoch=m.epoch, get=get)
+        case client_pb.PutRequest() as put:
+            frame.forwards.add(request=m.request, epoch=m.epoch, put=put)
+        case client_pb.DeleteRequest() as delete:
+            frame.forwards.add(request=m.request, epoch=m.epoch, delete=delete)
+
+
+def _call(m: pb.Forward) -> ClientRequest:
+    which = m.WhichOneof("call")
+    if which is None:
+        raise InvalidRequest("frame", "a forward without a request")
+    return request_from_wire(getattr(m, which))
+
+
+def _add_forward_reply(frame: pb.Frame, m: ForwardReply) -> None:
+    match m.reply:
+        case Found() as found:
+            frame.forward_replies.add(request=m.request, get=found_to_wire(found))
+        case Stored() as stored:
+            frame.forward_replies.add(request=m.request, put=stored_to_put(stored))
+        case Failed(error):
+            frame.forward_replies.add(request=m.request, error=error_to_wire(error))
+
+
+def _reply(m: pb.ForwardReply) -> Reply:
+    match m.WhichOneof("reply"):
+        case "get":
+            return found_from_wire(m.get)
+        case "put":
+            return stored_from_wire(m.put)
+        case "error":
+            return Failed(error_from_wire(m.error))
+        case _:
+            raise InvalidRequest("frame", "a forward's reply that holds none")
+
+
+def _add_ping(frame: pb.Frame, m: Ping) -> None:
+    frame.pings.add(sequence=m.sequence, target=m.target, updates=_members(m.updates))
+
+
+def _add_ping_request(frame: pb.Frame, m: PingRequest) -> None:
+    frame.ping_requests.add(sequence=m.sequence, target=m.target, updates=_members(m.updates))
+
+
+def _add_ack(frame: pb.Frame, m: Ack) -> None:
+    frame.acks.add(sequence=m.sequence, updates=_members(m.updates))
+
+
+def _add_nack(frame: pb.Frame, m: Nack) -> None:
+    frame.nacks.add(sequence=m.sequence, updates=_members(m.updates))
+
+
+def _add_push_pull(frame: pb.Frame, m: PushPull) -> None:
+    frame.push_pulls.add(updates=_members(m.updates), reply=m.reply)
+
+
+def _members(updates: Sequence[Update]) -> list[pb.MemberUpdate]:
+    return [
+        pb.MemberUpdate(node=u.node, status=status_to_wire(u.status), incarnation=u.incarnation)
+        for u in updates
+    ]
+
+
+def _updates(members: Iterable[pb.MemberUpdate]) -> tuple[Update, ...]:
+    try:
+        return tuple(Update(m.node, _STATUSES[m.status], m.incarnation) for m in members)
+    except KeyError as error:
+        raise InvalidRequest("frame", f"{error} is no status of a member") from error
+
+
+def status_to_wire(status: Status) -> pb.Status:
+    """A member's status as the protocol numbers it."""
+    return _STATUS_NUMBERS[status]
+
+
+_ADD: dict[type, Callable[[pb.Frame, Any], None]] = {
+    ReplicaWrite: _add_write,
+    WriteAck: _add_write_ack,
+    ReplicaRead: _add_read,
+    ReadSame: _add_read_same,
+    ReadReply: _add_read_reply,
+    Refusal: _add_refusal,
+    Forward: _add_forward,
+    ForwardReply: _add_forward_reply,
+    Ping: _add_ping,
+    PingRequest: _add_ping_request,
+    Ack: _add_ack,
+    Nack: _add_nack,
+    PushPull: _add_push_pull,
+}

@@ -1,0 +1,39 @@
+"""A node's status as the admin call returns it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from kvstore.node.status import NodeStatus
+from kvstore.ring import ClusterState
+from kvstore.v1 import admin_pb2 as pb
+from kvstore.wire.peer import status_to_wire
+
+
+def status_to_wire_response(status: NodeStatus, state: ClusterState) -> pb.GetStatusResponse:
+    """What a node knows; the shell adds what only it knows (pid, version, frames)."""
+    response = pb.GetStatusResponse(node=status.node, cluster_id=status.cluster_id, epoch=status.epoch)
+    for seen in status.members:
+        member = state.member(seen.node)
+        response.members.add(
+            node=seen.node,
+            address=member.address if member else "",
+            zone=member.zone if member else "",
+            status=status_to_wire(seen.status),
+            incarnation=seen.incarnation,
+        )
+    for hints in status.hints:
+        response.hints.add(target=hints.target, count=hints.count, bytes=hints.bytes)
+    response.counters.MergeFrom(pb.Counters(**asdict(status.counters)))
+    engine = status.engine
+    response.engine.MergeFrom(
+        pb.EngineStatus(
+            memtable_bytes=engine.memtable_bytes,
+            wal_bytes=engine.wal_bytes,
+            tables=engine.tables,
+            table_bytes=engine.table_bytes,
+            flushes=engine.flushes,
+            compactions=engine.compactions,
+        )
+    )
+    return response
