@@ -1,0 +1,92 @@
+"""kvstore: a leaderless, replicated key-value database after the Dynamo paper.
+
+    with kvstore.connect("127.0.0.1:7001") as db:
+        carts = db.bucket("carts")
+        carts.put("user:1", b"...")
+
+The names below are loaded when they are first used, so that the core and the engine's workers,
+which are imported through this package too, stay free of gRPC.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kvstore import aio as aio
+    from kvstore.client.errors import ClientClosed, PartialFailure, UnresolvedSiblings
+    from kvstore.client.results import Explain, Resolver, Result, Sibling, Stored
+    from kvstore.client.synchronous import Bucket, Client, connect
+    from kvstore.errors import (
+        ConfigError,
+        Corruption,
+        InternalError,
+        InvalidRequest,
+        KVError,
+        NoNodeAvailable,
+        Outcome,
+        Overloaded,
+        ReadTimeout,
+        StaleRing,
+        StorageFull,
+        TooManySiblings,
+        Unavailable,
+        WriteTimeout,
+    )
+
+__all__ = [
+    "Bucket",
+    "Client",
+    "ClientClosed",
+    "ConfigError",
+    "Corruption",
+    "Explain",
+    "InternalError",
+    "InvalidRequest",
+    "KVError",
+    "NoNodeAvailable",
+    "Outcome",
+    "Overloaded",
+    "PartialFailure",
+    "ReadTimeout",
+    "Resolver",
+    "Result",
+    "Sibling",
+    "StaleRing",
+    "StorageFull",
+    "Stored",
+    "TooManySiblings",
+    "Unavailable",
+    "UnresolvedSiblings",
+    "WriteTimeout",
+    "aio",
+    "connect",
+]
+
+_CLIENT = {
+    "Bucket": "kvstore.client.synchronous",
+    "Client": "kvstore.client.synchronous",
+    "connect": "kvstore.client.synchronous",
+    "ClientClosed": "kvstore.client.errors",
+    "PartialFailure": "kvstore.client.errors",
+    "UnresolvedSiblings": "kvstore.client.errors",
+    "Explain": "kvstore.client.results",
+    "Resolver": "kvstore.client.results",
+    "Result": "kvstore.client.results",
+    "Sibling": "kvstore.client.results",
+    "Stored": "kvstore.client.results",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name (PEP 562)."""
+    if name == "aio":
+        return import_module("kvstore.aio")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_CLIENT.get(name, "kvstore.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

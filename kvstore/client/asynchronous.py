@@ -1,0 +1,296 @@
+"""The asyncio client: `async with kvstore.aio.connect("host:port") as db`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from kvstore.client.batch import Items, by_key, pairs
+from kvstore.client.dispatcher import Dispatcher
+from kvstore.client.endpoints import parse_endpoints
+from kvstore.client.errors import ClientClosed
+from kvstore.client.requests import Requests, requests_for, seconds
+from kvstore.client.results import K, Key, Resolver, Result, Stored
+from kvstore.client.router import Router, discover
+from kvstore.client.scan import scan_partition
+from kvstore.client.unary import unary
+from kvstore.errors import KVError
+from kvstore.quorum.messages import Found, Get
+from kvstore.ring import ClusterState
+from kvstore.v1 import admin_pb2
+
+DEFAULT_TIMEOUT = 5.0
+"""Seconds that a call may take, all attempts together."""
+
+
+def connect(endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> Client:
+    """A client of the cluster at `endpoints` (`host:port,host:port`): await it, or `async with` it.
+
+    `timeout` in seconds is the default of every call. Raises ConfigError for endpoints that are
+    none, InvalidRequest for a bad timeout; awaiting it raises NoNodeAvailable when none answers.
+    """
+    return Client(parse_endpoints(endpoints), seconds(timeout))
+
+
+class Client:
+    """One cluster, for coroutines of one event loop. Made by `connect`."""
+
+    def __init__(self, endpoints: tuple[str, ...], timeout: float) -> None:
+        self._endpoints = endpoints
+        self._timeout = timeout
+        self._opened: Dispatcher | None = None
+        self._closed = False
+
+    def __await__(self) -> Generator[object, None, Self]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _open(self) -> Self:
+        if self._closed:
+            raise ClientClosed("the client is closed")
+        if self._opened is None:
+            state = await discover(self._endpoints, self._timeout)
+            self._opened = Dispatcher(Router(self._endpoints, state))
+        return self
+
+    @property
+    def _dispatcher(self) -> Dispatcher:
+        if self._opened is None or self._closed:
+            problem = "is closed" if self._closed else "is not connected: await it or use `async with`"
+            raise ClientClosed(f"the client {problem}")
+        return self._opened
+
+    async def close(self) -> None:
+        """Close all connections. May be called again; anything else raises ClientClosed from now on."""
+        self._closed = True
+        if self._opened is not None:
+            await self._opened.close()
+
+    def bucket(
+        self,
+        name: str,
+        *,
+        r: int | None = None,
+        w: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        resolver: Resolver | None = None,
+    ) -> Bucket:
+        """A bucket; what is given here is the default of its calls. Raises InvalidRequest."""
+        limit = self._timeout if timeout is None else timeout
+        return Bucket(self._dispatcher, requests_for(name, r, w, quorum, limit, resolver))
+
+    async def ring(self) -> ClusterState:
+        """The cluster state (members, partitions, bucket settings), fetched anew if that is possible."""
+        self._dispatcher.check_open()
+        router = self._dispatcher.router
+        await router.refresh()
+        return router.state
+
+    async def status(self) -> dict[str, admin_pb2.GetStatusResponse | KVError]:
+        """What each member says of itself, or why it says nothing, by node id."""
+        self._dispatcher.check_open()
+        members = self._dispatcher.router.state.members
+        answers = await asyncio.gather(*(self._status_of(member.node) for member in members))
+        return {member.node: answer for member, answer in zip(members, answers, strict=True)}
+
+    async def _status_of(self, node: str) -> admin_pb2.GetStatusResponse | KVError:
+        connection = self._dispatcher.router.connection(node)
+        try:
+            return await unary(
+                connection.channel,
+                connection.address,
+                "/kvstore.v1.Admin/GetStatus",
+                admin_pb2.GetStatusRequest(),
+                admin_pb2.GetStatusResponse.FromString,
+                self._timeout,
+            )
+        except KVError as error:
+            return error
+
+
+class Bucket:
+    """A named set of keys. Made by `Client.bucket`.
+
+    Per call: `r`, `w` are replicas to wait for, `quorum` is "strict" or "sloppy", `timeout` is in
+    seconds, `explain` asks how the reply came about. docs/client.md lists the errors.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, requests: Requests) -> None:
+        self._dispatcher = dispatcher
+        self._requests = requests
+
+    @property
+    def name(self) -> str:
+        """The bucket's name."""
+        return self._requests.bucket
+
+    async def get(
+        self,
+        key: Key,
+        *,
+        r: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        explain: bool = False,
+        resolver: Resolver | None = None,
+    ) -> Result:
+        """Read a key. A key without a value gives a Result that is false, not an error."""
+        request = self._requests.get(key, r, quorum, timeout, explain)
+        return self._result(request, await self._dispatcher.execute(request), resolver)
+
+    async def put(
+        self,
+        key: Key,
+        value: str | bytes,
+        *,
+        context: bytes = b"",
+        content_type: str = "",
+        ttl: int | None = None,
+        w: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        explain: bool = False,
+    ) -> Stored:
+        """Write a value over what `context` saw; without a context it becomes a sibling of what is there.
+
+        `ttl` is in seconds. The result's `.siblings` counts the values that the key has now.
+        """
+        request = self._requests.put(key, value, context, content_type, ttl, w, quorum, timeout, explain)
+        return _stored(await self._dispatcher.execute(request))
+
+    async def delete(
+        self,
+        key: Key,
+        *,
+        context: bytes = b"",
+        w: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        explain: bool = False,
+    ) -> Stored:
+        """Delete what `context` saw; without a context, what a read sees now."""
+        request = self._requests.delete(key, context, w, quorum, timeout, explain)
+        return _stored(await self._dispatcher.execute(request))
+
+    async def update(
+        self,
+        key: Key,
+        change: Callable[[bytes | None], str | bytes | None],
+        *,
+        content_type: str = "",
+        ttl: int | None = None,
+        r: int | None = None,
+        w: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        resolver: Resolver | None = None,
+    ) -> Stored:
+        """Read, resolve, write `change(value or None)` over what was read; None deletes.
+
+        `change` is called once. Of concurrent updates each leaves its value: then the result's
+        `.siblings` is above 1, and the next reader's resolver combines them. `timeout` is for the
+        read and the write each. Raises UnresolvedSiblings if there is no resolver and one is needed.
+        """
+        got = await self.get(key, r=r, quorum=quorum, timeout=timeout, resolver=resolver)
+        value = change(got.value)
+        if value is not None:
+            return await self.put(
+                key,
+                value,
+                context=got.context,
+                content_type=content_type,
+                ttl=ttl,
+                w=w,
+                quorum=quorum,
+                timeout=timeout,
+            )
+        if not got:
+            return Stored(got.context, 0)
+        return await self.delete(key, context=got.context, w=w, quorum=quorum, timeout=timeout)
+
+    async def get_many(
+        self,
+        keys: Iterable[K],
+        *,
+        r: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        resolver: Resolver | None = None,
+    ) -> dict[K, Result]:
+        """Read several keys at once, each within `timeout`. Raises PartialFailure if any fails."""
+        listed = list(dict.fromkeys(keys))
+        requests = [self._requests.get(key, r, quorum, timeout) for key in listed]
+        replies = await self._dispatcher.execute_many(requests)
+        results = (
+            reply if isinstance(reply, KVError) else self._result(request, reply, resolver)
+            for request, reply in zip(requests, replies, strict=True)
+        )
+        return by_key(listed, results)
+
+    async def put_many(
+        self,
+        items: Items[K],
+        *,
+        contexts: Mapping[K, bytes] | None = None,
+        content_type: str = "",
+        ttl: int | None = None,
+        w: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[K, Stored]:
+        """Write several keys at once, each within `timeout` and on its own: this is no transaction.
+
+        `contexts` are by key as in `items`. Raises PartialFailure if any fails, InvalidRequest
+        before anything is sent.
+        """
+        listed = pairs(items)
+        seen = contexts or {}
+        requests = [
+            self._requests.put(key, value, seen.get(key, b""), content_type, ttl, w, quorum, timeout)
+            for key, value in listed
+        ]
+        replies = await self._dispatcher.execute_many(requests)
+        results = (reply if isinstance(reply, KVError) else _stored(reply) for reply in replies)
+        return by_key([key for key, _ in listed], results)
+
+    async def scan_keys(self, *, timeout: float | None = None) -> AsyncIterator[bytes]:
+        """All keys that have a value, each once, in no particular order; `timeout` is for each step.
+
+        Sees every key whose write was acknowledged before the scan began by W primaries. Raises
+        Unavailable when too few replicas of some partition answer.
+        """
+        for partition in range(self.partitions()):
+            for key in await self.scan_partition(partition, timeout=timeout):
+                yield key
+
+    def partitions(self) -> int:
+        """How many partitions `scan_partition` can be asked about."""
+        return self._dispatcher.router.state.ring.partitions
+
+    async def scan_partition(self, partition: int, *, timeout: float | None = None) -> list[bytes]:
+        """The keys of one partition, in order: `scan_keys` in steps."""
+        limit = self._requests.timeout if timeout is None else seconds(timeout)
+        self._dispatcher.check_open()
+        router = self._dispatcher.router
+        w = self._requests.w or router.state.bucket(self.name).w
+        return await scan_partition(router, self.name, w, partition, limit)
+
+    def _result(self, request: Get, reply: object, resolver: Resolver | None) -> Result:
+        assert isinstance(reply, Found)
+        resolve = resolver or self._requests.resolver
+        return Result(request.key, reply.siblings, reply.context, reply.explain, resolve)
+
+
+def _stored(reply: object) -> Stored:
+    assert isinstance(reply, Stored)
+    return reply

@@ -1,0 +1,54 @@
+"""The event loop behind all sync clients of a process: one thread, because gRPC serves one loop well."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from kvstore.client.errors import ClientClosed
+
+T = TypeVar("T")
+
+
+class Background:
+    """An event loop in a daemon thread of its own."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="kvstore-client", daemon=True)
+        self._thread.start()
+
+    def usable(self) -> bool:
+        """Whether it belongs to this process: threads do not survive a fork."""
+        return self._process == os.getpid()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for its result; an interrupt cancels it."""
+        if not self.usable():
+            coroutine.close()
+            raise ClientClosed("the client was made before this process was forked: connect after the fork")
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise RuntimeError("the sync client was called from a callback on its own event loop")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+
+_lock = threading.Lock()
+_shared: list[Background] = []
+
+
+def shared_background() -> Background:
+    """The one of this process, started when it is first needed."""
+    with _lock:
+        if not (_shared and _shared[-1].usable()):
+            _shared.append(Background())
+        return _shared[-1]

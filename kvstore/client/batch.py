@@ -1,0 +1,42 @@
+"""Several keys at once: requests in, and results or a PartialFailure out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from kvstore.client.errors import PartialFailure
+from kvstore.client.requests import key_bytes
+from kvstore.client.results import K, Result, Stored
+from kvstore.errors import InvalidRequest, KVError
+
+R = TypeVar("R", Result, Stored)
+
+Items = Mapping[K, str | bytes] | Iterable[tuple[K, str | bytes]]
+"""Keys and values: a mapping, or pairs."""
+
+
+def pairs(items: Items[K]) -> list[tuple[K, str | bytes]]:
+    """The pairs of `items`; raises InvalidRequest if a key is there twice, since one would hide the other."""
+    listed = list(items.items() if isinstance(items, Mapping) else items)
+    seen: set[bytes] = set()
+    for key, _ in listed:
+        encoded = key_bytes(key)
+        if encoded in seen:
+            raise InvalidRequest("key", f"{key!r} is given twice")
+        seen.add(encoded)
+    return listed
+
+
+def by_key(keys: Sequence[K], outcomes: Iterable[R | KVError]) -> dict[K, R]:
+    """What became of each key; raises PartialFailure unless all went well."""
+    succeeded: dict[K, R] = {}
+    failed: dict[K, KVError] = {}
+    for key, outcome in zip(keys, outcomes, strict=True):
+        if isinstance(outcome, KVError):
+            failed[key] = outcome
+        else:
+            succeeded[key] = outcome
+    if failed:
+        raise PartialFailure(succeeded, failed)
+    return succeeded

@@ -1,0 +1,208 @@
+"""The open calls of one connection: queued, sent in frames, answered, or failed when their time is up.
+
+Calls queued in one turn of the loop, and those queued while a frame is still being written, leave
+together in the next frame: that is where the throughput comes from. One timer serves all deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+from kvstore.config import FRAME_BYTES
+from kvstore.errors import (
+    InternalError,
+    KVError,
+    NoNodeAvailable,
+    Outcome,
+    Overloaded,
+    ReadTimeout,
+    WriteTimeout,
+)
+from kvstore.quorum.messages import ClientRequest, Delete, Failed, Found, Get, Put, Stored
+from kvstore.v1 import client_pb2 as pb
+from kvstore.wire.client import call_to_wire, reply_from_wire
+
+MAX_IN_FLIGHT = 4096
+"""Calls sent and not answered, per connection; more wait here, which is what slows producers down."""
+
+SILENCE = 1.0
+"""Seconds without any reply, while calls run out of time, after which a node counts as lost."""
+
+_SWEEP_PAUSE = 0.01
+_VERDICT_SHARE = 0.1
+_VERDICT_SECONDS = 0.1
+
+
+class Call:
+    """One call: its encoded request until it is sent, and the future of its reply."""
+
+    __slots__ = ("body", "deadline", "future", "read", "request", "sent")
+
+    def __init__(
+        self, request: ClientRequest, body: pb.Call, deadline: float, future: asyncio.Future[Found | Stored]
+    ) -> None:
+        self.request = request
+        self.read = isinstance(request, Get)
+        self.body: pb.Call | None = body
+        self.deadline = deadline
+        self.sent = False
+        self.future = future
+
+    def fail(self, error: KVError) -> None:
+        """End the call with an error, unless its caller has left."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Calls:
+    """All open calls to one node.
+
+    `required` tells how many replicas a request needs; `on_silence` is called when the node seems lost.
+    """
+
+    def __init__(
+        self, address: str, required: Callable[[ClientRequest], int], on_silence: Callable[[], None]
+    ) -> None:
+        self._address = address
+        self._required = required
+        self._on_silence = on_silence
+        self._loop = asyncio.get_running_loop()
+        self._numbers = count(1)
+        self._open: dict[int, Call] = {}
+        self._queue: deque[int] = deque()
+        self._in_flight = 0
+        self._work = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_at = math.inf
+        self._unheard_since = math.inf
+
+    def submit(self, request: ClientRequest, deadline: float, epoch: int) -> asyncio.Future[Found | Stored]:
+        """Queue a request; the future ends by `deadline` (loop time) with a reply or a KVError."""
+        number = next(self._numbers)
+        body = call_to_wire(number, request)
+        fields = _fields(request, body)
+        fields.timeout_ms = _time_for_node(deadline - self._loop.time())
+        fields.epoch = epoch
+        future: asyncio.Future[Found | Stored] = self._loop.create_future()
+        self._open[number] = Call(request, body, deadline, future)
+        self._queue.append(number)
+        self._work.set()
+        if deadline < self._wake_at:
+            self._set_timer(deadline)
+        return future
+
+    async def next_frame(self) -> pb.SessionRequest:
+        """Wait until there are calls to send, and take as many as one frame may carry."""
+        while True:
+            if self._queue and self._in_flight < MAX_IN_FLIGHT:
+                if bodies := self._take():
+                    return pb.SessionRequest(calls=bodies)
+                continue
+            self._work.clear()
+            await self._work.wait()
+
+    def _take(self) -> list[pb.Call]:
+        bodies: list[pb.Call] = []
+        size = 0
+        while self._queue and self._in_flight < MAX_IN_FLIGHT:
+            number = self._queue[0]
+            call = self._open.get(number)
+            if call is None or call.body is None or call.future.done():
+                self._open.pop(number, None)  # its caller left, or its time is up: never sent
+                self._queue.popleft()
+                continue
+            size += call.body.ByteSize()
+            if bodies and size > FRAME_BYTES:
+                break
+            self._queue.popleft()
+            bodies.append(call.body)
+            call.body = None
+            call.sent = True
+            self._in_flight += 1
+        if bodies and self._unheard_since == math.inf:
+            self._unheard_since = self._loop.time()
+        return bodies
+
+    def answer(self, response: pb.SessionResponse) -> None:
+        """Give the replies of a frame to their callers; one that comes too late is dropped."""
+        self._unheard_since = math.inf
+        for result in response.results:
+            call = self._open.pop(result.id, None)
+            if call is None:
+                continue
+            self._in_flight -= 1
+            if call.future.done():
+                continue
+            match reply_from_wire(result) if result.WhichOneof("reply") else None:
+                case Failed(error):
+                    call.fail(error)
+                case Found() | Stored() as reply if isinstance(reply, Found) is call.read:
+                    call.future.set_result(reply)
+                case _:
+                    call.fail(InternalError(f"{self._address} sent a reply that does not fit the request"))
+        self._work.set()
+
+    def fail_all(self, reason: str) -> None:
+        """The connection broke: what was sent and is a write may have been applied."""
+        calls, self._open = self._open, {}
+        self._queue.clear()
+        self._in_flight = 0
+        self._unheard_since = math.inf
+        for call in calls.values():
+            known = call.read or not call.sent
+            call.fail(
+                NoNodeAvailable({self._address: reason}, Outcome.NOT_APPLIED if known else Outcome.UNKNOWN)
+            )
+
+    def close(self) -> None:
+        """Stop the timer; `fail_all` has been called."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake_at = when
+        self._timer = self._loop.call_at(when, self._sweep)
+
+    def _sweep(self) -> None:
+        """End the calls whose time is up; arm the timer for the next."""
+        now = self._loop.time()
+        self._wake_at = math.inf
+        self._timer = None
+        due = [number for number, call in self._open.items() if call.deadline <= now]
+        for number in due:
+            self._expire(self._open.pop(number))
+        if self._open:
+            nearest = min(call.deadline for call in self._open.values())
+            self._set_timer(max(nearest, now + _SWEEP_PAUSE))
+        if due and now - self._unheard_since >= SILENCE:
+            self._on_silence()
+
+    def _expire(self, call: Call) -> None:
+        if not call.sent:
+            call.fail(Overloaded(0.1, f"{self._in_flight} calls to {self._address} are already in flight"))
+            return
+        self._in_flight -= 1
+        self._work.set()
+        required = self._required(call.request)
+        call.fail(ReadTimeout(0, required) if call.read else WriteTimeout(0, required))
+
+
+def _fields(request: ClientRequest, body: pb.Call) -> pb.GetRequest | pb.PutRequest | pb.DeleteRequest:
+    match request:
+        case Get():
+            return body.get
+        case Put():
+            return body.put
+        case Delete():
+            return body.delete
+
+
+def _time_for_node(seconds: float) -> int:
+    """Milliseconds that the node is given: a little less, so that its verdict arrives in time."""
+    return max(1, int((seconds - min(_VERDICT_SHARE * seconds, _VERDICT_SECONDS)) * 1000))

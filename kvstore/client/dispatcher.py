@@ -1,0 +1,94 @@
+"""Carrying a request out: choose a node, wait for its reply, try again where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from kvstore.client.connection import Connection
+from kvstore.client.errors import ClientClosed
+from kvstore.client.retry import ATTEMPTS, may_retry, pause
+from kvstore.client.router import Router
+from kvstore.errors import KVError, Outcome, StaleRing
+from kvstore.quorum.messages import ClientRequest, Found, Get, Stored
+from kvstore.ring import partition_of, token
+
+BATCH_CALLS = 512
+"""Calls that one `get_many` or `put_many` has under way at a time."""
+
+
+class Dispatcher:
+    """Carries out requests until it is closed."""
+
+    def __init__(self, router: Router) -> None:
+        self.router = router
+        self._closed = False
+
+    async def close(self) -> None:
+        """Close the connections; calls under way end with ClientClosed, or with an unknown outcome."""
+        if not self._closed:
+            self._closed = True
+            await self.router.close()
+
+    def check_open(self) -> None:
+        """Raise ClientClosed after `close`."""
+        if self._closed:
+            raise ClientClosed("the client is closed")
+
+    async def execute(self, request: ClientRequest) -> Found | Stored:
+        """The reply to a request; raises the KVError of the last attempt."""
+        self.check_open()
+        router = self.router
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + request.timeout
+        partition = partition_of(token(request.bucket, request.key), router.state.ring.partitions)
+        failed: list[Connection] = []
+        while True:
+            connection = router.pick(partition, failed)
+            if connection is None:
+                await router.wait(deadline)
+                continue
+            until = deadline
+            if not failed and isinstance(request, Get):
+                until -= request.timeout / 2  # so that another replica can be asked
+            try:
+                return await connection.submit(request, until, router.state.epoch)
+            except KVError as error:
+                failed.append(connection)
+                await self._before_next(request, error, len(failed), deadline)
+
+    async def _before_next(
+        self, request: ClientRequest, error: KVError, attempt: int, deadline: float
+    ) -> None:
+        """Wait as long as is right before another attempt, or raise `error`."""
+        if error.outcome is Outcome.NOT_APPLIED:
+            self.check_open()
+        if attempt >= ATTEMPTS or not may_retry(request, error):
+            raise error
+        seconds = pause(attempt, error)
+        if asyncio.get_running_loop().time() + seconds >= deadline:
+            raise error
+        if isinstance(error, StaleRing):
+            await self.router.refresh()
+        await asyncio.sleep(seconds)
+
+    async def execute_many(self, requests: Sequence[ClientRequest]) -> list[Found | Stored | KVError]:
+        """The reply to each request, or the error it ended with, in the order of `requests`."""
+        self.check_open()
+        replies: list[Found | Stored | KVError | None] = [None] * len(requests)
+        numbered = iter(enumerate(requests))
+        async with asyncio.TaskGroup() as callers:
+            for _ in range(min(BATCH_CALLS, len(requests))):
+                callers.create_task(self._call_in_turn(numbered, replies))
+        return [reply for reply in replies if reply is not None]
+
+    async def _call_in_turn(
+        self,
+        numbered: Iterator[tuple[int, ClientRequest]],
+        replies: list[Found | Stored | KVError | None],
+    ) -> None:
+        for number, request in numbered:
+            try:
+                replies[number] = await self.execute(request)
+            except KVError as error:
+                replies[number] = error

@@ -1,0 +1,29 @@
+"""The endpoints a client is given: `host:port,host:port`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvstore.errors import ConfigError
+
+
+def parse_endpoints(endpoints: str | Sequence[str]) -> tuple[str, ...]:
+    """Read `host:port,host:port` (or a list of them), without repetitions; raises ConfigError.
+
+    An IPv6 address stands in brackets: `[::1]:7001`.
+    """
+    items = endpoints.split(",") if isinstance(endpoints, str) else endpoints
+    parsed = tuple(dict.fromkeys(_parse(item.strip()) for item in items))
+    if not parsed:
+        raise ConfigError("endpoints: none given, expected host:port,host:port")
+    return parsed
+
+
+def _parse(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    bracketed = bare is not host
+    well_formed = bare and not any(c in "[]/@ \t" for c in bare) and bracketed == (":" in bare)
+    if not well_formed or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigError(f"endpoint {text!r} is not of the form host:port")
+    return text

@@ -1,0 +1,46 @@
+"""Errors that arise in the client itself; those of the cluster are in kvstore.errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kvstore.errors import KVError, Outcome
+
+if TYPE_CHECKING:
+    from kvstore.client.results import Key, Result, Stored
+
+
+class ClientClosed(KVError):
+    """The client was closed, or was made in the process that this one was forked from."""
+
+
+class UnresolvedSiblings(KVError):
+    """A key has several concurrent values and nothing says how to make one of them.
+
+    `result` is the read: its `.siblings` are the values, its `.context` lets a write replace them.
+    """
+
+    def __init__(self, result: Result) -> None:
+        count = len(result.siblings)
+        super().__init__(
+            f"key {result.key!r} has {count} concurrent values: look at .siblings, or pass resolver="
+        )
+        self.result = result
+
+
+class PartialFailure(KVError):
+    """Some requests of a `get_many` or `put_many` failed; all were tried.
+
+    `succeeded` maps the other keys to their results, `failed` each key to its own error, which
+    alone says what became of it. The whole is never retryable: what succeeded must not be repeated.
+    """
+
+    def __init__(self, succeeded: Mapping[Any, Result | Stored], failed: Mapping[Any, KVError]) -> None:
+        key, error = next(iter(failed.items()))
+        total = len(succeeded) + len(failed)
+        super().__init__(f"{len(failed)} of {total} requests failed, the first for key {key!r}: {error}")
+        self.succeeded: dict[Key, Result | Stored] = dict(succeeded)
+        self.failed: dict[Key, KVError] = dict(failed)
+        unknown = any(each.outcome is Outcome.UNKNOWN for each in failed.values())
+        self.outcome = Outcome.UNKNOWN if unknown else Outcome.NOT_APPLIED

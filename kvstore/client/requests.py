@@ -1,0 +1,176 @@
+"""From what a caller passes to a request: defaults filled in, everything checked that a node need not see.
+
+What is wrong here is refused before anything is sent, so that it cannot break the stream that all
+calls to a node share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvstore.client.results import Key, Resolver
+from kvstore.config import Limits, QuorumMode
+from kvstore.errors import InvalidRequest
+from kvstore.quorum.messages import Delete, Get, Put
+
+_LIMITS = Limits(value=Limits.MAX_VALUE)
+_MAX_COUNT = 255
+_MAX_TTL = 2**32 - 1
+_MAX_TIMEOUT = 86_400.0
+_MODES = {"strict": QuorumMode.STRICT, "sloppy": QuorumMode.SLOPPY}
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Builds the requests of one bucket. Its fields are the defaults of each call."""
+
+    bucket: str
+    timeout: float
+    r: int = 0
+    w: int = 0
+    quorum: QuorumMode | None = None
+    resolver: Resolver | None = None
+
+    def get(
+        self, key: Key, r: int | None, quorum: str | None, timeout: float | None, explain: bool = False
+    ) -> Get:
+        """A read."""
+        return Get(
+            self.bucket,
+            key_bytes(key),
+            self.r if r is None else count("r", r),
+            self.quorum if quorum is None else mode(quorum),
+            self.timeout if timeout is None else seconds(timeout),
+            bool(explain),
+        )
+
+    def put(
+        self,
+        key: Key,
+        value: str | bytes,
+        context: bytes,
+        content_type: str,
+        ttl: int | None,
+        w: int | None,
+        quorum: str | None,
+        timeout: float | None,
+        explain: bool = False,
+    ) -> Put:
+        """A write."""
+        return Put(
+            self.bucket,
+            key_bytes(key),
+            _value_bytes(value),
+            _context(context),
+            _text("content_type", content_type),
+            0 if ttl is None else _whole("ttl", ttl, _MAX_TTL),
+            self.w if w is None else count("w", w),
+            self.quorum if quorum is None else mode(quorum),
+            self.timeout if timeout is None else seconds(timeout),
+            bool(explain),
+        )
+
+    def delete(
+        self,
+        key: Key,
+        context: bytes,
+        w: int | None,
+        quorum: str | None,
+        timeout: float | None,
+        explain: bool = False,
+    ) -> Delete:
+        """A delete."""
+        return Delete(
+            self.bucket,
+            key_bytes(key),
+            _context(context),
+            self.w if w is None else count("w", w),
+            self.quorum if quorum is None else mode(quorum),
+            self.timeout if timeout is None else seconds(timeout),
+            bool(explain),
+        )
+
+
+def requests_for(
+    bucket: str,
+    r: int | None,
+    w: int | None,
+    quorum: str | None,
+    timeout: float,
+    resolver: Resolver | None,
+) -> Requests:
+    """The requests of a bucket with these defaults; raises InvalidRequest."""
+    _LIMITS.check_bucket(_text("bucket", bucket))
+    return Requests(
+        bucket,
+        seconds(timeout),
+        0 if r is None else count("r", r),
+        0 if w is None else count("w", w),
+        None if quorum is None else mode(quorum),
+        resolver,
+    )
+
+
+def key_bytes(key: Key) -> bytes:
+    """The bytes of a key; raises InvalidRequest."""
+    encoded = _encode("key", key)
+    _LIMITS.check_key(encoded)
+    return encoded
+
+
+def count(field: str, number: object) -> int:
+    """A number of replicas; raises InvalidRequest. The bucket's n is the node's to check."""
+    return _whole(field, number, _MAX_COUNT)
+
+
+def mode(quorum: str) -> QuorumMode:
+    """A quorum mode by its name; raises InvalidRequest."""
+    if quorum not in _MODES:
+        raise InvalidRequest("quorum", f"{quorum!r} is not one of {'|'.join(_MODES)}")
+    return _MODES[quorum]
+
+
+def seconds(timeout: object) -> float:
+    """A timeout in seconds; raises InvalidRequest."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= _MAX_TIMEOUT:
+        raise InvalidRequest("timeout", f"{timeout!r} is not a number of seconds above 0")
+    return float(timeout)
+
+
+def _encode(field: str, data: str | bytes) -> bytes:
+    if type(data) is bytes:
+        return data
+    if isinstance(data, str):
+        try:
+            return data.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(field, f"is not valid text: {error.reason}") from None
+    if isinstance(data, bytes):
+        return bytes(data)
+    raise InvalidRequest(field, f"must be str or bytes, not {type(data).__name__}")
+
+
+def _value_bytes(value: str | bytes) -> bytes:
+    encoded = _encode("value", value)
+    _LIMITS.check_value(encoded)
+    return encoded
+
+
+def _context(context: bytes) -> bytes:
+    if not isinstance(context, bytes):
+        raise InvalidRequest("context", f"must be the bytes of a .context, not {type(context).__name__}")
+    _LIMITS.check_context(context)
+    return context
+
+
+def _text(field: str, text: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidRequest(field, f"must be str, not {type(text).__name__}")
+    _encode(field, text)
+    return text
+
+
+def _whole(field: str, number: object, limit: int) -> int:
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= limit:
+        raise InvalidRequest(field, f"is {number!r}, must be a whole number from 1 to {limit}")
+    return number

@@ -1,0 +1,59 @@
+"""What a read gives back, and how its siblings become one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from kvstore.client.errors import UnresolvedSiblings
+from kvstore.quorum.messages import Explain, Stored
+from kvstore.quorum.messages import Value as Sibling
+
+__all__ = ["Explain", "K", "Key", "Resolver", "Result", "Sibling", "Stored"]
+
+Key = str | bytes
+"""Text means its UTF-8 bytes: `"a"` and `b"a"` are one key."""
+
+K = TypeVar("K", bound=Key)
+
+Resolver = Callable[[tuple[Sibling, ...]], bytes | None]
+"""Makes one value of several siblings; None means that the key should have no value.
+
+It must keep what each sibling has to say, give the same for any order, and not do I/O.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One key as it was read. True when the key has a value.
+
+    `siblings` are its concurrent values, usually one; `context` is opaque: a write that passes it
+    back replaces exactly these siblings. `explain` is there when the read asked for it.
+    """
+
+    key: bytes
+    siblings: tuple[Sibling, ...]
+    context: bytes
+    explain: Explain | None = None
+    resolver: Resolver | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the key has a value."""
+        return bool(self.siblings)
+
+    def __bool__(self) -> bool:
+        return bool(self.siblings)
+
+    @property
+    def value(self) -> bytes | None:
+        """The value, None when there is none.
+
+        Of several siblings the resolver makes one; without a resolver raises UnresolvedSiblings.
+        """
+        if len(self.siblings) <= 1:
+            return self.siblings[0].value if self.siblings else None
+        if self.resolver is None:
+            raise UnresolvedSiblings(self)
+        return self.resolver(self.siblings)

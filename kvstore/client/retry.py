@@ -1,0 +1,26 @@
+"""What is tried again, and when: only what cannot be applied twice."""
+
+from __future__ import annotations
+
+import random
+
+from kvstore.errors import KVError, Outcome, Overloaded
+from kvstore.quorum.messages import ClientRequest, Get
+
+ATTEMPTS = 3
+"""Times that one request is sent at most, as far as its timeout allows."""
+
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 1.0
+
+
+def may_retry(request: ClientRequest, error: KVError) -> bool:
+    """Whether repeating is safe and has a chance: reads, and writes that were certainly not applied."""
+    return error.retryable and (isinstance(request, Get) or error.outcome is Outcome.NOT_APPLIED)
+
+
+def pause(attempt: int, error: KVError) -> float:
+    """Seconds to wait after attempt `attempt` (from 1): doubling, jittered, on top of what the node asks."""
+    longest = min(_FIRST_PAUSE * float(2**attempt), _LONGEST_PAUSE)
+    asked = error.retry_after if isinstance(error, Overloaded) else 0.0
+    return asked + random.uniform(0.5, 1.0) * longest

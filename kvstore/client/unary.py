@@ -1,0 +1,93 @@
+"""Unary calls to one node, their failures as typed errors; and channels with the options we need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import grpc
+from google.protobuf.message import Message
+from grpc_status import rpc_status
+
+from kvstore.errors import ConfigError, InternalError, KVError, NoNodeAvailable
+from kvstore.ring import ClusterState
+from kvstore.v1 import client_pb2 as pb
+from kvstore.wire.errors import error_from_status
+from kvstore.wire.ring import state_from_wire
+
+Response = TypeVar("Response", bound=Message)
+
+_OPTIONS = (
+    # grpc's own backoff grows to two minutes, which makes a healed network look broken
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # a reply may carry a hundred siblings of any size, and must arrive for them to be resolved
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
+
+_UNREACHABLE = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel to one node; it connects when it is used."""
+    return grpc.aio.insecure_channel(address, options=_OPTIONS)
+
+
+async def unary(
+    channel: grpc.aio.Channel,
+    address: str,
+    method: str,
+    request: Message,
+    parse: Callable[[bytes], Response],
+    timeout: float,
+) -> Response:
+    """Call `method` (`/service/name`); raises the node's own error, else NoNodeAvailable with the reason."""
+    call: grpc.aio.UnaryUnaryMultiCallable[Message, Response] = channel.unary_unary(
+        method, request_serializer=_serialize, response_deserializer=parse
+    )
+    try:
+        return await call(request, timeout=timeout)
+    except grpc.aio.AioRpcError as error:
+        raise _typed(address, error) from error
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _typed(address: str, error: grpc.aio.AioRpcError) -> KVError:
+    status = rpc_status.from_call(cast(grpc.Call, error))
+    if status is not None:
+        return error_from_status(status)
+    if error.code() in _UNREACHABLE:
+        return NoNodeAvailable({address: reason(error)})
+    return InternalError(f"{address}: {reason(error)}")
+
+
+def reason(error: grpc.aio.AioRpcError) -> str:
+    """What went wrong, in a few words."""
+    details = (error.details() or "").rpartition("remote host: ")[2]
+    return details or error.code().name.lower().replace("_", " ")
+
+
+async def fetch_state(channel: grpc.aio.Channel, address: str, timeout: float) -> ClusterState:
+    """The cluster state that a node knows; raises NoNodeAvailable, or the node's own error."""
+    response = await unary(
+        channel,
+        address,
+        "/kvstore.v1.KV/GetRing",
+        pb.GetRingRequest(),
+        pb.GetRingResponse.FromString,
+        timeout,
+    )
+    try:
+        return state_from_wire(response)
+    except (ConfigError, ValueError, IndexError) as error:
+        raise NoNodeAvailable({address: f"sent a ring that cannot be read: {error}"}) from error

@@ -1,0 +1,97 @@
+"""Properties of the client's parts: what may be repeated, how calls are put into frames."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvstore.client.calls import Calls
+from kvstore.client.errors import PartialFailure
+from kvstore.client.results import Stored
+from kvstore.client.retry import may_retry, pause
+from kvstore.config import FRAME_BYTES
+from kvstore.errors import (
+    Corruption,
+    InternalError,
+    InvalidRequest,
+    KVError,
+    NoNodeAvailable,
+    Outcome,
+    Overloaded,
+    ReadTimeout,
+    StaleRing,
+    StorageFull,
+    TooManySiblings,
+    Unavailable,
+    WriteTimeout,
+)
+from kvstore.quorum.messages import Delete, Get, Put
+
+small = st.integers(0, 5)
+errors: st.SearchStrategy[KVError] = st.one_of(
+    st.builds(InvalidRequest, st.text(), st.text()),
+    st.builds(Unavailable, small, small),
+    st.builds(ReadTimeout, small, small),
+    st.builds(WriteTimeout, small, small),
+    st.builds(Overloaded, st.floats(0, 3)),
+    st.builds(TooManySiblings, small, small),
+    st.builds(StaleRing, small),
+    st.builds(NoNodeAvailable, st.just({"a:1": "gone"}), st.sampled_from(Outcome)),
+    st.builds(Corruption, st.text(), st.text()),
+    st.builds(StorageFull, st.text()),
+    st.builds(InternalError, st.text()),
+)
+
+
+@given(errors, st.sampled_from([Put("b", b"k", b"v"), Delete("b", b"k")]))
+def test_a_write_that_may_be_applied_is_never_repeated(error: KVError, request: Put | Delete) -> None:
+    if error.outcome is Outcome.UNKNOWN:
+        assert not may_retry(request, error)
+
+
+@given(errors)
+def test_what_is_not_retryable_is_not_repeated(error: KVError) -> None:
+    assert may_retry(Get("b", b"k"), error) == error.retryable
+
+
+@given(st.integers(1, 1000), errors)
+def test_pauses_are_bounded_and_respect_the_node(attempt: int, error: KVError) -> None:
+    asked = error.retry_after if isinstance(error, Overloaded) else 0.0
+    assert asked < pause(attempt, error) <= asked + 1.0
+
+
+@given(
+    st.dictionaries(st.text(min_size=1), errors, min_size=1),
+    st.dictionaries(st.text(), st.just(Stored(b"", 1))),
+)
+def test_partial_failures_are_unknown_if_one_is(
+    failed: dict[str, KVError], succeeded: dict[str, Stored]
+) -> None:
+    error = PartialFailure(succeeded, failed)
+    assert (error.outcome is Outcome.UNKNOWN) == (Outcome.UNKNOWN in {e.outcome for e in failed.values()})
+    assert not error.retryable
+
+
+sizes = st.one_of(st.integers(0, 200), st.integers(900_000, 5_000_000))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(sizes, min_size=1, max_size=30))
+def test_frames_carry_every_call_once_in_order_within_the_limit(lengths: list[int]) -> None:
+    async def frames() -> list[list[tuple[bytes, int]]]:
+        calls = Calls("a:1", lambda _: 2, lambda: None)
+        deadline = asyncio.get_running_loop().time() + 60
+        for i, length in enumerate(lengths):
+            calls.submit(Put("b", str(i).encode(), bytes(length)), deadline, 1).cancelled()
+        taken: list[list[tuple[bytes, int]]] = []
+        while sum(map(len, taken)) < len(lengths):
+            frame = await asyncio.wait_for(calls.next_frame(), 5)
+            assert frame.ByteSize() <= FRAME_BYTES + 10 * len(frame.calls) or len(frame.calls) == 1
+            taken.append([(call.put.key, len(call.put.value)) for call in frame.calls])
+        calls.close()
+        return taken
+
+    sent = [call for frame in asyncio.run(frames()) for call in frame]
+    assert sent == [(str(i).encode(), length) for i, length in enumerate(lengths)]

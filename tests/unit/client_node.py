@@ -1,0 +1,176 @@
+"""Small honest nodes for the client's tests: the Session protocol over one memory, with faults on order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Any
+
+import grpc
+
+from kvstore.client.background import shared_background
+from kvstore.config import BucketSettings
+from kvstore.errors import InvalidRequest, KVError
+from kvstore.quorum.messages import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored, Value
+from kvstore.ring import ClusterState, initial_state, parse_members, token
+from kvstore.v1 import client_pb2 as pb
+from kvstore.versions import EMPTY, Dot, Sibling, Version, decode_context, encode_context, write
+from kvstore.wire.client import call_from_wire, result_to_wire
+from kvstore.wire.ring import state_to_wire
+
+run = shared_background().run
+"""Clients and nodes share one loop, as gRPC wants it."""
+
+
+class Store:
+    """What all nodes of a cluster hold, and each write that was applied."""
+
+    def __init__(self) -> None:
+        self.versions: dict[tuple[str, bytes], Version] = {}
+        self.applied: list[tuple[bytes, bytes | None]] = []
+        self.calls: list[ClientRequest] = []
+        self._counter = count(1)
+
+    def perform(self, call: ClientRequest) -> Reply:
+        place = (call.bucket, call.key)
+        key_token = token(call.bucket, call.key)
+        version = self.versions.get(place, EMPTY)
+        match call:
+            case Get():
+                values = tuple(Value(s.value or b"", s.content_type, s.time) for s in version.visible(0))
+                context = encode_context(version.context, key_token) if version.context else b""
+                return Found(values, context)
+            case Put():
+                value: bytes | None = call.value
+                content_type = call.content_type
+            case Delete():
+                value, content_type = None, ""
+        seen = decode_context(call.context, key_token)
+        if isinstance(call, Delete) and not call.context:
+            seen = version.context
+        sibling = Sibling(Dot("a", next(self._counter)), value, content_type=content_type)
+        version = self.versions[place] = write(version, seen, sibling)
+        self.applied.append((call.key, value))
+        alone = len(version.siblings) == 1
+        return Stored(encode_context(version.context, key_token) if alone else b"", len(version.visible(0)))
+
+
+class FakeNode:
+    """One node. Its faults are plain attributes, set by the tests."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.state: ClusterState | None = None
+        self.port = 0
+        self.refusals: deque[KVError] = deque()
+        self.silent = False
+        self.backwards = False
+        self.break_before = False
+        self.break_after = False
+        self.frames: list[int] = []
+        self.frame_bytes: list[int] = []
+        self.calls: list[ClientRequest] = []
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = grpc.aio.server(
+            options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1))
+        )
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "GetRing": grpc.unary_unary_rpc_method_handler(
+                self._get_ring, pb.GetRingRequest.FromString, pb.GetRingResponse.SerializeToString
+            ),
+            "ScanKeys": grpc.unary_unary_rpc_method_handler(
+                self._scan_keys, pb.ScanKeysRequest.FromString, pb.ScanKeysResponse.SerializeToString
+            ),
+            "Session": grpc.stream_stream_rpc_method_handler(self._session),
+        }
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("kvstore.v1.KV", handlers),)
+        )
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(0)
+            self._server = None
+
+    async def _get_ring(self, _request: pb.GetRingRequest, _context: object) -> pb.GetRingResponse:
+        assert self.state is not None
+        return state_to_wire(self.state)
+
+    async def _scan_keys(self, request: pb.ScanKeysRequest, _context: object) -> pb.ScanKeysResponse:
+        assert self.state is not None
+        ring = self.state.ring
+        held = sorted(
+            key
+            for (bucket, key), version in self.store.versions.items()
+            if bucket == request.bucket
+            and ring.partition(bucket, key) == request.partition
+            and version.visible(0)
+            and key > request.after
+        )
+        return pb.ScanKeysResponse(keys=held[:2], next=held[1] if len(held) > 2 else b"")
+
+    async def _session(
+        self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        while (data := await context.read()) is not grpc.aio.EOF:
+            calls = list(pb.SessionRequest.FromString(data).calls)
+            self.frames.append(len(calls))
+            self.frame_bytes.append(len(data))
+            if self.break_before:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
+            if self.silent:
+                continue
+            results = [result_to_wire(call.id, self._answer(call)) for call in calls]
+            if self.break_after:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
+            if self.backwards:
+                results.reverse()
+            await context.write(pb.SessionResponse(results=results).SerializeToString())
+
+    def _answer(self, call: pb.Call) -> Reply:
+        request = call_from_wire(call)
+        self.calls.append(request)
+        self.store.calls.append(request)
+        if self.refusals:
+            return Failed(self.refusals.popleft())
+        try:
+            return self.store.perform(request)
+        except InvalidRequest as error:
+            return Failed(error)
+
+
+class FakeCluster:
+    """Three nodes that hold the same."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.nodes = [FakeNode(self.store) for _ in range(3)]
+
+    async def start(self) -> None:
+        for node in self.nodes:
+            await node.start()
+        text = ",".join(f"n{i}=127.0.0.1:{node.port}" for i, node in enumerate(self.nodes))
+        state = initial_state(
+            "test", parse_members(text), partitions=16, buckets=[BucketSettings("single", r=1, w=1)]
+        )
+        for node in self.nodes:
+            node.state = state
+
+    async def stop(self) -> None:
+        for node in self.nodes:
+            await node.stop()
+
+    @property
+    def endpoints(self) -> str:
+        return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def first(self, key: bytes, bucket: str = "carts") -> FakeNode:
+        """The node that the client prefers for a key."""
+        state = self.nodes[0].state
+        assert state is not None
+        return self.nodes[int(state.ring.replica_lists[state.ring.partition(bucket, key)][0][1:])]

@@ -1,0 +1,467 @@
+"""The client against honest nodes that break, stall and answer out of order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from kvstore import aio
+from kvstore.client import calls
+from kvstore.client.errors import ClientClosed, PartialFailure, UnresolvedSiblings
+from kvstore.config import FRAME_BYTES
+from kvstore.errors import (
+    InvalidRequest,
+    KVError,
+    NoNodeAvailable,
+    Outcome,
+    Overloaded,
+    ReadTimeout,
+    StaleRing,
+    TooManySiblings,
+    Unavailable,
+    WriteTimeout,
+)
+from tests.unit.client_node import FakeCluster, run
+
+Scenario = Callable[[FakeCluster, aio.Client, aio.Bucket], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(timeout: float = 5.0) -> AsyncIterator[tuple[FakeCluster, aio.Client, aio.Bucket]]:
+    cluster = FakeCluster()
+    await cluster.start()
+    try:
+        async with aio.connect(cluster.endpoints, timeout=timeout) as db:
+            await connected(db, 3)
+            yield cluster, db, db.bucket("carts")
+    finally:
+        await cluster.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  (what is waited for has no event)
+            await asyncio.sleep(0.005)
+
+
+async def connected(db: aio.Client, nodes: int) -> None:
+    """Wait until the client has a stream to so many nodes."""
+    router = db._dispatcher.router
+    await until(lambda: sum(each.ready for each in router._connections.values()) == nodes)
+
+
+def play(scenario: Scenario, timeout: float = 5.0) -> None:
+    async def whole() -> None:
+        async with serving(timeout) as (cluster, db, bucket):
+            await scenario(cluster, db, bucket)
+
+    run(whole())
+
+
+def test_put_get_delete_and_contexts() -> None:
+    async def scenario(_cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        assert not await carts.get("k")
+        stored = await carts.put("k", "ünïcode", content_type="text/plain")
+        got = await carts.get(b"k")
+        assert got.exists
+        assert got.value == "ünïcode".encode()
+        assert got.siblings[0].content_type == "text/plain"
+        await carts.put("k", b"2", context=stored.context)
+        assert (await carts.get("k")).value == b"2"
+        await carts.delete("k")
+        got = await carts.get("k")
+        assert got.value is None
+        assert not got
+        assert got.context
+
+    play(scenario)
+
+
+def test_a_context_of_another_key_is_refused_with_the_field() -> None:
+    async def scenario(_cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        stored = await carts.put("k", "1")
+        with pytest.raises(InvalidRequest, match="context") as caught:
+            await carts.put("other", "1", context=stored.context)
+        assert caught.value.field == "context"
+
+    play(scenario)
+
+
+def test_siblings_need_a_resolver() -> None:
+    async def scenario(_cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        await carts.put("k", b"1")
+        assert (await carts.put("k", b"2")).siblings == 2
+        got = await carts.get("k")
+        with pytest.raises(UnresolvedSiblings, match="2 concurrent values") as caught:
+            _ = got.value
+        assert caught.value.result is got
+        largest = lambda siblings: max(s.value for s in siblings)  # noqa: E731
+        assert (await carts.get("k", resolver=largest)).value == b"2"
+        with pytest.raises(UnresolvedSiblings):
+            await carts.update("k", lambda value: value)
+        stored = await carts.update("k", lambda value: (value or b"") + b"!", resolver=largest)
+        assert stored.siblings == 1
+        assert (await carts.get("k")).value == b"2!"
+
+    play(scenario)
+
+
+def test_update_deletes_on_none_and_never_blindly() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        await carts.update("k", lambda _: None)
+        assert cluster.store.applied == []
+        await carts.put("k", "1")
+        await carts.update("k", lambda _: None)
+        assert not await carts.get("k")
+
+    play(scenario)
+
+
+def test_concurrent_calls_share_frames() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        await asyncio.gather(*(carts.put(f"k{i}", "v") for i in range(300)))
+        frames = [size for node in cluster.nodes for size in node.frames]
+        assert sum(frames) == 300
+        assert len(frames) == 3, "calls of one turn of the loop did not leave in one frame per node"
+
+    play(scenario)
+
+
+def test_frames_are_split_at_the_limit() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        value = b"x" * 1_000_000
+        await carts.put_many({f"k{i}": value for i in range(30)})
+        sizes = [size for node in cluster.nodes for size in node.frame_bytes]
+        assert max(sizes) <= FRAME_BYTES < sum(sizes)
+        await carts.put("big", b"x" * (FRAME_BYTES + 1000))
+        assert len((await carts.get("big")).value or b"") == FRAME_BYTES + 1000
+
+    play(scenario)
+
+
+def test_answers_out_of_order_reach_their_callers() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        for node in cluster.nodes:
+            node.backwards = True
+        await carts.put_many({f"k{i}": f"v{i}" for i in range(100)})
+        got = await carts.get_many([f"k{i}" for i in range(100)])
+        assert {key: result.value for key, result in got.items()} == {
+            f"k{i}": f"v{i}".encode() for i in range(100)
+        }
+        assert max(size for node in cluster.nodes for size in node.frames) > 1
+
+    play(scenario)
+
+
+def test_a_write_whose_connection_broke_is_unknown_and_not_repeated() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        cluster.first(b"k").break_after = True
+        with pytest.raises(NoNodeAvailable, match="broken by the test") as caught:
+            await carts.put("k", "v")
+        assert caught.value.outcome is Outcome.UNKNOWN
+        assert not caught.value.retryable
+        assert cluster.store.applied == [(b"k", b"v")]
+
+    play(scenario)
+
+
+def test_a_read_whose_connection_broke_is_repeated_elsewhere() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        await carts.put("k", "v")
+        cluster.first(b"k").break_before = True
+        assert (await carts.get("k")).value == b"v"
+        assert sum(len(node.calls) for node in cluster.nodes if node is not cluster.first(b"k")) == 1
+
+    play(scenario)
+
+
+def test_a_client_reconnects_to_a_node_that_returns() -> None:
+    async def scenario(cluster: FakeCluster, db: aio.Client, carts: aio.Bucket) -> None:
+        first = cluster.first(b"k")
+        await first.stop()
+        await connected(db, 2)
+        await carts.put("k", "v")
+        assert first.calls == []
+        await first.start()
+        await connected(db, 3)
+        assert (await carts.get("k")).value == b"v"
+        assert len(first.calls) == 1
+
+    play(scenario)
+
+
+def test_with_no_node_left_calls_wait_and_then_say_why() -> None:
+    async def scenario(cluster: FakeCluster, db: aio.Client, carts: aio.Bucket) -> None:
+        await cluster.stop()
+        await connected(db, 0)
+        begin = time.monotonic()
+        with pytest.raises(NoNodeAvailable) as caught:
+            await carts.put("k", "v", timeout=0.3)
+        assert time.monotonic() - begin >= 0.3
+        assert caught.value.outcome is Outcome.NOT_APPLIED
+        assert set(caught.value.errors) == set(cluster.endpoints.split(","))
+        waiting = asyncio.create_task(carts.put("k", "v"))
+        await asyncio.sleep(0)
+        await cluster.nodes[1].start()
+        assert (await waiting).siblings == 1
+
+    play(scenario)
+
+
+def test_nobody_at_the_endpoints() -> None:
+    async def scenario() -> None:
+        cluster = FakeCluster()
+        await cluster.start()
+        endpoints = cluster.endpoints
+        await cluster.stop()
+        with pytest.raises(NoNodeAvailable, match="Connection refused") as caught:
+            await aio.connect(endpoints)
+        assert list(caught.value.errors) == endpoints.split(",")
+
+    run(scenario())
+
+
+def test_one_live_endpoint_is_enough() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, _carts: aio.Bucket) -> None:
+        async with aio.connect(f"127.0.0.1:1,127.0.0.1:{cluster.nodes[2].port}") as other:
+            await other.bucket("carts").put("k", "v")
+
+    play(scenario)
+
+
+def test_a_node_of_another_cluster_is_not_used() -> None:
+    async def scenario(cluster: FakeCluster, db: aio.Client, carts: aio.Bucket) -> None:
+        first = cluster.first(b"k")
+        await first.stop()
+        assert first.state is not None
+        first.state = replace(first.state, cluster_id="another")
+        await connected(db, 2)
+        await first.start()
+        connection = next(c for c in db._dispatcher.router._connections.values() if not c.ready)
+        await until(lambda: "another cluster" in connection.problem)
+        await carts.put("k", "v")
+        assert first.calls == []
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("error", [Unavailable(2, 1), Overloaded(0.01), StaleRing(1)], ids=type)
+def test_what_was_not_applied_is_repeated(error: KVError) -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        cluster.first(b"k").refusals.append(error)
+        assert (await carts.put("k", "v")).siblings == 1
+        assert cluster.store.applied == [(b"k", b"v")]
+        assert sorted(len(node.calls) for node in cluster.nodes) == [0, 1, 1], "not tried elsewhere"
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("error", [WriteTimeout(1, 2), TooManySiblings(100, 100)], ids=type)
+def test_what_may_be_applied_or_has_no_chance_is_not_repeated(error: KVError) -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        cluster.first(b"k").refusals.append(error)
+        with pytest.raises(type(error)) as caught:
+            await carts.put("k", "v")
+        assert str(caught.value) == str(error)
+        assert sum(len(node.calls) for node in cluster.nodes) == 1
+
+    play(scenario)
+
+
+def test_attempts_end() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        for node in cluster.nodes:
+            node.refusals.extend([Unavailable(2, 1)] * 5)
+        with pytest.raises(Unavailable, match="2 replicas required, 1 alive"):
+            await carts.put("k", "v")
+        assert sum(len(node.calls) for node in cluster.nodes) == 3
+
+    play(scenario)
+
+
+def test_a_stale_ring_is_fetched_anew() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        for node in cluster.nodes:
+            assert node.state is not None
+            node.state = replace(node.state, epoch=7)
+        cluster.first(b"k").refusals.append(StaleRing(7))
+        await carts.put("k", "v")
+        epochs = [call.epoch for node in cluster.nodes for call in node.calls]
+        assert sorted(epochs) == [1, 7]
+
+    play(scenario)
+
+
+def test_ring_follows_members_that_left() -> None:
+    async def scenario(cluster: FakeCluster, db: aio.Client, carts: aio.Bucket) -> None:
+        assert (await db.ring()).epoch == 1
+        gone = cluster.nodes[0]
+        for node in cluster.nodes:
+            assert node.state is not None
+            ring = replace(
+                node.state.ring,
+                replica_lists=tuple(
+                    tuple(n for n in names if n != "n0") for names in node.state.ring.replica_lists
+                ),
+            )
+            node.state = replace(node.state, epoch=2, members=node.state.members[1:], ring=ring)
+        assert (await db.ring()).epoch == 2
+        await carts.put_many({f"k{i}": "v" for i in range(50)})
+        assert gone.calls == []
+        assert len(cluster.store.applied) == 50
+
+    play(scenario)
+
+
+def test_timeouts_are_typed_and_in_time() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        for node in cluster.nodes:
+            node.silent = True
+        begin = time.monotonic()
+        with pytest.raises(WriteTimeout, match="0 of 2") as write:
+            await carts.put("k", "v", timeout=0.2)
+        assert write.value.outcome is Outcome.UNKNOWN
+        with pytest.raises(ReadTimeout, match="0 of 3") as read:
+            await carts.get("k", timeout=0.2, r=3)
+        assert read.value.outcome is Outcome.NOT_APPLIED
+        assert 0.38 <= time.monotonic() - begin < 2
+
+    play(scenario)
+
+
+def test_a_read_from_a_stalled_node_goes_to_another_in_time() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        await carts.put("k", "v")
+        cluster.first(b"k").silent = True
+        assert (await carts.get("k", timeout=1.0)).value == b"v"
+
+    play(scenario)
+
+
+def test_a_silent_node_is_given_up_and_avoided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "SILENCE", 0.1)
+
+    async def scenario(cluster: FakeCluster, db: aio.Client, carts: aio.Bucket) -> None:
+        first = cluster.first(b"k")
+        first.silent = True
+        broken = asyncio.create_task(carts.put("k", "v", timeout=5))
+        with pytest.raises(WriteTimeout):
+            await carts.put("k", "v", timeout=0.2)
+        with pytest.raises(NoNodeAvailable, match="does not answer") as caught:
+            await broken
+        assert caught.value.outcome is Outcome.UNKNOWN
+        first.silent = False
+        await connected(db, 3)
+        await carts.put("k", "v")
+        assert len(first.calls) == 1
+
+    play(scenario)
+
+
+def test_calls_beyond_the_bound_wait_and_are_not_applied_when_time_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "MAX_IN_FLIGHT", 2)
+
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        await asyncio.gather(*(carts.put(f"k{i}", "v") for i in range(50)))
+        assert max(size for node in cluster.nodes for size in node.frames) == 2
+        first = cluster.first(b"k")
+        first.silent = True
+        before = sum(first.frames)
+        tasks = [asyncio.create_task(carts.put("k", "v", timeout=0.3)) for _ in range(5)]
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sorted(type(each).__name__ for each in outcomes) == ["Overloaded"] * 3 + ["WriteTimeout"] * 2
+        assert sum(first.frames) - before == 2
+
+    play(scenario)
+
+
+def test_a_cancelled_call_leaves_the_others_alone() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        tasks = [asyncio.create_task(carts.put("k", f"{i}")) for i in range(10)]
+        await asyncio.sleep(0)
+        tasks[3].cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(each, asyncio.CancelledError) for each in outcomes) == 1
+        assert len(cluster.store.applied) == 9
+
+    play(scenario)
+
+
+def test_many_keys_report_each_failure() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        cluster.first(b"k1").refusals.append(WriteTimeout(1, 2))
+        with pytest.raises(PartialFailure) as caught:
+            await carts.put_many({"k1": "v", "k2": "v"})
+        assert len(caught.value.failed) == 1
+        assert len(caught.value.succeeded) == 1
+        assert set(caught.value.failed) | set(caught.value.succeeded) == {"k1", "k2"}
+        assert caught.value.outcome is Outcome.UNKNOWN
+        assert not caught.value.retryable
+        twice: list[tuple[str | bytes, str]] = [("a", "1"), (b"a", "2")]
+        with pytest.raises(InvalidRequest, match="given twice"):
+            await carts.put_many(twice)
+        assert await carts.get_many([]) == {}
+        contexts = {"x": (await carts.put("x", "1")).context}
+        stored = await carts.put_many({"x": "2"}, contexts=contexts)
+        assert stored["x"].siblings == 1
+
+    play(scenario)
+
+
+def test_scan_sees_every_key_once_and_needs_enough_replicas() -> None:
+    async def scenario(cluster: FakeCluster, db: aio.Client, carts: aio.Bucket) -> None:
+        keys = {f"k{i}".encode() for i in range(200)}
+        await carts.put_many([(key, "v") for key in keys])
+        await carts.delete("k7")
+        found = [key async for key in carts.scan_keys()]
+        assert len(found) == 199
+        assert set(found) == keys - {b"k7"}
+        await cluster.nodes[0].stop()
+        await connected(db, 2)
+        assert len([key async for key in carts.scan_keys()]) == 199
+        with pytest.raises(Unavailable, match="3 replicas required, 2 alive"):
+            _ = [key async for key in db.bucket("single").scan_keys(timeout=1)]
+
+    play(scenario)
+
+
+def test_close_is_idempotent_and_final() -> None:
+    async def scenario(cluster: FakeCluster, db: aio.Client, carts: aio.Bucket) -> None:
+        for node in cluster.nodes:
+            node.silent = True
+        read = asyncio.create_task(carts.get("k"))
+        write = asyncio.create_task(carts.put("k", "v"))
+        await until(lambda: sum(sum(node.frames) for node in cluster.nodes) == 2)
+        await db.close()
+        await db.close()
+        with pytest.raises(ClientClosed):
+            await read
+        with pytest.raises(NoNodeAvailable) as caught:
+            await write
+        assert caught.value.outcome is Outcome.UNKNOWN
+        for use in (carts.get("k"), db.ring(), db.status(), carts.get_many(["k"])):
+            with pytest.raises(ClientClosed, match="closed"):
+                await use
+        with pytest.raises(ClientClosed):
+            db.bucket("carts")
+        with pytest.raises(ClientClosed):
+            await db
+        left = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
+        assert not [name for name in left if name.startswith(("Router.", "Connection."))]
+
+    play(scenario)
+
+
+def test_a_client_that_was_not_awaited_says_so() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, _carts: aio.Bucket) -> None:
+        with pytest.raises(ClientClosed, match="await it"):
+            aio.connect(cluster.endpoints).bucket("carts")
+
+    play(scenario)
