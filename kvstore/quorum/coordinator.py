@@ -247,16 +247,18 @@ class Coordinator:
             self._write(request, seen, None, 0, "", respond)
             return
 
-        def over_what_was_read(result: bytes, explain: Explain | None, respond: Respond) -> None:
-            if not result:
-                respond(Stored(b"", 0, explain))
-                return
-            try:
-                self._write(request, decode_version(result).context, None, 0, "", respond)
-            except KVError as error:
-                respond(Failed(error))
+        self._read(request, respond, self._delete_what_was_read)
 
-        self._read(request, respond, over_what_was_read)
+    def _delete_what_was_read(
+        self, request: Request, result: bytes, explain: Explain | None, respond: Respond
+    ) -> None:
+        if not result:
+            respond(Stored(b"", 0, explain))
+            return
+        try:
+            self._write(request, decode_version(result).context, None, 0, "", respond)
+        except KVError as error:
+            respond(Failed(error))
 
     def _write(
         self,
@@ -332,7 +334,7 @@ class Coordinator:
 
     def _read(self, request: Request, respond: Respond, complete: Complete) -> None:
         local = self._local(request)
-        operation = ReadOperation(self, respond, request, local, partial(complete, request))
+        operation = ReadOperation(self, respond, request, local, complete)
         operation.send()
         self.durability.after(self.replica.unsynced(request.key), operation.on_local_durable)
 

@@ -19,7 +19,7 @@ from kvstore.versions import digest
 if TYPE_CHECKING:
     from kvstore.quorum.coordinator import Coordinator, Request
 
-Complete = Callable[[bytes, Explain | None, Respond], None]
+Complete = Callable[["Request", bytes, Explain | None, Respond], None]
 """Called with the reconciled version once R replicas hold it."""
 
 
@@ -125,7 +125,7 @@ class ReadOperation(Operation):
         self.finish()
         if self.respond is not None:  # a repair here that was durable at once has replied already
             respond, self.respond = self.respond, None
-            self.complete(result, self._explain() if self.request.call.explain else None, respond)
+            self.complete(self.request, result, self._explain() if self.request.call.explain else None, respond)
 
     def _repair(self, node: str, result: bytes) -> None:
         if node == self.core.name:
@@ -175,7 +175,8 @@ class ReadOperation(Operation):
 
 class RepairOperation(Operation):
     """One version on its way to one stale replica. It has a number of its own, so that an ack can
-    only mean this version."""
+    only mean this version.
+    """
 
     __slots__ = ("node", "read", "version")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
 from kvstore.config import FRAME_BYTES
@@ -33,7 +33,7 @@ SERVICE = pb.DESCRIPTOR.services_by_name["KV"].full_name
 _SESSION_CALLS = 4096
 """Unanswered calls of one session beyond which no more of it are read."""
 
-Context = grpc.aio.ServicerContext
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class ClientService:
@@ -46,20 +46,12 @@ class ClientService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handlers of all methods."""
-
-        def unary(method: object, request: type) -> grpc.RpcMethodHandler:
-            return grpc.unary_unary_rpc_method_handler(
-                method,
-                request_deserializer=request.FromString,
-                response_serializer=lambda response: response.SerializeToString(),
-            )
-
         methods = {
-            "Get": unary(self.get, pb.GetRequest),
-            "Put": unary(self.put, pb.PutRequest),
-            "Delete": unary(self.delete, pb.DeleteRequest),
-            "ScanKeys": unary(self.scan_keys, pb.ScanKeysRequest),
-            "GetRing": unary(self.get_ring, pb.GetRingRequest),
+            "Get": _unary(self.get, pb.GetRequest),
+            "Put": _unary(self.put, pb.PutRequest),
+            "Delete": _unary(self.delete, pb.DeleteRequest),
+            "ScanKeys": _unary(self.scan_keys, pb.ScanKeysRequest),
+            "GetRing": _unary(self.get_ring, pb.GetRingRequest),
             "Session": grpc.stream_stream_rpc_method_handler(self.session),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
@@ -132,6 +124,12 @@ class ClientService:
         finally:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
+
+
+def _unary(method: Any, request: type[Message]) -> Any:
+    return grpc.unary_unary_rpc_method_handler(
+        method, request_deserializer=request.FromString, response_serializer=Message.SerializeToString
+    )
 
 
 class _Session:

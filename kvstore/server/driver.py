@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from kvstore.errors import KVError
+from kvstore.errors import StorageError, StorageFailed, StorageFull
 from kvstore.lsm import Engine, Job, JobResult
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
@@ -21,6 +21,7 @@ from kvstore.server.links import Links
 Respond = Callable[[Reply], None]
 
 _JOB_PAUSE = 1.0
+_FULL_PAUSE = 0.5
 
 
 class Driver:
@@ -145,7 +146,12 @@ class Driver:
         self._sync_wanted = False
         try:
             sync = self._engine.begin_sync()
-        except KVError as error:
+        except StorageFull:
+            # nothing is lost: the engine refuses writes until there is space again
+            self._sync_wanted = True
+            self._loop.call_later(_FULL_PAUSE, self._sync)
+            return
+        except StorageError as error:
             self._on_fatal(error)
             return
         if sync is None:
@@ -153,7 +159,7 @@ class Driver:
             return
         self._sync_running = True
 
-        def done(finished: asyncio.Future[object]) -> None:
+        def done(finished: asyncio.Future[None]) -> None:
             self._sync_running = False
             error = finished.exception()
             if error is not None:
@@ -172,9 +178,18 @@ class Driver:
             self._loop.call_soon(self._sync)
 
     async def _run_job(self, job: Job) -> None:
-        result: JobResult | None = await self._worker.run(job)
-        if result is None:
-            await asyncio.sleep(_JOB_PAUSE)
-            self.node.on_job_failed(job, self.now())
-        else:
+        result = await self._worker.run(job)
+        if result is not None and self._job_done(result):
+            return
+        await asyncio.sleep(_JOB_PAUSE)
+        self.node.on_job_failed(job, self.now())
+
+    def _job_done(self, result: JobResult) -> bool:
+        """Take the result into use; false when the disk was too full for that."""
+        try:
             self.node.on_job_done(result, self.now())
+        except StorageFull:
+            return False
+        except StorageFailed as error:
+            self._on_fatal(error)
+        return True

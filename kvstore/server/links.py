@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import TypeAlias
 
 import grpc
 
@@ -31,6 +32,8 @@ _HANDSHAKE_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 _log = logging.getLogger(__name__)
+
+Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, Welcome]"
 
 
 def message_bytes(message: PeerMessage) -> int:
@@ -77,7 +80,7 @@ class Stream:
         """Keep the stream open until cancelled."""
         pause = _FIRST_PAUSE
         while True:
-            call = channel.stream_stream(self._method, response_deserializer=Welcome.FromString)(
+            call: Call = channel.stream_stream(self._method, response_deserializer=Welcome.FromString)(
                 metadata=self._metadata
             )
             try:
@@ -101,7 +104,7 @@ class Stream:
             self._connected = False
             self._on_lost(self._peer.node)
 
-    async def _pump(self, call: grpc.aio.StreamStreamCall) -> None:
+    async def _pump(self, call: Call) -> None:
         """Write frames until the other side ends the stream or it breaks."""
         writing = asyncio.ensure_future(self._write(call))
         ended = asyncio.ensure_future(call.read())
@@ -112,7 +115,7 @@ class Stream:
                 task.cancel()
             await asyncio.gather(writing, ended, return_exceptions=True)
 
-    async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
+    async def _write(self, call: Call) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()

@@ -39,12 +39,16 @@ Example, the first of three nodes:
   kvnode --node n1 --data /var/lib/kvstore \\
          --initial-cluster n1=10.0.0.1:7001,n2=10.0.0.2:7001,n3=10.0.0.3:7001
 
-Every flag can be given in the environment (KVNODE_NODE, KVNODE_LISTEN, ...) or in the file (node = "n1", and a
-table [buckets.NAME] for each bucket). All nodes must be given the same members, partitions, replicas and buckets.
+Every flag can be given in the environment (KVNODE_NODE, KVNODE_LISTEN, ...) or in the file (node = "n1",
+and a table [buckets.NAME] for each bucket). All nodes must be given the same members, partitions, replicas
+and buckets.
 
 \b
-Exit codes: 0 stopped as asked; {EXIT_CONFIG} a setting is wrong, the port is in use or the data directory is another's;
-{EXIT_STORAGE} what is stored cannot be read; {EXIT_STORAGE_FAILED} the log could not be synced.
+Exit codes:
+   0  stopped as asked
+   {EXIT_CONFIG}  a setting is wrong, the port is in use, or the data directory is another's
+   {EXIT_STORAGE}  what is stored cannot be read
+  {EXIT_STORAGE_FAILED}  the log could not be synced
 """
 
 

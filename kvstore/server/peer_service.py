@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 
@@ -29,13 +30,13 @@ class PeerService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handlers of both streams; frames stay bytes, the codec reads them."""
-        stream = grpc.stream_stream_rpc_method_handler(
+        stream: Any = grpc.stream_stream_rpc_method_handler(
             self._receive, response_serializer=Welcome.SerializeToString
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"Link": stream, "Bulk": stream})
 
     async def _receive(
-        self, _frames: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, Welcome]
+        self, frames: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, Welcome]
     ) -> None:
         metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
         sender = metadata.get(NODE_METADATA, "")
@@ -46,7 +47,7 @@ class PeerService:
                 grpc.StatusCode.FAILED_PRECONDITION, f"this node is of cluster {self._state.cluster_id}"
             )
         await context.write(self._welcome)
-        while (frame := await context.read()) is not grpc.aio.EOF:
+        async for frame in frames:
             try:
                 messages = decode_frame(frame)
             except KVError as error:

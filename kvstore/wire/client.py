@@ -19,12 +19,12 @@ from kvstore.quorum.messages import (
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.errors import error_from_wire, error_to_wire
 
-_MODES: dict[int, QuorumMode | None] = {
-    pb.QUORUM_MODE_UNSPECIFIED: None,
-    pb.QUORUM_MODE_STRICT: QuorumMode.STRICT,
-    pb.QUORUM_MODE_SLOPPY: QuorumMode.SLOPPY,
+_MODE_NUMBERS: dict[QuorumMode | None, pb.QuorumMode] = {
+    None: pb.QUORUM_MODE_UNSPECIFIED,
+    QuorumMode.STRICT: pb.QUORUM_MODE_STRICT,
+    QuorumMode.SLOPPY: pb.QUORUM_MODE_SLOPPY,
 }
-_MODE_NUMBERS = {mode: number for number, mode in _MODES.items()}
+_MODES: dict[int, QuorumMode | None] = {number: mode for mode, number in _MODE_NUMBERS.items()}
 
 WireRequest = pb.GetRequest | pb.PutRequest | pb.DeleteRequest
 WireReply = pb.GetResponse | pb.PutResponse | pb.DeleteResponse

@@ -97,7 +97,7 @@ def error_from_wire(message: Error) -> KVError:
 
 
 def error_to_status(error: KVError) -> tuple[grpc.StatusCode, status_pb2.Status]:
-    """The status of a unary call that failed, with ErrorInfo and, where they fit, RetryInfo and BadRequest."""
+    """The status of a failed unary call, with ErrorInfo and, where they fit, RetryInfo and BadRequest."""
     message = error_to_wire(error)
     code = _STATUS[message.reason]
     info = error_details_pb2.ErrorInfo(reason=Error.Reason.Name(message.reason), domain=DOMAIN)

@@ -12,8 +12,8 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from kvstore.errors import InvalidRequest
-from kvstore.gossip import Status
-from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull, Update
+from kvstore.gossip import Status, Update
+from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.messages import (
     ClientRequest,

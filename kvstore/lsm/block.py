@@ -1,0 +1,96 @@
+"""Blocks: what tables are made of. Each is compressed and carries its checksum (docs/sstable.md)."""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Iterable
+
+import google_crc32c
+import lz4.block
+
+from kvstore.lsm.memtable import Entry
+
+_RAW, _LZ4 = 0, 1
+_TRAILER = struct.Struct("<BI")  # compression, CRC of payload and compression byte
+_ENTRY = struct.Struct("<HI")
+_DELETED = 0xFFFFFFFF
+_NEVER_LARGER = 32 * 1024 * 1024
+
+
+class DamagedBlock(Exception):
+    """The block's bytes do not match their checksum or cannot be decoded."""
+
+
+def seal(payload: bytes) -> bytes:
+    """Compress a block if that helps, and append its trailer."""
+    compressed = lz4.block.compress(payload)
+    kind = _LZ4 if len(compressed) < len(payload) else _RAW
+    body = compressed if kind == _LZ4 else payload
+    return body + _TRAILER.pack(kind, _checksum(body, kind))
+
+
+def unseal(data: bytes) -> bytes:
+    """Inverse of `seal`; raises DamagedBlock."""
+    if len(data) < _TRAILER.size:
+        raise DamagedBlock("shorter than a trailer")
+    body = data[: -_TRAILER.size]
+    kind, checksum = _TRAILER.unpack_from(data, len(body))
+    if _checksum(body, kind) != checksum:
+        raise DamagedBlock("checksum does not match")
+    if kind == _RAW:
+        return body
+    # the size that lz4 stores in front must not make us allocate more than a block can be
+    if kind != _LZ4 or len(body) < 4 or int.from_bytes(body[:4], "little") > _NEVER_LARGER:
+        raise DamagedBlock("unknown compression")
+    try:
+        return bytes(lz4.block.decompress(body))
+    except lz4.block.LZ4BlockError as error:
+        raise DamagedBlock(str(error)) from error
+
+
+def _checksum(body: bytes, kind: int) -> int:
+    return int(google_crc32c.extend(google_crc32c.value(body), bytes([kind])))
+
+
+def encode_entries(entries: Iterable[Entry]) -> bytes:
+    """Entries one after the other: key length, value length or the mark of a deletion, key, value."""
+    parts: list[bytes] = []
+    for key, value in entries:
+        parts.append(_ENTRY.pack(len(key), _DELETED if value is None else len(value)))
+        parts.append(key)
+        if value is not None:
+            parts.append(value)
+    return b"".join(parts)
+
+
+class DataBlock:
+    """A decoded block of entries, in order of their keys."""
+
+    __slots__ = ("bytes", "keys", "values")
+
+    def __init__(self, payload: bytes) -> None:
+        self.keys: list[bytes] = []
+        self.values: list[bytes | None] = []
+        self.bytes = len(payload)
+        offset = 0
+        try:
+            while offset < len(payload):
+                key_length, value_length = _ENTRY.unpack_from(payload, offset)
+                start = offset + _ENTRY.size
+                offset = start + key_length
+                self.keys.append(payload[start:offset])
+                if value_length == _DELETED:
+                    self.values.append(None)
+                else:
+                    self.values.append(payload[offset : offset + value_length])
+                    offset += value_length
+        except struct.error as error:
+            raise DamagedBlock(str(error)) from error
+        if offset != len(payload):
+            raise DamagedBlock("an entry reaches beyond the block")
+
+    def get(self, key: bytes, default: bytes | None) -> bytes | None:
+        """The value, None for a deletion, `default` when the key is not here."""
+        i = bisect_left(self.keys, key)
+        return self.values[i] if i < len(self.keys) and self.keys[i] == key else default

@@ -1,0 +1,59 @@
+"""The port to files and directories that the engine does all its I/O through."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class WritableFile(Protocol):
+    """A file being appended to."""
+
+    def append(self, data: bytes) -> None:
+        """Append `data`; raises StorageFull when there is no space, StorageFailed on another error."""
+
+    def sync(self) -> None:
+        """Make what was appended durable (fdatasync); raises StorageFailed. Safe beside `append`."""
+
+    def close(self) -> None:
+        """Close, without syncing."""
+
+
+class ReadableFile(Protocol):
+    """A file that is no longer written to."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes at `offset`, fewer at the end of the file."""
+
+    def size(self) -> int:
+        """Bytes in the file."""
+
+    def close(self) -> None:
+        """Close."""
+
+
+class FileSystem(Protocol):
+    """What the engine asks of a file system. Paths are text with `/`."""
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory and its parents; no error when it exists."""
+
+    def lock(self, path: str) -> WritableFile:
+        """Lock the file until it is closed; raises WrongDataDirectory when another has it locked."""
+
+    def create(self, path: str) -> WritableFile:
+        """A new, empty file, replacing one of that name."""
+
+    def open(self, path: str) -> ReadableFile:
+        """Open for reading; raises FileNotFoundError."""
+
+    def list(self, path: str) -> list[str]:
+        """Names in a directory, sorted."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Atomically give a file another name, replacing what had it."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+
+    def sync_directory(self, path: str) -> None:
+        """Make creations, renames and removals in a directory durable."""

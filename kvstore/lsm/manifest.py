@@ -1,0 +1,134 @@
+"""The manifest: which tables and log segments make up the store (docs/manifest.md).
+
+A log of edits, each synced before it is acted upon. CURRENT names the manifest in use and is replaced by
+an atomic rename; every open begins a new manifest with one edit that holds everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from kvstore.errors import Corruption, UnsupportedFormat
+from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
+from kvstore.lsm.sstable import TableInfo
+
+MAGIC = b"kvsman\x00\x01"
+CURRENT = "CURRENT"
+
+
+class Edit(msgspec.Struct, frozen=True, array_like=True):
+    """One change: tables that come and go, the next free file number, the LSN that is all in tables."""
+
+    next_file: int
+    flushed_lsn: int
+    added: tuple[TableInfo, ...] = ()
+    removed: tuple[int, ...] = ()
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Edit)
+
+
+def manifest_name(number: int) -> str:
+    """File name of a manifest."""
+    return f"MANIFEST-{number:08d}"
+
+
+class Manifest:
+    """The state of the store's files, and the log it is kept in."""
+
+    def __init__(self, fs: FileSystem, directory: str) -> None:
+        self._fs = fs
+        self._directory = directory
+        self.next_file = 1
+        self.flushed_lsn = 0
+        self.tables: dict[int, TableInfo] = {}
+        self.name = ""
+        self._load()
+        self.number = self.take_number()
+        self._begin()
+
+    def take_number(self) -> int:
+        """A file number never used before."""
+        self.next_file += 1
+        return self.next_file - 1
+
+    def edit(self, added: Iterable[TableInfo], removed: Iterable[int], flushed_lsn: int) -> None:
+        """Change the state; durable when this returns."""
+        edit = Edit(self.next_file, max(flushed_lsn, self.flushed_lsn), tuple(added), tuple(removed))
+        self._file.append(encode_record(_encoder.encode(edit)))
+        self._file.sync()
+        self._apply(edit)
+
+    def close(self) -> None:
+        """Close the log."""
+        self._file.close()
+
+    def _apply(self, edit: Edit) -> None:
+        self.next_file = max(self.next_file, edit.next_file)
+        self.flushed_lsn = edit.flushed_lsn
+        for number in edit.removed:
+            self.tables.pop(number, None)
+        self.tables.update((table.number, table) for table in edit.added)
+
+    def _load(self) -> None:
+        names = self._fs.list(self._directory)
+        if CURRENT not in names:
+            if any(name.endswith(".sst") for name in names):
+                raise Corruption(f"{self._directory}/{CURRENT}", "is missing, but there are tables")
+            return
+        path = f"{self._directory}/{CURRENT}"
+        name = _read(self._fs, path).decode(errors="replace").strip()
+        if not name.startswith("MANIFEST-") or name not in names:
+            raise Corruption(path, f"names {name[:40]!r}, which is no manifest here")
+        self._replay(f"{self._directory}/{name}")
+
+    def _replay(self, path: str) -> None:
+        data = _read(self._fs, path)
+        magic = data[: len(MAGIC)]
+        if magic != MAGIC:
+            if magic[:-1] == MAGIC[:-1]:
+                raise UnsupportedFormat(path, f"is of format {magic[-1]}, this program reads {MAGIC[-1]}")
+            raise Corruption(path, "is no manifest")
+        offset = len(MAGIC)
+        edits = 0
+        while offset < len(data):
+            try:
+                payload, offset = decode_record(data, offset)
+                self._apply(_decoder.decode(payload))
+            except TornRecord:
+                break  # the edit was never synced, so nothing was done because of it
+            except (DamagedRecord, msgspec.MsgspecError):
+                raise Corruption(path, f"the edit at byte {offset} is damaged") from None
+            edits += 1
+        if not edits:
+            raise Corruption(path, "holds no edit")
+
+    def _begin(self) -> None:
+        self.name = manifest_name(self.number)
+        fs, directory = self._fs, self._directory
+        self._file = fs.create(f"{directory}/{self.name}")
+        everything = Edit(
+            self.next_file, self.flushed_lsn, tuple(self.tables[n] for n in sorted(self.tables))
+        )
+        self._file.append(MAGIC + encode_record(_encoder.encode(everything)))
+        self._file.sync()
+        fs.sync_directory(directory)
+        temporary = f"{directory}/{CURRENT}.new"
+        current = fs.create(temporary)
+        current.append(self.name.encode() + b"\n")
+        current.sync()
+        current.close()
+        fs.rename(temporary, f"{directory}/{CURRENT}")
+        fs.sync_directory(directory)
+
+
+def _read(fs: FileSystem, path: str) -> bytes:
+    file = fs.open(path)
+    try:
+        return file.read(0, file.size())
+    finally:
+        file.close()

@@ -1,0 +1,47 @@
+"""Records of log files: length, checksum of the header, checksum of the payload (docs/wal.md).
+
+The header's own checksum tells a torn tail (the file ends within a record) from damage (it does not).
+"""
+
+from __future__ import annotations
+
+import struct
+
+import google_crc32c
+
+_HEADER = struct.Struct("<III")  # payload length, payload CRC, CRC of both
+HEADER_BYTES = _HEADER.size
+_SUMMED = struct.Struct("<II")
+
+
+class TornRecord(Exception):
+    """The file ends within this record."""
+
+
+class DamagedRecord(Exception):
+    """The bytes do not match their checksums."""
+
+
+def encode_record(payload: bytes) -> bytes:
+    """Header and payload."""
+    summed = _SUMMED.pack(len(payload), google_crc32c.value(payload))
+    return summed + int(google_crc32c.value(summed)).to_bytes(4, "little") + payload
+
+
+def decode_record(data: bytes, offset: int) -> tuple[bytes, int]:
+    """The payload of the record at `offset` and where the next one begins.
+
+    Raises TornRecord, DamagedRecord.
+    """
+    if offset + HEADER_BYTES > len(data):
+        raise TornRecord
+    length, payload_crc, header_crc = _HEADER.unpack_from(data, offset)
+    if google_crc32c.value(data[offset : offset + _SUMMED.size]) != header_crc:
+        raise DamagedRecord
+    start = offset + HEADER_BYTES
+    if start + length > len(data):
+        raise TornRecord
+    payload = data[start : start + length]
+    if google_crc32c.value(payload) != payload_crc:
+        raise DamagedRecord
+    return payload, start + length

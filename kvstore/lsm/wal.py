@@ -1,0 +1,125 @@
+"""The write-ahead log: segments of records, one atomic batch each (docs/wal.md).
+
+A record carries the LSN that was durable when it was appended. So a damaged record can be judged: if a
+later one proves it was durable, that is corruption; if none does, it is the torn tail of a crash.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from kvstore.errors import Corruption, UnsupportedFormat
+from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
+
+Batch = Sequence[tuple[bytes, bytes | None]]
+
+MAGIC = b"kvswal\x00\x01"
+_PREFIX = struct.Struct("<QQ")  # LSN, durable LSN
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
+
+
+@dataclass(frozen=True, slots=True)
+class WalRecord:
+    """One batch as it was appended."""
+
+    lsn: int
+    durable_lsn: int
+    batch: list[tuple[bytes, bytes | None]]
+
+
+def encode_wal_record(lsn: int, durable_lsn: int, batch: Batch) -> bytes:
+    """The bytes of one record."""
+    return encode_record(_PREFIX.pack(lsn, durable_lsn) + _encoder.encode(batch))
+
+
+def segment_name(number: int) -> str:
+    """File name of a segment."""
+    return f"{number:08d}.wal"
+
+
+def read_segments(fs: FileSystem, paths: Sequence[str], floor: int) -> Iterator[WalRecord]:
+    """The records of segments in order, up to the first that a crash has torn.
+
+    `floor` is the LSN up to which everything is in tables already. Raises Corruption when a record is
+    damaged or missing that was durable once, UnsupportedFormat for a file that is no segment.
+    """
+    expected = floor + 1
+    for i, path in enumerate(paths):
+        data = _read_all(fs, path)
+        if not _has_header(data, path):
+            _refuse_if_durable(fs, paths[i + 1 :], b"", expected, path)
+            return
+        offset = len(MAGIC)
+        while offset < len(data):
+            try:
+                payload, offset = decode_record(data, offset)
+            except (TornRecord, DamagedRecord):
+                _refuse_if_durable(fs, paths[i + 1 :], data[offset + 1 :], expected, path)
+                return
+            record = _decode(payload, path)
+            if record.lsn < expected:
+                continue
+            if record.lsn > expected:
+                if record.durable_lsn >= expected:
+                    raise Corruption(path, f"records {expected} to {record.lsn - 1} are missing")
+                return
+            yield record
+            expected += 1
+
+
+def _read_all(fs: FileSystem, path: str) -> bytes:
+    file = fs.open(path)
+    try:
+        return file.read(0, file.size())
+    finally:
+        file.close()
+
+
+def _has_header(data: bytes, path: str) -> bool:
+    if data[: len(MAGIC)] == MAGIC:
+        return True
+    if MAGIC.startswith(data) or not data.strip(b"\0"):
+        return False  # torn when the segment was made
+    if data[: len(MAGIC) - 1] == MAGIC[:-1]:
+        raise UnsupportedFormat(
+            path, f"is a log of format {data[len(MAGIC) - 1]}, this program reads {MAGIC[-1]}"
+        )
+    raise UnsupportedFormat(path, "is no write-ahead log")
+
+
+def _decode(payload: bytes, path: str) -> WalRecord:
+    try:
+        lsn, durable_lsn = _PREFIX.unpack_from(payload)
+        return WalRecord(lsn, durable_lsn, _decoder.decode(memoryview(payload)[_PREFIX.size :]))
+    except (struct.error, msgspec.MsgspecError) as error:
+        raise Corruption(path, f"a record cannot be read: {error}") from error
+
+
+def _refuse_if_durable(fs: FileSystem, later: Sequence[str], rest: bytes, lsn: int, path: str) -> None:
+    """Raise Corruption if any record behind the damage proves that `lsn` was durable."""
+    if any(record.durable_lsn >= lsn for record in _salvage(rest, path)):
+        raise Corruption(path, f"record {lsn} is damaged, and a later one proves that it was durable")
+    for other in later:
+        if any(record.durable_lsn >= lsn for record in _salvage(_read_all(fs, other), other)):
+            raise Corruption(path, f"record {lsn} is damaged, and one in {other} proves that it was durable")
+
+
+def _salvage(data: bytes, path: str) -> Iterator[WalRecord]:
+    """Every record that can still be found, at whatever offset."""
+    offset = 0
+    while offset < len(data):
+        try:
+            payload, offset = decode_record(data, offset)
+        except TornRecord:
+            offset += 1
+        except DamagedRecord:
+            offset += 1
+        else:
+            yield _decode(payload, path)

@@ -1,0 +1,46 @@
+"""The worker process: `python -m kvstore.lsm.worker` runs jobs that it reads from its standard input.
+
+Frames both ways: 4 bytes length (big-endian), then a job; back a byte that says how it went (0 done, 1
+failed), then the result or the reason. It ends with its input, so it never outlives its node.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import BinaryIO
+
+from kvstore.errors import StorageError
+from kvstore.lsm.disk import DiskFileSystem
+from kvstore.lsm.jobs import decode_job, encode_result, run_job
+
+DONE, FAILED = b"\0", b"\1"
+
+
+def frame(data: bytes) -> bytes:
+    """Data behind its length."""
+    return len(data).to_bytes(4, "big") + data
+
+
+def _read_frame(stream: BinaryIO) -> bytes | None:
+    header = stream.read(4)
+    if len(header) < 4:
+        return None
+    return stream.read(int.from_bytes(header, "big"))
+
+
+def _run(data: bytes) -> bytes:
+    try:
+        return DONE + encode_result(run_job(DiskFileSystem(), decode_job(data)))
+    except (StorageError, OSError) as error:
+        return FAILED + str(error).encode()
+
+
+def main() -> None:
+    """Work until the input ends."""
+    while (data := _read_frame(sys.stdin.buffer)) is not None:
+        sys.stdout.buffer.write(frame(_run(data)))
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
