@@ -1,0 +1,59 @@
+# `make` alone lists what there is. PYTHON=/path/to/python3 chooses the interpreter of .venv.
+
+PYTHON ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+PROTOCOL := kvstore/v1/__init__.py
+PROTOS := $(wildcard proto/kvstore/v1/*.proto)
+
+.PHONY: help venv run test check format demo bench sim proto clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
+
+venv: $(INSTALLED) $(PROTOCOL) ## make .venv and install kvstore into it
+
+run: venv ## start three nodes on this machine and show their state until Ctrl-C
+	@$(BIN)/kvctl cluster run
+
+test: venv ## run the fast tests; ARGS="-k NAME" goes to pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+check: venv ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: venv ## put every file into the form that check wants
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+demo: venv ## import the world's airports, kill nodes, lose nothing
+	@$(BIN)/python -m kvstore.local.demo
+
+bench: venv ## measure throughput and latency of a three-node cluster
+	@$(BIN)/python -m bench
+
+sim: venv ## simulated clusters: SEED=7 replays one, SEEDS=200 runs that many
+	@$(BIN)/python -m kvstore.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200))
+
+proto: $(INSTALLED) ## generate kvstore/v1 from proto/
+	@$(BIN)/python hatch_build.py
+
+clean: ## remove everything made here, except the data of clusters
+	rm -rf .venv build dist kvstore/v1 .*_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt tools/setup-venv
+	@PYTHON="$(PYTHON)" sh tools/setup-venv
+
+$(PROTOCOL): $(PROTOS) hatch_build.py | $(INSTALLED)
+	@$(BIN)/python hatch_build.py
+
+# Another interpreter than the one that .venv was made with makes it anew.
+ifneq ($(PYTHON),)
+ifneq ($(PYTHON),$(shell cat .venv/.python 2>/dev/null))
+.PHONY: $(INSTALLED)
+endif
+endif

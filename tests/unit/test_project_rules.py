@@ -1,0 +1,89 @@
+"""Rules about the source that no linter has: what a reader can take in, and which names it must not hold."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATED = ROOT / "kvstore" / "v1"
+FUNCTION_LINES = 70
+FILE_LINES = 500
+# In two halves, so that this file does not break the rule.
+REGISTRY_HOSTS = [
+    f"{name}.{domain}"
+    for name, domain in [
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("anaconda", "org"),
+        ("crates", "io"),
+        ("npmjs", "org"),
+        ("npmjs", "com"),
+        ("yarnpkg", "com"),
+        ("golang", "org"),
+        ("maven", "org"),
+        ("debian", "org"),
+        ("ubuntu", "com"),
+    ]
+]
+
+
+def source_files() -> list[Path]:
+    files = [
+        p for top in ("kvstore", "bench") for p in (ROOT / top).rglob("*.py") if GENERATED not in p.parents
+    ]
+    assert len(files) > 20, "the source was not found"
+    return files
+
+
+def long_functions(source: str, limit: int) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > limit:
+                yield f"{node.name}, line {node.lineno}: {lines} lines"
+
+
+def project_files() -> Iterator[Path]:
+    """Every file a person wrote; what git ignores lies in the directories left out."""
+    for directory, subdirectories, names in os.walk(ROOT):
+        subdirectories[:] = [
+            d
+            for d in subdirectories
+            if d == ".ci" or not (d.startswith(".") or d in {"build", "dist", "__pycache__"})
+        ]
+        yield from (Path(directory) / name for name in names)
+
+
+def test_no_function_is_longer_than_a_thought() -> None:
+    assert [
+        f"{path}: {found}"
+        for path in source_files()
+        for found in long_functions(path.read_text(), FUNCTION_LINES)
+    ] == []
+
+
+def test_no_file_is_longer_than_a_concept() -> None:
+    lines = {str(path): len(path.read_text().splitlines()) for path in source_files()}
+    assert {path: count for path, count in lines.items() if count > FILE_LINES} == {}
+
+
+def test_no_file_names_a_package_registry() -> None:
+    named = [
+        f"{path}: {host}"
+        for path in project_files()
+        for host in REGISTRY_HOSTS
+        if host.encode() in path.read_bytes().lower()
+    ]
+    assert named == []
+
+
+@pytest.mark.parametrize("header", ["def f():", "async def f():", "class A:\n  def f(self):"])
+def test_function_length_counts_from_def_to_the_last_line(header: str) -> None:
+    body = "\n    pass" * 3
+    assert list(long_functions(header + body, 4)) == []
+    assert len(list(long_functions(header + body, 3))) == 1
