@@ -190,7 +190,7 @@ class Node:
             raise StaleRing(self.state.epoch)
 
     def on_link_lost(self, peer: str, now: Instant) -> None:
-        """The connection to `peer` broke: what was sent may be lost, and is it still alive?"""
+        """The connection to `peer` broke: what was sent may be lost, and the peer may be dead."""
         self._at(now)
         self._coordinator.on_gone(peer)
         self._carry_out(self._detector.on_link_lost(peer, now.mono))

@@ -125,7 +125,8 @@ class ReadOperation(Operation):
         self.finish()
         if self.respond is not None:  # a repair here that was durable at once has replied already
             respond, self.respond = self.respond, None
-            self.complete(self.request, result, self._explain() if self.request.call.explain else None, respond)
+            explain = self._explain() if self.request.call.explain else None
+            self.complete(self.request, result, explain, respond)
 
     def _repair(self, node: str, result: bytes) -> None:
         if node == self.core.name:
@@ -174,9 +175,7 @@ class ReadOperation(Operation):
 
 
 class RepairOperation(Operation):
-    """One version on its way to one stale replica. It has a number of its own, so that an ack can
-    only mean this version.
-    """
+    """One version on its way to one stale replica; its own number, so that an ack means just this version."""
 
     __slots__ = ("node", "read", "version")
 

@@ -58,7 +58,7 @@ class Replica:
         return version
 
     def write(self, batch: Batch) -> int:
-        """Append a batch to the engine; returns its LSN. It must not be acknowledged before that is durable."""
+        """Append a batch; returns its LSN, which must be durable before anything is acknowledged."""
         lsn = self._engine.write(batch)
         for key, _ in batch:
             # popped first, so that the dict stays in order of LSN

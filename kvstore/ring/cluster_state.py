@@ -55,7 +55,7 @@ def initial_state(
     """
     if not 1 <= partitions <= MAX_PARTITIONS or partitions & (partitions - 1):
         raise ConfigError(f"partitions={partitions} must be a power of two between 1 and {MAX_PARTITIONS}")
-    if not 1 <= replicas:
+    if not replicas >= 1:
         raise ConfigError(f"replicas={replicas} must be at least 1")
     depth = min(replicas, len(members))
     names = [bucket.name for bucket in buckets]
@@ -63,7 +63,7 @@ def initial_state(
         if names.count(bucket.name) > 1:
             raise ConfigError(f"bucket {bucket.name} is configured twice")
         if bucket.n > depth:
-            raise ConfigError(f"bucket {bucket.name}: n={bucket.n}, but the ring has {depth} replicas of a key")
+            raise ConfigError(f"bucket {bucket.name}: n={bucket.n}, but keys have {depth} replicas")
     ordered = tuple(sorted(members, key=lambda member: member.node))
     text = ",".join(f"{m.node}={m.address}/{m.zone}" for m in ordered)
     return ClusterState(

@@ -12,7 +12,7 @@ DEFAULT_REPLICAS = 3
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """`replica_lists[p]` are the nodes of partition `p`, most preferred first (Dynamo section 6.2, strategy 3)."""
+    """`replica_lists[p]` are the nodes of partition `p`, most preferred first (Dynamo 6.2, strategy 3)."""
 
     replica_lists: tuple[tuple[str, ...], ...]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from operator import methodcaller
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -128,7 +129,7 @@ class ClientService:
 
 def _unary(method: Any, request: type[Message]) -> Any:
     return grpc.unary_unary_rpc_method_handler(
-        method, request_deserializer=request.FromString, response_serializer=Message.SerializeToString
+        method, request_deserializer=request.FromString, response_serializer=methodcaller("SerializeToString")
     )
 
 

@@ -13,7 +13,7 @@ _FORMAT = 1
 
 
 def claim(directory: Path, node: str, cluster_id: str) -> Path:
-    """Make sure that `directory` is this node's, making it if it is new; returns the engine's directory in it.
+    """Make sure that `directory` is this node's, making it if it is new; returns the engine's in it.
 
     Raises WrongDataDirectory when it is another's, ConfigError when it cannot be used. Changes nothing then.
     """
