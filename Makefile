@@ -17,7 +17,7 @@ run: venv ## start three nodes on this machine and show their state until Ctrl-C
 	@$(BIN)/kvctl cluster run
 
 test: venv ## run the fast tests; ARGS="-k NAME" goes to pytest
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: venv ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

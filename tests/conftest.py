@@ -6,6 +6,8 @@ import os
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # In CI a failure must come again when it is run again; at a desk each run looks somewhere new.
 settings.register_profile("desk", deadline=None, max_examples=100, print_blob=True)
@@ -14,7 +16,15 @@ settings.register_profile("thorough", settings.get_profile("desk"), max_examples
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "cluster" in item.path.relative_to(item.config.rootpath).parts:
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+class ClustersInTurn(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
+    """Gives all tests of real clusters to one worker, at once, and each other test to whoever is free.
+
+    `--dist loadgroup` is made for this, but does nothing with pytest 9.2 (pytest-xdist issue 1386).
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "cluster" if nodeid.startswith("tests/cluster/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ClustersInTurn:
+    return ClustersInTurn(config, log)

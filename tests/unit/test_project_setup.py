@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OLD = "#!/bin/sh\nexit 1\n"
+OLD = f"""#!/bin/sh
+exec "{sys.executable}" -c 'import sys; sys.version_info = (3, 10, 14); exec(sys.argv[1])' "$2"
+"""
 WITHOUT_VENV = f"""#!/bin/sh
 case "$2" in *ensurepip*) exit 1 ;; esac
 exec "{sys.executable}" "$@"
