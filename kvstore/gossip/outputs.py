@@ -1,0 +1,38 @@
+"""What the failure detector asks its node to do, in this order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvstore.gossip.member import Status
+from kvstore.gossip.messages import GossipMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send to another node, best effort."""
+
+    to: str
+    message: GossipMessage
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChanged:
+    """This node's belief about another one has changed."""
+
+    node: str
+    old: Status
+    new: Status
+
+
+@dataclass(frozen=True, slots=True)
+class PersistIncarnation:
+    """Keep this number on disk: the next start must begin with a higher one.
+
+    It precedes the messages that announce it.
+    """
+
+    incarnation: int
+
+
+Output = Send | StatusChanged | PersistIncarnation
