@@ -25,6 +25,7 @@ class AdminService:
         self._links = links
         self._clients = clients
         self._started = time.monotonic()
+        self._version = version("kvstore")
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handlers of all methods."""
@@ -39,7 +40,7 @@ class AdminService:
         """See admin.proto."""
         node = self._driver.node
         response = status_to_wire_response(node.status(), node.state)
-        response.version = version("kvstore")
+        response.version = self._version
         response.pid = os.getpid()
         response.uptime_s = time.monotonic() - self._started
         counters = response.counters

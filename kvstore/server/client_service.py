@@ -92,7 +92,7 @@ class ClientService:
 
     async def _unary(self, request: WireRequest, context: Context) -> Reply:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        remaining = context.time_remaining()
+        remaining: float | None = context.time_remaining()  # None without a deadline, whatever its stub says
         if remaining is not None and not request.timeout_ms:
             request.timeout_ms = max(1, int(remaining * 1000))
         number = 0

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import grpc
 
 from kvstore.config import FRAME_BYTES, KIB, MIB
+from kvstore.gossip import GossipMessage
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.messages import Forward, ForwardReply, Found, Put, ReadReply, ReplicaWrite
 from kvstore.ring import Member
@@ -63,6 +64,7 @@ class Stream:
         self._queued_bytes = 0
         self._wake = asyncio.Event()
         self._connected = False
+        self._telling = False
         self.frames = 0
         self.messages = 0
         self.dropped = 0
@@ -70,11 +72,22 @@ class Stream:
     def send(self, message: PeerMessage, size: int) -> None:
         """Queue a message for the next frame; dropped when not connected or far behind."""
         if not self._connected or self._queued_bytes + size > _QUEUE_BYTES:
-            self.dropped += 1
+            self._drop(message)
             return
         self._queue.append(message)
         self._queued_bytes += size
         self._wake.set()
+
+    def _drop(self, message: PeerMessage) -> None:
+        self.dropped += 1
+        # whoever waits for an answer need not wait for its patience; probes find out by themselves
+        if not isinstance(message, GossipMessage) and not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._telling = False
+        self._on_lost(self._peer.node)
 
     async def run(self, channel: grpc.aio.Channel) -> None:
         """Keep the stream open until cancelled."""
