@@ -15,6 +15,7 @@ from kvstore.quorum.messages import Delete, Get, Put
 
 _LIMITS = Limits(value=Limits.MAX_VALUE)
 _MAX_COUNT = 255
+_MAX_CONTENT_TYPE = 255
 _MAX_TTL = 2**32 - 1
 _MAX_TIMEOUT = 86_400.0
 _MODES = {"strict": QuorumMode.STRICT, "sloppy": QuorumMode.SLOPPY}
@@ -62,7 +63,7 @@ class Requests:
             key_bytes(key),
             _value_bytes(value),
             _context(context),
-            _text("content_type", content_type),
+            _content_type(content_type),
             0 if ttl is None else _whole("ttl", ttl, _MAX_TTL),
             self.w if w is None else count("w", w),
             self.quorum if quorum is None else mode(quorum),
@@ -167,6 +168,12 @@ def _text(field: str, text: str) -> str:
     if not isinstance(text, str):
         raise InvalidRequest(field, f"must be str, not {type(text).__name__}")
     _encode(field, text)
+    return text
+
+
+def _content_type(text: str) -> str:
+    if len(_text("content_type", text)) > _MAX_CONTENT_TYPE:
+        raise InvalidRequest("content_type", f"has {len(text)} characters, the limit is {_MAX_CONTENT_TYPE}")
     return text
 
 

@@ -22,6 +22,10 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # a connection that was cut without a word is noticed in seconds, even when nobody calls
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
     # a reply may carry a hundred siblings of any size, and must arrive for them to be resolved
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),

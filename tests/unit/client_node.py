@@ -66,6 +66,9 @@ class FakeNode:
         self.refusals: deque[KVError] = deque()
         self.silent = False
         self.backwards = False
+        self.hidden: set[bytes] = set()
+        self.scan_fails = False
+        self.wrong_kind = False
         self.break_before = False
         self.break_after = False
         self.frames: list[int] = []
@@ -101,8 +104,12 @@ class FakeNode:
         assert self.state is not None
         return state_to_wire(self.state)
 
-    async def _scan_keys(self, request: pb.ScanKeysRequest, _context: object) -> pb.ScanKeysResponse:
+    async def _scan_keys(
+        self, request: pb.ScanKeysRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ScanKeysResponse:
         assert self.state is not None
+        if self.scan_fails:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
         ring = self.state.ring
         held = sorted(
             key
@@ -111,6 +118,7 @@ class FakeNode:
             and ring.partition(bucket, key) == request.partition
             and version.visible(0)
             and key > request.after
+            and key not in self.hidden
         )
         return pb.ScanKeysResponse(keys=held[:2], next=held[1] if len(held) > 2 else b"")
 
@@ -136,6 +144,8 @@ class FakeNode:
         request = call_from_wire(call)
         self.calls.append(request)
         self.store.calls.append(request)
+        if self.wrong_kind:
+            return Stored(b"", 1) if isinstance(request, Get) else Found((), b"")
         if self.refusals:
             return Failed(self.refusals.popleft())
         try:

@@ -114,6 +114,7 @@ def test_endpoints_are_read_once_each() -> None:
         ("context", {"context": b"x" * (16 * 1024 + 1)}),
         ("context", {"context": "text"}),
         ("content_type", {"content_type": b"text/plain"}),
+        ("content_type", {"content_type": "x" * 256}),
         ("ttl", {"ttl": 0}),
         ("ttl", {"ttl": -1}),
         ("ttl", {"ttl": 2**32}),
@@ -173,7 +174,9 @@ def test_sync_client_does_what_the_async_one_does(cluster: FakeCluster) -> None:
         assert carts.get("k").value == b"2+3!"
         carts.update("k", lambda _: None)
         assert not carts.get("k")
+        before = len(cluster.store.applied)
         assert carts.update("k", lambda _: None).siblings == 0
+        assert len(cluster.store.applied) == before, "deleted without having seen anything"
         carts.put_many((f"k{i}", str(i)) for i in range(1200))
         assert {key: r.value for key, r in carts.get_many(f"k{i}" for i in range(1200)).items()} == {
             f"k{i}": str(i).encode() for i in range(1200)

@@ -15,6 +15,7 @@ from kvstore.client import calls
 from kvstore.client.errors import ClientClosed, PartialFailure, UnresolvedSiblings
 from kvstore.config import FRAME_BYTES
 from kvstore.errors import (
+    InternalError,
     InvalidRequest,
     KVError,
     NoNodeAvailable,
@@ -273,6 +274,17 @@ def test_what_may_be_applied_or_has_no_chance_is_not_repeated(error: KVError) ->
     play(scenario)
 
 
+def test_a_reply_of_another_kind_is_an_error_of_the_node() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        for node in cluster.nodes:
+            node.wrong_kind = True
+        for call in (carts.get("k"), carts.put("k", "v"), carts.delete("k")):
+            with pytest.raises(InternalError, match="does not fit"):
+                await call
+
+    play(scenario)
+
+
 def test_attempts_end() -> None:
     async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
         for node in cluster.nodes:
@@ -423,6 +435,15 @@ def test_scan_sees_every_key_once_and_needs_enough_replicas() -> None:
         found = [key async for key in carts.scan_keys()]
         assert len(found) == 199
         assert set(found) == keys - {b"k7"}
+        for (
+            node
+        ) in cluster.nodes:  # an acknowledged key is on two of three, here the first in doubt has it not
+            node.hidden = {key for key in keys if cluster.first(key) is node}
+        assert len([key async for key in carts.scan_keys()]) == 199
+        cluster.nodes[2].scan_fails = True
+        cluster.nodes[0].hidden = cluster.nodes[1].hidden = set()
+        assert len([key async for key in carts.scan_keys()]) == 199, "another replica was not asked instead"
+        cluster.nodes[2].scan_fails = False
         await cluster.nodes[0].stop()
         await connected(db, 2)
         assert len([key async for key in carts.scan_keys()]) == 199

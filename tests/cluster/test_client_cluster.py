@@ -1,0 +1,179 @@
+"""The client against three real nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import kvstore
+from kvstore import aio
+from kvstore.client.background import shared_background
+from tests.cluster.client_cluster import NODES, RealCluster
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
+    cluster = RealCluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        cluster.start(*NODES)
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def db(cluster: RealCluster) -> Iterator[kvstore.Client]:
+    with kvstore.connect(cluster.endpoints) as db:
+        yield db
+
+
+def lines(siblings: tuple[kvstore.Sibling, ...]) -> bytes:
+    """Resolve by the union of lines."""
+    return b"\n".join(sorted({line for s in siblings for line in s.value.split(b"\n")}))
+
+
+def test_two_unseen_writes_leave_siblings_and_a_third_with_their_context_one(cluster: RealCluster) -> None:
+    with kvstore.connect(cluster.endpoints) as one, kvstore.connect(cluster.endpoints) as two:
+        one.bucket("carts").put("k", "apples", w=3)
+        assert two.bucket("carts").put("k", "pears", w=3).siblings == 2
+        got = one.bucket("carts").get("k", r=3, explain=True)
+        assert {s.value for s in got.siblings} == {b"apples", b"pears"}
+        assert got.explain is not None
+        assert set(got.explain.answered) == set(NODES)
+        with pytest.raises(kvstore.UnresolvedSiblings):
+            _ = got.value
+        assert one.bucket("carts").put("k", "both", context=got.context).siblings == 1
+        assert two.bucket("carts").get("k", r=3).value == b"both"
+
+
+def test_content_type_ttl_and_delete(db: kvstore.Client) -> None:
+    carts = db.bucket("carts")
+    carts.put("typed", b"{}", content_type="application/json", ttl=3600)
+    sibling = carts.get("typed").siblings[0]
+    assert sibling.content_type == "application/json"
+    assert 3500_000 < sibling.expiry - time.time() * 1000 <= 3600_000
+    carts.delete("typed")
+    assert not carts.get("typed")
+
+
+def test_updates_at_the_same_time_lose_nothing(db: kvstore.Client) -> None:
+    words = db.bucket("words", resolver=lines)
+
+    def add(number: int) -> None:
+        for i in range(15):
+            word = f"{number}.{i}".encode()
+            words.update("set", lambda old, word=word: b"\n".join(filter(None, (old, word))))
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    found = set((words.get("set").value or b"").decode().split("\n"))
+    assert found == {f"{number}.{i}" for number in range(4) for i in range(15)}
+    words.update("set", lambda old: old)
+    assert len(words.get("set").siblings) == 1
+
+
+def test_many_keys_and_a_scan(db: kvstore.Client) -> None:
+    bulk = db.bucket("bulk")
+    items = {f"key {i}": f"value {i}" for i in range(1500)}
+    assert {stored.siblings for stored in bulk.put_many(items).values()} == {1}
+    got = bulk.get_many(items)
+    assert {key: result.value for key, result in got.items()} == {k: v.encode() for k, v in items.items()}
+    found = list(bulk.scan_keys())
+    assert len(found) == len(set(found))
+    assert {key.decode() for key in found} == set(items)
+
+
+def test_ring_and_status_name_all_nodes(db: kvstore.Client) -> None:
+    assert {member.node for member in db.ring().members} == set(NODES)
+    statuses = db.status()
+    assert set(statuses) == set(NODES)
+    for node, status in statuses.items():
+        assert not isinstance(status, kvstore.KVError), status
+        assert status.node == node
+
+
+def test_what_a_node_refuses_is_typed(db: kvstore.Client) -> None:
+    carts = db.bucket("carts")
+    with pytest.raises(kvstore.InvalidRequest, match="w: is 4"):
+        carts.put("k", "v", w=4)
+    with pytest.raises(kvstore.InvalidRequest, match="value: has"):
+        carts.put("k", b"x" * (1024 * 1024 + 1))
+    with pytest.raises(kvstore.InvalidRequest, match="context"):
+        carts.put("k", "v", context=b"rubbish")
+
+
+def test_a_node_killed_under_load_costs_no_acknowledged_write(cluster: RealCluster) -> None:
+    acknowledged: list[str] = []
+    errors: list[kvstore.KVError] = []
+
+    async def load() -> None:
+        async with aio.connect(cluster.endpoints) as db:
+            bucket = db.bucket("load")
+
+            async def caller(name: int) -> None:
+                for i in range(150):
+                    try:
+                        await bucket.put(f"{name}/{i}", f"{i}")
+                        acknowledged.append(f"{name}/{i}")
+                    except kvstore.KVError as error:
+                        errors.append(error)
+
+            tasks = [asyncio.create_task(caller(name)) for name in range(32)]
+            while len(acknowledged) < 1000:  # noqa: ASYNC110  (progress has no event)
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(cluster.kill, "n2")
+            await asyncio.gather(*tasks)
+            got = await bucket.get_many(acknowledged)
+            assert [key for key, result in got.items() if result.value is None] == []
+
+    try:
+        shared_background().run(load())
+    finally:
+        cluster.start("n2")
+    assert len(acknowledged) > 4000
+    assert all(error.outcome is kvstore.Outcome.UNKNOWN for error in errors), errors
+
+
+def test_reads_pass_by_a_hanging_node_and_writes_end_in_time(cluster: RealCluster) -> None:
+    with kvstore.connect(cluster.endpoints) as db:
+        carts = db.bucket("hang")
+        keys = [f"k{i}" for i in range(30)]
+        carts.put_many(dict.fromkeys(keys, "v"))
+        cluster.pause("n1")
+        try:
+            begin = time.monotonic()
+            got = carts.get_many(keys, timeout=4)
+            assert all(result.value == b"v" for result in got.values())
+            for key in keys[:6]:
+                try:
+                    carts.put(key, "w", timeout=0.5)
+                except kvstore.KVError as error:
+                    assert isinstance(error, (kvstore.WriteTimeout, kvstore.NoNodeAvailable))
+                    assert error.outcome is kvstore.Outcome.UNKNOWN
+            assert time.monotonic() - begin < 10
+        finally:
+            cluster.resume("n1")
+
+
+def test_two_nodes_down_is_unavailable_and_typed(cluster: RealCluster) -> None:
+    with kvstore.connect(cluster.endpoints) as db:
+        carts = db.bucket("carts")
+        carts.put("lonely", "v", w=3)
+        cluster.kill("n2")
+        cluster.kill("n3")
+        try:
+            assert carts.get("lonely", r=1, timeout=5)
+            with pytest.raises((kvstore.Unavailable, kvstore.WriteTimeout, kvstore.NoNodeAvailable)):
+                carts.put("lonely", "w", timeout=2)
+            with pytest.raises(kvstore.Unavailable):
+                list(carts.scan_keys(timeout=1))
+        finally:
+            cluster.start("n2", "n3")
+        assert carts.get("lonely", timeout=20)
