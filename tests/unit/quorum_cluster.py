@@ -1,0 +1,158 @@
+"""A few nodes joined by plain lists: messages are delivered at once, time moves when a test moves it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from kvstore.config import BucketSettings
+from kvstore.lsm import Engine, Job, MemoryFileSystem
+from kvstore.node.node import Node
+from kvstore.node.outbox import Instant, PeerMessage
+from kvstore.quorum.messages import ClientRequest, Failed, Found, Reply, Stored
+from kvstore.ring import Member, data_key, initial_state, token
+
+WALL = 1_700_000_000_000
+
+
+class Host:
+    """One node with its outbox and disk."""
+
+    def __init__(self, name: str, cluster: Cluster, fs: MemoryFileSystem) -> None:
+        self.fs = fs
+        self.engine = Engine.open(fs, name)
+        self.sent: list[tuple[str, PeerMessage]] = []
+        self.replies: dict[int, Reply] = {}
+        self.sync_wanted = False
+        self.timer = float("inf")
+        self.node = Node(name, cluster.state, self.engine, self, cluster.rng)
+        self.node.start(cluster.instant)
+
+    def send(self, to: str, message: PeerMessage) -> None:
+        self.sent.append((to, message))
+
+    def reply(self, request: int, reply: Reply) -> None:
+        assert request not in self.replies, "a request is answered once"
+        self.replies[request] = reply
+
+    def set_timer(self, when: float) -> None:
+        self.timer = when
+
+    def request_sync(self) -> None:
+        self.sync_wanted = True
+
+    def start_job(self, job: Job) -> None:
+        raise AssertionError(f"these tests write too little for {job}")
+
+
+class Cluster:
+    """Nodes n1, n2, ...; what `dead` ones should get is lost, what `passes` refuses too."""
+
+    def __init__(self, nodes: int = 3, buckets: Sequence[BucketSettings] = ()) -> None:
+        self.rng = random.Random(1)
+        self.now = 0.0
+        members = [Member(f"n{i}", f"host:{7000 + i}") for i in range(1, nodes + 1)]
+        self.state = initial_state("test", members, 16, 3, buckets)
+        self.dead: set[str] = set()
+        self.stuck: set[str] = set()  # disks that never finish a sync
+        self.passes: Callable[[str, str, PeerMessage], bool] = lambda sender, to, message: True
+        self.requests = 0
+        self.hosts = {m.node: Host(m.node, self, MemoryFileSystem()) for m in members}
+        self.run()
+
+    @property
+    def instant(self) -> Instant:
+        return Instant(self.now, WALL + int(self.now * 1000))
+
+    def replicas(self, bucket: str, key: bytes) -> tuple[str, ...]:
+        """The nodes of a key, most preferred first."""
+        ring = self.state.ring
+        return ring.replica_lists[ring.partition(bucket, key)]
+
+    def stored(self, node: str, bucket: str, key: bytes) -> bytes | None:
+        """What a node's engine holds for a key."""
+        return self.hosts[node].engine.get(data_key(token(bucket, key), bucket, key))
+
+    def hints(self, node: str) -> dict[str, int]:
+        return {pending.target: pending.count for pending in self.hosts[node].node.status().hints}
+
+    def live(self) -> list[str]:
+        return [name for name in self.hosts if name not in self.dead]
+
+    def kill(self, *nodes: str) -> None:
+        """These nodes stop, and time passes until the others have noticed."""
+        self.dead.update(nodes)
+        self.move(30.0)
+
+    def revive(self, *nodes: str) -> None:
+        """These nodes go on where they stopped, and time passes until the others have noticed."""
+        self.dead.difference_update(nodes)
+        self.move(10.0)
+
+    def start(self, node: str, call: ClientRequest) -> int:
+        """Hand in a request without delivering anything; returns its number."""
+        self.requests += 1
+        self.hosts[node].node.on_request(self.requests, call, self.instant)
+        return self.requests
+
+    def run(self) -> None:
+        """Deliver all messages and finish all syncs."""
+        while self._deliver() or self._sync():
+            pass
+
+    def move(self, seconds: float) -> None:
+        """Let time pass, timer by timer."""
+        end = self.now + seconds
+        while (due := min(self.hosts[name].timer for name in self.live())) <= end:
+            self.now = max(self.now, due)
+            for name in self.live():
+                host = self.hosts[name]
+                if host.timer <= self.now:
+                    host.timer = float("inf")
+                    host.node.on_timer(self.instant)
+            self.run()
+        self.now = end
+
+    def call(self, node: str, call: ClientRequest, patience: float = 10.0) -> Reply:
+        """A request and its reply; time passes if it must."""
+        number = self.start(node, call)
+        self.run()
+        if number not in self.hosts[node].replies:
+            self.move(patience)
+        return self.hosts[node].replies[number]
+
+    def found(self, node: str, call: ClientRequest) -> Found:
+        reply = self.call(node, call)
+        assert isinstance(reply, Found), reply
+        return reply
+
+    def stored_reply(self, node: str, call: ClientRequest) -> Stored:
+        reply = self.call(node, call)
+        assert isinstance(reply, Stored), reply
+        return reply
+
+    def error(self, node: str, call: ClientRequest) -> Exception:
+        reply = self.call(node, call)
+        assert isinstance(reply, Failed), reply
+        return reply.error
+
+    def _deliver(self) -> bool:
+        moved = False
+        for name in self.live():
+            host = self.hosts[name]
+            sent, host.sent = host.sent, []
+            for to, message in sent:
+                moved = True
+                if to not in self.dead and self.passes(name, to, message):
+                    self.hosts[to].node.on_message(name, message, self.instant)
+        return moved
+
+    def _sync(self) -> bool:
+        moved = False
+        for name in self.live():
+            host = self.hosts[name]
+            if host.sync_wanted and name not in self.stuck:
+                host.sync_wanted = False
+                moved = True
+                host.node.on_durable(host.engine.sync(), self.instant)
+        return moved

@@ -1,0 +1,320 @@
+"""Reads, writes and deletes through real nodes: quorums, siblings, contexts, errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvstore.config import BucketSettings, Conflict, QuorumMode
+from kvstore.errors import (
+    InvalidRequest,
+    Outcome,
+    ReadTimeout,
+    StaleRing,
+    TooManySiblings,
+    Unavailable,
+    WriteTimeout,
+)
+from kvstore.quorum.messages import Delete, Get, Put, ReplicaRead, ReplicaWrite
+from tests.unit.quorum_cluster import WALL, Cluster
+
+KEY = b"user:1"
+
+
+def test_a_put_is_found_from_every_node_with_its_metadata() -> None:
+    cluster = Cluster(5)
+    cluster.stored_reply("n1", Put("carts", KEY, b"v", content_type="text/plain"))
+    for node in cluster.hosts:
+        found = cluster.found(node, Get("carts", KEY))
+        assert [(s.value, s.content_type, s.time) for s in found.siblings] == [(b"v", "text/plain", WALL)]
+
+
+def test_all_replicas_and_no_other_node_hold_the_same_bytes() -> None:
+    cluster = Cluster(5)
+    cluster.stored_reply("n1", Put("carts", KEY, b"v"))
+    replicas = cluster.replicas("carts", KEY)
+    assert len({cluster.stored(node, "carts", KEY) for node in replicas}) == 1
+    assert all(cluster.stored(n, "carts", KEY) is None for n in cluster.hosts if n not in replicas)
+
+
+def test_two_unseen_writes_leave_two_siblings_everywhere_and_a_third_with_their_context_one() -> None:
+    cluster = Cluster()
+    first = cluster.stored_reply("n1", Put("carts", KEY, b"one"))
+    second = cluster.stored_reply("n2", Put("carts", KEY, b"two"))
+    assert (first.siblings, second.siblings) == (1, 2)
+    assert second.context == b"", "a context that covers an unseen sibling would let it be lost"
+    for node in cluster.hosts:
+        read = cluster.found(node, Get("carts", KEY, r=1))
+        assert sorted(s.value for s in read.siblings) == [b"one", b"two"]
+    third = cluster.stored_reply("n3", Put("carts", KEY, b"three", context=read.context))
+    assert third.siblings == 1
+    for node in cluster.hosts:
+        assert [s.value for s in cluster.found(node, Get("carts", KEY, r=1)).siblings] == [b"three"]
+
+
+def test_the_context_of_a_put_allows_the_next_one() -> None:
+    cluster = Cluster()
+    context = cluster.stored_reply("n1", Put("carts", KEY, b"one")).context
+    assert cluster.stored_reply("n2", Put("carts", KEY, b"two", context=context)).siblings == 1
+
+
+def test_a_write_with_an_old_context_keeps_what_it_did_not_see() -> None:
+    cluster = Cluster()
+    old = cluster.stored_reply("n1", Put("carts", KEY, b"one")).context
+    cluster.stored_reply("n1", Put("carts", KEY, b"two", context=old))
+    cluster.stored_reply("n1", Put("carts", KEY, b"three", context=old))
+    assert sorted(s.value for s in cluster.found("n1", Get("carts", KEY)).siblings) == [b"three", b"two"]
+
+
+def test_a_delete_without_context_deletes_what_is_there() -> None:
+    cluster = Cluster()
+    cluster.stored_reply("n1", Put("carts", KEY, b"one"))
+    cluster.stored_reply("n2", Put("carts", KEY, b"two"))
+    assert cluster.stored_reply("n3", Delete("carts", KEY)).siblings == 0
+    found = cluster.found("n1", Get("carts", KEY))
+    assert found.siblings == ()
+    assert found.context, "a deleted key still has a history"
+
+
+def test_a_delete_of_nothing_writes_nothing() -> None:
+    cluster = Cluster()
+    assert cluster.stored_reply("n1", Delete("carts", KEY)).siblings == 0
+    assert cluster.stored("n1", "carts", KEY) is None
+
+
+def test_a_concurrent_write_survives_a_delete() -> None:
+    cluster = Cluster()
+    context = cluster.stored_reply("n1", Put("carts", KEY, b"one")).context
+    cluster.stored_reply("n2", Put("carts", KEY, b"two"))
+    cluster.stored_reply("n3", Delete("carts", KEY, context=context))
+    assert [s.value for s in cluster.found("n1", Get("carts", KEY)).siblings] == [b"two"]
+
+
+def test_a_value_expires_by_the_wall_clock() -> None:
+    cluster = Cluster()
+    cluster.stored_reply("n1", Put("carts", KEY, b"v", ttl=60))
+    assert cluster.found("n2", Get("carts", KEY)).siblings[0].expiry == WALL + 60_000
+    cluster.move(59.0)
+    assert cluster.found("n2", Get("carts", KEY)).siblings
+    cluster.move(2.0)
+    assert cluster.found("n2", Get("carts", KEY)).siblings == ()
+
+
+def test_an_lww_bucket_keeps_only_the_last_write() -> None:
+    cluster = Cluster(buckets=[BucketSettings("last", conflict=Conflict.LWW)])
+    cluster.stored_reply("n1", Put("last", KEY, b"one"))
+    cluster.move(1.0)
+    assert cluster.stored_reply("n2", Put("last", KEY, b"two")).siblings == 1
+    assert [s.value for s in cluster.found("n3", Get("last", KEY)).siblings] == [b"two"]
+
+
+def test_with_one_dead_replica_the_quorum_still_serves_and_keeps_a_hint() -> None:
+    cluster = Cluster()
+    cluster.kill("n3")
+    reply = cluster.stored_reply("n1", Put("carts", KEY, b"v", explain=True))
+    assert reply.explain is not None
+    assert (reply.explain.answered, reply.explain.hinted) == (("n1", "n2"), ("n3",))
+    assert cluster.hints("n1") == {"n3": 1}
+    cluster.revive("n3")
+    assert cluster.hints("n1") == {}
+    assert cluster.stored("n3", "carts", KEY) == cluster.stored("n1", "carts", KEY)
+
+
+def test_with_two_dead_replicas_nothing_is_tried() -> None:
+    cluster = Cluster()
+    cluster.kill("n2", "n3")
+    write, read = cluster.error("n1", Put("carts", KEY, b"v")), cluster.error("n1", Get("carts", KEY))
+    assert isinstance(write, Unavailable)
+    assert (write.required, write.alive, write.outcome) == (2, 1, Outcome.NOT_APPLIED)
+    assert isinstance(read, Unavailable)
+    assert cluster.stored("n1", "carts", KEY) is None
+    assert cluster.stored_reply("n1", Put("carts", KEY, b"v", w=1)).siblings == 1
+
+
+def test_an_unnoticed_dead_replica_times_the_write_out_with_unknown_outcome() -> None:
+    cluster = Cluster()
+    cluster.dead = {"n2", "n3"}
+    error = cluster.error("n1", Put("carts", KEY, b"v", timeout=0.5))
+    assert isinstance(error, WriteTimeout)
+    assert (error.received, error.required, error.outcome) == (1, 2, Outcome.UNKNOWN)
+    cluster = Cluster()
+    cluster.dead = {"n2", "n3"}
+    assert isinstance(cluster.error("n1", Get("carts", KEY, timeout=0.5)), ReadTimeout)
+
+
+def test_sloppy_writes_reach_fallbacks_and_come_home() -> None:
+    cluster = Cluster(5, [BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)])
+    primaries = cluster.replicas("sloppy", KEY)
+    outsider = next(node for node in cluster.hosts if node not in primaries)
+    cluster.kill(*primaries[1:])
+    assert isinstance(cluster.error(outsider, Put("carts", _key_of(cluster, primaries), b"v")), Unavailable)
+    cluster.stored_reply(outsider, Put("sloppy", KEY, b"v"))
+    assert [s.value for s in cluster.found(primaries[0], Get("sloppy", KEY)).siblings] == [b"v"]
+    cluster.revive(*primaries[1:])
+    assert all(not cluster.hints(node) for node in cluster.hosts)
+    assert len({cluster.stored(node, "sloppy", KEY) for node in primaries}) == 1
+
+
+def _key_of(cluster: Cluster, primaries: tuple[str, ...]) -> bytes:
+    """A key of the strict bucket with the same replicas."""
+    keys = (b"key-%d" % i for i in range(10_000))
+    return next(key for key in keys if set(cluster.replicas("carts", key)) == set(primaries))
+
+
+def test_a_sloppy_write_is_taken_and_read_with_all_primaries_dead() -> None:
+    cluster = Cluster(7, [BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)])
+    primaries = cluster.replicas("sloppy", KEY)
+    cluster.kill(*primaries)
+    one, two = cluster.live()[:2]
+    context = cluster.stored_reply(one, Put("sloppy", KEY, b"one")).context
+    cluster.stored_reply(one, Put("sloppy", KEY, b"two", context=context))
+    assert [s.value for s in cluster.found(two, Get("sloppy", KEY, r=3)).siblings] == [b"two"]
+    cluster.revive(*primaries)
+    assert {cluster.stored(node, "sloppy", KEY) for node in primaries} != {None}
+    assert len({cluster.stored(node, "sloppy", KEY) for node in primaries}) == 1
+
+
+def test_a_fallback_that_gave_its_hints_away_mints_with_a_new_actor() -> None:
+    """riak_kv#679 (BUGS 2): with the old actor the second write would erase the first, unseen."""
+    cluster = Cluster(7, [BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)])
+    primaries = cluster.replicas("sloppy", KEY)
+    outsider = next(node for node in cluster.hosts if node not in primaries)
+    for value in (b"one", b"two"):
+        cluster.kill(*primaries)
+        cluster.stored_reply(outsider, Put("sloppy", KEY, value))
+        cluster.revive(*primaries)
+    found = cluster.found(primaries[0], Get("sloppy", KEY, r=3))
+    assert sorted(s.value for s in found.siblings) == [b"one", b"two"]
+
+
+def test_an_ack_waits_for_the_coordinators_own_disk() -> None:
+    cluster = Cluster()
+    cluster.stuck = {"n1"}
+    number = cluster.start("n1", Put("carts", KEY, b"v", w=2, timeout=60.0))
+    cluster.run()
+    assert number not in cluster.hosts["n1"].replies
+    cluster.stuck = set()
+    cluster.run()
+    assert number in cluster.hosts["n1"].replies
+
+
+def test_an_ack_waits_for_w_disks() -> None:
+    cluster = Cluster()
+    cluster.stuck = {"n2", "n3"}
+    number = cluster.start("n1", Put("carts", KEY, b"v", timeout=60.0))
+    cluster.run()
+    assert number not in cluster.hosts["n1"].replies
+    cluster.stuck = {"n3"}
+    cluster.run()
+    assert number in cluster.hosts["n1"].replies
+
+
+@pytest.mark.parametrize("r", [1, 2])
+def test_a_read_does_not_show_what_a_crash_could_still_take_back(r: int) -> None:
+    cluster = Cluster()
+    cluster.stuck = {"n1", "n2", "n3"}
+    cluster.start("n1", Put("carts", KEY, b"v", timeout=60.0))
+    cluster.run()
+    number = cluster.start("n2", Get("carts", KEY, r=r, timeout=60.0))
+    cluster.run()
+    assert number not in cluster.hosts["n2"].replies
+    cluster.stuck = set()
+    cluster.run()
+    assert number in cluster.hosts["n2"].replies
+
+
+def test_a_stale_replica_is_repaired_before_the_reply() -> None:
+    cluster = Cluster()
+    cluster.passes = lambda sender, to, message: not (isinstance(message, ReplicaWrite) and to == "n3")
+    cluster.stored_reply("n1", Put("carts", KEY, b"v"))
+    cluster.passes = lambda sender, to, message: True
+    assert cluster.stored("n3", "carts", KEY) is None
+    others = [node for node in cluster.replicas("carts", KEY) if node != "n3"]
+    cluster.dead = {others[0]}
+    found = cluster.found("n3", Get("carts", KEY, explain=True))
+    assert [s.value for s in found.siblings] == [b"v"]
+    assert found.explain is not None
+    assert found.explain.repaired == ("n3",)
+    assert cluster.stored("n3", "carts", KEY) == cluster.stored(others[1], "carts", KEY)
+
+
+def test_a_slow_replica_is_not_waited_for() -> None:
+    cluster = Cluster()
+    cluster.stored_reply("n1", Put("carts", KEY, b"v"))
+    asked = next(node for node in cluster.replicas("carts", KEY) if node != "n1")
+    cluster.passes = lambda sender, to, message: not (isinstance(message, ReplicaRead) and to == asked)
+    began = cluster.now
+    number = cluster.start("n1", Get("carts", KEY))
+    cluster.run()
+    cluster.move(0.3)
+    assert number in cluster.hosts["n1"].replies
+    assert cluster.now - began < 0.5
+
+
+def test_a_replica_that_does_not_answer_gets_a_hint_and_then_the_write() -> None:
+    cluster = Cluster()
+    cluster.passes = lambda sender, to, message: not (isinstance(message, ReplicaWrite) and to == "n3")
+    cluster.stored_reply("n1", Put("carts", KEY, b"v"))
+    cluster.move(2.5)
+    assert cluster.hints("n1") == {"n3": 1}
+    cluster.passes = lambda sender, to, message: True
+    cluster.move(10.0)
+    assert cluster.hints("n1") == {}
+    assert cluster.stored("n3", "carts", KEY) == cluster.stored("n1", "carts", KEY)
+
+
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [
+        (Get("Bad Bucket", KEY), "bucket"),
+        (Get("", KEY), "bucket"),
+        (Get("carts", b""), "key"),
+        (Get("carts", b"k" * 4097), "key"),
+        (Put("carts", KEY, b"v" * (1024 * 1024 + 1)), "value"),
+        (Put("carts", KEY, b"v", context=b"c" * 16385), "context"),
+        (Put("carts", KEY, b"v", context=b"nonsense"), "context"),
+        (Put("carts", KEY, b"v", w=4), "w"),
+        (Get("carts", KEY, r=4), "r"),
+    ],
+)
+def test_what_is_invalid_changes_nothing(call: Get | Put, field: str) -> None:
+    cluster = Cluster()
+    error = cluster.error("n1", call)
+    assert isinstance(error, InvalidRequest)
+    assert error.field == field
+    assert cluster.stored("n1", "carts", KEY) is None
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    cluster = Cluster()
+    key, value = b"k" * 4096, b"v" * (1024 * 1024)
+    cluster.stored_reply("n1", Put("carts", key, value))
+    assert cluster.found("n2", Get("carts", key)).siblings[0].value == value
+
+
+def test_the_context_of_another_key_is_refused() -> None:
+    cluster = Cluster()
+    context = cluster.stored_reply("n1", Put("carts", KEY, b"v")).context
+    assert isinstance(cluster.error("n1", Put("carts", b"user:2", b"v", context=context)), InvalidRequest)
+
+
+def test_another_epoch_is_refused() -> None:
+    assert isinstance(Cluster().error("n1", Get("carts", KEY, epoch=9)), StaleRing)
+
+
+def test_the_hundred_and_first_sibling_is_refused_and_a_context_still_helps() -> None:
+    cluster = Cluster()
+    for i in range(100):
+        cluster.stored_reply("n1", Put("carts", KEY, b"%d" % i))
+    assert isinstance(cluster.error("n1", Put("carts", KEY, b"more")), TooManySiblings)
+    context = cluster.found("n1", Get("carts", KEY)).context
+    assert cluster.stored_reply("n1", Put("carts", KEY, b"all", context=context)).siblings == 1
+
+
+def test_a_node_that_is_no_replica_passes_requests_on() -> None:
+    cluster = Cluster(5)
+    outsider = next(node for node in cluster.hosts if node not in cluster.replicas("carts", KEY))
+    reply = cluster.stored_reply(outsider, Put("carts", KEY, b"v", explain=True))
+    assert reply.explain is not None
+    assert reply.explain.coordinator in cluster.replicas("carts", KEY)
+    assert isinstance(cluster.error(outsider, Put("carts", b"", b"v")), InvalidRequest)
+    assert isinstance(cluster.error(outsider, Put("carts", KEY, b"v", context=b"bad")), InvalidRequest)
