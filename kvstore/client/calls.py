@@ -29,6 +29,12 @@ from kvstore.wire.client import call_to_wire, reply_from_wire
 MAX_IN_FLIGHT = 4096
 """Calls sent and not answered, per connection; more wait here, which is what slows producers down."""
 
+GATHER_SHARE = 4
+GATHER_SECONDS = 0.001
+"""A frame with less than a quarter of the calls in flight waits a millisecond for more: replies that
+trickle in would else make the next frames as small, and a frame costs as much as ten calls.
+A lone caller never waits."""
+
 SILENCE = 1.0
 """Seconds without any reply, while calls run out of time, after which a node counts as lost."""
 
@@ -99,6 +105,8 @@ class Calls:
         """Wait until there are calls to send, and take as many as one frame may carry."""
         while True:
             if self._queue and self._in_flight < MAX_IN_FLIGHT:
+                if GATHER_SHARE * len(self._queue) < self._in_flight:
+                    await asyncio.sleep(GATHER_SECONDS)
                 if bodies := self._take():
                     return pb.SessionRequest(calls=bodies)
                 continue

@@ -9,7 +9,7 @@ from kvstore.client.connection import Connection
 from kvstore.client.errors import ClientClosed
 from kvstore.client.retry import ATTEMPTS, may_retry, pause
 from kvstore.client.router import Router
-from kvstore.errors import KVError, Outcome, StaleRing
+from kvstore.errors import KVError, StaleRing
 from kvstore.quorum.messages import ClientRequest, Found, Get, Stored
 from kvstore.ring import partition_of, token
 
@@ -61,8 +61,6 @@ class Dispatcher:
         self, request: ClientRequest, error: KVError, attempt: int, deadline: float
     ) -> None:
         """Wait as long as is right before another attempt, or raise `error`."""
-        if error.outcome is Outcome.NOT_APPLIED:
-            self.check_open()
         if attempt >= ATTEMPTS or not may_retry(request, error):
             raise error
         seconds = pause(attempt, error)

@@ -44,27 +44,19 @@ class RealCluster:
 
     def _await(self, node: str) -> None:
         give_up = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                kvstore.connect(self.addresses[node], timeout=1).close()
-                return
-            except kvstore.NoNodeAvailable as error:
-                log = (self._directory / f"{node}.log").read_text()
-                assert self._processes[node].poll() is None, log
-                assert time.monotonic() < give_up, f"{error}\n{log}"
-                time.sleep(0.05)
+        while not _answers(self.addresses[node]):
+            log = (self._directory / f"{node}.log").read_text()
+            assert self._processes[node].poll() is None, log
+            assert time.monotonic() < give_up, f"{node} does not answer\n{log}"
+            time.sleep(0.05)
 
     def _await_links(self) -> None:
         """Wait until every running node gets its writes to all others."""
         give_up = time.monotonic() + _START_SECONDS
         with kvstore.connect(self.endpoints, timeout=1) as db:
             bucket = db.bucket("warm", w=len(self._processes))
-            while True:
-                try:
-                    bucket.put_many((f"{time.monotonic()}/{i}", "") for i in range(30))
-                    return
-                except kvstore.PartialFailure as error:
-                    assert time.monotonic() < give_up, error
+            while not _stores(bucket):
+                assert time.monotonic() < give_up, "not every node gets its writes to all others"
 
     def kill(self, node: str) -> None:
         """End a node without any warning."""
@@ -84,6 +76,22 @@ class RealCluster:
         """End all nodes that run."""
         for node in tuple(self._processes):
             self.kill(node)
+
+
+def _answers(address: str) -> bool:
+    try:
+        kvstore.connect(address, timeout=1).close()
+    except kvstore.NoNodeAvailable:
+        return False
+    return True
+
+
+def _stores(bucket: kvstore.Bucket) -> bool:
+    try:
+        bucket.put_many((f"{time.monotonic()}/{i}", "") for i in range(30))
+    except kvstore.PartialFailure:
+        return False
+    return True
 
 
 def _free_ports(count: int) -> list[int]:

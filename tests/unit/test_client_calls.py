@@ -133,6 +133,37 @@ def test_concurrent_calls_share_frames() -> None:
     play(scenario)
 
 
+def test_calls_that_trickle_in_while_many_are_in_flight_share_a_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "GATHER_SECONDS", 0.1)
+
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        first = cluster.first(b"k")
+        first.silent = True
+        tasks = [asyncio.create_task(carts.put("k", "v", timeout=1)) for _ in range(100)]
+        await until(lambda: sum(first.frames) == 100)
+        for _ in range(20):
+            tasks.append(asyncio.create_task(carts.put("k", "v", timeout=1)))
+            for _ in range(3):
+                await asyncio.sleep(0)
+        await until(lambda: sum(first.frames) == 120)
+        assert first.frames == [100, 20]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    play(scenario)
+
+
+def test_a_lone_caller_does_not_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "GATHER_SECONDS", 60)
+
+    async def scenario(_cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        for i in range(3):
+            await carts.put(f"k{i}", "v")
+
+    play(scenario)
+
+
 def test_frames_are_split_at_the_limit() -> None:
     async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
         value = b"x" * 1_000_000
