@@ -168,13 +168,15 @@ class FailureDetector:
     def _send(self, to: str, message: GossipMessage) -> None:
         self._outputs.append(Send(to, message))
 
-    def _updates(self, *about: str) -> tuple[Update, ...]:
-        """What rides on a message: this node's own incarnation, rows it is about, queued gossip.
+    def _updates(self, to: str, *about: str) -> tuple[Update, ...]:
+        """What rides on a message: this node's own row, the receiver's, rows it is about, queued gossip.
 
-        The row of the receiver is always among them, so that whoever is accused can refute.
+        Whoever is accused reads so in its own row, and can refute.
         """
-        own = tuple(self._table[node].update() for node in (self._me, *about))
-        return own + tuple(self._gossip.take(len(self._table)))
+        rows = tuple(self._table[node].update() for node in (self._me, to, *about))
+        if self._table[to].status is not Status.ALIVE:
+            return rows  # gossip is sent a few times only, and not wasted on who may not hear it
+        return rows + tuple(self._gossip.take(len(self._table)))
 
     def _push_pull(self, to: str, reply: bool) -> None:
         self._send(to, PushPull(self._table.updates(), reply))

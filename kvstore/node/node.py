@@ -7,6 +7,7 @@ the `on_...` methods with the time, and carries out what they put into the outbo
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import partial
 
 from kvstore.errors import KVError, StaleRing
@@ -124,20 +125,25 @@ class Node:
 
     # other nodes
 
-    def on_message(self, sender: str, message: PeerMessage, now: Instant) -> None:
-        """A message from another member."""
+    def on_frame(self, sender: str, messages: Sequence[PeerMessage], now: Instant) -> None:
+        """Messages from another member that have arrived together."""
         self._at(now)
+        for message in messages:
+            self._on_message(sender, message, now)
+        self._turn()
+
+    def _on_message(self, sender: str, message: PeerMessage, now: Instant) -> None:
         coordinator = self._coordinator
         match message:
             case ReplicaWrite():
                 self._replica_write(sender, message)
-            case WriteAck(request):
-                if operation := coordinator.operation(request):
+            case WriteAck():
+                if operation := coordinator.operation(message.request):
                     operation.on_write_ack(sender)
             case ReplicaRead():
                 self._replica_read(sender, message)
-            case ReadSame(request):
-                if operation := coordinator.operation(request):
+            case ReadSame():
+                if operation := coordinator.operation(message.request):
                     operation.on_read_same(sender)
             case ReadReply(request, version):
                 if operation := coordinator.operation(request):
@@ -152,7 +158,6 @@ class Node:
                     operation.on_forward_reply(sender, reply)
             case Ping() | PingRequest() | Ack() | Nack() | PushPull():
                 self._carry_out(self._detector.on_message(sender, message, now.mono))
-        self._turn()
 
     def _forward_reply(self, sender: str, request: int, reply: Reply) -> None:
         self._outbox.send(sender, ForwardReply(request, reply))

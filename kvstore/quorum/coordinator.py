@@ -211,8 +211,8 @@ class Coordinator:
                 return
             if not request.sloppy:
                 raise Unavailable(request.required, 0)
-        targets = request.placement.targets
-        usable = len(targets) if request.sloppy else sum(1 for t in targets if not t.hint_for)
+        placement = request.placement
+        usable = len(placement.targets) if request.sloppy else placement.live_primaries
         if usable < request.required:
             raise Unavailable(request.required, usable)
         match request.call:

@@ -68,6 +68,11 @@ class Hints:
         """How many hints are kept for `target`."""
         return self._pending.get(target, (0, 0))[0]
 
+    @property
+    def empty(self) -> bool:
+        """Whether no hint is kept for anyone."""
+        return not self._pending
+
     def all_pending(self) -> tuple[PendingHints, ...]:
         """Every target that has hints, by name."""
         return tuple(PendingHints(t, *self._pending[t]) for t in sorted(self._pending))

@@ -23,6 +23,7 @@ class Placement:
     primaries: tuple[str, ...]
     targets: tuple[Target, ...]
     unplaced: tuple[str, ...]
+    live_primaries: int
 
 
 def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[[str], bool]) -> Placement:
@@ -32,7 +33,7 @@ def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[
     """
     primaries = preference_list(ring, partition, n)
     if all(map(alive, primaries)):
-        return Placement(primaries, tuple(map(Target, primaries)), ())
+        return Placement(primaries, tuple(map(Target, primaries)), (), len(primaries))
     spare = [node for node in fallbacks(ring, partition, n) if node != coordinator and alive(node)]
     if coordinator not in primaries:
         spare.insert(0, coordinator)
@@ -46,4 +47,5 @@ def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[
             targets.append(Target(spare.pop(), hint_for=node))
         else:
             unplaced.append(node)
-    return Placement(primaries, tuple(targets), tuple(unplaced))
+    live = sum(1 for target in targets if not target.hint_for)
+    return Placement(primaries, tuple(targets), tuple(unplaced), live)

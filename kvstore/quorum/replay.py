@@ -44,7 +44,9 @@ class HintReplay:
 
     def next_deadline(self) -> float:
         """When `on_timer` next has work, in monotonic seconds."""
-        return min((self._due(p.target) for p in self._hints.all_pending()), default=_FOR_EVER)
+        if self._hints.empty:
+            return _FOR_EVER
+        return min(self._due(pending.target) for pending in self._hints.all_pending())
 
     def on_timer(self, now: float) -> None:
         """Send the next page to every live target that is due."""

@@ -15,6 +15,9 @@ from kvstore.ring.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS, Ring
 
 MAX_PARTITIONS = 65536
 
+_REMEMBERED_BUCKETS = 10_000
+"""Buckets whose settings are kept ready; names come from clients, so there must be a bound."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
@@ -35,7 +38,12 @@ class ClusterState:
 
     def bucket(self, name: str) -> BucketSettings:
         """The settings of a bucket: those configured, else the default."""
-        return self._settings.get(name) or default_bucket(name, self.replicas)
+        settings = self._settings.get(name)
+        if settings is None:
+            settings = default_bucket(name, self.replicas)
+            if len(self._settings) < _REMEMBERED_BUCKETS:
+                self._settings[name] = settings
+        return settings
 
     def member(self, node: str) -> Member | None:
         """The member with this id."""

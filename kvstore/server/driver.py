@@ -94,9 +94,7 @@ class Driver:
         """Hand in the messages of one frame."""
         self.frames_received += 1
         self.messages_received += len(messages)
-        now = self.now()
-        for message in messages:
-            self.node.on_message(sender, message, now)
+        self.node.on_frame(sender, messages, self.now())
 
     def _link_lost(self, peer: str) -> None:
         if not self._stopped:

@@ -144,7 +144,7 @@ class Cluster:
             for to, message in sent:
                 moved = True
                 if to not in self.dead and self.passes(name, to, message):
-                    self.hosts[to].node.on_message(name, message, self.instant)
+                    self.hosts[to].node.on_frame(name, [message], self.instant)
         return moved
 
     def _sync(self) -> bool:
