@@ -1,0 +1,1 @@
+"""Several nodes as processes on one machine: for trying out, demos, tests and benchmarks."""

@@ -40,6 +40,8 @@ class AdminService:
         """See admin.proto."""
         node = self._driver.node
         response = status_to_wire_response(node.status(), node.state)
+        for member in response.members:
+            member.connected = member.node == response.node or self._links.connected(member.node)
         response.version = self._version
         response.pid = os.getpid()
         response.uptime_s = time.monotonic() - self._started

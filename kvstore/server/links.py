@@ -63,7 +63,7 @@ class Stream:
         self._queue: list[PeerMessage] = []
         self._queued_bytes = 0
         self._wake = asyncio.Event()
-        self._connected = False
+        self.connected = False
         self._telling = False
         self.frames = 0
         self.messages = 0
@@ -71,7 +71,7 @@ class Stream:
 
     def send(self, message: PeerMessage, size: int) -> None:
         """Queue a message for the next frame; dropped when not connected or far behind."""
-        if not self._connected or self._queued_bytes + size > _QUEUE_BYTES:
+        if not self.connected or self._queued_bytes + size > _QUEUE_BYTES:
             self._drop(message)
             return
         self._queue.append(message)
@@ -99,7 +99,7 @@ class Stream:
             try:
                 async with asyncio.timeout(_HANDSHAKE_SECONDS):
                     await call.read()
-                self._connected = True
+                self.connected = True
                 pause = _FIRST_PAUSE
                 await self._pump(call)
             except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
@@ -113,8 +113,8 @@ class Stream:
     def _disconnected(self) -> None:
         self._queue.clear()
         self._queued_bytes = 0
-        if self._connected:
-            self._connected = False
+        if self.connected:
+            self.connected = False
             self._on_lost(self._peer.node)
 
     async def _pump(self, call: Call) -> None:
@@ -183,6 +183,10 @@ class Links:
         size = message_bytes(message)
         replay = isinstance(message, ReplicaWrite) and message.replay
         (bulk if replay or size > _BULK_MESSAGE else link).send(message, size)
+
+    def connected(self, peer: str) -> bool:
+        """Whether what is sent to a peer now is sent at once."""
+        return peer in self._streams and all(stream.connected for stream in self._streams[peer])
 
     @property
     def frames(self) -> int:

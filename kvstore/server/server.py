@@ -25,7 +25,7 @@ from kvstore.server.links import Links
 from kvstore.server.options import SERVER
 
 EXIT_STORAGE_FAILED = 70
-_GRACE_SECONDS = 2.0
+_GRACE_SECONDS = 0.5
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 

@@ -1,0 +1,18 @@
+"""What nodes say of themselves, as `Client.status` returns it (admin.proto has each field)."""
+
+from __future__ import annotations
+
+from kvstore.v1.admin_pb2 import GetStatusResponse, MemberStatus
+from kvstore.v1.peer_pb2 import STATUS_ALIVE, Status
+
+__all__ = ["GetStatusResponse", "MemberStatus", "is_alive", "status_name"]
+
+
+def is_alive(member: MemberStatus) -> bool:
+    """Whether the node that was asked thinks this member alive."""
+    return member.status == STATUS_ALIVE
+
+
+def status_name(member: MemberStatus) -> str:
+    """`alive`, `suspect` or `dead`."""
+    return Status.Name(member.status).removeprefix("STATUS_").lower()

@@ -1,0 +1,230 @@
+"""A cluster of processes on this machine, kept in one directory so that any later call finds it again."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kvstore.client.status import GetStatusResponse, is_alive
+from kvstore.client.synchronous import connect
+from kvstore.config import parse_bucket
+from kvstore.errors import ConfigError, KVError
+from kvstore.local.process import NodeProcess
+
+DEFAULT_DIRECTORY = Path(".kvstore/local")
+DEFAULT_PORT = 7001
+DEFAULT_NODES = 3
+
+_FILE = "cluster.json"
+_HOST = "127.0.0.1"
+_POLL_SECONDS = 0.05
+
+
+class NotServing(KVError):
+    """A node did not come up, or not in time; the message has its last words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a local cluster is made of: its nodes' addresses and the texts of its bucket settings."""
+
+    addresses: dict[str, str]
+    buckets: tuple[str, ...]
+
+
+class LocalCluster:
+    """Nodes n1, n2, ... on this machine. Made by `create` or `load`."""
+
+    def __init__(self, directory: Path, layout: Layout) -> None:
+        self.directory = directory
+        self.layout = layout
+        self._processes = {node: NodeProcess(directory / node) for node in layout.addresses}
+
+    @classmethod
+    def create(
+        cls,
+        directory: Path = DEFAULT_DIRECTORY,
+        nodes: int = DEFAULT_NODES,
+        first_port: int | None = DEFAULT_PORT,
+        buckets: Sequence[str] = (),
+    ) -> LocalCluster:
+        """Lay out a new cluster, or take the one that is there if it is laid out the same.
+
+        Without a `first_port` free ones are chosen. `buckets` as for `kvnode --bucket`. Raises ConfigError.
+        """
+        if not 1 <= nodes <= 99:
+            raise ConfigError(f"nodes={nodes} must be between 1 and 99")
+        for bucket in buckets:
+            parse_bucket(bucket)
+        if first_port is not None and not 0 < first_port <= 65536 - nodes:
+            raise ConfigError(f"port={first_port} leaves no room for {nodes} ports up to 65535")
+        ports = range(first_port, first_port + nodes) if first_port is not None else _free_ports(nodes)
+        addresses = {f"n{i}": f"{_HOST}:{port}" for i, port in enumerate(ports, 1)}
+        layout = Layout(addresses, tuple(buckets))
+        if (directory / _FILE).exists():
+            found = cls.load(directory)
+            if first_port is not None and found.layout != layout:
+                raise ConfigError(f"{directory} holds another cluster: use --dir, or remove it")
+            return found
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / _FILE).write_text(json.dumps(asdict(layout)))
+        except OSError as error:
+            raise ConfigError(f"{directory} cannot be written to: {error.strerror}") from error
+        return cls(directory, layout)
+
+    @classmethod
+    def load(cls, directory: Path = DEFAULT_DIRECTORY) -> LocalCluster:
+        """The cluster in a directory; raises ConfigError if there is none."""
+        try:
+            found = json.loads((directory / _FILE).read_text())
+            layout = Layout(dict(found["addresses"]), tuple(found["buckets"]))
+        except FileNotFoundError:
+            raise ConfigError(f"there is no local cluster in {directory}") from None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ConfigError(f"{directory / _FILE} cannot be read as a local cluster") from None
+        return cls(directory, layout)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The ids of the nodes."""
+        return tuple(self.layout.addresses)
+
+    @property
+    def endpoints(self) -> str:
+        """What a client connects to."""
+        return ",".join(self.layout.addresses.values())
+
+    def pid(self, node: str) -> int | None:
+        """The process id of a node, None when it does not run."""
+        process = self._process(node).running()
+        return process.pid if process else None
+
+    def running(self) -> tuple[str, ...]:
+        """The nodes that run."""
+        return tuple(node for node in self.nodes if self.pid(node) is not None)
+
+    def start(self, nodes: Iterable[str] | None = None, timeout: float = 30.0) -> None:
+        """Start nodes (all, if none are named) that do not run, and wait until they serve.
+
+        Raises ConfigError before anything is started when a port is taken or the directory cannot be
+        written to, NotServing when a node does not come up.
+        """
+        wanted = [n for n in (self.nodes if nodes is None else nodes) if self.pid(n) is None]
+        self._check_directory()
+        for node in wanted:
+            _check_port(self.layout.addresses[node])
+        for node in wanted:
+            self._process(node).start(self._arguments(node))
+        self.wait_until_serving(timeout)
+
+    def stop(self) -> tuple[str, ...]:
+        """Stop all nodes; returns those that ran."""
+        stopped = tuple(node for node in self.nodes if self._process(node).terminate())
+        for node in stopped:
+            self._process(node).wait()
+        return stopped
+
+    def stop_node(self, node: str) -> bool:
+        """Stop one node in an orderly way; whether it ran."""
+        was_running = self._process(node).terminate()
+        self._process(node).wait()
+        return was_running
+
+    def kill(self, node: str) -> bool:
+        """End a node with SIGKILL; whether it ran."""
+        return self._process(node).kill()
+
+    def remove(self) -> None:
+        """Stop all nodes and delete their data."""
+        self.stop()
+        shutil.rmtree(self.directory)
+
+    def wait_until_serving(self, timeout: float = 30.0) -> None:
+        """Wait until every node that was started answers and is connected to all others that run.
+
+        Raises NotServing when one has ended or the time (seconds) is over.
+        """
+        deadline = time.monotonic() + timeout
+        started = [node for node in self.nodes if self._process(node).log.exists()]
+        expected = {node for node in started if self.pid(node) is not None}
+        while not self._all_connected(expected):
+            for node in expected:
+                if self.pid(node) is None:
+                    raise NotServing(f"node {node} has stopped: {self._process(node).last_words()}")
+            if time.monotonic() > deadline:
+                raise NotServing(
+                    f"the nodes do not serve after {timeout:g} s; see {self.directory}/*/node.log"
+                )
+            time.sleep(_POLL_SECONDS)
+        if not expected:
+            raise NotServing("no node is running")
+
+    def _all_connected(self, nodes: set[str]) -> bool:
+        statuses = self.statuses(1.0)
+        return all(node in statuses and _sees(statuses[node], nodes) for node in nodes)
+
+    def statuses(self, timeout: float = 2.0) -> dict[str, GetStatusResponse]:
+        """What each node that answers within `timeout` seconds says of itself."""
+        addresses = [self.layout.addresses[node] for node in self.running()]
+        if not addresses:
+            return {}
+        try:
+            with connect(addresses, timeout=timeout) as client:
+                answers = client.status()
+        except KVError:
+            return {}
+        return {node: a for node, a in answers.items() if isinstance(a, GetStatusResponse)}
+
+    def _process(self, node: str) -> NodeProcess:
+        try:
+            return self._processes[node]
+        except KeyError:
+            raise ConfigError(f"there is no node {node!r} (nodes: {', '.join(self.nodes)})") from None
+
+    def _arguments(self, node: str) -> list[str]:
+        members = ",".join(f"{name}={address}" for name, address in self.layout.addresses.items())
+        directory = self.directory.absolute() / node / "data"
+        arguments = ["--node", node, "--data", str(directory), "--initial-cluster", members]
+        for bucket in self.layout.buckets:
+            arguments += ["--bucket", bucket]
+        return arguments
+
+    def _check_directory(self) -> None:
+        if not os.access(self.directory, os.W_OK | os.X_OK):
+            raise ConfigError(f"{self.directory} cannot be written to")
+
+
+def _sees(status: GetStatusResponse, nodes: set[str]) -> bool:
+    """Whether a node is connected to all of these and thinks them alive."""
+    good = {m.node for m in status.members if m.connected and is_alive(m)}
+    return nodes <= good | {status.node}
+
+
+def _check_port(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            reason = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+            raise ConfigError(f"port {port} {reason}; choose another with --port") from None
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((_HOST, 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

@@ -1,0 +1,160 @@
+"""`make demo`: a cluster takes the world's airports, loses nodes, and loses nothing else.
+
+Every step that does not hold ends it with exit code 1 and one line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import airportsdata
+
+from kvstore.client.jsonl import Importer
+from kvstore.client.synchronous import Bucket, Client, connect
+from kvstore.errors import KVError
+from kvstore.local.cluster import LocalCluster
+from kvstore.ring import preference_list
+
+_BUCKET = "airports"
+_VICTIM = "n2"
+_KILL_AT = 0.4
+_DRAIN_SECONDS = 30.0
+_IMPORT_PATIENCE = 30.0
+_BATCH = 1000
+_INTO_THE_BATCH = 0.05
+
+
+class DemoFailed(Exception):
+    """Something did not hold."""
+
+
+def main() -> None:
+    """Run the demo in a temporary directory, and clean up whatever happens."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="kvstore-demo-") as directory:
+        cluster = LocalCluster.create(Path(directory) / "cluster", first_port=None)
+        try:
+            _run(cluster, Path(directory))
+        except (DemoFailed, KVError) as error:
+            sys.exit(f"demo failed: {error}")
+        finally:
+            cluster.stop()
+    _say(f"All of it held, in {time.monotonic() - began:.0f} s.")
+
+
+def _run(cluster: LocalCluster, directory: Path) -> None:
+    cluster.start()
+    _say(f"Three nodes serve on {cluster.endpoints}.")
+    file = directory / "airports.jsonl"
+    records = _write_file(file)
+    _say(f"{records:,} airports are in {file.name} ({file.stat().st_size / 1e6:.1f} MB).")
+    with connect(cluster.endpoints, timeout=5) as client:
+        acknowledged = _import(cluster, client, file, records)
+        _read_back(client.bucket(_BUCKET, r=2), acknowledged, f"with R=2 while {_VICTIM} is down")
+    cluster.start([_VICTIM])
+    _say(f"{_VICTIM} is back, with its data directory as the kill left it.")
+    _drain(cluster)
+    _others_off(cluster, acknowledged)
+
+
+def _write_file(file: Path) -> int:
+    airports = airportsdata.load("ICAO")
+    with file.open("w", encoding="utf-8") as out:
+        for airport in airports.values():
+            out.write(json.dumps(airport, ensure_ascii=False) + "\n")
+    return len(airports)
+
+
+def _import(cluster: LocalCluster, client: Client, file: Path, records: int) -> dict[str, bytes]:
+    """Import the file; a node is killed on the way. Returns what was acknowledged."""
+    acknowledged: dict[str, bytes] = {}
+    importer = Importer(client.bucket(_BUCKET), _IMPORT_PATIENCE, acknowledged.__setitem__)
+    enough = threading.Event()
+    killer = threading.Thread(target=_kill_when, args=(enough, cluster))
+    killer.start()
+    try:
+        with file.open("rb") as lines:
+            report = importer.run(_watched(lines, enough, int(records * _KILL_AT)), "icao", skip_bad=False)
+    finally:
+        enough.set()
+        killer.join()
+    _say(
+        f"The import went on: {report.imported:,} stored, {report.unchanged:,} found stored already, "
+        f"{report.retried:,} tried again."
+    )
+    if len(acknowledged) != records:
+        raise DemoFailed(f"{len(acknowledged):,} of {records:,} records were acknowledged")
+    return acknowledged
+
+
+def _watched(lines: Iterator[bytes], enough: threading.Event, count: int) -> Iterator[bytes]:
+    for number, line in enumerate(lines):
+        if number == count:
+            enough.set()
+        yield line
+
+
+def _kill_when(enough: threading.Event, cluster: LocalCluster) -> None:
+    """A thread of its own, so that the kill falls into the middle of writes under way."""
+    enough.wait()
+    time.sleep(_INTO_THE_BATCH)
+    cluster.kill(_VICTIM)
+    _say(f"{_VICTIM} was killed with SIGKILL {_KILL_AT:.0%} into the import.")
+
+
+def _read_back(bucket: Bucket, expected: dict[str, bytes], how: str) -> None:
+    keys = list(expected)
+    for i in range(0, len(keys), _BATCH):
+        for key, result in bucket.get_many(keys[i : i + _BATCH]).items():
+            if [sibling.value for sibling in result.siblings] != [expected[key]]:
+                raise DemoFailed(f"{key}: {len(result.siblings)} values {how}, not the one acknowledged")
+    _say(f"{len(keys):,} acknowledged keys were read back {how}, each with its value.")
+
+
+def _drain(cluster: LocalCluster) -> None:
+    """Wait until no node keeps a hint any more."""
+    began = time.monotonic()
+    most = 0
+    while True:
+        statuses = cluster.statuses()
+        pending = sum(hints.count for status in statuses.values() for hints in status.hints)
+        most = max(most, pending)
+        if not pending and len(statuses) == len(cluster.nodes):
+            break
+        if time.monotonic() - began > _DRAIN_SECONDS:
+            raise DemoFailed(f"{pending:,} hints are left after {_DRAIN_SECONDS:g} s")
+        time.sleep(0.1)
+    delivered = sum(status.counters.hints_delivered for status in statuses.values())
+    if not delivered:
+        raise DemoFailed("no hint was delivered: the kill came too late to mean anything")
+    _say(f"{delivered:,} hints were brought home in {time.monotonic() - began:.1f} s; none is left.")
+
+
+def _others_off(cluster: LocalCluster, acknowledged: dict[str, bytes]) -> None:
+    with connect(cluster.endpoints) as client:
+        ring = client.ring().ring
+    for node in cluster.nodes:
+        if node != _VICTIM:
+            cluster.stop_node(node)
+    _say(f"All nodes but {_VICTIM} are stopped.")
+    owned = {
+        key: value
+        for key, value in acknowledged.items()
+        if _VICTIM in preference_list(ring, ring.partition(_BUCKET, key.encode()), 3)
+    }
+    with connect(cluster.layout.addresses[_VICTIM], timeout=10) as client:
+        _read_back(client.bucket(_BUCKET, r=1), owned, f"from {_VICTIM} alone with R=1")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""One `kvnode` process of a local cluster, found again by the file that remembers it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_STOP_SECONDS = 10.0
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Processes started by this one, which has to reap them."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeProcess:
+    """A node's process, running or not. `directory` holds its pid file and its log."""
+
+    directory: Path
+
+    @property
+    def log(self) -> Path:
+        """What the node has printed."""
+        return self.directory / "node.log"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.directory / "pid"
+
+    def start(self, arguments: Sequence[str]) -> None:
+        """Start `kvnode` with these arguments."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            # a session of its own: Ctrl-C in a terminal is for whoever watches, not for the nodes
+            child = subprocess.Popen(
+                [sys.executable, "-m", "kvstore.server", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _children[child.pid] = child
+        # with its start time, so that a pid used again by another program is never taken for the node
+        started = psutil.Process(child.pid).create_time()
+        self._pid_file.write_text(json.dumps({"pid": child.pid, "started": started}))
+
+    def running(self) -> psutil.Process | None:
+        """The process, if it runs."""
+        try:
+            found = json.loads(self._pid_file.read_text())
+            process = psutil.Process(found["pid"])
+            if process.create_time() != found["started"] or process.status() == psutil.STATUS_ZOMBIE:
+                return None
+        except (FileNotFoundError, ValueError, KeyError, psutil.NoSuchProcess):
+            return None
+        return process
+
+    def kill(self) -> bool:
+        """End it with SIGKILL; whether it was running."""
+        process = self.running()
+        if process is not None:
+            process.kill()
+            self._reap(process)
+        return process is not None
+
+    def terminate(self) -> bool:
+        """Ask it to stop; whether it was running. `wait` waits for it."""
+        process = self.running()
+        if process is not None:
+            process.terminate()
+        return process is not None
+
+    def wait(self) -> None:
+        """Wait for the end of a process that was asked to stop; killed if it takes too long."""
+        process = self.running()
+        if process is not None:
+            try:
+                process.wait(_STOP_SECONDS)
+            except psutil.TimeoutExpired:
+                process.kill()
+            self._reap(process)
+
+    def last_words(self) -> str:
+        """The last line that the node has printed, to say why it does not run."""
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
+        return lines[-1] if lines else "it printed nothing"
+
+    def _reap(self, process: psutil.Process) -> None:
+        child = _children.pop(process.pid, None)
+        if child is not None:
+            child.wait()
+        else:
+            process.wait()
