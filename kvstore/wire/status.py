@@ -34,6 +34,7 @@ def status_to_wire_response(status: NodeStatus, state: ClusterState) -> pb.GetSt
             table_bytes=engine.table_bytes,
             flushes=engine.flushes,
             compactions=engine.compactions,
+            entries=engine.entries,
         )
     )
     return response

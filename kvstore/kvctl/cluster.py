@@ -1,0 +1,145 @@
+"""`kvctl cluster`: nodes as processes on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from rich.console import Group
+from rich.live import Live
+
+from kvstore.client.status import GetStatusResponse
+from kvstore.errors import NoNodeAvailable
+from kvstore.kvctl.nodes import COLUMNS, status_rows
+from kvstore.kvctl.session import Session, console, table
+from kvstore.local.cluster import DEFAULT_DIRECTORY, DEFAULT_NODES, DEFAULT_PORT, LocalCluster
+
+_REFRESH_SECONDS = 1.0
+
+Command = Callable[..., None]
+
+_directory = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_DIRECTORY,
+    show_default=True,
+    help="Where the cluster keeps its data and logs.",
+)
+
+
+def _layout(command: Command) -> Command:
+    """The options of a cluster that is laid out when it is first started."""
+    for option in (
+        click.option("--bucket", "buckets", multiple=True, help="Settings of a bucket, as for kvnode."),
+        click.option("--port", default=DEFAULT_PORT, show_default=True, help="The first node's port."),
+        click.option("--nodes", default=DEFAULT_NODES, show_default=True, help="How many nodes."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def cluster() -> None:
+    """Run a cluster of several nodes on this machine."""
+
+
+@cluster.command()
+@_layout
+@_directory
+def start(nodes: int, port: int, buckets: tuple[str, ...], directory: Path) -> None:
+    """Start all nodes that do not run, and wait until they serve.
+
+    \b
+    Examples:
+      kvctl cluster start
+      kvctl cluster start --nodes 5 --port 8001 --dir /tmp/five --bucket carts:w=3,r=1
+    """
+    found = LocalCluster.create(directory, nodes, port, buckets)
+    found.start()
+    click.echo(f"{len(found.running())} nodes serve on {found.endpoints} (data and logs in {directory})")
+
+
+@cluster.command()
+@_directory
+def stop(directory: Path) -> None:
+    """Stop all nodes; their data stays."""
+    stopped = LocalCluster.load(directory).stop()
+    click.echo(f"stopped {', '.join(stopped)}" if stopped else "no node was running")
+
+
+@cluster.command("status")
+@_directory
+@click.pass_obj
+def status_(session: Session, directory: Path) -> None:
+    """Show every node of the local cluster, running or not."""
+    found = LocalCluster.load(directory)
+    session.show(status_rows(_answers(found)), COLUMNS)
+
+
+@cluster.command()
+@click.argument("node")
+@_directory
+def kill(node: str, directory: Path) -> None:
+    """End a node with SIGKILL, as a crash would."""
+    killed = LocalCluster.load(directory).kill(node)
+    click.echo(f"killed {node}" if killed else f"{node} was not running")
+
+
+@cluster.command()
+@click.argument("node")
+@_directory
+def restart(node: str, directory: Path) -> None:
+    """Stop a node if it runs, start it, and wait until it serves."""
+    found = LocalCluster.load(directory)
+    found.stop_node(node)
+    found.start([node])
+    click.echo(f"{node} serves on {found.layout.addresses[node]}")
+
+
+@cluster.command()
+@_layout
+@_directory
+def run(nodes: int, port: int, buckets: tuple[str, ...], directory: Path) -> None:
+    """Start all nodes, show their state until Ctrl-C, then stop them."""
+    found = LocalCluster.create(directory, nodes, port, buckets)
+    try:
+        found.start()
+        click.echo(f"{nodes} nodes serve on {found.endpoints}; Ctrl-C stops them")
+        _watch(found)
+    except KeyboardInterrupt:
+        click.echo("stopping")
+    finally:
+        found.stop()
+
+
+def _watch(found: LocalCluster) -> None:
+    """Show the table again and again; where there is no terminal, only wait."""
+    if not console().is_terminal:
+        while True:
+            time.sleep(_REFRESH_SECONDS)
+    before = _operations(_answers(found))
+    with Live(console=console(), auto_refresh=False) as live:
+        while True:
+            answers = _answers(found)
+            now = _operations(answers)
+            rate = max(0.0, (now - before) / _REFRESH_SECONDS)
+            before = now
+            shown = table(status_rows(answers), COLUMNS, title=f"{rate:,.0f} requests/s")
+            live.update(Group(shown), refresh=True)
+            time.sleep(_REFRESH_SECONDS)
+
+
+def _operations(answers: dict[str, GetStatusResponse | NoNodeAvailable]) -> int:
+    counters = [a.counters for a in answers.values() if isinstance(a, GetStatusResponse)]
+    return sum(c.gets + c.puts + c.deletes for c in counters)
+
+
+def _answers(found: LocalCluster) -> dict[str, GetStatusResponse | NoNodeAvailable]:
+    statuses = found.statuses()
+    return {
+        node: statuses.get(node) or NoNodeAvailable({found.layout.addresses[node]: "does not answer"})
+        for node in found.nodes
+    }

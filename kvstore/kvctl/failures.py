@@ -1,0 +1,45 @@
+"""How errors become one line and an exit code that scripts can use."""
+
+from __future__ import annotations
+
+from kvstore.client.errors import PartialFailure, UnresolvedSiblings
+from kvstore.client.jsonl import BadLine
+from kvstore.errors import (
+    ConfigError,
+    InvalidRequest,
+    KVError,
+    Outcome,
+    ReadTimeout,
+)
+
+OK = 0
+NOT_FOUND = 1
+USAGE = 2
+UNAVAILABLE = 3
+TIMEOUT = 4
+INCOMPLETE = 5
+
+EXIT_CODES = f"""\b
+Exit codes:
+  {OK}  done
+  {NOT_FOUND}  the key has no value
+  {USAGE}  a wrong flag, setting, key, value, context or line; nothing was changed by it
+  {UNAVAILABLE}  no node, or too few of them, could be reached; nothing was changed
+  {TIMEOUT}  timed out, or the connection broke: a write may or may not have been applied
+  {INCOMPLETE}  import or export left something out, and said what
+"""
+
+
+def exit_code(error: KVError) -> int:
+    """The exit code that an error ends the command with."""
+    match error:
+        case PartialFailure():
+            return exit_code(next(iter(error.failed.values())))
+        case InvalidRequest() | ConfigError() | BadLine() | UnresolvedSiblings():
+            return USAGE
+        case ReadTimeout():
+            return TIMEOUT
+        case _ if error.outcome is Outcome.UNKNOWN:
+            return TIMEOUT
+        case _:
+            return UNAVAILABLE

@@ -1,0 +1,232 @@
+"""`kvctl put`, `get`, `delete`: one key at a time."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sys
+from collections.abc import Callable
+from typing import BinaryIO
+
+import click
+
+from kvstore.client.results import Explain, Result, Sibling
+from kvstore.client.results import Stored as StoredResult
+from kvstore.errors import InvalidRequest
+from kvstore.kvctl.failures import NOT_FOUND
+from kvstore.kvctl.session import Session
+
+_QUORUM = click.Choice(["strict", "sloppy"])
+
+Command = Callable[..., None]
+
+
+def _quorum_options(wait: str) -> Callable[[Command], Command]:
+    """The options that a request may override its bucket with; `wait` is r or w."""
+
+    def add(command: Command) -> Command:
+        replicas = click.option(f"-{wait}", f"--{wait}", type=int, help="Replicas to wait for.")
+        quorum = click.option("--quorum", type=_QUORUM, help="Whether fallbacks count.")
+        explain = click.option("--explain", is_flag=True, help="Show how the reply came about.")
+        return replicas(quorum(explain(command)))
+
+    return add
+
+
+@click.command()
+@click.argument("bucket")
+@click.argument("key")
+@_quorum_options("r")
+@click.option("--raw", is_flag=True, help="The value's bytes and nothing else.")
+@click.pass_obj
+def get(
+    session: Session, bucket: str, key: str, r: int | None, quorum: str | None, explain: bool, raw: bool
+) -> None:
+    """Print the value of a key, or all of them if it has siblings.
+
+    \b
+    Examples:
+      kvctl get carts user:1
+      kvctl get carts user:1 --explain -r 3
+      kvctl -o json get carts user:1
+    """
+    with session.connect() as client:
+        result = client.bucket(bucket).get(key, r=r, quorum=quorum, explain=explain)
+    if session.json:
+        session.show_json(_result_as_json(key, result))
+    elif raw:
+        _print_raw(result)
+    else:
+        _print_result(result)
+    if not result:
+        click.echo(f"kvctl: {key!r} has no value in bucket {bucket!r}", err=True)
+        sys.exit(NOT_FOUND)
+
+
+@click.command()
+@click.argument("bucket")
+@click.argument("key")
+@click.argument("value", required=False)
+@click.option("--file", type=click.File("rb"), help="Read the value from a file; - is standard input.")
+@click.option("--context", help="Write over what this context (base64, from get) saw.")
+@click.option("--blind", is_flag=True, help="Write without a context: what is there stays, as a sibling.")
+@click.option("--content-type", default="", help="MIME type to keep with the value.")
+@click.option("--ttl", type=int, help="Seconds until the value expires.")
+@_quorum_options("w")
+@click.pass_obj
+def put(
+    session: Session,
+    bucket: str,
+    key: str,
+    value: str | None,
+    file: BinaryIO | None,
+    context: str | None,
+    blind: bool,
+    content_type: str,
+    ttl: int | None,
+    w: int | None,
+    quorum: str | None,
+    explain: bool,
+) -> None:
+    """Write a value over what the key holds now (it is read first), or over what --context saw.
+
+    \b
+    Examples:
+      kvctl put carts user:1 '{"items": 3}'
+      kvctl put carts user:1 --file cart.json --content-type application/json
+      echo hello | kvctl put carts user:1 -
+    """
+    if context is not None and blind:
+        raise click.UsageError("--context and --blind exclude each other")
+    data = _value(value, file)
+    with session.connect() as client:
+        target = client.bucket(bucket, quorum=quorum)
+        seen = _decode_context(context) if context is not None else b""
+        if context is None and not blind:
+            seen = target.get(key).context
+        stored = target.put(key, data, context=seen, content_type=content_type, ttl=ttl, w=w, explain=explain)
+    _print_stored(session, "stored", stored)
+
+
+@click.command()
+@click.argument("bucket")
+@click.argument("key")
+@click.option("--context", help="Delete only what this context (base64, from get) saw.")
+@_quorum_options("w")
+@click.pass_obj
+def delete(
+    session: Session,
+    bucket: str,
+    key: str,
+    context: str | None,
+    w: int | None,
+    quorum: str | None,
+    explain: bool,
+) -> None:
+    """Delete the value of a key; deleting what is not there is no error.
+
+    \b
+    Example:
+      kvctl delete carts user:1
+    """
+    seen = _decode_context(context) if context is not None else b""
+    with session.connect() as client:
+        stored = client.bucket(bucket).delete(key, context=seen, w=w, quorum=quorum, explain=explain)
+    _print_stored(session, "deleted", stored)
+
+
+def _value(value: str | None, file: BinaryIO | None) -> bytes:
+    if (value is None) == (file is None):
+        raise click.UsageError("give the VALUE or --file, one of them")
+    if file is not None:
+        return file.read()
+    return sys.stdin.buffer.read() if value == "-" else (value or "").encode(errors="surrogateescape")
+
+
+def _decode_context(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest("context", "is not base64") from None
+
+
+def _text(value: bytes) -> tuple[str, bool]:
+    """A value as text, and whether it had to be base64."""
+    try:
+        return value.decode(), False
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode(), True
+
+
+def _print_raw(result: Result) -> None:
+    if len(result.siblings) > 1:
+        raise InvalidRequest(
+            "key", f"has {len(result.siblings)} siblings, which --raw cannot print as one value"
+        )
+    if result.siblings:
+        sys.stdout.buffer.write(result.siblings[0].value)
+
+
+def _print_result(result: Result) -> None:
+    siblings = result.siblings
+    for number, sibling in enumerate(siblings, 1):
+        text, encoded = _text(sibling.value)
+        mark = f"sibling {number} of {len(siblings)}: " if len(siblings) > 1 else ""
+        click.echo(f"{mark}{'base64:' if encoded else ''}{text}")
+    if len(siblings) > 1:
+        click.echo(f"context: {base64.b64encode(result.context).decode()}", err=True)
+        click.echo("concurrent writes; `kvctl put` writes over all of them", err=True)
+    if result.explain:
+        _print_explain(result.explain)
+
+
+def _print_stored(session: Session, verb: str, stored: StoredResult) -> None:
+    if session.json:
+        context = base64.b64encode(stored.context).decode()
+        found: dict[str, object] = {"siblings": stored.siblings, "context": context}
+        session.show_json(found | _explain_as_json(stored.explain))
+        return
+    others = stored.siblings - (verb == "stored")
+    click.echo(f"{verb}; concurrent values that stay: {others}" if others > 0 else verb)
+    if stored.explain:
+        _print_explain(stored.explain)
+
+
+def _print_explain(explain: Explain) -> None:
+    for name, value in _explain_fields(explain).items():
+        click.echo(f"{name}: {value if not isinstance(value, list) else ' '.join(value) or '-'}", err=True)
+
+
+def _explain_fields(explain: Explain) -> dict[str, object]:
+    return {
+        "coordinator": explain.coordinator,
+        "epoch": explain.epoch,
+        "partition": explain.partition,
+        "asked": list(explain.asked),
+        "answered": list(explain.answered),
+        "repaired": list(explain.repaired),
+        "hinted": list(explain.hinted),
+    }
+
+
+def _explain_as_json(explain: Explain | None) -> dict[str, object]:
+    return {"explain": _explain_fields(explain)} if explain else {}
+
+
+def _result_as_json(key: str, result: Result) -> dict[str, object]:
+    found: dict[str, object] = {
+        "key": key,
+        "siblings": [_sibling_as_json(sibling) for sibling in result.siblings],
+        "context": base64.b64encode(result.context).decode(),
+    }
+    return found | _explain_as_json(result.explain)
+
+
+def _sibling_as_json(sibling: Sibling) -> dict[str, object]:
+    text, encoded = _text(sibling.value)
+    return {
+        "value_base64" if encoded else "value": text,
+        "content_type": sibling.content_type,
+        "time_ms": sibling.time,
+        "expiry_ms": sibling.expiry or None,
+    }

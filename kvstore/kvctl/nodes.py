@@ -1,0 +1,135 @@
+"""`kvctl status` and `ring`: what the nodes say of themselves and of each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import click
+
+from kvstore.client.status import GetStatusResponse, status_name
+from kvstore.errors import KVError
+from kvstore.kvctl.session import Row, Session
+from kvstore.ring import ClusterState, fallbacks, partition_of, preference_list, token
+
+COLUMNS = ("node", "address", "zone", "state", "pid", "entries", "tables", "MB", "hints", "puts", "gets")
+
+
+@click.command()
+@click.pass_obj
+def status(session: Session) -> None:
+    """Show every member: as the others see it, and what it says of itself.
+
+    \b
+    Examples:
+      kvctl status
+      kvctl -o json status
+    """
+    with session.connect() as client:
+        session.show(status_rows(client.status()), COLUMNS)
+
+
+def status_rows(answers: Mapping[str, GetStatusResponse | KVError]) -> list[Row]:
+    """A row for each member; a node that does not answer is described by the others."""
+    statuses = {node: a for node, a in answers.items() if isinstance(a, GetStatusResponse)}
+    return [_row(node, statuses) for node in sorted(answers)]
+
+
+def _row(node: str, statuses: Mapping[str, GetStatusResponse]) -> Row:
+    seen = [m for status in statuses.values() for m in status.members if m.node == node]
+    views = Counter(
+        status_name(m)
+        for name, status in statuses.items()
+        for m in status.members
+        if m.node == node and name != node
+    )
+    row: dict[str, object] = {
+        "node": node,
+        "address": seen[0].address if seen else None,
+        "zone": (seen[0].zone or None) if seen else None,
+        "state": _state(node in statuses, views),
+    }
+    if node in statuses:
+        row |= _own_words(statuses[node])
+    return row
+
+
+def _state(answers: bool, views: Counter[str]) -> str:
+    """How the others see a node; if they differ, how many see what."""
+    if not views:
+        return "alive" if answers else "not reachable"
+    if len(views) == 1:
+        return next(iter(views))
+    return ", ".join(f"{count} {name}" for name, count in sorted(views.items()))
+
+
+def _own_words(status: GetStatusResponse) -> dict[str, object]:
+    engine, counters = status.engine, status.counters
+    return {
+        "pid": str(status.pid),
+        "entries": engine.entries,
+        "tables": engine.tables,
+        "MB": round((engine.table_bytes + engine.wal_bytes) / 1e6, 1),
+        "hints": sum(hints.count for hints in status.hints),
+        "puts": counters.puts,
+        "gets": counters.gets,
+    }
+
+
+@click.command()
+@click.option("--key", nargs=2, metavar="BUCKET KEY", help="Show where one key lives.")
+@click.pass_obj
+def ring(session: Session, key: tuple[str, str] | None) -> None:
+    """Show the ring: how many partitions each node holds, or where one key lives.
+
+    \b
+    Examples:
+      kvctl ring
+      kvctl ring --key carts user:1
+    """
+    with session.connect() as client:
+        state = client.ring()
+    if key is None:
+        _show_members(session, state)
+    else:
+        _show_key(session, state, *key)
+
+
+def _show_members(session: Session, state: ClusterState) -> None:
+    lists = state.ring.replica_lists
+    first = Counter(nodes[0] for nodes in lists)
+    held = Counter(node for nodes in lists for node in nodes)
+    rows: list[Row] = [
+        {
+            "node": member.node,
+            "address": member.address,
+            "zone": member.zone or None,
+            "first in": first[member.node],
+            "replica of": held[member.node],
+        }
+        for member in state.members
+    ]
+    if session.json:
+        session.show_json({"cluster": state.cluster_id, "epoch": state.epoch, "members": rows})
+        return
+    click.echo(f"cluster {state.cluster_id}, epoch {state.epoch}, {state.ring.partitions} partitions")
+    session.show(rows, ("node", "address", "zone", "first in", "replica of"))
+
+
+def _show_key(session: Session, state: ClusterState, bucket: str, key: str) -> None:
+    key_token = token(bucket, key.encode())
+    partition = partition_of(key_token, state.ring.partitions)
+    n = state.bucket(bucket).n
+    found: dict[str, object] = {
+        "bucket": bucket,
+        "key": key,
+        "token": f"{key_token:016x}",
+        "partition": partition,
+        "primaries": list(preference_list(state.ring, partition, n)),
+        "fallbacks": list(fallbacks(state.ring, partition, n)),
+    }
+    if session.json:
+        session.show_json(found)
+        return
+    for field, value in found.items():
+        click.echo(f"{field}: {value if not isinstance(value, list) else ' '.join(value) or '-'}")
