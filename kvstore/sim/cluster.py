@@ -1,0 +1,108 @@
+"""A whole cluster under virtual time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from kvstore.config import BucketSettings
+from kvstore.gossip import Status
+from kvstore.lsm import Fate
+from kvstore.quorum.messages import ClientRequest, Reply
+from kvstore.ring import Member, data_key, initial_state, preference_list, token
+from kvstore.sim.host import Host
+from kvstore.sim.network import Network, Weather
+from kvstore.sim.scheduler import Scheduler
+
+PARTITIONS = 16
+_RESET_SECONDS = 0.001
+
+
+class SimulatedCluster:
+    """Hosts n1, n2, ... on one scheduler; one seed, one course of events."""
+
+    def __init__(self, seed: int | str, nodes: int = 3, buckets: Sequence[BucketSettings] = ()) -> None:
+        self.scheduler = Scheduler()
+        self.network = Network(self.scheduler, random.Random(f"{seed}/network"))
+        members = [Member(f"n{i}", f"n{i}:7000") for i in range(1, nodes + 1)]
+        self.state = initial_state("simulated", members, PARTITIONS, 3, buckets)
+        self.hosts = {
+            member.node: Host(
+                member.node, self.state, self.scheduler, self.network, str(seed), self._connections_broke
+            )
+            for member in members
+        }
+
+    def start(self) -> None:
+        """Start every host that is down."""
+        for host in self.hosts.values():
+            if not host.up:
+                host.start()
+
+    def _connections_broke(self, node: str) -> None:
+        """A host's connections end with it; the others learn of it, unless they are cut off."""
+        for name, host in self.hosts.items():
+            if name != node and (node, name) not in self.network.cut:
+                self.scheduler.after(_RESET_SECONDS, partial(host.link_lost, node))
+
+    # faults
+
+    def crash(self, node: str, fate: Fate = Fate.NONE) -> None:
+        """Stop a host as a power failure would, if it is up."""
+        if self.hosts[node].up:
+            self.hosts[node].crash(fate)
+
+    def restart(self, node: str) -> None:
+        """Start a host that is down."""
+        if not self.hosts[node].up:
+            self.scheduler.record(f"{node} starts")
+            self.hosts[node].start()
+
+    def split(self, side: Iterable[str], one_way: bool = False) -> None:
+        """Cut `side` off from the other hosts; one way: it is heard, but hears nothing."""
+        cut_off = set(side)
+        for a in self.hosts:
+            for b in self.hosts:
+                if (b in cut_off) != (a in cut_off) and (not one_way or b in cut_off):
+                    self.network.cut.add((a, b))
+
+    def heal(self) -> None:
+        """End all network faults; connections that hung break, and are made anew."""
+        cut, self.network.cut = self.network.cut, set()
+        self.network.weather = Weather()
+        for sender, to in sorted(cut):
+            if self.hosts[sender].up:
+                self.hosts[sender].link_lost(to)
+
+    # use
+
+    def run(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        self.scheduler.run_until(self.scheduler.now + seconds)
+
+    def call(self, node: str, call: ClientRequest, seconds: float = 30.0) -> Reply | None:
+        """A request to a node, and time until its reply; None when the connection broke or time is over."""
+        replies: list[Reply | None] = []
+        self.hosts[node].request(call, replies.append)
+        self.scheduler.run_until(self.scheduler.now + seconds, lambda: bool(replies))
+        return replies[0] if replies else None
+
+    # looking at it
+
+    def replicas(self, bucket: str, key: bytes) -> tuple[str, ...]:
+        """The nodes that should hold a key."""
+        ring = self.state.ring
+        return preference_list(ring, ring.partition(bucket, key), self.state.bucket(bucket).n)
+
+    def stored(self, node: str, bucket: str, key: bytes) -> bytes | None:
+        """What a host that is up holds of a key, as encoded bytes."""
+        return self.hosts[node].engine.get(data_key(token(bucket, key), bucket, key))
+
+    def settled(self) -> bool:
+        """Whether all hosts are up, see each other alive, and keep no hint."""
+        statuses = [host.node.status() for host in self.hosts.values() if host.node]
+        return len(statuses) == len(self.hosts) and all(
+            not status.hints and all(member.status is Status.ALIVE for member in status.members)
+            for status in statuses
+        )

@@ -1,0 +1,121 @@
+"""One run: a safety phase with faults, then a healing phase in which everything must converge."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+
+from kvstore.quorum.messages import Found, Get
+from kvstore.sim.checker import Checker, Place, Violation
+from kvstore.sim.cluster import SimulatedCluster
+from kvstore.sim.history import History
+from kvstore.sim.nemesis import Nemesis
+from kvstore.sim.workload import BUCKETS, KEYS_PER_BUCKET, Client
+
+_CLIENTS = 6
+_SAFETY_SECONDS = 25.0
+_HEALING_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run has exercised; all counts by name. `trace` is the hash of everything that happened."""
+
+    seed: int
+    nodes: int
+    trace: str
+    events: int
+    operations: Counter[str]
+    faults: Counter[str]
+    internals: Counter[str]
+    checked: int
+
+
+class Run:
+    """A cluster, its clients and its faults, all from one seed."""
+
+    def __init__(self, seed: int, nodes: int) -> None:
+        self.seed = seed
+        self.nodes = nodes
+        self.history = History()
+        self.cluster = SimulatedCluster(seed, nodes, BUCKETS)
+        workload = random.Random(f"{seed}/workload")
+        self.clients = [
+            Client(f"c{i}", self.cluster, self.history, random.Random(workload.getrandbits(64)))
+            for i in range(_CLIENTS)
+        ]
+        self.nemesis = Nemesis(self.cluster, random.Random(f"{seed}/faults"))
+
+    def execute(self) -> Report:
+        """Both phases and all checks; raises Violation."""
+        self.cluster.start()
+        self.cluster.run(1.0)
+        for client in self.clients:
+            client.start()
+        self.nemesis.start()
+        self.cluster.run(_SAFETY_SECONDS)
+        self._heal()
+        buckets = {bucket.name: bucket for bucket in BUCKETS}
+        checked = Checker(self.history, buckets).check(self._read_everything())
+        return self._report(checked)
+
+    def _heal(self) -> None:
+        self.nemesis.stop()
+        for client in self.clients:
+            client.stop()
+        scheduler = self.cluster.scheduler
+        if not scheduler.run_until(scheduler.now + _HEALING_SECONDS, self._calm):
+            hints = {n: h.node.status().hints for n, h in self.cluster.hosts.items() if h.node}
+            raise Violation(f"not calm {_HEALING_SECONDS:g} s after the last fault; hints: {hints}")
+
+    def _calm(self) -> bool:
+        return all(client.idle for client in self.clients) and self.cluster.settled()
+
+    def _read_everything(self) -> dict[Place, frozenset[bytes]]:
+        """Every key with r=n, after which its replicas must hold the same bytes."""
+        final: dict[Place, frozenset[bytes]] = {}
+        for bucket in BUCKETS:
+            for i in range(KEYS_PER_BUCKET):
+                key = b"k%d" % i
+                replicas = self.cluster.replicas(bucket.name, key)
+                reply = self.cluster.call(replicas[0], Get(bucket.name, key, r=bucket.n))
+                if not isinstance(reply, Found):
+                    raise Violation(f"{bucket.name}/{key!r} cannot be read in a healthy cluster: {reply}")
+                if len({self.cluster.stored(node, bucket.name, key) for node in replicas}) > 1:
+                    raise Violation(f"replicas of {bucket.name}/{key!r} differ after a read of all of them")
+                final[bucket.name, key] = frozenset(sibling.value for sibling in reply.siblings)
+        return final
+
+    def _report(self, checked: int) -> Report:
+        internals = Counter({f"frames {k}": v for k, v in self.cluster.network.counts.items()})
+        for host in self.cluster.hosts.values():
+            host.finish()
+            internals += host.counts
+        operations, faults = self.history.outcomes, self.nemesis.counts
+        if not checked or not faults or not any(what.endswith(" ok") for what in operations):
+            raise Violation("this run exercised nothing")
+        scheduler = self.cluster.scheduler
+        return Report(
+            self.seed,
+            self.nodes,
+            scheduler.trace,
+            scheduler.events,
+            operations,
+            faults,
+            internals,
+            checked,
+        )
+
+
+def run_seed(seed: int, nodes: int) -> Report:
+    """Run one seed; raises Violation."""
+    return Run(seed, nodes).execute()
+
+
+def try_seed(seed: int, nodes: int) -> Report | str:
+    """Run one seed; what was violated, if anything was."""
+    try:
+        return run_seed(seed, nodes)
+    except Violation as violation:
+        return str(violation)
