@@ -57,10 +57,11 @@ def import_(
         try:
             with _progress() as progress:
                 importer.run(_counted(file, progress), key_field, skip_bad=on_error == "skip")
-        except KVError as error:
-            if not isinstance(error, BadLine):
-                _print_import(session, importer.report)
-                raise
+        except BadLine:
+            pass  # it is in the report, and named below
+        except KVError:
+            _print_import(session, importer.report)
+            raise
     _print_import(session, importer.report)
     for bad in importer.report.bad[:_SHOWN]:
         click.echo(f"kvctl: {bad}", err=True)
