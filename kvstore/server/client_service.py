@@ -16,6 +16,8 @@ from kvstore.config import FRAME_BYTES
 from kvstore.errors import InvalidRequest, KVError
 from kvstore.quorum.messages import Failed, Found, Reply, Stored
 from kvstore.server.driver import Driver
+from kvstore.server.pace import Pace
+from kvstore.server.gathering import Gathering
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import (
     WireRequest,
@@ -159,11 +161,14 @@ class _Session:
         self._wake.set()
 
     async def write(self) -> None:
-        """Write whatever has been answered, one frame per turn of the loop, until cancelled."""
+        """Write whatever has been answered, in as few frames as make sense, until cancelled."""
+        gathering = Gathering()
         while True:
             await self._wake.wait()
+            await gathering.pause()
             self._wake.clear()
             results, self._results = self._results, []
+            gathering.sent(len(results))
             for frame in _frames(results):
                 await self._context.write(frame)
             self._open -= len(results)

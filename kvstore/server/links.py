@@ -18,7 +18,9 @@ from kvstore.gossip import GossipMessage
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.messages import Forward, ForwardReply, Found, Put, ReadReply, ReplicaWrite
 from kvstore.ring import Member
+from kvstore.server.gathering import Gathering
 from kvstore.server.options import CHANNEL
+from kvstore.server.pace import Pace
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.wire.peer import encode_frame
 
@@ -129,10 +131,13 @@ class Stream:
             await asyncio.gather(writing, ended, return_exceptions=True)
 
     async def _write(self, call: Call) -> None:
+        gathering = Gathering()
         while True:
             await self._wake.wait()
+            await gathering.pause()
             self._wake.clear()
             messages, self._queue, self._queued_bytes = self._queue, [], 0
+            gathering.sent(len(messages))
             for batch in split(messages):
                 self.frames += 1
                 self.messages += len(batch)
