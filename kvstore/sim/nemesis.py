@@ -26,6 +26,7 @@ class Nemesis:
             self._crash,
             self._crash_in_the_disk,
             self._crash_all,
+            self._crash_most,
             self._split,
             self._isolate_one_way,
             self._pause,
@@ -88,6 +89,14 @@ class Nemesis:
         for node in sorted(self._cluster.hosts):
             self._cluster.crash(node, self._fate())
             self._later(self._rng.uniform(0.1, 2.0), partial(self._cluster.restart, node))
+
+    def _crash_most(self) -> None:
+        """All but two, for long enough that the two know it: what sloppy quorums are for."""
+        nodes = sorted(self._cluster.hosts)
+        self._rng.shuffle(nodes)
+        for node in nodes[2:]:
+            self._cluster.crash(node, self._fate())
+            self._later(self._rng.uniform(4.0, 12.0), partial(self._cluster.restart, node))
 
     def _split(self) -> None:
         nodes = sorted(self._cluster.hosts)
