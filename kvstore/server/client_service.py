@@ -16,7 +16,6 @@ from kvstore.config import FRAME_BYTES
 from kvstore.errors import InvalidRequest, KVError
 from kvstore.quorum.messages import Failed, Found, Reply, Stored
 from kvstore.server.driver import Driver
-from kvstore.server.pace import Pace
 from kvstore.server.gathering import Gathering
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import (

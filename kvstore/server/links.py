@@ -20,7 +20,6 @@ from kvstore.quorum.messages import Forward, ForwardReply, Found, Put, ReadReply
 from kvstore.ring import Member
 from kvstore.server.gathering import Gathering
 from kvstore.server.options import CHANNEL
-from kvstore.server.pace import Pace
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.wire.peer import encode_frame
 
