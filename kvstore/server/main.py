@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
+
+# what is wrong is said by kvnode itself, in one line
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from kvstore.config import BucketSettings, Limits, bucket_from_settings, parse_bucket
 from kvstore.errors import ConfigError, KVError

@@ -1,0 +1,178 @@
+"""Real processes: power failure, siblings, restarts, and what a wrong start says."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import grpc
+import pytest
+
+import kvstore
+from kvstore.errors import ConfigError
+from kvstore.local.cluster import LocalCluster, NotServing
+from kvstore.v1.client_pb2 import GetRequest
+from kvstore.v1.client_pb2_grpc import KVStub
+
+
+def test_sigkill_of_all_nodes_during_writes_loses_no_acknowledged_write(cluster: LocalCluster) -> None:
+    acknowledged: list[str] = []
+    enough = threading.Event()
+
+    def write(writer: int) -> None:
+        with kvstore.connect(cluster.endpoints, timeout=2) as db:
+            bucket = db.bucket("carts")
+            for i in range(100_000):
+                key = f"{writer}-{i}"
+                try:
+                    bucket.put(key, key)
+                except kvstore.KVError:
+                    return
+                acknowledged.append(key)
+                if len(acknowledged) >= 600:
+                    enough.set()
+
+    writers = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for writer in writers:
+        writer.start()
+    assert enough.wait(60)
+    for node in cluster.nodes:
+        assert cluster.kill(node), "it ran until now"
+    for writer in writers:
+        writer.join()
+    cluster.start()
+    with kvstore.connect(cluster.endpoints) as db:
+        found = db.bucket("carts", r=2).get_many(acknowledged)
+    assert {key: result.value for key, result in found.items()} == {k: k.encode() for k in acknowledged}
+
+
+def test_two_unseen_writes_leave_two_siblings_on_every_replica_and_a_third_one(cluster: LocalCluster) -> None:
+    with kvstore.connect(cluster.endpoints) as one, kvstore.connect(cluster.endpoints) as two:
+        one.bucket("carts", w=3).put("user:1", "one")
+        two.bucket("carts", w=3).put("user:1", "two")
+        assert _on_each(cluster, "user:1") == [[b"one", b"two"]] * 3
+        seen = one.bucket("carts").get("user:1")
+        two.bucket("carts", w=3).put("user:1", "three", context=seen.context)
+        assert _on_each(cluster, "user:1") == [[b"three"]] * 3
+
+
+def _on_each(cluster: LocalCluster, key: str) -> list[list[bytes]]:
+    """What each node itself has of a key: with R=1 a replica answers from its own disk."""
+    found = []
+    for address in cluster.layout.addresses.values():
+        with grpc.insecure_channel(address) as channel:
+            request = GetRequest(bucket="carts", key=key.encode(), r=1, explain=True)
+            reply = KVStub(channel).Get(request, timeout=10)
+        assert len(reply.explain.answered) == 1
+        found.append(sorted(sibling.value for sibling in reply.siblings))
+    return found
+
+
+def test_a_killed_node_is_noticed_and_a_returning_one_too(cluster: LocalCluster) -> None:
+    cluster.kill("n2")
+    _wait_for_state(cluster, "n2", {"dead"})
+    cluster.start(["n2"])
+    _wait_for_state(cluster, "n2", {"alive"})
+
+
+def _wait_for_state(cluster: LocalCluster, node: str, states: set[str]) -> None:
+    from kvstore.client.status import status_name
+
+    seen: set[str] = set()
+    for _ in range(200):
+        statuses = cluster.statuses()
+        seen = {status_name(m) for n, s in statuses.items() for m in s.members if m.node == node != n}
+        if seen == states:
+            return
+        threading.Event().wait(0.1)
+    raise AssertionError(f"{node} is seen as {seen}")
+
+
+def test_stop_leaves_no_process_and_start_finds_the_data(cluster: LocalCluster) -> None:
+    with kvstore.connect(cluster.endpoints) as db:
+        db.bucket("carts").put("user:1", "v")
+    assert cluster.stop() == cluster.nodes
+    assert cluster.running() == ()
+    again = LocalCluster.load(cluster.directory)
+    again.start()
+    with kvstore.connect(again.endpoints) as db:
+        assert db.bucket("carts").get("user:1").value == b"v"
+
+
+def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
+    found = LocalCluster.create(tmp_path / "cluster", first_port=None)
+    host, _, port = found.layout.addresses["n3"].rpartition(":")
+    with socket.socket() as taken:
+        taken.bind((host, int(port)))
+        taken.listen()
+        with pytest.raises(ConfigError, match=f"port {port} is taken"):
+            found.start()
+    assert found.running() == ()
+
+
+def test_a_node_that_ends_at_once_is_quoted(tmp_path: Path) -> None:
+    found = LocalCluster.create(tmp_path / "cluster", first_port=None)
+    stranger = tmp_path / "cluster" / "n2" / "data"
+    stranger.mkdir(parents=True)
+    (stranger / "letter.txt").write_text("not yours")
+    try:
+        with pytest.raises(NotServing, match=r"n2 has stopped: .*neither empty nor a kvstore data directory"):
+            found.start()
+    finally:
+        found.stop()
+    assert [path.name for path in stranger.iterdir()] == ["letter.txt"]
+
+
+def kvnode(*arguments: str) -> tuple[int, str]:
+    """Run a node that should end by itself; its exit code and what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kvstore.server", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return done.returncode, done.stderr.strip()
+
+
+def test_a_second_node_on_the_same_port_or_data_is_refused(cluster: LocalCluster) -> None:
+    members = ",".join(f"{node}={address}" for node, address in cluster.layout.addresses.items())
+    data = str(cluster.directory / "n1" / "data")
+    code, said = kvnode("--node", "n1", "--data", data, "--initial-cluster", members)
+    assert (code, said.count("\n")) == (2, 0), said
+    assert "port is in use" in said
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        elsewhere = f"127.0.0.1:{free.getsockname()[1]}"
+    code, said = kvnode("--node", "n1", "--data", data, "--initial-cluster", members, "--listen", elsewhere)
+    assert (code, said.count("\n")) == (2, 0), said
+    assert "another process" in said
+    code, said = kvnode("--node", "n2", "--data", data, "--initial-cluster", members, "--listen", elsewhere)
+    assert (code, said.count("\n")) == (2, 0), said
+    assert "belongs to node n1" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (["--node", "n9"], "not in the initial cluster"),
+        (["--bucket", "carts:q=1"], "unknown setting 'q'"),
+        (["--bucket", "carts:n=5"], "n=5"),
+        (["--bucket", "carts:r=0"], "r=0"),
+        (["--partitions", "100"], "power of two"),
+        (["--max-value", "0"], "max-value=0"),
+        (["--initial-cluster", "n1=nowhere"], "host:port"),
+        (["--initial-cluster", "n1=127.0.0.1:1,n1=127.0.0.1:2"], "given twice"),
+        (["--nonsense"], "No such option"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(tmp_path: Path, change: list[str], complaint: str) -> None:
+    good = ["--node", "n1", "--data", str(tmp_path / "data"), "--initial-cluster", "n1=127.0.0.1:1"]
+    code, said = kvnode(*good, *change)
+    assert code == 2
+    assert complaint in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "data").exists()
