@@ -12,8 +12,18 @@ from kvstore.local.cluster import LocalCluster
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
-    """Three nodes that serve."""
-    found = LocalCluster.create(tmp_path / "cluster", first_port=None)
+    """Three nodes that serve, for a test that harms them."""
+    yield from _serving(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Three nodes that serve, for tests that leave them alone and use buckets of their own."""
+    yield from _serving(tmp_path_factory.mktemp("shared"))
+
+
+def _serving(directory: Path) -> Iterator[LocalCluster]:
+    found = LocalCluster.create(directory / "cluster", first_port=None)
     try:
         found.start()
         yield found

@@ -1,0 +1,197 @@
+"""kvctl as scripts use it: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kvstore.local.cluster import LocalCluster
+
+Kvctl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def run(*arguments: str, stdin: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kvstore.kvctl.main", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=cwd,
+    )
+
+
+@pytest.fixture
+def kvctl(shared_cluster: LocalCluster) -> Kvctl:
+    """kvctl connected to a cluster."""
+
+    def call(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        done = run("--endpoints", shared_cluster.endpoints, *arguments, stdin=stdin)
+        assert "Traceback" not in done.stderr
+        return done
+
+    return call
+
+
+@pytest.fixture
+def bucket(request: pytest.FixtureRequest) -> str:
+    """A bucket that no other test uses."""
+    name: str = request.node.name
+    return name.replace("_", "-")[:60]
+
+
+def test_put_get_delete(kvctl: Kvctl) -> None:
+    assert kvctl("put", "carts", "user:1", "one").stdout == "stored\n"
+    assert kvctl("put", "carts", "user:1", "two").stdout == "stored\n"
+    assert kvctl("get", "carts", "user:1").stdout == "two\n"
+    assert (
+        kvctl("put", "carts", "user:1", "three", "--blind").stdout
+        == "stored; concurrent values that stay: 1\n"
+    )
+    both = kvctl("get", "carts", "user:1")
+    assert "sibling 1 of 2: " in both.stdout
+    assert "sibling 2 of 2: " in both.stdout
+    found = json.loads(kvctl("-o", "json", "get", "carts", "user:1").stdout)
+    assert sorted(sibling["value"] for sibling in found["siblings"]) == ["three", "two"]
+    assert kvctl("put", "carts", "user:1", "four", "--context", found["context"]).returncode == 0
+    assert kvctl("get", "carts", "user:1", "--raw").stdout == "four"
+    assert kvctl("delete", "carts", "user:1").stdout == "deleted\n"
+    gone = kvctl("get", "carts", "user:1")
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert gone.stderr == "kvctl: 'user:1' has no value in bucket 'carts'\n"
+
+
+def test_values_that_are_no_text(kvctl: Kvctl, tmp_path: Path) -> None:
+    value = bytes(range(256))
+    (tmp_path / "value").write_bytes(value)
+    kvctl("put", "carts", "bytes", "--file", str(tmp_path / "value"))
+    encoded = base64.b64encode(value).decode()
+    assert kvctl("get", "carts", "bytes").stdout == f"base64:{encoded}\n"
+    found = json.loads(kvctl("-o", "json", "get", "carts", "bytes").stdout)
+    assert found["siblings"][0]["value_base64"] == encoded
+    kvctl("put", "carts", "text", "-", stdin="from standard input")
+    assert kvctl("get", "carts", "text").stdout == "from standard input\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("get", "carts", ""), "key: has 0 bytes"),
+        (("get", "carts", "k" * 4097), "key: has 4097 bytes"),
+        (("get", "Bad Bucket", "k"), "bucket: 'Bad Bucket'"),
+        (("get", "carts", "k", "-r", "9"), "r: is 9"),
+        (("put", "carts", "k", "v", "--context", "%%%"), "context: is not base64"),
+        (("put", "carts", "k", "v", "--context", "AAAA"), "context: is damaged"),
+        (("put", "carts", "k"), "give the VALUE or --file"),
+        (("put", "carts", "k", "v", "--context", "AAAA", "--blind"), "exclude each other"),
+        (("import", "/nowhere", "--key", "k", "--bucket", "b"), "No such file"),
+        (("frobnicate",), "No such command"),
+        (("--timeout", "0", "status"), "--timeout"),
+        (("ring", "--key", "carts"), "--key"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_go(kvctl: Kvctl, arguments: tuple[str, ...], complaint: str) -> None:
+    done = kvctl(*arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert done.stdout == ""
+
+
+def test_nobody_there() -> None:
+    done = run("--endpoints", "127.0.0.1:1", "get", "carts", "user:1")
+    assert done.returncode == 3
+    assert done.stderr.startswith("kvctl: no node available (127.0.0.1:1: ")
+    assert done.stderr.count("\n") == 1
+
+
+def lines(*records: object) -> str:
+    return "".join(r if isinstance(r, str) else json.dumps(r) + "\n" for r in records)
+
+
+def test_import_and_export(kvctl: Kvctl, bucket: str, tmp_path: Path) -> None:
+    records = [{"id": f"k{i}", "n": i, "name": "Zürich ✈"} for i in range(1200)]
+    number = {"id": 7, "n": "a number as key"}
+    (tmp_path / "in.jsonl").write_text(lines(*records, "\n", number))
+    arguments = ("import", str(tmp_path / "in.jsonl"), "--key", "id", "--bucket", bucket)
+    assert kvctl(*arguments).stdout == "imported 1,201, unchanged 0, retried 0, failed 0\n"
+    assert kvctl(*arguments).stdout == "imported 0, unchanged 1,201, retried 0, failed 0\n"
+    assert json.loads(kvctl("get", bucket, "7").stdout) == number
+    done = kvctl("export", "--bucket", bucket, str(tmp_path / "out.jsonl"))
+    assert done.stderr == "exported 1,201 records\n"
+    exported = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert sorted(map(str, map(json.loads, exported))) == sorted(map(str, [*records, number]))
+
+
+def test_a_bad_line_stops_the_import_and_what_went_before_stays(kvctl: Kvctl, bucket: str) -> None:
+    text = lines({"id": "a"}, '{"id": bucket, "cut o\n', {"id": "c"})
+    done = kvctl("import", "-", "--key", "id", "--bucket", bucket, stdin=text)
+    assert done.returncode == 5
+    assert done.stdout == "imported 1, unchanged 0, retried 0, failed 1\n"
+    assert done.stderr.startswith("kvctl: line 2: is not JSON")
+    assert [kvctl("get", bucket, key).returncode for key in ("a", "c")] == [0, 1]
+
+
+def test_bad_lines_can_be_skipped(kvctl: Kvctl, bucket: str) -> None:
+    bad = ("nonsense\n", "[1]\n", {"no": "id"}, {"id": None}, {"id": ["x"]}, {"id": ""}, {"id": "k" * 5000})
+    text = lines({"id": "a"}, *bad, {"id": "b"})
+    done = kvctl("import", "-", "--key", "id", "--bucket", bucket, "--on-error", "skip", stdin=text)
+    assert done.returncode == 5
+    assert done.stdout == "imported 2, unchanged 0, retried 0, failed 7\n"
+    assert [line.split(":")[1] for line in done.stderr.splitlines()] == [f" line {n}" for n in range(2, 9)]
+
+
+def test_an_empty_file_is_no_error(kvctl: Kvctl, bucket: str) -> None:
+    done = kvctl("import", "-", "--key", "id", "--bucket", bucket)
+    assert (done.returncode, done.stdout) == (0, "imported 0, unchanged 0, retried 0, failed 0\n")
+
+
+def test_export_names_what_it_leaves_out(kvctl: Kvctl, bucket: str) -> None:
+    kvctl("put", bucket, "text", "no JSON")
+    for value in ('{"a": 1}', '{"a": 2}'):
+        kvctl("put", bucket, "twice", value, "--blind")
+    kvctl("put", bucket, "good", '{"a": 3}')
+    done = kvctl("export", "--bucket", bucket)
+    assert (done.returncode, done.stdout) == (5, '{"a": 3}\n')
+    assert "'text' is no single JSON object" in done.stderr
+    assert "'twice' is no single JSON object" in done.stderr
+
+
+def test_status_and_ring(kvctl: Kvctl) -> None:
+    status = json.loads(kvctl("-o", "json", "status").stdout)
+    assert [(row["node"], row["state"]) for row in status] == [
+        ("n1", "alive"),
+        ("n2", "alive"),
+        ("n3", "alive"),
+    ]
+    ring = json.loads(kvctl("-o", "json", "ring", "--key", "carts", "user:1").stdout)
+    assert sorted(ring["primaries"]) == ["n1", "n2", "n3"]
+    assert "256 partitions" in kvctl("ring").stdout
+
+
+def test_a_cluster_from_the_command_line(tmp_path: Path, cluster: LocalCluster) -> None:
+    """The ports of `cluster` are free once it is stopped."""
+    cluster.stop()
+    port = min(int(address.rpartition(":")[2]) for address in cluster.layout.addresses.values())
+    start = ("cluster", "start", "--nodes", "1", "--port", str(port))
+    try:
+        assert "1 nodes serve on" in run(*start, cwd=tmp_path).stdout
+        assert run("put", "b", "k", "v", "-w", "1", cwd=tmp_path).returncode == 0
+        assert run("cluster", "kill", "n1", cwd=tmp_path).stdout == "killed n1\n"
+        assert run("get", "b", "k", cwd=tmp_path).returncode == 3
+        assert "not reachable" in run("cluster", "status", cwd=tmp_path).stdout
+        assert run("cluster", "restart", "n1", cwd=tmp_path).returncode == 0
+        assert run("get", "b", "k", cwd=tmp_path).stdout == "v\n"
+        again = run("cluster", "start", "--nodes", "2", "--port", str(port), cwd=tmp_path)
+        assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+        assert run("cluster", "kill", "n7", cwd=tmp_path).returncode == 2
+    finally:
+        assert run("cluster", "stop", cwd=tmp_path).stdout == "stopped n1\n"
+    assert run("cluster", "stop", cwd=tmp_path).stdout == "no node was running\n"
+    assert run("cluster", "stop", "--dir", "elsewhere", cwd=tmp_path).returncode == 2
