@@ -136,7 +136,7 @@ def decode_version(data: bytes) -> Version:
         raise Corruption("version", f"unknown format byte {data[:1]!r}")
     try:
         return _version_decoder.decode(memoryview(data)[1:])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corruption("version", str(error)) from error
 
 
@@ -164,7 +164,7 @@ def decode_context(data: bytes, token: int) -> CausalContext:
         raise InvalidRequest("context", "is damaged, or is not a context of this key")
     try:
         return _context_decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidRequest("context", f"cannot be read: {error}") from error
 
 

@@ -101,7 +101,7 @@ class Manifest:
                 self._apply(_decoder.decode(payload))
             except TornRecord:
                 break  # the edit was never synced, so nothing was done because of it
-            except (DamagedRecord, msgspec.MsgspecError):
+            except (DamagedRecord, msgspec.MsgspecError, UnicodeDecodeError):
                 raise Corruption(path, f"the edit at byte {offset} is damaged") from None
             edits += 1
         if not edits:

@@ -261,5 +261,5 @@ class Table:
 def _decoded(decoder: msgspec.msgpack.Decoder[T], data: bytes, path: str) -> T:
     try:
         return decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corruption(path, str(error)) from error

@@ -98,7 +98,7 @@ def _decode(payload: bytes, path: str) -> WalRecord:
     try:
         lsn, durable_lsn = _PREFIX.unpack_from(payload)
         return WalRecord(lsn, durable_lsn, _decoder.decode(memoryview(payload)[_PREFIX.size :]))
-    except (struct.error, msgspec.MsgspecError) as error:
+    except (struct.error, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corruption(path, f"a record cannot be read: {error}") from error
 
 

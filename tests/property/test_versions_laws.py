@@ -1,0 +1,137 @@
+"""The laws of versions, on histories made as a cluster makes them."""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvstore.errors import Corruption, InvalidRequest, KVError
+from kvstore.versions import (
+    EMPTY,
+    Dot,
+    Sibling,
+    Version,
+    covers,
+    decode_context,
+    decode_version,
+    encode_context,
+    encode_version,
+    join,
+    last_written,
+    reconcile,
+    write,
+)
+
+
+def history(seed: int, replicas: int = 3, steps: int = 14) -> list[Version]:
+    """The versions that replicas of one key may hold, each minting dots of its own."""
+    rng = random.Random(seed)
+    held = [EMPTY] * replicas
+    counters = [0] * replicas
+    for _ in range(steps):
+        i, j = rng.randrange(replicas), rng.randrange(replicas)
+        if rng.random() < 0.5:
+            held[i] = reconcile(held[i], held[j])
+            continue
+        seen = rng.choice((EMPTY, *held)).context
+        counters[i] += 1
+        value = None if rng.random() < 0.2 else rng.randbytes(2)
+        held[i] = write(held[i], seen, Sibling(Dot(f"n{i}", counters[i]), value, rng.randrange(9)))
+    return held
+
+
+VERSIONS = st.integers(0, 10**6).map(history)
+
+
+@given(VERSIONS)
+def test_reconcile_is_commutative_associative_and_idempotent(held: list[Version]) -> None:
+    a, b, c = held
+    assert reconcile(a, b) == reconcile(b, a)
+    assert reconcile(a, reconcile(b, c)) == reconcile(reconcile(a, b), c)
+    assert reconcile(a, a) == a
+    assert reconcile(a, reconcile(a, b)) == reconcile(a, b)
+    assert reconcile(a, EMPTY) == a
+
+
+@given(VERSIONS)
+def test_last_written_is_a_reconciliation_too(held: list[Version]) -> None:
+    def settle(a: Version, b: Version) -> Version:
+        return last_written(reconcile(a, b))
+
+    a, b, c = map(last_written, held)
+    assert settle(a, b) == settle(b, a)
+    assert settle(a, a) == a
+    assert len(settle(settle(a, b), c).siblings) <= 1
+
+
+@given(VERSIONS)
+def test_a_sibling_is_covered_by_its_own_context_and_equal_versions_encode_equally(
+    held: list[Version],
+) -> None:
+    for version in held:
+        assert all(covers(version.context, sibling.dot) for sibling in version.siblings)
+        assert list(version.context) == sorted(version.context)
+        assert decode_version(encode_version(version)) == version
+    one, other = reconcile(held[0], held[1]), reconcile(held[1], held[0])
+    assert encode_version(one) == encode_version(other)
+
+
+@given(VERSIONS, st.binary(max_size=4))
+def test_a_write_keeps_what_its_context_did_not_see(held: list[Version], value: bytes) -> None:
+    current, seen = held[0], held[1].context
+    after = write(current, seen, Sibling(Dot("new", 1), value))
+    unseen = {s.dot for s in current.siblings if not covers(seen, s.dot)}
+    assert {s.dot for s in after.siblings} == unseen | {Dot("new", 1)}
+    assert after.context == join(join(current.context, seen), (Dot("new", 1),))
+
+
+@given(VERSIONS, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+def test_a_context_fits_only_its_key(held: list[Version], token: int, other: int) -> None:
+    context = held[0].context
+    encoded = encode_context(context, token)
+    assert decode_context(encoded, token) == context
+    if other != token:
+        with pytest.raises(InvalidRequest):
+            decode_context(encoded, other)
+    assert decode_context(b"", token) == ()
+
+
+@given(VERSIONS, st.data())
+def test_damaged_bytes_give_a_typed_error_or_another_valid_version(
+    held: list[Version], data: st.DataObject
+) -> None:
+    encoded = bytearray(encode_version(held[0]))
+    encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
+    with suppress(Corruption):
+        decode_version(bytes(encoded))
+    context = bytearray(encode_context(held[0].context, 5))
+    context[data.draw(st.integers(0, len(context) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(InvalidRequest):
+        decode_context(bytes(context), 5)
+
+
+@given(st.binary(max_size=60))
+def test_random_bytes_give_only_typed_errors(data: bytes) -> None:
+    for decode in (decode_version, lambda d: decode_context(d, 1)):
+        with suppress(KVError):
+            decode(data)
+
+
+def test_a_late_tombstone_does_not_erase_a_recreated_key() -> None:
+    """BUGS 3: the doomstone."""
+    first = write(EMPTY, (), Sibling(Dot("a", 1), b"old"))
+    deleted = write(first, first.context, Sibling(Dot("a", 2), None))
+    recreated = write(EMPTY, (), Sibling(Dot("b", 1), b"new"))
+    after = reconcile(recreated, deleted)
+    assert [sibling.value for sibling in after.visible(0)] == [b"new"]
+    assert after.visible(0) == reconcile(after, first).visible(0)
+
+
+def test_expiry_is_absolute_so_replicas_agree() -> None:
+    """BUGS 20."""
+    version = write(EMPTY, (), Sibling(Dot("a", 1), b"v", expiry=1000))
+    assert (len(version.visible(999)), len(version.visible(1000))) == (1, 0)
