@@ -54,9 +54,12 @@ class _Plan:
         self, member: Member, rank: int, chosen: Sequence[Member], partition: int
     ) -> tuple[Fraction, Fraction, int, int]:
         pairs = sum(self._pairs[other.node, member.node] for other in chosen)
+        total = Fraction(self._total[member.node], member.weight)
+        here = Fraction(self._ranks[rank, member.node], member.weight)
+        # by total first, a node alone in its zone would hold most and for that hardly ever be first
+        load = (total, here) if rank else (here, total)
         return (
-            Fraction(self._total[member.node], member.weight),
-            Fraction(self._ranks[rank, member.node], member.weight),
+            *load,
             pairs,
             mmh3.hash64(f"{member.node}/{partition}".encode(), signed=False)[0],
         )

@@ -80,6 +80,14 @@ def test_load_first_places_and_pairs_are_balanced(count: int) -> None:
     assert max(pairs.values()) <= min(pairs.values()) * 1.25, "a dead node's work must go to all others"
 
 
+@pytest.mark.parametrize("zones", [0, 2, 3, 4])
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 7, 8, 9, 16])
+def test_nodes_are_first_equally_often_even_when_zones_are_unequal(count: int, zones: int) -> None:
+    first = Counter(nodes[0] for nodes in initial_ring(members(count, zones), 256, 3).replica_lists)
+    assert len(first) == count
+    assert max(first.values()) - min(first.values()) <= 1
+
+
 def test_replicas_are_in_distinct_zones_while_there_are_enough() -> None:
     listed = members(7, 3)
     zone = {member.node: member.zone for member in listed}
