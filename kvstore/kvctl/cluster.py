@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,9 @@ def restart(node: str, directory: Path) -> None:
 def run(nodes: int, port: int, buckets: tuple[str, ...], directory: Path) -> None:
     """Start all nodes, show their state until Ctrl-C, then stop them."""
     found = LocalCluster.create(directory, nodes, port, buckets)
+    # a closed terminal or a plain kill must not leave the nodes behind
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         found.start()
         click.echo(f"{nodes} nodes serve on {found.endpoints}; Ctrl-C stops them")

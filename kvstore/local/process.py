@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import psutil
 
 _STOP_SECONDS = 10.0
+_KILL_SECONDS = 5.0
+_POLL_SECONDS = 0.005
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Processes started by this one, which has to reap them."""
 
@@ -52,6 +55,8 @@ class NodeProcess:
         """The process, if it runs."""
         try:
             found = json.loads(self._pid_file.read_text())
+            if (child := _children.get(found["pid"])) is not None and child.poll() is not None:
+                del _children[found["pid"]]
             process = psutil.Process(found["pid"])
             if process.create_time() != found["started"] or process.status() == psutil.STATUS_ZOMBIE:
                 return None
@@ -64,7 +69,7 @@ class NodeProcess:
         process = self.running()
         if process is not None:
             process.kill()
-            self._reap(process)
+            self._ended(_KILL_SECONDS)
         return process is not None
 
     def terminate(self) -> bool:
@@ -76,22 +81,20 @@ class NodeProcess:
 
     def wait(self) -> None:
         """Wait for the end of a process that was asked to stop; killed if it takes too long."""
-        process = self.running()
-        if process is not None:
-            try:
-                process.wait(_STOP_SECONDS)
-            except psutil.TimeoutExpired:
-                process.kill()
-            self._reap(process)
+        if not self._ended(_STOP_SECONDS):
+            self.kill()
 
     def last_words(self) -> str:
         """The last line that the node has printed, to say why it does not run."""
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
         return lines[-1] if lines else "it printed nothing"
 
-    def _reap(self, process: psutil.Process) -> None:
-        child = _children.pop(process.pid, None)
-        if child is not None:
-            child.wait()
-        else:
-            process.wait()
+    def _ended(self, seconds: float) -> bool:
+        """Wait until it does not run any more; whether that was in time."""
+        # not psutil's wait: for another's child it waits until that one reaps it
+        deadline = time.monotonic() + seconds
+        while self.running() is not None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True

@@ -176,3 +176,20 @@ def test_a_wrong_setting_is_one_clear_line(tmp_path: Path, change: list[str], co
     assert complaint in said
     assert "Traceback" not in said
     assert not (tmp_path / "data").exists()
+
+
+def test_a_node_that_another_process_started_can_be_killed(cluster: LocalCluster) -> None:
+    """It stays a zombie until its parent looks; that must not be waited for."""
+    script = (
+        "import sys; from pathlib import Path; from kvstore.local.cluster import LocalCluster;"
+        "print(LocalCluster.load(Path(sys.argv[1])).kill('n2'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(cluster.directory)],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    assert done.stdout == "True\n"
+    assert cluster.running() == ("n1", "n3")
