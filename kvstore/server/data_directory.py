@@ -9,25 +9,28 @@ from pathlib import Path
 from kvstore.errors import ConfigError, WrongDataDirectory
 
 IDENTITY = "IDENTITY"
+_UNFINISHED = "IDENTITY.new"
 _FORMAT = 1
 
 
 def claim(directory: Path, node: str, cluster_id: str) -> Path:
-    """Make sure that `directory` is this node's, making it if it is new; returns the engine's in it.
+    """Make sure that `directory` is this node's, making it if it is new; returns the engine's place in it.
 
-    Raises WrongDataDirectory when it is another's, ConfigError when it cannot be used. Changes nothing then.
+    Raises WrongDataDirectory when it is another's, ConfigError when it cannot be used; changes nothing then.
     """
     identity = directory / IDENTITY
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if identity.exists():
             _check(identity, node, cluster_id)
-        elif any(directory.iterdir()):
+        elif any(entry.name != _UNFINISHED for entry in directory.iterdir()):
             raise WrongDataDirectory(
                 f"data directory {directory} is neither empty nor a kvstore data directory"
             )
         else:
             _write(identity, node, cluster_id)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise ConfigError(f"data directory {directory} cannot be used: not writable")
     except OSError as error:
         raise ConfigError(f"data directory {directory} cannot be used: {error.strerror}") from error
     return directory / "engine"
@@ -50,7 +53,7 @@ def _check(identity: Path, node: str, cluster_id: str) -> None:
 
 def _write(identity: Path, node: str, cluster_id: str) -> None:
     # renamed into place and synced, so that a crash leaves all of it or nothing
-    temporary = identity.with_suffix(".new")
+    temporary = identity.with_name(_UNFINISHED)
     with temporary.open("w") as file:
         json.dump({"format": _FORMAT, "node": node, "cluster_id": cluster_id}, file)
         file.flush()

@@ -1,15 +1,16 @@
 """When a stream waits a moment for more before it writes a frame.
 
 A frame costs about as much CPU as the work of ten requests, so under load a millisecond of waiting buys
-throughput, and latency with it. A lone caller never waits.
+throughput, and latency with it: replies that leave one by one are answered one by one, and so keep every
+frame small. A lone caller, whose frames hold one message each, never waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-_BUSY = 8
-"""A frame of this many messages means that more are on their way."""
+_BUSY = 2
+"""A frame of so many messages means that more are on their way."""
 _SECONDS = 0.0015
 
 

@@ -1,59 +1,59 @@
-"""Drives the worker process that flushes and compacts, so that neither is ever done on the loop."""
+"""The engine's jobs under way: given to the worker, their results handed back to the node."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sys
+from collections.abc import Callable
 
-from kvstore.lsm import Job, JobResult, decode_result, encode_job
-from kvstore.lsm.worker import DONE, frame
+from kvstore.errors import StorageError, StorageFull
+from kvstore.lsm import Job, JobResult
+from kvstore.server.worker import Worker
+
+_PAUSE = 1.0
+"""Seconds before a job that failed is offered again: whatever made it fail needs time to pass."""
 
 _log = logging.getLogger(__name__)
 
 
-class Worker:
-    """One process, started with the first job and again whenever it has died. One job at a time."""
+class Jobs:
+    """Runs jobs until closed."""
 
-    def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
-        self._turn = asyncio.Lock()
+    def __init__(
+        self,
+        on_done: Callable[[JobResult], None],
+        on_failed: Callable[[Job], None],
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._on_done = on_done
+        self._on_failed = on_failed
+        self._on_fatal = on_fatal
+        self._worker = Worker()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self, job: Job) -> JobResult | None:
-        """Do a job; None when it failed or the worker died, which is logged."""
-        async with self._turn:
-            try:
-                answer = await self._ask(encode_job(job))
-            except (OSError, asyncio.IncompleteReadError) as error:
-                _log.error("the worker process died: %s", error)
-                await self.close()
-                return None
-        if answer[:1] == DONE:
-            return decode_result(answer[1:])
-        _log.error("%s failed: %s", type(job).__name__, answer[1:].decode(errors="replace"))
-        return None
-
-    async def _ask(self, data: bytes) -> bytes:
-        if self._process is None or self._process.returncode is not None:
-            # a fresh interpreter, never a fork: gRPC's threads do not survive one
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "kvstore.lsm.worker",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-            )
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        stdin.write(frame(data))
-        await stdin.drain()
-        length = int.from_bytes(await stdout.readexactly(4), "big")
-        return await stdout.readexactly(length)
+    def start(self, job: Job) -> None:
+        """Run a job; `on_done` or, after a pause, `on_failed` will be called."""
+        task = asyncio.get_running_loop().create_task(self._run(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """End the process; a job that it was doing is abandoned."""
-        process, self._process = self._process, None
-        if process is not None and process.returncode is None:
-            process.kill()
-            await process.wait()
+        """Abandon all jobs and end the worker."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._worker.close()
+
+    async def _run(self, job: Job) -> None:
+        result = await self._worker.run(job)
+        try:
+            if result is not None:
+                self._on_done(result)
+                return
+        except StorageFull as error:
+            _log.error("the result of a %s cannot be used yet: %s", type(job).__name__, error)
+        except StorageError as error:
+            # half of it may be in use: only recovery can tell
+            self._on_fatal(error)
+        await asyncio.sleep(_PAUSE)
+        self._on_failed(job)

@@ -6,36 +6,24 @@ import asyncio
 import logging
 import os
 import sys
-import tomllib
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import click
 
 # what is wrong is said by kvnode itself, in one line
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from kvstore.config import BucketSettings, Limits, bucket_from_settings, parse_bucket
+from kvstore.config import NAME, BucketSettings, Limits, bucket_from_settings, parse_bucket
 from kvstore.errors import ConfigError, KVError
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import initial_state, parse_members
 from kvstore.ring.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
 from kvstore.server.server import EXIT_STORAGE_FAILED, ServerSettings, serve
+from kvstore.server.settings_file import SettingsFile, read_settings_file
 
 EXIT_CONFIG = 2
 EXIT_STORAGE = 3
-
-_FILE_SETTINGS = (
-    "node",
-    "listen",
-    "data",
-    "initial-cluster",
-    "cluster-id",
-    "partitions",
-    "replicas",
-    "max-value",
-    "log-level",
-)
 
 _EPILOG = f"""
 \b
@@ -43,41 +31,27 @@ Example, the first of three nodes:
   kvnode --node n1 --data /var/lib/kvstore \\
          --initial-cluster n1=10.0.0.1:7001,n2=10.0.0.2:7001,n3=10.0.0.3:7001
 
-Every flag can be given in the environment (KVNODE_NODE, KVNODE_LISTEN, ...) or in the file (node = "n1",
-and a table [buckets.NAME] for each bucket). All nodes must be given the same members, partitions, replicas
-and buckets.
+Every flag can be given in the environment (KVNODE_NODE, KVNODE_LISTEN, ...; KVNODE_BUCKETS holds buckets
+with blanks between them) or in the file (node = "n1", and a table [buckets.NAME] for each bucket). All nodes
+must be given the same members, partitions, replicas and buckets.
 
 \b
 Exit codes:
    0  stopped as asked
    {EXIT_CONFIG}  a setting is wrong, the port is in use, or the data directory is another's
    {EXIT_STORAGE}  what is stored cannot be read
-  {EXIT_STORAGE_FAILED}  the log could not be synced
+  {EXIT_STORAGE_FAILED}  the storage failed while the node ran
 """
 
 
-def _read_file(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+def _read_file(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
     """Make the file's settings the defaults of the flags."""
-    if path is None:
-        return None
-    try:
-        found: dict[str, Any] = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise click.BadParameter(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"{path}: {error}") from error
-    buckets = found.pop("buckets", {})
-    for setting in found:
-        if setting not in _FILE_SETTINGS:
-            raise click.BadParameter(
-                f"{path}: unknown setting {setting!r} (known: {', '.join(_FILE_SETTINGS)})"
-            )
-    context.default_map = {setting.replace("-", "_"): value for setting, value in found.items()}
-    context.obj = buckets
-    return path
+    file = read_settings_file(path) if path else SettingsFile({}, {})
+    context.default_map = {setting.replace("-", "_"): value for setting, value in file.settings.items()}
+    context.obj = file
 
 
-@click.command(epilog=_EPILOG, context_settings={"auto_envvar_prefix": "KVNODE"})
+@click.command("kvnode", epilog=_EPILOG, context_settings={"auto_envvar_prefix": "KVNODE"})
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -88,7 +62,9 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
 )
 @click.option("--node", required=True, help="Id of this node, one of those in --initial-cluster.")
 @click.option(
-    "--listen", help="HOST:PORT to serve on; by default the node's own address in --initial-cluster."
+    "--listen",
+    default="",
+    help="HOST:PORT to serve on; by default the node's own address in --initial-cluster.",
 )
 @click.option(
     "--data", required=True, type=click.Path(path_type=Path), help="Data directory, of this node alone."
@@ -113,11 +89,11 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
 @click.version_option(package_name="kvstore")
-@click.pass_context
-def main(
-    context: click.Context,
+@click.pass_obj
+def kvnode(
+    file: SettingsFile,
     node: str,
-    listen: str | None,
+    listen: str,
     data: Path,
     initial_cluster: str,
     cluster_id: str,
@@ -129,59 +105,56 @@ def main(
 ) -> None:
     """Run one node of a kvstore cluster until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        settings = _settings(
-            node,
-            listen,
-            data,
-            initial_cluster,
-            cluster_id,
-            _buckets(buckets, context.obj or {}, replicas),
-            partitions,
-            replicas,
-            max_value,
-        )
-        asyncio.run(serve(settings))
-    except ConfigError as error:
-        _exit(error, EXIT_CONFIG)
-    except KVError as error:
-        _exit(error, EXIT_STORAGE)
-
-
-def _settings(
-    node: str,
-    listen: str | None,
-    data: Path,
-    initial_cluster: str,
-    cluster_id: str,
-    buckets: list[BucketSettings],
-    partitions: int,
-    replicas: int,
-    max_value: int,
-) -> ServerSettings:
-    state = initial_state(cluster_id, parse_members(initial_cluster), partitions, replicas, buckets)
+    if cluster_id and not NAME.fullmatch(cluster_id):
+        raise ConfigError(f"cluster-id {cluster_id!r} is not of the form {NAME.pattern}")
+    bucket_settings = _buckets(buckets, file, replicas)
+    state = initial_state(cluster_id, parse_members(initial_cluster), partitions, replicas, bucket_settings)
     member = state.member(node)
     if member is None:
         names = ", ".join(m.node for m in state.members)
         raise ConfigError(f"node {node!r} is not in the initial cluster ({names})")
     if not 1 <= max_value <= Limits.MAX_VALUE:
         raise ConfigError(f"max-value={max_value} must be between 1 and {Limits.MAX_VALUE}")
-    return ServerSettings(
-        node, listen or member.address, data, state, NodeSettings(limits=Limits(value=max_value))
-    )
+    host, port = _address(listen or member.address)
+    settings = NodeSettings(limits=Limits(value=max_value))
+    asyncio.run(serve(ServerSettings(node, host, port, data, state, settings)))
 
 
-def _buckets(
-    flags: tuple[str, ...], tables: dict[str, dict[str, object]], replicas: int
-) -> list[BucketSettings]:
+def _buckets(flags: tuple[str, ...], file: SettingsFile, replicas: int) -> list[BucketSettings]:
     given = [parse_bucket(text, replicas) for text in flags]
     named = {bucket.name for bucket in given}
-    for name, table in tables.items():
-        if name not in named:
-            given.append(bucket_from_settings(name, {k: str(v) for k, v in table.items()}, replicas))
-    return given
+    in_file = [
+        bucket_from_settings(name, settings, replicas)
+        for name, settings in file.buckets.items()
+        if name not in named
+    ]
+    return given + in_file
 
 
-def _exit(error: KVError, code: int) -> None:
-    print(f"kvnode: {error}", file=sys.stderr)
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"listen={text!r} is not of the form HOST:PORT")
+    return host, int(port)
+
+
+def main() -> NoReturn:
+    """Run the command; whatever is wrong is one line on stderr and an exit code."""
+    try:
+        kvnode.main(standalone_mode=False)
+    except click.ClickException as error:
+        _exit(error.format_message(), EXIT_CONFIG)
+    except ConfigError as error:
+        _exit(error, EXIT_CONFIG)
+    except KVError as error:
+        _exit(error, EXIT_STORAGE)
+    sys.exit()
+
+
+def _exit(reason: object, code: int) -> NoReturn:
+    print(f"kvnode: {reason}", file=sys.stderr)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from kvstore.config import FRAME_BYTES, MIB, Limits
+from kvstore.config import MIB
 
-# a frame may hold one message of its own that is larger than a frame should be
-_MESSAGE_BYTES = max(FRAME_BYTES, Limits.MAX_VALUE) + 4 * MIB
+_RECEIVE_BYTES = 256 * MIB
+"""A key with a hundred siblings of 1 MiB must arrive for them to be resolved and repaired; a put that is
+absurdly over the limit must arrive to be refused with the limit in the message."""
 
 COMMON = [
-    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _RECEIVE_BYTES),
+    ("grpc.max_send_message_length", -1),
     # a connection that a split has cut silently is noticed, and made anew, in seconds
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),

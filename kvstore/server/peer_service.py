@@ -9,9 +9,8 @@ from typing import Any
 import grpc
 
 from kvstore.errors import KVError
-from kvstore.ring import ClusterState
 from kvstore.server.driver import Driver
-from kvstore.server.links import CLUSTER_METADATA, NODE_METADATA
+from kvstore.server.handshake import Refused, check_caller
 from kvstore.v1.peer_pb2 import DESCRIPTOR, Welcome
 from kvstore.wire.peer import decode_frame
 
@@ -23,10 +22,9 @@ _log = logging.getLogger(__name__)
 class PeerService:
     """Link and Bulk differ only in what their senders put on them."""
 
-    def __init__(self, driver: Driver, name: str, state: ClusterState) -> None:
+    def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._welcome = Welcome(node=name, cluster_id=state.cluster_id)
-        self._state = state
+        self._refusals: set[str] = set()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handlers of both streams; frames stay bytes, the codec reads them."""
@@ -38,19 +36,23 @@ class PeerService:
     async def _receive(
         self, frames: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, Welcome]
     ) -> None:
-        metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
-        sender = metadata.get(NODE_METADATA, "")
-        cluster = metadata.get(CLUSTER_METADATA, "")
-        if cluster != self._state.cluster_id or self._state.member(sender) is None:
-            _log.warning("refused a stream from node %r of cluster %r", sender, cluster)
-            await context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION, f"this node is of cluster {self._state.cluster_id}"
-            )
-        await context.write(self._welcome)
+        node = self._driver.node
+        try:
+            sender = check_caller(context.invocation_metadata() or (), node.state)
+        except Refused as refused:
+            self._log_once(str(refused))
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refused))
+        await context.write(Welcome(node=node.name, cluster_id=node.state.cluster_id))
         async for frame in frames:
             try:
                 messages = decode_frame(frame)
             except KVError as error:
-                _log.warning("node %s sent a bad frame: %s", sender, error)
+                _log.error("node %s sent a bad frame: %s", sender, error)
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             self._driver.receive(sender, messages)
+
+    def _log_once(self, refusal: str) -> None:
+        """A stranger comes back every second, and each of them is worth one line."""
+        if refusal not in self._refusals and len(self._refusals) < 1000:
+            self._refusals.add(refusal)
+            _log.warning("refused a stream: %s", refusal)

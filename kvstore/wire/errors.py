@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import grpc
+from contextlib import suppress
+
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2, status_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from kvstore.errors import (
     Corruption,
@@ -25,18 +27,20 @@ from kvstore.v1.client_pb2 import Error
 
 DOMAIN = "kvstore"
 
-_STATUS = {
-    Error.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
-    Error.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
-    Error.READ_TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Error.WRITE_TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Error.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Error.TOO_MANY_SIBLINGS: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Error.STALE_RING: grpc.StatusCode.FAILED_PRECONDITION,
-    Error.CORRUPTION: grpc.StatusCode.DATA_LOSS,
-    Error.STORAGE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Error.INTERNAL: grpc.StatusCode.INTERNAL,
+_CODES: dict[int, int] = {
+    Error.INVALID_REQUEST: code_pb2.INVALID_ARGUMENT,
+    Error.UNAVAILABLE: code_pb2.UNAVAILABLE,
+    Error.READ_TIMEOUT: code_pb2.DEADLINE_EXCEEDED,
+    Error.WRITE_TIMEOUT: code_pb2.DEADLINE_EXCEEDED,
+    Error.OVERLOADED: code_pb2.RESOURCE_EXHAUSTED,
+    Error.TOO_MANY_SIBLINGS: code_pb2.RESOURCE_EXHAUSTED,
+    Error.STALE_RING: code_pb2.FAILED_PRECONDITION,
+    Error.CORRUPTION: code_pb2.DATA_LOSS,
+    Error.STORAGE_FULL: code_pb2.RESOURCE_EXHAUSTED,
+    Error.INTERNAL: code_pb2.INTERNAL,
 }
+_FULL_RETRY_SECONDS = 1.0
+"""How soon a client may ask again when the disk is full: nobody knows when there will be space."""
 
 
 def error_to_wire(error: KVError) -> Error:
@@ -96,33 +100,43 @@ def error_from_wire(message: Error) -> KVError:
             return InternalError(message.message)
 
 
-def error_to_status(error: KVError) -> tuple[grpc.StatusCode, status_pb2.Status]:
-    """The status of a failed unary call, with ErrorInfo and, where they fit, RetryInfo and BadRequest."""
+def error_to_status(error: KVError) -> status_pb2.Status:
+    """The status of a failed unary call.
+
+    Its details are ErrorInfo, our own `Error`, BadRequest for bad input, and RetryInfo where asking
+    again unchanged can help: a key with too many siblings must be read and resolved first.
+    """
     message = error_to_wire(error)
-    code = _STATUS[message.reason]
     info = error_details_pb2.ErrorInfo(reason=Error.Reason.Name(message.reason), domain=DOMAIN)
     info.metadata["outcome"] = error.outcome.value
     for field in ("field", "required", "received", "epoch", "siblings", "limit"):
         if value := getattr(message, field):
             info.metadata[field] = str(value)
     details = [_packed(info), _packed(message)]
-    if isinstance(error, InvalidRequest):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
-        details.append(_packed(error_details_pb2.BadRequest(field_violations=[violation])))
-    if isinstance(error, Overloaded):
-        delay = Duration()
-        delay.FromMilliseconds(message.retry_after_ms)
-        details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
-    return code, status_pb2.Status(code=code.value[0], message=str(error), details=details)
+    match error:
+        case InvalidRequest(field=field, reason=reason):
+            violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=reason)
+            details.append(_packed(error_details_pb2.BadRequest(field_violations=[violation])))
+        case Overloaded(retry_after=seconds):
+            details.append(_retry_info(seconds))
+        case StorageFull():
+            details.append(_retry_info(_FULL_RETRY_SECONDS))
+    text = f"{error} ({error.outcome.value})" if error.outcome is Outcome.UNKNOWN else str(error)
+    return status_pb2.Status(code=_CODES[message.reason], message=text, details=details)
+
+
+def _retry_info(seconds: float) -> Any:
+    delay = Duration()
+    delay.FromMilliseconds(round(seconds * 1000))
+    return _packed(error_details_pb2.RetryInfo(retry_delay=delay))
 
 
 def error_from_status(status: status_pb2.Status) -> KVError:
-    """The typed error of a failed unary call."""
+    """The typed error of a failed unary call; InternalError when the status is not one of ours."""
     for detail in status.details:
         if detail.Is(Error.DESCRIPTOR):
-            message = Error()
-            detail.Unpack(message)
-            return error_from_wire(message)
+            with suppress(DecodeError):
+                return error_from_wire(Error.FromString(detail.value))
     return InternalError(status.message)
 
 

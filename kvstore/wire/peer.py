@@ -16,30 +16,17 @@ from kvstore.gossip import Status, Update
 from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.messages import (
-    ClientRequest,
-    Failed,
     Forward,
     ForwardReply,
-    Found,
     ReadReply,
     ReadSame,
     Refusal,
     ReplicaRead,
     ReplicaWrite,
-    Reply,
-    Stored,
     WriteAck,
 )
-from kvstore.v1 import client_pb2 as client_pb
 from kvstore.v1 import peer_pb2 as pb
-from kvstore.wire.client import (
-    found_from_wire,
-    found_to_wire,
-    request_from_wire,
-    request_to_wire,
-    stored_from_wire,
-    stored_to_put,
-)
+from kvstore.wire.client import call_from_wire, fill_call, fill_reply, reply_from_wire
 from kvstore.wire.errors import error_from_wire, error_to_wire
 
 _STATUS_NUMBERS: dict[Status, pb.Status] = {
@@ -72,8 +59,8 @@ def decode_frame(data: bytes) -> list[PeerMessage]:
     messages += map(ReadSame, frame.read_sames)
     messages += [ReadReply(m.request, m.version) for m in frame.read_replies]
     messages += [Refusal(m.request, error_from_wire(m.error)) for m in frame.refusals]
-    messages += [Forward(m.request, m.epoch, _call(m)) for m in frame.forwards]
-    messages += [ForwardReply(m.request, _reply(m)) for m in frame.forward_replies]
+    messages += [Forward(m.request, m.epoch, call_from_wire(m)) for m in frame.forwards]
+    messages += [ForwardReply(m.request, reply_from_wire(m)) for m in frame.forward_replies]
     messages += [Ping(m.sequence, m.target, _updates(m.updates)) for m in frame.pings]
     messages += [PingRequest(m.sequence, m.target, _updates(m.updates)) for m in frame.ping_requests]
     messages += [Ack(m.sequence, _updates(m.updates)) for m in frame.acks]
@@ -83,14 +70,11 @@ def decode_frame(data: bytes) -> list[PeerMessage]:
 
 
 def _add_write(frame: pb.Frame, m: ReplicaWrite) -> None:
-    frame.writes.add(
-        request=m.request,
-        epoch=m.epoch,
-        key=m.key,
-        version=m.version,
-        hint_for=m.hint_for,
-        replay=m.replay,
-    )
+    added = frame.writes.add(request=m.request, epoch=m.epoch, key=m.key, version=m.version)
+    if m.hint_for:
+        added.hint_for = m.hint_for
+    if m.replay:
+        added.replay = True
 
 
 def _add_write_ack(frame: pb.Frame, m: WriteAck) -> None:
@@ -98,7 +82,9 @@ def _add_write_ack(frame: pb.Frame, m: WriteAck) -> None:
 
 
 def _add_read(frame: pb.Frame, m: ReplicaRead) -> None:
-    frame.reads.add(request=m.request, epoch=m.epoch, key=m.key, digest=m.digest, hint_for=m.hint_for)
+    added = frame.reads.add(request=m.request, epoch=m.epoch, key=m.key, digest=m.digest)
+    if m.hint_for:
+        added.hint_for = m.hint_for
 
 
 def _add_read_same(frame: pb.Frame, m: ReadSame) -> None:
@@ -114,42 +100,11 @@ def _add_refusal(frame: pb.Frame, m: Refusal) -> None:
 
 
 def _add_forward(frame: pb.Frame, m: Forward) -> None:
-    match request_to_wire(m.call):
-        case client_pb.GetRequest() as get:
-            frame.forwards.add(request=m.request, epoch=m.epoch, get=get)
-        case client_pb.PutRequest() as put:
-            frame.forwards.add(request=m.request, epoch=m.epoch, put=put)
-        case client_pb.DeleteRequest() as delete:
-            frame.forwards.add(request=m.request, epoch=m.epoch, delete=delete)
-
-
-def _call(m: pb.Forward) -> ClientRequest:
-    which = m.WhichOneof("call")
-    if which is None:
-        raise InvalidRequest("frame", "a forward without a request")
-    return request_from_wire(getattr(m, which))
+    fill_call(frame.forwards.add(request=m.request, epoch=m.epoch), m.call)
 
 
 def _add_forward_reply(frame: pb.Frame, m: ForwardReply) -> None:
-    match m.reply:
-        case Found() as found:
-            frame.forward_replies.add(request=m.request, get=found_to_wire(found))
-        case Stored() as stored:
-            frame.forward_replies.add(request=m.request, put=stored_to_put(stored))
-        case Failed(error):
-            frame.forward_replies.add(request=m.request, error=error_to_wire(error))
-
-
-def _reply(m: pb.ForwardReply) -> Reply:
-    match m.WhichOneof("reply"):
-        case "get":
-            return found_from_wire(m.get)
-        case "put":
-            return stored_from_wire(m.put)
-        case "error":
-            return Failed(error_from_wire(m.error))
-        case _:
-            raise InvalidRequest("frame", "a forward's reply that holds none")
+    fill_reply(frame.forward_replies.add(request=m.request), m.reply)
 
 
 def _add_ping(frame: pb.Frame, m: Ping) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
+from kvstore.errors import ConfigError
 from kvstore.ring import ClusterState, Member, Ring
 from kvstore.v1 import client_pb2 as pb
 
@@ -38,12 +39,18 @@ def state_to_wire(state: ClusterState) -> pb.GetRingResponse:
 
 
 def state_from_wire(m: pb.GetRingResponse) -> ClusterState:
-    """Inverse of `state_to_wire`; raises ConfigError for members or buckets that cannot be."""
+    """Inverse of `state_to_wire`; raises ConfigError for what can be no cluster state."""
     members = tuple(Member(x.node, x.address, x.zone, x.host, x.weight) for x in m.members)
     names = [member.node for member in members]
-    lists = tuple(tuple(names[i] for i in partition.members) for partition in m.partitions)
-    buckets = tuple(
-        BucketSettings(b.name, b.n, b.r, b.w, QuorumMode(b.quorum), Conflict(b.conflict), b.ttl_s)
-        for b in m.buckets
-    )
+    try:
+        lists = tuple(tuple(names[i] for i in partition.members) for partition in m.partitions)
+        buckets = tuple(_bucket_from_wire(b) for b in m.buckets)
+    except (IndexError, ValueError) as error:
+        raise ConfigError(f"not a cluster state: {error}") from error
+    if not lists or len(lists) & (len(lists) - 1) or not all(lists):
+        raise ConfigError(f"not a cluster state: {len(lists)} partitions, or one without replicas")
     return ClusterState(m.cluster_id, m.epoch, members, Ring(lists), buckets, m.replicas)
+
+
+def _bucket_from_wire(b: pb.BucketConfig) -> BucketSettings:
+    return BucketSettings(b.name, b.n, b.r, b.w, QuorumMode(b.quorum), Conflict(b.conflict), b.ttl_s)

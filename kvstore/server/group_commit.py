@@ -1,0 +1,83 @@
+"""Syncing the log: one sync thread, and one sync at a time.
+
+Whatever is appended while a sync runs waits for the next, which follows at once: a group commit
+(Gray and Reuter, "Transaction Processing", 1993, section 9.4.7), its size set by the disk's own speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from kvstore.errors import StorageError, StorageFull
+from kvstore.lsm import Engine, Sync
+
+_FULL_PAUSE = 0.5
+
+
+class GroupCommit:
+    """Syncs one engine's log on request. All methods belong to the loop's thread.
+
+    `on_durable` is called with the LSN up to which all is on the disk. `on_fatal` is called when that
+    cannot be known: a failed sync is never retried, because the kernel may have dropped what it could
+    not write (PostgreSQL's fsync lesson).
+    """
+
+    def __init__(
+        self, engine: Engine, on_durable: Callable[[int], None], on_fatal: Callable[[BaseException], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._engine = engine
+        self._on_durable = on_durable
+        self._on_fatal = on_fatal
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._wanted = self._stopped = False
+        self._running: asyncio.Future[None] | None = None
+
+    def request(self) -> None:
+        """Sync at the end of this turn of the loop, with all that the turn appends."""
+        if not self._wanted:
+            self._wanted = True
+            if self._running is None:
+                self._loop.call_soon(self._begin)
+
+    async def close(self) -> None:
+        """Let the sync that runs come to its end; begin no other."""
+        self._stopped = True
+        if self._running is not None:
+            await asyncio.wait([self._running])
+        self._thread.shutdown()
+
+    def _begin(self) -> None:
+        if self._running is not None or self._stopped:
+            return
+        self._wanted = False
+        try:
+            sync = self._engine.begin_sync()
+        except StorageFull:
+            # nothing is lost: the engine refuses writes until there is space again
+            self._wanted = True
+            self._loop.call_later(_FULL_PAUSE, self._begin)
+        except StorageError as error:
+            self._on_fatal(error)
+        else:
+            if sync is None:
+                self._durable(self._engine.durable_lsn)
+            else:
+                self._running = self._loop.create_task(self._run(sync))
+
+    async def _run(self, sync: Sync) -> None:
+        try:
+            await self._loop.run_in_executor(self._thread, sync.run)
+        except StorageError as error:
+            self._on_fatal(error)
+            return
+        self._running = None
+        self._durable(self._engine.finish_sync(sync))
+
+    def _durable(self, lsn: int) -> None:
+        if not self._stopped:
+            self._on_durable(lsn)
+            if self._wanted and self._running is None:
+                self._loop.call_soon(self._begin)

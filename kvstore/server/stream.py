@@ -1,0 +1,197 @@
+"""One outgoing stream to one peer, made again whenever it breaks.
+
+Whatever is queued while the last frame is being written leaves as the next one. Sending is best effort:
+the protocol above tolerates loss, so nothing is kept for a peer that is not connected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TypeAlias
+
+import grpc
+
+from kvstore.config import FRAME_BYTES, MIB
+from kvstore.gossip import GossipMessage
+from kvstore.node.outbox import PeerMessage
+from kvstore.quorum.messages import Forward, ForwardReply, Get, Put, ReadReply, ReplicaRead, ReplicaWrite
+from kvstore.ring import Member
+from kvstore.server.gathering import Gathering
+from kvstore.server.handshake import Metadata, Refused, check_welcome
+from kvstore.v1.peer_pb2 import Welcome
+from kvstore.wire.client import reply_bytes
+from kvstore.wire.peer import encode_frame
+
+_QUEUE_BYTES = 64 * MIB
+_HANDSHAKE_SECONDS = 2.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+_log = logging.getLogger(__name__)
+
+Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, Welcome]"
+
+
+def message_bytes(message: PeerMessage) -> int:
+    """About how many bytes a message takes in a frame."""
+    match message:
+        case ReplicaWrite():
+            return 64 + len(message.key) + len(message.version)
+        case ReplicaRead():
+            return 64 + len(message.key)
+        case ReadReply():
+            return 64 + len(message.version)
+        case Forward(_, _, call):
+            content = len(call.value) if isinstance(call, Put) else 0
+            context = 0 if isinstance(call, Get) else len(call.context)
+            return 128 + len(call.key) + content + context
+        case ForwardReply(_, reply):
+            return reply_bytes(reply)
+        case _:
+            return 64
+
+
+def split(messages: list[PeerMessage]) -> list[list[PeerMessage]]:
+    """Messages in batches of at most FRAME_BYTES, a larger message alone."""
+    batches: list[list[PeerMessage]] = [[]]
+    size = 0
+    for message in messages:
+        more = message_bytes(message)
+        if size + more > FRAME_BYTES and batches[-1]:
+            batches.append([])
+            size = 0
+        batches[-1].append(message)
+        size += more
+    return batches if messages else []
+
+
+class Stream:
+    """Sends to `peer` with one method of the Peer service, while it is connected.
+
+    `on_lost` is called with the peer's id when what was sent may be lost.
+    """
+
+    def __init__(
+        self, method: str, peer: Member, introduction: Metadata, on_lost: Callable[[str], None]
+    ) -> None:
+        self._method = method
+        self._peer = peer
+        self._introduction = introduction
+        self._on_lost = on_lost
+        self._queue: list[PeerMessage] = []
+        self._queued_bytes = 0
+        self._wake = asyncio.Event()
+        self._telling = False
+        self._problem = ""
+        self.connected = False
+        self.frames = 0
+        self.messages = 0
+        self.dropped = 0
+
+    def send(self, message: PeerMessage, size: int) -> None:
+        """Queue a message for the next frame; dropped when not connected or far behind."""
+        if not self.connected or self._queued_bytes + size > _QUEUE_BYTES:
+            self._drop(message)
+            return
+        self._queue.append(message)
+        self._queued_bytes += size
+        self._wake.set()
+
+    def _drop(self, message: PeerMessage) -> None:
+        self.dropped += 1
+        # whoever waits for an answer need not wait for its patience; probes find out by themselves
+        if not isinstance(message, GossipMessage):
+            self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        """Tell the node in a turn of its own: whoever sends must have returned first."""
+        if not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._telling = False
+        self._on_lost(self._peer.node)
+
+    async def run(self, channel: grpc.aio.Channel) -> None:
+        """Keep the stream open until cancelled."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await self._connect_and_send(channel)
+            except TimeoutError:
+                self._note("does not answer")
+            except Refused as error:
+                self._note(str(error), logging.WARNING)
+            except grpc.aio.AioRpcError as error:
+                refused = error.code() is grpc.StatusCode.FAILED_PRECONDITION
+                self._note(error.details() or error.code().name, logging.WARNING if refused else logging.INFO)
+            except Exception:  # noqa: BLE001  (a defect: without the stream the peer would count as dead)
+                _log.exception("defect in the stream to node %s", self._peer.node)
+            if self.connected:
+                pause = _FIRST_PAUSE
+                self._disconnected()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _note(self, problem: str, level: int = logging.INFO) -> None:
+        """Log why there is no connection, once for each reason."""
+        if problem != self._problem:
+            self._problem = problem
+            _log.log(level, "no %s to node %s: %s", self._method, self._peer.node, problem)
+
+    def _disconnected(self) -> None:
+        self.connected = False
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._tell_soon()
+
+    async def _connect_and_send(self, channel: grpc.aio.Channel) -> None:
+        """Open the stream and work until it ends; raises the reason."""
+        call: Call = channel.stream_stream(self._method, response_deserializer=Welcome.FromString)(
+            metadata=self._introduction
+        )
+        try:
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                welcome = await call.read()
+            if isinstance(welcome, Welcome):
+                check_welcome(welcome, self._peer.node)
+                _log.info("connected %s to node %s", self._method, self._peer.node)
+                self._problem = ""
+                self.connected = True
+                await self._work(call)
+            self._note("the other side ended the stream")
+        finally:
+            call.cancel()
+
+    async def _work(self, call: Call) -> None:
+        """Write frames until the other side ends the stream or it breaks."""
+        writing = asyncio.ensure_future(self._write(call))
+        ended = asyncio.ensure_future(call.read())
+        try:
+            await asyncio.wait((writing, ended), return_when=asyncio.FIRST_COMPLETED)
+            if writing.done():
+                writing.result()
+            await ended
+        finally:
+            for task in (writing, ended):
+                task.cancel()
+            await asyncio.gather(writing, ended, return_exceptions=True)
+
+    async def _write(self, call: Call) -> None:
+        gathering = Gathering()
+        while True:
+            await self._wake.wait()
+            await gathering.pause()
+            self._wake.clear()
+            messages, self._queue, self._queued_bytes = self._queue, [], 0
+            gathering.sent(len(messages))
+            for batch in split(messages):
+                frame = encode_frame(batch)
+                try:
+                    await call.write(frame)
+                except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                    return  # the stream is over: reading from it tells why
+                self.frames += 1
+                self.messages += len(batch)

@@ -1,0 +1,64 @@
+"""Drives the worker process that flushes and compacts, so that neither is ever done on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+import msgspec
+
+from kvstore.lsm import Job, JobResult, decode_result, encode_job
+from kvstore.lsm.worker import DONE, frame
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """One process, started with the first job and again whenever it has died. One job at a time."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._turn = asyncio.Lock()
+
+    async def run(self, job: Job) -> JobResult | None:
+        """Do a job; None when it failed or the worker died, which is logged."""
+        async with self._turn:
+            try:
+                answer = await self._ask(encode_job(job))
+                if answer[:1] == DONE:
+                    return decode_result(answer[1:])
+            except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError) as error:
+                _log.error("the worker process died in a %s: %s", type(job).__name__, error)
+                await self.close()
+                return None
+        _log.error("%s failed: %s", type(job).__name__, answer[1:].decode(errors="replace"))
+        return None
+
+    async def _ask(self, data: bytes) -> bytes:
+        if self._process is None or self._process.returncode is not None:
+            # A fresh interpreter, never a fork: gRPC's threads do not survive one. A session of its own:
+            # Ctrl-C is for the node, which ends the worker by closing its input.
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "kvstore.lsm.worker",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(frame(data))
+        await stdin.drain()
+        length = int.from_bytes(await stdout.readexactly(4), "big")
+        return await stdout.readexactly(length)
+
+    async def close(self) -> None:
+        """End the process; a job that it was doing is abandoned."""
+        process, self._process = self._process, None
+        if process is not None:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
