@@ -45,7 +45,7 @@ class Network:
         self.cut: list[tuple[str, str]] = []
         """Directions in which nothing passes."""
         self.hosts = {name: Host(name) for name in (f"n{i}" for i in range(1, nodes + 1))}
-        self.trace: list[tuple[float, str, object]] = []
+        self.trace: list[tuple[float, str, Output]] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
 
@@ -55,6 +55,7 @@ class Network:
         """Start a stopped process; its first incarnation is one more than its disk remembers."""
         host = self.hosts[name]
         host.incarnation += 1
+        self.trace.append((self.now, name, PersistIncarnation(host.incarnation)))
         host.queue.clear()
         host.stalled = False
         peers = [peer for peer in self.hosts if peer != name]
