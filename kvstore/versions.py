@@ -109,11 +109,16 @@ def reconcile(a: Version, b: Version) -> Version:
     return Version(join(a.context, b.context), _ordered(kept))
 
 
-def last_written(version: Version) -> Version:
-    """Of several siblings only the one written last by its time: the rule of `lww` buckets."""
-    if len(version.siblings) <= 1:
-        return version
-    return Version(version.context, (max(version.siblings, key=lambda s: (s.time, s.dot)),))
+def reconcile_lww(a: Version, b: Version) -> Version:
+    """The rule of `lww` buckets: of all siblings of both only the one written last by its time.
+
+    A plain register: what a context covers does not count. Were covered siblings dropped first, a write
+    whose clock was behind that of what it saw could leave nothing at all, depending on the order.
+    """
+    if a == b:
+        return a
+    latest = max((*a.siblings, *b.siblings), key=lambda s: (s.time, s.dot))
+    return Version(join(a.context, b.context), (latest,))
 
 
 def _ordered(siblings: Iterable[Sibling]) -> tuple[Sibling, ...]:

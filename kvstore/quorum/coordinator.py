@@ -61,7 +61,6 @@ from kvstore.versions import (
     encode_context,
     encode_version,
     join,
-    last_written,
     write,
 )
 
@@ -271,14 +270,11 @@ class Coordinator:
     ) -> None:
         """Make the new version, append it here with hints for the unreachable, and send it out."""
         current = self._current(request)
-        lww = request.bucket.conflict is Conflict.LWW
-        if lww:
+        if request.bucket.conflict is Conflict.LWW:
             seen = join(seen, current.context)
         time = self._clock.tick(request.now.wall, max((s.time for s in current.siblings), default=0))
         dot = self._actors.mint(request.partition)
         version = write(current, seen, Sibling(dot, value, time, expiry, content_type))
-        if lww:
-            version = last_written(version)
         siblings = len(version.siblings)
         if siblings > self._limits.siblings and siblings > len(current.siblings):
             raise TooManySiblings(len(current.siblings), self._limits.siblings)

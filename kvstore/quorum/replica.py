@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from kvstore.config import BucketSettings, Conflict
 from kvstore.lsm import Engine
 from kvstore.ring.token import split_data_key
-from kvstore.versions import Version, decode_version, encode_version, last_written, reconcile
+from kvstore.versions import decode_version, encode_version, reconcile, reconcile_lww
 
 Batch = Sequence[tuple[bytes, bytes | None]]
 
@@ -47,15 +47,10 @@ class Replica:
             return a
         if not a:
             return b
-        return encode_version(self.settle(key, reconcile(decode_version(a), decode_version(b))))
-
-    def settle(self, key: bytes, version: Version) -> Version:
-        """What the bucket's conflict rule leaves of a reconciled version."""
-        if len(version.siblings) > 1:
-            _, bucket, _ = split_data_key(key)
-            if self._bucket(bucket).conflict is Conflict.LWW:
-                return last_written(version)
-        return version
+        _, bucket, _ = split_data_key(key)
+        lww = self._bucket(bucket).conflict is Conflict.LWW
+        rule = reconcile_lww if lww else reconcile
+        return encode_version(rule(decode_version(a), decode_version(b)))
 
     def write(self, batch: Batch) -> int:
         """Append a batch; returns its LSN, which must be durable before anything is acknowledged."""

@@ -21,8 +21,8 @@ from kvstore.versions import (
     encode_context,
     encode_version,
     join,
-    last_written,
     reconcile,
+    reconcile_lww,
     write,
 )
 
@@ -58,14 +58,23 @@ def test_reconcile_is_commutative_associative_and_idempotent(held: list[Version]
 
 
 @given(VERSIONS)
-def test_last_written_is_a_reconciliation_too(held: list[Version]) -> None:
-    def settle(a: Version, b: Version) -> Version:
-        return last_written(reconcile(a, b))
+def test_reconcile_lww_obeys_the_same_laws_and_never_leaves_nothing(held: list[Version]) -> None:
+    a, b, c = (reconcile_lww(EMPTY, version) if version.siblings else EMPTY for version in held)
+    assert reconcile_lww(a, b) == reconcile_lww(b, a)
+    assert reconcile_lww(a, a) == a
+    if a.siblings and b.siblings and c.siblings:
+        one = reconcile_lww(reconcile_lww(a, b), c)
+        assert one == reconcile_lww(a, reconcile_lww(b, c))
+        latest = max((*a.siblings, *b.siblings, *c.siblings), key=lambda s: (s.time, s.dot))
+        assert one.siblings == (latest,)
 
-    a, b, c = map(last_written, held)
-    assert settle(a, b) == settle(b, a)
-    assert settle(a, a) == a
-    assert len(settle(settle(a, b), c).siblings) <= 1
+
+def test_a_write_through_a_slow_clock_leaves_something_in_an_lww_bucket() -> None:
+    first = write(EMPTY, (), Sibling(Dot("a", 1), b"one", 50))
+    other = write(EMPTY, (), Sibling(Dot("d", 1), b"two", 45))
+    late = write(EMPTY, first.context, Sibling(Dot("c", 1), b"three", 40))
+    both = reconcile_lww(reconcile_lww(first, other), late)
+    assert reconcile_lww(both, reconcile_lww(late, other)).siblings == first.siblings
 
 
 @given(VERSIONS)
