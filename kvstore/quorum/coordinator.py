@@ -171,7 +171,8 @@ class Coordinator:
 
     def _admit(self, call: ClientRequest, now: Moment) -> Request:
         """Check a request and derive what is needed of it; raises InvalidRequest, StaleRing."""
-        self._limits.check_bucket(call.bucket)
+        if not self.state.knows(call.bucket):
+            self._limits.check_bucket(call.bucket)
         self._limits.check_key(call.key)
         if call.epoch and call.epoch != self.state.epoch:
             raise StaleRing(self.state.epoch)
@@ -272,7 +273,8 @@ class Coordinator:
         current = self._current(request)
         if request.bucket.conflict is Conflict.LWW:
             seen = join(seen, current.context)
-        time = self._clock.tick(request.now.wall, max((s.time for s in current.siblings), default=0))
+        seen_time = max(s.time for s in current.siblings) if current.siblings else 0
+        time = self._clock.tick(request.now.wall, seen_time)
         dot = self._actors.mint(request.partition)
         version = write(current, seen, Sibling(dot, value, time, expiry, content_type))
         siblings = len(version.siblings)

@@ -24,6 +24,8 @@ class Placement:
     targets: tuple[Target, ...]
     unplaced: tuple[str, ...]
     live_primaries: int
+    remote: dict[str, str]
+    """The targets but the coordinator: `hint_for` by node."""
 
 
 def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[[str], bool]) -> Placement:
@@ -33,7 +35,8 @@ def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[
     """
     primaries = preference_list(ring, partition, n)
     if all(map(alive, primaries)):
-        return Placement(primaries, tuple(map(Target, primaries)), (), len(primaries))
+        remote = {node: "" for node in primaries if node != coordinator}
+        return Placement(primaries, tuple(map(Target, primaries)), (), len(primaries), remote)
     spare = [node for node in fallbacks(ring, partition, n) if node != coordinator and alive(node)]
     if coordinator not in primaries:
         spare.insert(0, coordinator)
@@ -48,4 +51,5 @@ def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[
         else:
             unplaced.append(node)
     live = sum(1 for target in targets if not target.hint_for)
-    return Placement(primaries, tuple(targets), tuple(unplaced), live)
+    remote = {target.node: target.hint_for for target in targets if target.node != coordinator}
+    return Placement(primaries, tuple(targets), tuple(unplaced), live, remote)

@@ -32,9 +32,8 @@ class WriteOperation(Operation):
         self.acked: set[str] = set()
         self.lost: set[str] = set()
         self.hinted: list[str] = list(request.placement.unplaced)
-        targets = request.placement.targets
-        self.tried = {target.node for target in targets}
-        self.awaiting = {target.node: target.hint_for for target in targets if target.node != core.name}
+        self.awaiting = dict(request.placement.remote)
+        self.tried = {core.name, *self.awaiting}
 
     def send(self) -> None:
         """Ask every remote target; the local batch has been appended and waits for its sync."""

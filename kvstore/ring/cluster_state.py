@@ -36,6 +36,10 @@ class ClusterState:
         self._settings.update((bucket.name, bucket) for bucket in self.buckets)
         self._members.update((member.node, member) for member in self.members)
 
+    def knows(self, name: str) -> bool:
+        """Whether the settings of a bucket are at hand: its name has been found good then."""
+        return name in self._settings
+
     def bucket(self, name: str) -> BucketSettings:
         """The settings of a bucket: those configured, else the default."""
         settings = self._settings.get(name)
