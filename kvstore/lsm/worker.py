@@ -6,6 +6,7 @@ failed), then the result or the reason. It ends with its input, so it never outl
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import BinaryIO
 
@@ -14,6 +15,10 @@ from kvstore.lsm.disk import DiskFileSystem
 from kvstore.lsm.jobs import decode_job, encode_result, run_job
 
 DONE, FAILED = b"\0", b"\1"
+
+
+_NICENESS = 5
+"""Enough to step back, not so much that flushes fall behind and writes must be refused."""
 
 
 def frame(data: bytes) -> bytes:
@@ -36,7 +41,8 @@ def _run(data: bytes) -> bytes:
 
 
 def main() -> None:
-    """Work until the input ends."""
+    """Work until the input ends, behind whoever serves requests: a flush can wait, they cannot."""
+    os.nice(_NICENESS)
     while (data := _read_frame(sys.stdin.buffer)) is not None:
         sys.stdout.buffer.write(frame(_run(data)))
         sys.stdout.buffer.flush()

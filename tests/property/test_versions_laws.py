@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import suppress
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +97,14 @@ def test_a_write_keeps_what_its_context_did_not_see(held: list[Version], value: 
     unseen = {s.dot for s in current.siblings if not covers(seen, s.dot)}
     assert {s.dot for s in after.siblings} == unseen | {Dot("new", 1)}
     assert after.context == join(join(current.context, seen), (Dot("new", 1),))
+
+
+@given(VERSIONS)
+def test_the_bytes_are_plain_msgpack(held: list[Version]) -> None:
+    for version in held:
+        context, siblings = msgpack.unpackb(encode_version(version)[1:])
+        assert context == [list(dot) for dot in version.context]
+        assert [(tuple(s[0]), s[1]) for s in siblings] == [(s.dot, s.value) for s in version.siblings]
 
 
 @given(VERSIONS, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
