@@ -68,9 +68,9 @@ class GroupCommit:
                 self._running = self._loop.create_task(self._run(sync))
 
     async def _run(self, sync: Sync) -> None:
-        try:
-            await self._loop.run_in_executor(self._thread, sync.run)
-        except StorageError as error:
+        ran = self._loop.run_in_executor(self._thread, sync.run)
+        await asyncio.wait([ran])
+        if error := ran.exception():
             self._on_fatal(error)
             return
         self._running = None

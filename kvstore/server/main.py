@@ -105,6 +105,8 @@ def kvnode(
 ) -> None:
     """Run one node of a kvstore cluster until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # it warns of each stream that a stopping node turns away
+    logging.getLogger("grpc").setLevel(logging.ERROR)
     if cluster_id and not NAME.fullmatch(cluster_id):
         raise ConfigError(f"cluster-id {cluster_id!r} is not of the form {NAME.pattern}")
     bucket_settings = _buckets(buckets, file, replicas)

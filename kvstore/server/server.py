@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,55 +57,73 @@ def die(error: BaseException) -> None:
 
 
 async def serve(settings: ServerSettings) -> None:
-    """Run the node until SIGTERM or SIGINT; raises ConfigError, WrongDataDirectory, StorageError at start."""
+    """Run a node until SIGTERM or SIGINT; raises ConfigError, WrongDataDirectory, StorageError at start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    state = settings.state
-    # the port before the data: a second start of the same node must not touch anything
-    _check_port(settings.host, settings.port)
-    directory = data_directory.claim(settings.data, settings.node, state.cluster_id)
-    engine = Engine.open(DiskFileSystem(), str(directory), Options())
-    _calm_the_collector()
-    links = Links(settings.node, state)
-    driver = Driver(settings.node, state, engine, links, settings.node_settings, die)
-    clients = client_service.ClientService(driver)
-    admin = admin_service.AdminService(driver, links, clients)
-    peers = peer_service.PeerService(driver)
-    server, checks = await _start_server(
-        settings.listen, (clients.handler(), peers.handler(), admin.handler())
-    )
-    driver.start()
-    await _set_health(checks, _SERVING)
+    server = NodeServer(settings, die)
+    await server.start()
     print(
         f"kvnode {settings.node} serving on {settings.listen} "
-        f"(cluster {state.cluster_id}, data {settings.data}, pid {os.getpid()})",
+        f"(cluster {settings.state.cluster_id}, data {settings.data}, pid {os.getpid()})",
         flush=True,
     )
     await stop.wait()
-    await _set_health(checks, _NOT_SERVING)
-    await server.stop(_GRACE_SECONDS)
-    await driver.stop()
+    await server.stop()
     await _let_calls_end()
 
 
-async def _start_server(
-    address: str, handlers: Sequence[grpc.GenericRpcHandler]
-) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    """A server that answers, but does not say yet that it serves."""
-    server = grpc.aio.server(options=SERVER)
-    server.add_generic_rpc_handlers(handlers)
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    await _set_health(checks, _NOT_SERVING)
-    try:
-        server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ConfigError(f"cannot listen on {address}: {error}") from error
-    await server.start()
-    return server, checks
+class NodeServer:
+    """One node, its data directory and its services. `on_fatal` must end the process."""
+
+    def __init__(self, settings: ServerSettings, on_fatal: Callable[[BaseException], None]) -> None:
+        self._settings = settings
+        self._on_fatal = on_fatal
+        self._server = grpc.aio.server(options=SERVER)
+        self._checks = health.aio.HealthServicer()
+
+    async def start(self) -> None:
+        """Recover what is stored and serve; raises ConfigError, WrongDataDirectory, StorageError."""
+        settings = self._settings
+        # the port before the data: a second start of the same node must not touch anything
+        _check_port(settings.host, settings.port)
+        directory = data_directory.claim(settings.data, settings.node, settings.state.cluster_id)
+        engine = Engine.open(DiskFileSystem(), str(directory), Options())
+        _calm_the_collector()
+        self.driver = self._add_node(engine)
+        health_pb2_grpc.add_HealthServicer_to_server(self._checks, self._server)
+        names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        await self._set_health(_NOT_SERVING)
+        try:
+            self._server.add_insecure_port(settings.listen)
+        except RuntimeError as error:
+            engine.close()
+            raise ConfigError(f"cannot listen on {settings.listen}: {error}") from error
+        await self._server.start()
+        self.driver.start()
+        await self._set_health(_SERVING)
+
+    async def stop(self) -> None:
+        """Take no more calls, give those under way a moment, close the data."""
+        await self._set_health(_NOT_SERVING)
+        await self._server.stop(_GRACE_SECONDS)
+        await self.driver.stop()
+
+    def _add_node(self, engine: Engine) -> Driver:
+        settings = self._settings
+        links = Links(settings.node, settings.state)
+        driver = Driver(settings.node, settings.state, engine, links, settings.node_settings, self._on_fatal)
+        clients = client_service.ClientService(driver)
+        admin = admin_service.AdminService(driver, links, clients)
+        peers = peer_service.PeerService(driver)
+        self._server.add_generic_rpc_handlers((clients.handler(), admin.handler(), peers.handler()))
+        return driver
+
+    async def _set_health(self, status: int) -> None:
+        for service in ("", *_SERVICES):
+            await self._checks.set(service, status)
 
 
 async def _let_calls_end() -> None:
@@ -113,11 +131,6 @@ async def _let_calls_end() -> None:
     rest = asyncio.all_tasks() - {asyncio.current_task()}
     if rest:
         await asyncio.wait(rest, timeout=_GRACE_SECONDS)
-
-
-async def _set_health(checks: health.aio.HealthServicer, status: int) -> None:
-    for service in ("", *_SERVICES):
-        await checks.set(service, status)
 
 
 def _check_port(host: str, port: int) -> None:

@@ -1,0 +1,222 @@
+"""`kvnode` as a process: standard services, signals, failing disks, nodes that do not belong together."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+import kvstore
+from kvstore.local.cluster import LocalCluster
+from kvstore.server.server import EXIT_STORAGE_FAILED
+from kvstore.v1 import client_pb2 as pb
+
+SERVICES = {
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1alpha.ServerReflection",
+    "kvstore.v1.Admin",
+    "kvstore.v1.KV",
+    "kvstore.v1.Peer",
+}
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+# the disk fails while the node runs: fdatasync reports an error once the file `broken` exists
+BREAKABLE = """
+import errno, os, sys
+real = os.fdatasync
+def fdatasync(descriptor):
+    if os.path.exists("broken"):
+        raise OSError(errno.EIO, "Input/output error")
+    real(descriptor)
+os.fdatasync = fdatasync
+from kvstore.server.main import main
+main()
+"""
+
+
+class Nodes:
+    """Single nodes, each started by hand."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def start(
+        self, node: str, members: str, *flags: str, program: Sequence[str] = ("-m", "kvstore.server")
+    ) -> subprocess.Popen[str]:
+        """Start a node and wait for the line that it serves."""
+        arguments = ["--node", node, "--data", node, "--initial-cluster", members, *flags]
+        with (self.directory / f"{node}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *program, *arguments],
+                cwd=self.directory,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self._processes.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith(f"kvnode {node} serving on "), self.log(node)
+        return process
+
+    def log(self, node: str) -> str:
+        return (self.directory / f"{node}.log").read_text()
+
+    def end(self) -> None:
+        for process in self._processes:
+            with suppress(ProcessLookupError):
+                process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    found = Nodes(tmp_path)
+    try:
+        yield found
+    finally:
+        found.end()
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def kv(channel: grpc.Channel, method: str, request: Any, answer: Any) -> Any:
+    stub: Any = channel.unary_unary(
+        f"/kvstore.v1.KV/{method}",
+        request_serializer=type(request).SerializeToString,
+        response_deserializer=answer.FromString,
+    )
+    return stub(request, timeout=5)
+
+
+def put(address: str, key: bytes, value: bytes) -> Any:
+    with grpc.insecure_channel(address) as channel:
+        return kv(channel, "Put", pb.PutRequest(bucket="b", key=key, value=value), pb.PutResponse)
+
+
+def get(address: str, key: bytes) -> list[bytes]:
+    with grpc.insecure_channel(address) as channel:
+        found = kv(channel, "Get", pb.GetRequest(bucket="b", key=key), pb.GetResponse)
+        return [sibling.value for sibling in found.siblings]
+
+
+def test_any_grpc_tool_can_explore_a_node(shared_cluster: LocalCluster) -> None:
+    with grpc.insecure_channel(shared_cluster.layout.addresses["n1"]) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "kvstore.v1.KV", "kvstore.v1.Peer", "kvstore.v1.Admin"):
+            answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+            assert answer.status == SERVING
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        ask = reflection_pb2.ServerReflectionRequest
+        listed, described = reflection.ServerReflectionInfo(
+            iter([ask(list_services=""), ask(file_containing_symbol="kvstore.v1.KV")]), timeout=5
+        )
+        assert {service.name for service in listed.list_services_response.service} == SERVICES
+        assert b"SessionRequest" in described.file_descriptor_response.file_descriptor_proto[0]
+
+
+def test_unary_calls_reach_a_key_through_every_node(shared_cluster: LocalCluster) -> None:
+    addresses = list(shared_cluster.layout.addresses.values())
+    for i, address in enumerate(addresses):
+        put(address, b"through-%d" % i, b"%d" % i)
+    for address in addresses:
+        assert [get(address, b"through-%d" % i) for i in range(3)] == [[b"0"], [b"1"], [b"2"]]
+
+
+def test_sigterm_turns_health_off_and_ends_in_order(nodes: Nodes) -> None:
+    address = free_address()
+    process = nodes.start("n1", f"n1={address}")
+    with grpc.insecure_channel(address) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=""), timeout=10)
+        assert next(watch).status == SERVING
+        put(address, b"k", b"v")
+        process.send_signal(signal.SIGTERM)
+        assert next(watch).status == NOT_SERVING
+    assert process.wait(10) == 0
+    assert "Traceback" not in nodes.log("n1")
+    nodes.start("n1", f"n1={address}")
+    assert get(address, b"k") == [b"v"]
+
+
+def test_ctrl_c_ends_node_and_worker(nodes: Nodes) -> None:
+    address = free_address()
+    process = nodes.start("n1", f"n1={address}", "--max-value", str(16 * 1024 * 1024))
+    for i in range(9):  # more than a memtable holds
+        put(address, b"%d" % i, bytes(3_900_000))
+    worker = _worker(process.pid)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    _, still = psutil.wait_procs([worker], timeout=5)
+    assert not still
+    assert "Traceback" not in nodes.log("n1")
+
+
+def _worker(pid: int) -> psutil.Process:
+    give_up = time.monotonic() + 10
+    while time.monotonic() < give_up:
+        for child in psutil.Process(pid).children():
+            if "kvstore.lsm.worker" in child.cmdline():
+                return child
+        time.sleep(0.01)
+    raise AssertionError("no job was started")
+
+
+def test_a_failed_sync_ends_the_process_and_acknowledges_nothing(nodes: Nodes) -> None:
+    address = free_address()
+    process = nodes.start("n1", f"n1={address}", program=("-c", BREAKABLE))
+    put(address, b"before", b"v")
+    (nodes.directory / "broken").touch()
+    with pytest.raises(grpc.RpcError):
+        put(address, b"after", b"v")
+    assert process.wait(10) == EXIT_STORAGE_FAILED == 70
+    (line,) = nodes.log("n1").splitlines()
+    assert line.startswith("kvnode: the storage has failed, stopping: ")
+    assert line.endswith("Input/output error")
+    nodes.start("n1", f"n1={address}")
+    assert get(address, b"before") == [b"v"]
+
+
+def test_sigkill_at_any_time_loses_no_acknowledged_write(nodes: Nodes) -> None:
+    address = free_address()
+    acknowledged: set[bytes] = set()
+    for turn in range(3):
+        process = nodes.start("n1", f"n1={address}")
+        with kvstore.connect(address) as db:
+            keys = [f"{turn}/{i}" for i in range(500)]
+            acknowledged.update(key.encode() for key in db.bucket("b").put_many(dict.fromkeys(keys, "v")))
+        process.kill()
+        process.wait()
+    nodes.start("n1", f"n1={address}")
+    with kvstore.connect(address) as db:
+        got = db.bucket("b").get_many(acknowledged)
+        assert len(got) == 1500
+        assert all(result.value == b"v" for result in got.values())
+
+
+def test_nodes_with_different_settings_do_not_talk_to_each_other(nodes: Nodes) -> None:
+    members = f"n1={free_address()},n2={free_address()}"
+    nodes.start("n1", members, "--partitions", "16")
+    nodes.start("n2", members, "--partitions", "32")
+    complaint = "was started with other members, partitions, replicas or buckets"
+    give_up = time.monotonic() + 10
+    while not all(complaint in nodes.log(node) for node in ("n1", "n2")):
+        assert time.monotonic() < give_up, nodes.log("n1") + nodes.log("n2")
+        time.sleep(0.02)

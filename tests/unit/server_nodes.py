@@ -1,0 +1,108 @@
+"""Whole nodes with their gRPC servers, in the test's own process: real sockets, real disk."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from kvstore.client.background import shared_background
+from kvstore.config import BucketSettings, Limits
+from kvstore.node.settings import NodeSettings
+from kvstore.ring import ClusterState, initial_state, parse_members
+from kvstore.server.server import NodeServer, ServerSettings
+from kvstore.v1 import client_pb2 as pb
+
+run = shared_background().run
+"""All of a process's gRPC wants one loop."""
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def member_list(ports: Sequence[int]) -> str:
+    return ",".join(f"n{i}=127.0.0.1:{port}" for i, port in enumerate(ports, 1))
+
+
+def cluster_state(
+    ports: Sequence[int], cluster_id: str = "", partitions: int = 8, buckets: Sequence[BucketSettings] = ()
+) -> ClusterState:
+    return initial_state(cluster_id, parse_members(member_list(ports)), partitions, len(ports), buckets)
+
+
+def fail(error: BaseException) -> None:
+    raise AssertionError("the storage failed") from error
+
+
+def settings(node: str, port: int, directory: Path, state: ClusterState) -> ServerSettings:
+    return ServerSettings(
+        node, "127.0.0.1", port, directory / node, state, NodeSettings(limits=Limits(value=1000))
+    )
+
+
+@asynccontextmanager
+async def serving(*nodes: ServerSettings) -> AsyncIterator[list[NodeServer]]:
+    servers = [NodeServer(node, fail) for node in nodes]
+    started: list[NodeServer] = []
+    try:
+        for server in servers:
+            await server.start()
+            started.append(server)
+        yield servers
+    finally:
+        for server in started:
+            await server.stop()
+
+
+@asynccontextmanager
+async def channel(port: int) -> AsyncIterator[grpc.aio.Channel]:
+    opened = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", -1)])
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+async def call(opened: grpc.aio.Channel, method: str, request: Any, answer: Any, timeout: float = 5.0) -> Any:
+    """A unary call of the KV service."""
+    stub: Any = opened.unary_unary(
+        f"/kvstore.v1.KV/{method}",
+        request_serializer=type(request).SerializeToString,
+        response_deserializer=answer.FromString,
+    )
+    return await stub(request, timeout=timeout)
+
+
+class SessionClient:
+    """The Session stream as a client in another language would use it."""
+
+    def __init__(self, opened: grpc.aio.Channel) -> None:
+        self.stream: Any = opened.stream_stream(
+            "/kvstore.v1.KV/Session",
+            response_deserializer=pb.SessionResponse.FromString,
+        )()
+
+    async def exchange(self, calls: Sequence[pb.Call]) -> dict[int, pb.Result]:
+        """Send one frame and wait for all its results."""
+        await self.send(calls)
+        return await self.results(len(calls))
+
+    async def send(self, calls: Sequence[pb.Call]) -> None:
+        await self.stream.write(pb.SessionRequest(calls=calls).SerializeToString())
+
+    async def results(self, count: int) -> dict[int, pb.Result]:
+        found: dict[int, pb.Result] = {}
+        while len(found) < count:
+            response = await self.stream.read()
+            assert response is not grpc.aio.EOF
+            found.update((result.id, result) for result in response.results)
+        return found

@@ -1,0 +1,181 @@
+"""What clients of a node see: unary calls, sessions, errors, deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import grpc
+import pytest
+from grpc_status import rpc_status
+
+from kvstore.errors import InvalidRequest, ReadTimeout, Unavailable
+from kvstore.server.server import NodeServer
+from kvstore.v1 import client_pb2 as pb
+from kvstore.wire.errors import error_from_status
+from tests.unit.server_nodes import (
+    SessionClient,
+    call,
+    channel,
+    cluster_state,
+    free_ports,
+    run,
+    serving,
+    settings,
+)
+
+
+@asynccontextmanager
+async def one_node(directory: Path) -> AsyncIterator[tuple[NodeServer, grpc.aio.Channel]]:
+    (port,) = free_ports(1)
+    node = settings("n1", port, directory, cluster_state([port]))
+    async with serving(node) as (server,), channel(port) as opened:
+        yield server, opened
+
+
+def get_call(number: int) -> pb.Call:
+    return pb.Call(id=number, get=pb.GetRequest(bucket="b", key=b"%d" % number))
+
+
+def typed(error: grpc.aio.AioRpcError) -> Exception:
+    status = rpc_status.from_call(cast(grpc.Call, error))
+    assert status is not None, error
+    return error_from_status(status)
+
+
+def test_unary_put_get_delete(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with one_node(tmp_path) as (_, opened):
+            stored = await call(
+                opened, "Put", pb.PutRequest(bucket="b", key=b"k", value=b"v"), pb.PutResponse
+            )
+            assert stored.siblings == 1
+            got = await call(opened, "Get", pb.GetRequest(bucket="b", key=b"k"), pb.GetResponse)
+            assert [sibling.value for sibling in got.siblings] == [b"v"]
+            delete = pb.DeleteRequest(bucket="b", key=b"k", context=got.context)
+            await call(opened, "Delete", delete, pb.DeleteResponse)
+            got = await call(opened, "Get", pb.GetRequest(bucket="b", key=b"k"), pb.GetResponse)
+            assert not got.siblings
+            assert got.context
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.PutRequest(bucket="b", key=b"", value=b"v"), "key"),
+        (pb.PutRequest(bucket="b", key=b"k" * 4097, value=b"v"), "key"),
+        (pb.PutRequest(bucket="b", key=b"k", value=b"v" * 1001), "value"),
+        (pb.PutRequest(bucket="b", key=b"k", value=b"v" * (40 * 1024 * 1024)), "value"),
+        (pb.PutRequest(bucket="B", key=b"k", value=b"v"), "bucket"),
+        (pb.PutRequest(bucket="b", key=b"k", value=b"v", context=b"rubbish"), "context"),
+        (pb.PutRequest(bucket="b", key=b"k", value=b"v", w=2), "w"),
+        (pb.PutRequest(bucket="b", key=b"k", value=b"v", quorum=9), "quorum"),  # type: ignore[arg-type]
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_input_is_typed_and_names_the_field(tmp_path: Path, request_: pb.PutRequest, field: str) -> None:
+    async def scenario() -> None:
+        async with one_node(tmp_path) as (server, opened):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(opened, "Put", request_, pb.PutResponse)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            error = typed(caught.value)
+            assert isinstance(error, InvalidRequest)
+            assert error.field == field
+            assert server.driver.node.status().engine.entries <= 1  # the incarnation, no key
+
+    run(scenario())
+
+
+def test_a_deadline_bounds_the_request_and_the_verdict_arrives_before_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        ports = free_ports(3)
+        state = cluster_state(ports)
+        async with serving(settings("n1", ports[0], tmp_path, state)), channel(ports[0]) as opened:
+            # the others were never there, but that takes longer to find out
+            request = pb.GetRequest(bucket="b", key=b"k", timeout_ms=30_000)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(opened, "Get", request, pb.GetResponse, timeout=0.5)
+            assert isinstance(typed(caught.value), ReadTimeout | Unavailable)
+
+    run(scenario())
+
+
+def test_a_session_answers_each_call_in_its_own_kind(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with one_node(tmp_path) as (_, opened):
+            session = SessionClient(opened)
+            calls = [
+                pb.Call(id=1, put=pb.PutRequest(bucket="b", key=b"k", value=b"v")),
+                pb.Call(id=2, get=pb.GetRequest(bucket="b", key=b"other")),
+                pb.Call(id=3, delete=pb.DeleteRequest(bucket="b", key=b"third")),
+                pb.Call(id=4, get=pb.GetRequest(bucket="b")),
+                pb.Call(id=5),
+            ]
+            results = await session.exchange(calls)
+            kinds = {number: result.WhichOneof("reply") for number, result in results.items()}
+            assert kinds == {1: "put", 2: "get", 3: "delete", 4: "error", 5: "error"}
+            assert results[4].error.field == "key"
+            assert results[5].error.reason == pb.Error.INVALID_REQUEST
+            await session.stream.done_writing()
+            assert await session.stream.read() is grpc.aio.EOF
+            assert await session.stream.code() is grpc.StatusCode.OK
+
+    run(scenario())
+
+
+def test_a_session_takes_any_number_of_calls_and_gathers_them(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with one_node(tmp_path) as (_, opened):
+            session = SessionClient(opened)
+            calls = [
+                pb.Call(id=i, put=pb.PutRequest(bucket="b", key=b"%d" % i, value=b"v" * 100))
+                for i in range(10_000)
+            ]
+            results = await session.exchange(calls)
+            assert {result.WhichOneof("reply") for result in results.values()} == {"put"}
+            for i in range(0, 10_000, 100):
+                gets = [
+                    pb.Call(id=j, get=pb.GetRequest(bucket="b", key=b"%d" % j)) for j in range(i, i + 100)
+                ]
+                await session.send(gets)
+            found = await session.results(10_000)
+            assert all(len(result.get.siblings) == 1 for result in found.values())
+
+    run(scenario())
+
+
+def test_rubbish_on_a_session_ends_it_with_a_typed_status(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with one_node(tmp_path) as (_, opened):
+            session = SessionClient(opened)
+            await session.stream.write(b"\xff\xff\xff")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await session.stream.read()
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert await call(opened, "Get", pb.GetRequest(bucket="b", key=b"k"), pb.GetResponse) is not None
+
+    run(scenario())
+
+
+def test_a_client_that_leaves_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with one_node(tmp_path) as (server, opened):
+            session = SessionClient(opened)
+            calls = [get_call(number) for number in range(1000)]
+            await session.send(calls)
+            session.stream.cancel()
+            async with asyncio.timeout(5):
+                while True:
+                    tasks = [task for task in asyncio.all_tasks() if "session" in repr(task.get_coro())]
+                    if not tasks and not server.driver._waiting:
+                        break
+                    await asyncio.sleep(0.01)
+            assert await call(opened, "Get", pb.GetRequest(bucket="b", key=b"k"), pb.GetResponse) is not None
+
+    run(scenario())

@@ -1,0 +1,155 @@
+"""Syncs follow each other, one at a time, and a failed one is the end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from kvstore.errors import StorageFailed, StorageFull
+from kvstore.lsm import DiskFileSystem, Engine
+from kvstore.lsm.filesystem import WritableFile
+from kvstore.server.group_commit import GroupCommit
+
+
+class GatedFile:
+    """A real file whose sync waits for a gate, and fails if told so."""
+
+    def __init__(self, file: WritableFile, disk: GatedDisk) -> None:
+        self._file = file
+        self._disk = disk
+
+    def append(self, data: bytes) -> None:
+        if self._disk.full:
+            raise StorageFull("no space")
+        self._file.append(data)
+
+    def sync(self) -> None:
+        self._disk.threads.add(threading.get_ident())
+        assert self._disk.gate.wait(10)
+        if self._disk.broken:
+            raise StorageFailed("input/output error")
+        self._file.sync()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class GatedDisk(DiskFileSystem):
+    """The real disk behind a gate."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.broken = self.full = False
+        self.threads: set[int] = set()
+
+    def create(self, path: str) -> GatedFile:  # type: ignore[override]
+        return GatedFile(super().create(path), self)
+
+
+class Scenario:
+    """An engine on a gated disk, and what its group commit reported."""
+
+    def __init__(self, directory: Path) -> None:
+        self.disk = GatedDisk()
+        self.engine = Engine.open(self.disk, str(directory / "engine"))
+        self.disk.threads.clear()
+        self.durable: list[int] = []
+        self.fatal: list[BaseException] = []
+        self.commit = GroupCommit(self.engine, self.durable.append, self.fatal.append)
+
+    def write(self, count: int) -> None:
+        for i in range(count):
+            self.engine.write([(b"%d" % i, b"v")])
+            self.commit.request()
+
+    async def end(self) -> None:
+        await self.commit.close()
+        self.engine.close()
+
+
+async def until_durable(scenario: Scenario, count: int) -> None:
+    async with asyncio.timeout(5):
+        while len(scenario.durable) < count:  # noqa: ASYNC110  (no event for it)
+            await asyncio.sleep(0.002)
+
+
+def test_one_sync_covers_a_turn_and_the_next_all_that_came_meanwhile(tmp_path: Path) -> None:
+    async def run() -> None:
+        scenario = Scenario(tmp_path)
+        scenario.disk.gate.clear()
+        scenario.write(3)
+        assert scenario.durable == []
+        await asyncio.sleep(0.01)
+        for _ in range(5):
+            scenario.write(2)
+            await asyncio.sleep(0)
+        assert scenario.durable == []
+        scenario.disk.gate.set()
+        await until_durable(scenario, 2)
+        assert scenario.durable == [3, 13]
+        assert len(scenario.disk.threads) == 1
+        assert threading.get_ident() not in scenario.disk.threads
+        await scenario.end()
+
+    asyncio.run(run())
+
+
+def test_a_failed_sync_is_fatal_and_never_durable(tmp_path: Path) -> None:
+    async def run() -> None:
+        scenario = Scenario(tmp_path)
+        scenario.disk.broken = True
+        scenario.write(1)
+        async with asyncio.timeout(5):
+            while not scenario.fatal:  # noqa: ASYNC110  (no event for it)
+                await asyncio.sleep(0.002)
+        scenario.write(1)
+        await asyncio.sleep(0.02)
+        assert scenario.durable == []
+        assert [type(error) for error in scenario.fatal] == [StorageFailed]
+
+    asyncio.run(run())
+
+
+def test_a_full_disk_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvstore.server.group_commit._FULL_PAUSE", 0.01)
+
+    async def run() -> None:
+        scenario = Scenario(tmp_path)
+        scenario.disk.full = True
+        scenario.write(1)
+        await asyncio.sleep(0.05)
+        assert (scenario.durable, scenario.fatal) == ([], [])
+        with pytest.raises(StorageFull):
+            scenario.write(1)
+        scenario.disk.full = False
+        await until_durable(scenario, 1)
+        assert scenario.durable == [1]
+        await scenario.end()
+
+    asyncio.run(run())
+
+
+def test_closing_lets_the_running_sync_end_and_says_no_more(tmp_path: Path) -> None:
+    async def run() -> None:
+        scenario = Scenario(tmp_path)
+        scenario.disk.gate.clear()
+        scenario.write(1)
+        await asyncio.sleep(0.01)
+        scenario.write(1)
+        closing = asyncio.create_task(scenario.commit.close())
+        await asyncio.sleep(0.01)
+        assert not closing.done()
+        scenario.disk.gate.set()
+        await closing
+        assert scenario.durable == []
+        assert scenario.engine.durable_lsn == 1
+        scenario.engine.close()
+        again = Engine.open(DiskFileSystem(), str(tmp_path / "engine"))
+        assert again.last_lsn == 2
+        again.close()
+
+    asyncio.run(run())

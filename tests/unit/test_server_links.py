@@ -1,0 +1,162 @@
+"""Streams between nodes: who may talk to whom, what is dropped, how a broken one comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvstore.config import BucketSettings
+from kvstore.gossip import Status, Update
+from kvstore.gossip.messages import Ack
+from kvstore.node.outbox import PeerMessage
+from kvstore.quorum.messages import ReplicaWrite, WriteAck
+from kvstore.ring import ClusterState, Member
+from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction
+from kvstore.server.stream import Stream, message_bytes, split
+from kvstore.v1.peer_pb2 import Welcome
+from tests.unit.server_nodes import channel, cluster_state, free_ports, run, serving, settings
+
+STATE = cluster_state([1, 2, 3])
+MIB = 1024 * 1024
+
+
+def test_a_member_with_the_same_settings_is_welcome() -> None:
+    assert check_caller(introduction("n2", STATE), cluster_state([1, 2, 3])) == "n2"
+
+
+@pytest.mark.parametrize(
+    ("node", "state", "reason"),
+    [
+        ("n2", cluster_state([1, 2, 3], cluster_id="other"), "is of cluster 'other'"),
+        ("n9", STATE, "'n9' is no member"),
+        ("", STATE, "'' is no member"),
+        ("n2", cluster_state([1, 2, 3], STATE.cluster_id, partitions=16), "other members, partitions"),
+        ("n2", cluster_state([1, 2, 3], STATE.cluster_id, buckets=[BucketSettings("b")]), "or buckets"),
+        ("n2", cluster_state([1, 2, 4], STATE.cluster_id), "other members"),
+    ],
+)
+def test_a_stranger_is_refused(node: str, state: ClusterState, reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        check_caller(introduction(node, state), STATE)
+
+
+def test_a_caller_that_does_not_introduce_itself_is_refused() -> None:
+    with pytest.raises(Refused):
+        check_caller((), STATE)
+
+
+def test_another_node_at_a_peers_address_is_noticed() -> None:
+    check_welcome(Welcome(node="n2"), "n2")
+    with pytest.raises(Refused, match="at the address of node 'n2' answers node 'n3'"):
+        check_welcome(Welcome(node="n3"), "n2")
+
+
+def write(size: int) -> ReplicaWrite:
+    return ReplicaWrite(1, 1, b"k", b"v" * size)
+
+
+def test_frames_are_split_at_their_limit_and_lose_nothing() -> None:
+    messages: list[PeerMessage] = [write(size) for size in (10, 3 * MIB, 2 * MIB, 9 * MIB, 10, 10)]
+    batches = split(messages)
+    assert [message for batch in batches for message in batch] == messages
+    assert [len(batch) for batch in batches] == [2, 1, 1, 2]
+    assert all(len(batch) == 1 or sum(map(message_bytes, batch)) <= 4 * MIB for batch in batches)
+    assert split([]) == []
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  (a stream has no event for it)
+            await asyncio.sleep(0.005)
+
+
+def link(peer: str, port: int, me: str, state: ClusterState) -> tuple[Stream, list[str]]:
+    lost: list[str] = []
+    member = Member(peer, f"127.0.0.1:{port}")
+    return Stream("/kvstore.v1.Peer/Link", member, introduction(me, state), lost.append), lost
+
+
+def test_what_cannot_be_sent_is_dropped_counted_and_told() -> None:
+    async def scenario() -> None:
+        stream, lost = link("n2", 1, "n1", STATE)
+        stream.send(Ack(1, (Update("n1", Status.ALIVE, 1),)), 64)
+        await asyncio.sleep(0)
+        assert (stream.dropped, lost) == (1, [])  # probes find out by themselves
+        for _ in range(3):
+            stream.send(WriteAck(1), 64)
+        assert lost == []  # never while the node is still in the middle of something
+        await asyncio.sleep(0)
+        assert (stream.dropped, lost) == (4, ["n2"])
+
+    run(scenario())
+
+
+def test_a_stream_comes_back_after_its_peer(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        ports = free_ports(2)
+        state = cluster_state(ports)
+        node = settings("n2", ports[1], tmp_path, state)
+        stream, lost = link("n2", ports[1], "n1", state)
+        async with channel(ports[1]) as opened:
+            running = asyncio.create_task(stream.run(opened))
+            async with serving(node) as (server,):
+                await until(lambda: stream.connected)
+                for number in range(100):
+                    stream.send(WriteAck(number), 64)
+                await until(lambda: server.driver.messages_received == 100)
+                assert server.driver.frames_received == 1
+                assert lost == []
+            await until(lambda: not stream.connected)
+            await until(lambda: lost == ["n2"])
+            async with serving(node) as (server,):
+                await until(lambda: stream.connected)
+                stream.send(WriteAck(1), 64)
+                await until(lambda: server.driver.messages_received == 1)
+            running.cancel()
+            await asyncio.wait([running])
+
+    run(scenario())
+
+
+def test_a_stranger_is_told_why_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        node = settings("n1", port, tmp_path, cluster_state([port], cluster_id="ours"))
+        stream, _ = link("n1", port, "n2", cluster_state([port, 1], cluster_id="theirs"))
+        async with serving(node), channel(port) as opened:
+            running = asyncio.create_task(stream.run(opened))
+            await until(lambda: len(caplog.records) >= 2)
+            await asyncio.sleep(0.3)  # several attempts
+            assert not stream.connected
+            running.cancel()
+            await asyncio.wait([running])
+
+    with caplog.at_level(logging.WARNING, "kvstore"):
+        run(scenario())
+    text = "node 'n2' is of cluster 'theirs', this one of cluster 'ours'"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"refused a stream: {text}",
+        f"no /kvstore.v1.Peer/Link to node n1: {text}",
+    ]
+
+
+def test_a_bad_frame_ends_the_stream_and_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        ports = free_ports(2)
+        state = cluster_state(ports)
+        async with serving(settings("n2", ports[1], tmp_path, state)), channel(ports[1]) as opened:
+            link: Any = opened.stream_stream(
+                "/kvstore.v1.Peer/Link", response_deserializer=Welcome.FromString
+            )
+            call = link(metadata=introduction("n1", state))
+            assert isinstance(await call.read(), Welcome)
+            await call.write(b"\xff\xff")
+            assert "INVALID_ARGUMENT" in str(await call.code())
+
+    run(scenario())
+    assert "node n1 sent a bad frame" in caplog.text

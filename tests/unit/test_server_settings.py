@@ -1,0 +1,134 @@
+"""kvnode's settings: flags win over environment, environment over the file; what is wrong is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kvstore.errors import ConfigError
+from kvstore.server.main import main
+from kvstore.server.settings_file import read_settings_file
+
+GOOD = """
+node = "from-file"
+data = "{data}"
+initial-cluster = "n1=127.0.0.1:1,n2=127.0.0.1:2"
+partitions = 16
+
+[buckets.carts]
+n = 2
+r = 1
+quorum = "sloppy"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "kvnode.toml"
+    path.write_text(GOOD.format(data=tmp_path / "data"))
+    return path
+
+
+def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """What kvnode says when it ends because a setting is wrong."""
+    monkeypatch.setattr("sys.argv", ["kvnode", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    output = capsys.readouterr()
+    assert (ended.value.code, output.out) == (2, ""), output
+    assert output.err.startswith("kvnode: ")
+    assert output.err.count("\n") == 1
+    return output.err
+
+
+def test_flags_win_over_environment_and_environment_over_the_file(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = ("--config", str(config))
+    assert "'from-file' is not in the initial cluster (n1, n2)" in said(capsys, monkeypatch, *file)
+    monkeypatch.setenv("KVNODE_NODE", "from-environment")
+    assert "'from-environment' is not" in said(capsys, monkeypatch, *file)
+    assert "'from-flag' is not" in said(capsys, monkeypatch, *file, "--node", "from-flag")
+    monkeypatch.setenv("KVNODE_CONFIG", str(config))
+    monkeypatch.delenv("KVNODE_NODE")
+    assert "'from-file' is not" in said(capsys, monkeypatch)
+    assert not (config.parent / "data").exists()
+
+
+def test_buckets_of_environment_and_flags_come_before_those_of_the_file(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = ("--config", str(config))
+    assert "carts: n=3" in said(capsys, monkeypatch, *file, "--bucket", "carts:n=3")
+    monkeypatch.setenv("KVNODE_BUCKETS", "fine:n=1 carts:n=4")
+    assert "carts: n=4" in said(capsys, monkeypatch, *file)
+
+
+def test_a_file_is_read_whole(config: Path, tmp_path: Path) -> None:
+    file = read_settings_file(config)
+    assert file.settings["partitions"] == 16
+    assert file.settings["data"] == str(tmp_path / "data")
+    assert file.buckets == {"carts": {"n": "2", "r": "1", "quorum": "sloppy"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("node = ", "Invalid value"),
+        ('port = "1"', "unknown setting 'port'"),
+        ("node = 1", "node must be a string"),
+        ('partitions = "16"', "partitions must be a whole number"),
+        ("partitions = true", "partitions must be a whole number"),
+        ("buckets = 3", "must be tables"),
+        ("[[buckets]]\nn = 1", "must be tables"),
+        ("[buckets]\ncarts = 1", "must be tables"),
+        ("node = '\udcff'", "can't decode"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ConfigError, match=reason) as caught:
+        read_settings_file(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--config", "/nowhere"], "No such file"),
+        (["--bucket", "carts:n=two"], "n='two'"),
+        (["--bucket", "Carts"], "bucket name 'Carts'"),
+        (["--bucket", "carts", "--bucket", "carts"], "configured twice"),
+        (["--listen", "7001"], "HOST:PORT"),
+        (["--listen", "localhost:0"], "HOST:PORT"),
+        (["--listen", "127.0.0.1:99999"], "HOST:PORT"),
+        (["--listen", "no.such.host.invalid:7001"], "cannot listen on no.such.host.invalid:7001: "),
+        (["--listen", "203.0.113.1:7001"], "cannot listen on 203.0.113.1:7001: "),
+        (["--cluster-id", "ü"], "cluster-id 'ü'"),
+        (["--partitions", "many"], "'many' is not a valid integer"),
+        (["--replicas", "0"], "replicas=0"),
+        (["--max-value", "16777217"], "between 1 and 16777216"),
+        (["--log-level", "loud"], "'loud' is not one of"),
+        (["--frobnicate"], "No such option"),
+        (["extra"], "unexpected extra argument"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(
+    arguments: list[str],
+    reason: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good = ["--node", "n1", "--data", str(tmp_path / "data"), "--initial-cluster", "n1=127.0.0.1:1"]
+    assert reason in said(capsys, monkeypatch, *good, *arguments)
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_is_missing_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Missing option '--node'" in said(capsys, monkeypatch)

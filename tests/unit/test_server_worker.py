@@ -1,0 +1,101 @@
+"""The worker process: it does jobs, outlives none of them badly, and knows nothing of gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from kvstore.lsm import DiskFileSystem, Engine, FlushJob, Job, JobResult, Options
+from kvstore.server.jobs import Jobs
+from kvstore.server.worker import Worker
+
+
+def sealed(directory: Path) -> tuple[Engine, Job]:
+    """An engine that has just sealed a memtable, and the job of flushing it."""
+    engine = Engine.open(DiskFileSystem(), str(directory / "engine"), Options(memtable_bytes=1000))
+    while not (jobs := engine.take_jobs()):
+        engine.write([(b"%d" % engine.last_lsn, b"v" * 100)])
+    engine.sync()
+    (job,) = jobs
+    return engine, job
+
+
+def workers() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [child for child in children if "kvstore.lsm.worker" in child.cmdline()]
+
+
+def test_a_job_is_done_in_another_process_that_stays_for_the_next(tmp_path: Path) -> None:
+    async def run() -> None:
+        engine, job = sealed(tmp_path)
+        worker = Worker()
+        assert workers() == []
+        result = await worker.run(job)
+        assert isinstance(result, JobResult)
+        assert result.table is not None
+        (process,) = workers()
+        assert await worker.run(job) == result
+        assert workers() == [process]
+        engine.job_done(result)
+        assert engine.get(b"1") == b"v" * 100
+        await worker.close()
+        assert workers() == []
+        engine.close()
+
+    asyncio.run(run())
+
+
+def test_a_job_that_cannot_be_done_is_reported_and_the_worker_lives(tmp_path: Path) -> None:
+    async def run() -> None:
+        engine, job = sealed(tmp_path)
+        worker = Worker()
+        assert isinstance(job, FlushJob)
+        wrong = FlushJob(str(tmp_path / "nowhere"), job.segment, job.floor, job.last_lsn, 9, job.options)
+        assert await worker.run(wrong) is None
+        assert await worker.run(job) is not None
+        await worker.close()
+        engine.close()
+
+    asyncio.run(run())
+
+
+def test_a_killed_worker_fails_its_job_and_the_next_finds_another(tmp_path: Path) -> None:
+    async def run() -> None:
+        engine, job = sealed(tmp_path)
+        done: list[JobResult] = []
+        failed: list[Job] = []
+        jobs = Jobs(done.append, failed.append, lambda error: None)
+        worker = jobs._worker
+        assert await worker.run(job) is not None
+        (process,) = workers()
+        process.suspend()
+        jobs.start(job)
+        await asyncio.sleep(0.05)
+        process.kill()
+        async with asyncio.timeout(10):
+            while not failed:  # noqa: ASYNC110  (no event for it)
+                await asyncio.sleep(0.01)
+        assert (done, failed) == ([], [job])
+        jobs.start(job)
+        async with asyncio.timeout(10):
+            while not done:  # noqa: ASYNC110  (no event for it)
+                await asyncio.sleep(0.01)
+        await jobs.close()
+        assert workers() == []
+        engine.close()
+
+    asyncio.run(run())
+
+
+def test_the_worker_imports_no_grpc() -> None:
+    code = "import kvstore.lsm.worker, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    modules = done.stdout.split()
+    assert "kvstore.lsm.jobs" in modules
+    assert [module for module in modules if "grpc" in module or "asyncio" in module] == []
