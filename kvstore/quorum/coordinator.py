@@ -10,9 +10,10 @@ import heapq
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
+
+import msgspec
 
 from kvstore.config import BucketSettings, Conflict, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import (
@@ -84,8 +85,7 @@ class Transport(Protocol):
         """Send, best effort."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A client's request with all that was derived from it once: key, replicas, quorum, deadline."""
 
     call: ClientRequest

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +33,7 @@ def test_what_goes_in_comes_out(messages: list[PeerMessage]) -> None:
 def test_what_is_stored_or_compared_comes_out_as_bytes(messages: list[PeerMessage]) -> None:
     for message in decode_frame(encode_frame(messages)):
         if isinstance(message, ReplicaWrite | ReplicaRead | ReadReply):
-            given = {field.name: getattr(message, field.name) for field in fields(message)}
+            given = msgspec.structs.asdict(message)
             for name in given.keys() & {"key", "version", "digest"}:
                 assert type(given[name]) is bytes
 
