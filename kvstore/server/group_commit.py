@@ -79,5 +79,5 @@ class GroupCommit:
     def _durable(self, lsn: int) -> None:
         if not self._stopped:
             self._on_durable(lsn)
-            if self._wanted and self._running is None:
+            if self._wanted:
                 self._loop.call_soon(self._begin)
