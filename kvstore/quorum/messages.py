@@ -1,7 +1,7 @@
 """What nodes ask of each other about keys: frozen records, turned into protobuf by `kvstore.wire`.
 
 msgspec's structs, because every request makes a dozen of these: a frozen dataclass takes 1.5 us to make,
-a struct 0.15.
+a struct 0.15. Those that hold no error cannot be part of a cycle, so the collector need not know them.
 
 `request` numbers are the asker's, unique over its restarts. `key` is an internal key
 (kvstore.ring.token), `version` canonical bytes (kvstore.versions).
@@ -15,7 +15,7 @@ from kvstore.config import QuorumMode
 from kvstore.errors import KVError
 
 
-class ReplicaWrite(msgspec.Struct, frozen=True):
+class ReplicaWrite(msgspec.Struct, frozen=True, gc=False):
     """Reconcile `version` into what is stored, or keep it as a hint for the node `hint_for`."""
 
     request: int
@@ -27,13 +27,13 @@ class ReplicaWrite(msgspec.Struct, frozen=True):
     """A replayed hint: it can wait, so it travels on the bulk stream."""
 
 
-class WriteAck(msgspec.Struct, frozen=True):
+class WriteAck(msgspec.Struct, frozen=True, gc=False):
     """The version of ReplicaWrite `request` is durable at the sender."""
 
     request: int
 
 
-class ReplicaRead(msgspec.Struct, frozen=True):
+class ReplicaRead(msgspec.Struct, frozen=True, gc=False):
     """What is your version of `key`? `digest` is that of the asker's own version."""
 
     request: int
@@ -43,13 +43,13 @@ class ReplicaRead(msgspec.Struct, frozen=True):
     hint_for: str = ""
 
 
-class ReadSame(msgspec.Struct, frozen=True):
+class ReadSame(msgspec.Struct, frozen=True, gc=False):
     """The sender's version has the digest that was asked about."""
 
     request: int
 
 
-class ReadReply(msgspec.Struct, frozen=True):
+class ReadReply(msgspec.Struct, frozen=True, gc=False):
     """The sender's version; empty when it has none."""
 
     request: int
@@ -66,7 +66,7 @@ class Refusal(msgspec.Struct, frozen=True):
 QuorumMessage = ReplicaWrite | WriteAck | ReplicaRead | ReadSame | ReadReply | Refusal
 
 
-class Get(msgspec.Struct, frozen=True):
+class Get(msgspec.Struct, frozen=True, gc=False):
     """A client's read. `r` 0 and `quorum` None: as the bucket says; `timeout` in seconds, 0: default."""
 
     bucket: str
@@ -78,7 +78,7 @@ class Get(msgspec.Struct, frozen=True):
     epoch: int = 0
 
 
-class Put(msgspec.Struct, frozen=True):
+class Put(msgspec.Struct, frozen=True, gc=False):
     """A client's write of `value` over what `context` (opaque bytes) saw. `ttl` in seconds."""
 
     bucket: str
@@ -94,7 +94,7 @@ class Put(msgspec.Struct, frozen=True):
     epoch: int = 0
 
 
-class Delete(msgspec.Struct, frozen=True):
+class Delete(msgspec.Struct, frozen=True, gc=False):
     """A client's tombstone over what `context` saw; without a context, over what a read sees."""
 
     bucket: str
@@ -110,7 +110,7 @@ class Delete(msgspec.Struct, frozen=True):
 ClientRequest = Get | Put | Delete
 
 
-class Explain(msgspec.Struct, frozen=True):
+class Explain(msgspec.Struct, frozen=True, gc=False):
     """How a reply came about: see client.proto."""
 
     coordinator: str
@@ -122,7 +122,7 @@ class Explain(msgspec.Struct, frozen=True):
     hinted: tuple[str, ...] = ()
 
 
-class Value(msgspec.Struct, frozen=True):
+class Value(msgspec.Struct, frozen=True, gc=False):
     """One visible sibling as a client gets it; times in milliseconds since 1970, expiry 0: never."""
 
     value: bytes
@@ -131,7 +131,7 @@ class Value(msgspec.Struct, frozen=True):
     expiry: int = 0
 
 
-class Found(msgspec.Struct, frozen=True):
+class Found(msgspec.Struct, frozen=True, gc=False):
     """Reply to Get: visible siblings (none: no value) and the context (opaque bytes)."""
 
     siblings: tuple[Value, ...]
@@ -139,7 +139,7 @@ class Found(msgspec.Struct, frozen=True):
     explain: Explain | None = None
 
 
-class Stored(msgspec.Struct, frozen=True):
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """Reply to Put and Delete.
 
     `context` allows overwriting what was just written; it is empty when siblings remain that the
