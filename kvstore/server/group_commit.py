@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from kvstore.errors import StorageError, StorageFull
 from kvstore.lsm import Engine, Sync
@@ -65,15 +66,15 @@ class GroupCommit:
             if sync is None:
                 self._durable(self._engine.durable_lsn)
             else:
-                self._running = self._loop.create_task(self._run(sync))
+                # a callback and no task: this happens some hundred times a second
+                self._running = self._loop.run_in_executor(self._thread, sync.run)
+                self._running.add_done_callback(partial(self._ran, sync))
 
-    async def _run(self, sync: Sync) -> None:
-        ran = self._loop.run_in_executor(self._thread, sync.run)
-        await asyncio.wait([ran])
-        if error := ran.exception():
+    def _ran(self, sync: Sync, running: asyncio.Future[None]) -> None:
+        self._running = None
+        if error := running.exception():
             self._on_fatal(error)
             return
-        self._running = None
         self._durable(self._engine.finish_sync(sync))
 
     def _durable(self, lsn: int) -> None:
