@@ -71,10 +71,10 @@ class GroupCommit:
                 self._running.add_done_callback(partial(self._ran, sync))
 
     def _ran(self, sync: Sync, running: asyncio.Future[None]) -> None:
-        self._running = None
         if error := running.exception():
             self._on_fatal(error)
             return
+        self._running = None
         self._durable(self._engine.finish_sync(sync))
 
     def _durable(self, lsn: int) -> None:

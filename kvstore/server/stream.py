@@ -26,7 +26,7 @@ from kvstore.wire.peer import encode_frame
 
 _QUEUE_BYTES = 64 * MIB
 _HANDSHAKE_SECONDS = 2.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.25  # beside the channel's own backoff
 
 _log = logging.getLogger(__name__)
 

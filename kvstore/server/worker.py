@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 
 import msgspec
@@ -19,6 +20,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
+        self._lifeline: int | None = None
         self._turn = asyncio.Lock()
 
     async def run(self, job: Job) -> JobResult | None:
@@ -37,16 +39,7 @@ class Worker:
 
     async def _ask(self, data: bytes) -> bytes:
         if self._process is None or self._process.returncode is not None:
-            # A fresh interpreter, never a fork: gRPC's threads do not survive one. A session of its own:
-            # Ctrl-C is for the node, which ends the worker by closing its input.
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "kvstore.lsm.worker",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
+            self._process = await self._start()
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -55,8 +48,32 @@ class Worker:
         length = int.from_bytes(await stdout.readexactly(4), "big")
         return await stdout.readexactly(length)
 
+    async def _start(self) -> asyncio.subprocess.Process:
+        """A fresh interpreter, never a fork: gRPC's threads do not survive one."""
+        self._cut_lifeline()
+        lifeline, self._lifeline = os.pipe()
+        try:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "kvstore.server.worker_process",
+                str(lifeline),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                pass_fds=(lifeline,),
+                start_new_session=True,  # Ctrl-C is for the node, which ends the worker
+            )
+        finally:
+            os.close(lifeline)
+
+    def _cut_lifeline(self) -> None:
+        lifeline, self._lifeline = self._lifeline, None
+        if lifeline is not None:
+            os.close(lifeline)
+
     async def close(self) -> None:
         """End the process; a job that it was doing is abandoned."""
+        self._cut_lifeline()
         process, self._process = self._process, None
         if process is not None:
             if process.returncode is None:

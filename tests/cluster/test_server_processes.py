@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import kvstore
 from kvstore.local.cluster import LocalCluster
+from kvstore.lsm import Options
 from kvstore.server.server import EXIT_STORAGE_FAILED
 from kvstore.v1 import client_pb2 as pb
 
@@ -53,6 +54,16 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from kvstore.server.main import main
 main()
+"""
+
+# every process imports it when it starts: the worker's disk takes its time
+SLOW_WORKER = """
+import os, pathlib, sys, time
+if "kvstore.server.worker_process" in sys.orig_argv:
+    def fdatasync(descriptor):
+        pathlib.Path("syncing").touch()
+        time.sleep(60)
+    os.fdatasync = fdatasync
 """
 
 
@@ -128,6 +139,11 @@ def put(address: str, key: bytes, value: bytes) -> Any:
         return kv(channel, "Put", pb.PutRequest(bucket="b", key=key, value=value), pb.PutResponse)
 
 
+def fill_a_memtable(address: str) -> None:
+    for i in range(0, Options().memtable_bytes, 15_000_000):
+        put(address, b"%d" % i, bytes(15_000_000))
+
+
 def get(address: str, key: bytes) -> list[bytes]:
     with grpc.insecure_channel(address) as channel:
         found = kv(channel, "Get", pb.GetRequest(bucket="b", key=key), pb.GetResponse)
@@ -177,15 +193,31 @@ def test_ctrl_c_ends_node_and_worker(nodes: Nodes) -> None:
     address = free_address()
     flags = ("--max-value", str(16 * 1024 * 1024))
     process = nodes.start("n1", f"n1={address}", *flags, program=("-c", INTERRUPTIBLE))
-    for i in range(9):  # more than a memtable holds
-        put(address, b"%d" % i, bytes(3_900_000))
-    until(lambda: any(nodes.directory.glob("n1/engine/*.sst")))
+    fill_a_memtable(address)
+    engine = nodes.directory / "n1" / "engine"
+    until(lambda: len([*engine.glob("*.sst")]) == len([*engine.glob("*.wal")]) == 1)  # it is flushed
     (worker,) = psutil.Process(process.pid).children()
     os.killpg(process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches all that was started from it
     assert process.wait(10) == 0
     _, still = psutil.wait_procs([worker], timeout=5)
     assert not still
     assert "Traceback" not in nodes.log("n1")
+
+
+def test_a_worker_in_the_middle_of_a_job_ends_with_its_node(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would write into a file whose number the next life gives to another: acknowledged data lost."""
+    address = free_address()
+    (nodes.directory / "sitecustomize.py").write_text(SLOW_WORKER)
+    monkeypatch.setenv("PYTHONPATH", str(nodes.directory))
+    process = nodes.start("n1", f"n1={address}", "--max-value", str(16 * 1024 * 1024))
+    fill_a_memtable(address)
+    until((nodes.directory / "syncing").exists)
+    (worker,) = psutil.Process(process.pid).children()
+    process.kill()
+    _, still = psutil.wait_procs([worker], timeout=5)
+    assert not still
 
 
 def test_a_failed_sync_ends_the_process_and_acknowledges_nothing(nodes: Nodes) -> None:

@@ -26,7 +26,7 @@ def sealed(directory: Path) -> tuple[Engine, Job]:
 
 def workers() -> list[psutil.Process]:
     children = psutil.Process().children()
-    return [child for child in children if "kvstore.lsm.worker" in child.cmdline()]
+    return [child for child in children if "kvstore.server.worker_process" in child.cmdline()]
 
 
 def test_a_job_is_done_in_another_process_that_stays_for_the_next(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_killed_worker_fails_its_job_and_the_next_finds_another(tmp_path: Path
 
 
 def test_the_worker_imports_no_grpc() -> None:
-    code = "import kvstore.lsm.worker, sys; print(*sys.modules)"
+    code = "import kvstore.server.worker_process, sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )
