@@ -48,6 +48,7 @@ class Manifest:
         self.tables: dict[int, TableInfo] = {}
         self.name = ""
         self._load()
+        self._skip_used_numbers()
         self.number = self.take_number()
         self._begin()
 
@@ -85,6 +86,13 @@ class Manifest:
         if not name.startswith("MANIFEST-") or name not in names:
             raise Corruption(path, f"names {name[:40]!r}, which is no manifest here")
         self._replay(f"{self._directory}/{name}")
+
+    def _skip_used_numbers(self) -> None:
+        """Begin above every file that is here: a job given out before a crash may still be writing one."""
+        for name in self._fs.list(self._directory):
+            digits = name.removeprefix("MANIFEST-").partition(".")[0]
+            if digits.isascii() and digits.isdigit():
+                self.next_file = max(self.next_file, int(digits) + 1)
 
     def _replay(self, path: str) -> None:
         data = _read(self._fs, path)

@@ -107,7 +107,7 @@ class WriteOperation(Operation):
         if self.respond is not None:
             if self.local and len(self.acked) >= self.request.required:
                 self.answer(self._stored())
-            elif not self._reachable():
+            elif self.lost and not self._reachable():
                 self._time_out()
         if not self.awaiting and self.local and self.respond is None:
             self.finish()

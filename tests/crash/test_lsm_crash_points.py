@@ -157,3 +157,21 @@ def test_a_flipped_bit_gives_an_error_or_the_right_answer(suffix: str) -> None:
                     lost_tail += 1
     print(f"{suffix}: {errors} errors, {right} right answers, {lost_tail} torn tails")
     assert errors
+
+
+def test_a_file_that_an_orphaned_job_still_writes_is_not_used_again() -> None:
+    """A worker that outlived its node wrote over a table of the next life, which had its number."""
+    fs = MemoryFileSystem()
+    engine = Engine.open(fs, "data", OPTIONS)
+    engine.write([(b"key", b"value")])
+    engine.sync()
+    after = fs.crash(random.Random(1), Fate.ALL)
+    orphans = [f"{number:08d}.sst" for number in range(3, 12)]
+    for name in orphans:
+        after.create(f"data/{name}").append(b"half a table")
+    again = Engine.open(after, "data", OPTIONS)
+    again.flush()
+    tables = {name for name in after.list("data") if name.endswith(".sst")}
+    assert tables
+    assert not tables & set(orphans)
+    assert again.get(b"key") == b"value"
