@@ -84,7 +84,7 @@ class Engine:
         self._syncing = False
         self._unsynced: list[_Segment] = []
         self._sealed: list[_Segment] = []
-        self._buffer: list[bytes] = []
+        self._buffer: list[Batch] = []
         self._compacting = False
         self._tables_changed = True
         self._flushes = self._compactions = 0
@@ -123,8 +123,9 @@ class Engine:
         memtable = Memtable()
         lsn = self._manifest.flushed_lsn
         for record in read_segments(self._fs, [f"{self._directory}/{name}" for name in names], lsn):
-            memtable.apply(record.batch)
-            lsn = record.lsn
+            for batch in record.batches:
+                memtable.apply(batch)
+            lsn = record.last_lsn
         if not len(memtable):
             return
         options = self._options
@@ -163,7 +164,7 @@ class Engine:
     def write(self, batch: Batch) -> int:
         """Append an atomic batch (None deletes), visible at once; returns its LSN.
 
-        It is durable when `durable_lsn` has reached that.
+        It is durable when `durable_lsn` has reached that. The caller must not change `batch` any more.
 
         Raises StorageFull while there is no space, Overloaded while too many memtables wait for their
         flush, StorageFailed after a failed sync.
@@ -175,9 +176,7 @@ class Engine:
             raise Overloaded(0.5, "memtables wait to be flushed")
         active = self._active
         self.last_lsn = lsn = self.last_lsn + 1
-        record = encode_wal_record(lsn, self.durable_lsn, batch)
-        self._buffer.append(record)
-        active.bytes += len(record)
+        self._buffer.append(batch)
         active.last_lsn = lsn
         active.memtable.apply(batch)
         if active.memtable.bytes >= self._options.memtable_bytes:
@@ -207,7 +206,10 @@ class Engine:
 
     def _write_buffer(self) -> None:
         if self._buffer:
-            self._active.file.append(b"".join(self._buffer))
+            first_lsn = self.last_lsn - len(self._buffer) + 1
+            record = encode_wal_record(first_lsn, self.durable_lsn, self._buffer)
+            self._active.file.append(record)
+            self._active.bytes += len(record)
             self._buffer.clear()
 
     def begin_sync(self) -> Sync | None:

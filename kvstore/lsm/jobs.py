@@ -64,8 +64,9 @@ def _flush(fs: FileSystem, job: FlushJob) -> TableInfo | None:
     path = f"{job.directory}/{segment_name(job.segment)}"
     lsn = job.floor
     for record in read_segments(fs, [path], job.floor):
-        memtable.apply(record.batch)
-        lsn = record.lsn
+        for batch in record.batches:
+            memtable.apply(batch)
+        lsn = record.last_lsn
     if lsn != job.last_lsn:
         raise Corruption(path, f"ends at record {lsn}, but {job.last_lsn} was written")
     return _write(fs, job, memtable.items(), job.last_lsn)

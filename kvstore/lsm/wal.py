@@ -1,6 +1,6 @@
-"""The write-ahead log: segments of records, one atomic batch each (docs/wal.md).
+"""The write-ahead log: segments of records, each with the batches of one group commit (docs/wal.md).
 
-A record carries the LSN that was durable when it was appended. So a damaged record can be judged: if a
+A record carries the LSN that was durable when it was written. So a damaged record can be judged: if a
 later one proves it was durable, that is corruption; if none does, it is the torn tail of a crash.
 """
 
@@ -18,25 +18,30 @@ from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_
 
 Batch = Sequence[tuple[bytes, bytes | None]]
 
-MAGIC = b"kvswal\x00\x01"
-_PREFIX = struct.Struct("<QQ")  # LSN, durable LSN
+MAGIC = b"kvswal\x00\x02"
+_PREFIX = struct.Struct("<QQ")  # LSN of the first batch, durable LSN
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
+_decoder = msgspec.msgpack.Decoder(list[list[tuple[bytes, bytes | None]]])
 
 
 @dataclass(frozen=True, slots=True)
 class WalRecord:
-    """One batch as it was appended."""
+    """Batches that were written together; the first has the LSN `first_lsn`, each its own."""
 
-    lsn: int
+    first_lsn: int
     durable_lsn: int
-    batch: list[tuple[bytes, bytes | None]]
+    batches: list[list[tuple[bytes, bytes | None]]]
+
+    @property
+    def last_lsn(self) -> int:
+        """The LSN of the last batch."""
+        return self.first_lsn + len(self.batches) - 1
 
 
-def encode_wal_record(lsn: int, durable_lsn: int, batch: Batch) -> bytes:
+def encode_wal_record(first_lsn: int, durable_lsn: int, batches: Sequence[Batch]) -> bytes:
     """The bytes of one record."""
-    return encode_record(_PREFIX.pack(lsn, durable_lsn) + _encoder.encode(batch))
+    return encode_record(_PREFIX.pack(first_lsn, durable_lsn) + _encoder.encode(batches))
 
 
 def segment_name(number: int) -> str:
@@ -64,14 +69,16 @@ def read_segments(fs: FileSystem, paths: Sequence[str], floor: int) -> Iterator[
                 _refuse_if_durable(fs, paths[i + 1 :], data[offset + 1 :], expected, path)
                 return
             record = _decode(payload, path)
-            if record.lsn < expected:
+            if record.last_lsn < expected:
                 continue
-            if record.lsn > expected:
+            if record.first_lsn < expected:
+                raise Corruption(path, f"batches {record.first_lsn} to {expected - 1} are there twice")
+            if record.first_lsn > expected:
                 if record.durable_lsn >= expected:
-                    raise Corruption(path, f"records {expected} to {record.lsn - 1} are missing")
+                    raise Corruption(path, f"batches {expected} to {record.first_lsn - 1} are missing")
                 return
             yield record
-            expected += 1
+            expected = record.last_lsn + 1
 
 
 def _read_all(fs: FileSystem, path: str) -> bytes:
@@ -96,8 +103,8 @@ def _has_header(data: bytes, path: str) -> bool:
 
 def _decode(payload: bytes, path: str) -> WalRecord:
     try:
-        lsn, durable_lsn = _PREFIX.unpack_from(payload)
-        return WalRecord(lsn, durable_lsn, _decoder.decode(memoryview(payload)[_PREFIX.size :]))
+        first_lsn, durable_lsn = _PREFIX.unpack_from(payload)
+        return WalRecord(first_lsn, durable_lsn, _decoder.decode(memoryview(payload)[_PREFIX.size :]))
     except (struct.error, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corruption(path, f"a record cannot be read: {error}") from error
 
@@ -105,10 +112,10 @@ def _decode(payload: bytes, path: str) -> WalRecord:
 def _refuse_if_durable(fs: FileSystem, later: Sequence[str], rest: bytes, lsn: int, path: str) -> None:
     """Raise Corruption if any record behind the damage proves that `lsn` was durable."""
     if any(record.durable_lsn >= lsn for record in _salvage(rest, path)):
-        raise Corruption(path, f"record {lsn} is damaged, and a later one proves that it was durable")
+        raise Corruption(path, f"batch {lsn} is damaged, and a later one proves that it was durable")
     for other in later:
         if any(record.durable_lsn >= lsn for record in _salvage(_read_all(fs, other), other)):
-            raise Corruption(path, f"record {lsn} is damaged, and one in {other} proves that it was durable")
+            raise Corruption(path, f"batch {lsn} is damaged, and one in {other} proves that it was durable")
 
 
 def _salvage(data: bytes, path: str) -> Iterator[WalRecord]:

@@ -19,6 +19,7 @@ from kvstore.node.scan import scan_keys
 from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus
 from kvstore.quorum.coordinator import Coordinator
+from kvstore.quorum.forward import Repeats
 from kvstore.quorum.messages import (
     ClientRequest,
     Forward,
@@ -71,6 +72,7 @@ class Node:
             settings.quorum,
             settings.limits,
         )
+        self._forwards = Repeats()
         self._replay = HintReplay(self._coordinator, self._coordinator.hints, self._alive)
 
     # life
@@ -128,18 +130,23 @@ class Node:
     def on_frame(self, sender: str, messages: Sequence[PeerMessage], now: Instant) -> None:
         """Messages from another member that have arrived together."""
         self._at(now)
+        writes: list[ReplicaWrite] = []
         for message in messages:
-            self._on_message(sender, message, now)
+            if isinstance(message, ReplicaWrite):
+                writes.append(message)
+            else:
+                self._on_message(sender, message, now)
+        if writes:
+            self._replica_writes(sender, writes)
         self._turn()
 
     def _on_message(self, sender: str, message: PeerMessage, now: Instant) -> None:
         coordinator = self._coordinator
         match message:
-            case ReplicaWrite():
-                self._replica_write(sender, message)
-            case WriteAck():
-                if operation := coordinator.operation(message.request):
-                    operation.on_write_ack(sender)
+            case WriteAck(requests):
+                for request in requests:
+                    if operation := coordinator.operation(request):
+                        operation.on_write_ack(sender)
             case ReplicaRead():
                 self._replica_read(sender, message)
             case ReadSame():
@@ -152,7 +159,9 @@ class Node:
                 if operation := coordinator.operation(request):
                     operation.on_refusal(sender, error)
             case Forward(request, _, call):
-                coordinator.request(call, partial(self._forward_reply, sender, request), now, forwarded=True)
+                if self._forwards.is_new(sender, request):
+                    respond = partial(self._forward_reply, sender, request)
+                    coordinator.request(call, respond, now, forwarded=True)
             case ForwardReply(request, reply):
                 if operation := coordinator.operation(request):
                     operation.on_forward_reply(sender, reply)
@@ -162,15 +171,22 @@ class Node:
     def _forward_reply(self, sender: str, request: int, reply: Reply) -> None:
         self._outbox.send(sender, ForwardReply(request, reply))
 
-    def _replica_write(self, sender: str, message: ReplicaWrite) -> None:
-        try:
-            self._check_epoch(message.epoch)
-            lsn = self._coordinator.store(message.key, message.version, message.hint_for)
-        except KVError as error:
-            self._outbox.send(sender, Refusal(message.request, error))
-            return
-        ack = WriteAck(message.request)
-        self._coordinator.durability.after(lsn, partial(self._outbox.send, sender, ack))
+    def _replica_writes(self, sender: str, writes: Sequence[ReplicaWrite]) -> None:
+        """Store the versions of one frame; one ack follows for all, when the last of them is durable."""
+        stored: list[int] = []
+        last_lsn = 0
+        for message in writes:
+            try:
+                self._check_epoch(message.epoch)
+                lsn = self._coordinator.store(message.key, message.version, message.hint_for)
+            except KVError as error:
+                self._outbox.send(sender, Refusal(message.request, error))
+            else:
+                stored.append(message.request)
+                last_lsn = max(last_lsn, lsn)
+        if stored:
+            ack = WriteAck(tuple(stored))
+            self._coordinator.durability.after(last_lsn, partial(self._outbox.send, sender, ack))
 
     def _replica_read(self, sender: str, message: ReplicaRead) -> None:
         coordinator = self._coordinator

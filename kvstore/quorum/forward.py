@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from kvstore.errors import KVError, ReadTimeout, WriteTimeout
@@ -10,6 +11,32 @@ from kvstore.quorum.operation import Operation, Respond
 
 if TYPE_CHECKING:
     from kvstore.quorum.coordinator import Coordinator, Request
+
+_REMEMBERED = 65536
+
+
+class Repeats:
+    """Tells a forwarded request that the network repeats from a new one.
+
+    Carried out twice, a put would leave two siblings; or it would be refused at first and applied
+    later, when the client has been told that it was not.
+    """
+
+    __slots__ = ("_order", "_seen")
+
+    def __init__(self) -> None:
+        self._order: deque[tuple[str, int]] = deque()
+        self._seen: set[tuple[str, int]] = set()
+
+    def is_new(self, sender: str, request: int) -> bool:
+        """Whether `request` comes from `sender` for the first time, as far back as is remembered."""
+        if (sender, request) in self._seen:
+            return False
+        if len(self._order) == _REMEMBERED:
+            self._seen.remove(self._order.popleft())
+        self._order.append((sender, request))
+        self._seen.add((sender, request))
+        return True
 
 
 class ForwardOperation(Operation):

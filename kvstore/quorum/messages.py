@@ -28,9 +28,9 @@ class ReplicaWrite(msgspec.Struct, frozen=True, gc=False):
 
 
 class WriteAck(msgspec.Struct, frozen=True, gc=False):
-    """The version of ReplicaWrite `request` is durable at the sender."""
+    """The versions of the ReplicaWrites `requests` are durable at the sender."""
 
-    request: int
+    requests: tuple[int, ...]
 
 
 class ReplicaRead(msgspec.Struct, frozen=True, gc=False):

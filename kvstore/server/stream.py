@@ -16,7 +16,16 @@ import grpc
 from kvstore.config import FRAME_BYTES, MIB
 from kvstore.gossip import GossipMessage
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import Forward, ForwardReply, Get, Put, ReadReply, ReplicaRead, ReplicaWrite
+from kvstore.quorum.messages import (
+    Forward,
+    ForwardReply,
+    Get,
+    Put,
+    ReadReply,
+    ReplicaRead,
+    ReplicaWrite,
+    WriteAck,
+)
 from kvstore.ring import Member
 from kvstore.server.gathering import Gathering
 from kvstore.server.handshake import Metadata, Refused, check_welcome
@@ -38,6 +47,8 @@ def message_bytes(message: PeerMessage) -> int:
     match message:
         case ReplicaWrite():
             return 64 + len(message.key) + len(message.version)
+        case WriteAck(requests):
+            return 10 * len(requests)
         case ReplicaRead():
             return 64 + len(message.key)
         case ReadReply():

@@ -54,7 +54,8 @@ def decode_frame(data: bytes) -> list[PeerMessage]:
     messages: list[PeerMessage] = [
         ReplicaWrite(m.request, m.epoch, m.key, m.version, m.hint_for, m.replay) for m in frame.writes
     ]
-    messages += map(WriteAck, frame.write_acks)
+    if frame.write_acks:
+        messages.append(WriteAck(tuple(frame.write_acks)))
     messages += [ReplicaRead(m.request, m.epoch, m.key, m.digest, m.hint_for) for m in frame.reads]
     messages += map(ReadSame, frame.read_sames)
     messages += [ReadReply(m.request, m.version) for m in frame.read_replies]
@@ -78,7 +79,7 @@ def _add_write(frame: pb.Frame, m: ReplicaWrite) -> None:
 
 
 def _add_write_ack(frame: pb.Frame, m: WriteAck) -> None:
-    frame.write_acks.append(m.request)
+    frame.write_acks.extend(m.requests)
 
 
 def _add_read(frame: pb.Frame, m: ReplicaRead) -> None:

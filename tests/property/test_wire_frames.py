@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kvstore.errors import InvalidRequest
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import ReadReply, ReplicaRead, ReplicaWrite
+from kvstore.quorum.messages import ReadReply, ReplicaRead, ReplicaWrite, WriteAck
 from kvstore.v1 import peer_pb2 as pb
 from kvstore.wire.peer import decode_frame, encode_frame
 from tests.property.wire_messages import comparable, damaged, peer_messages
@@ -17,10 +17,13 @@ frames = st.lists(peer_messages, max_size=8)
 
 
 def by_kind(messages: list[PeerMessage]) -> dict[str, list[object]]:
-    """A frame keeps the order of messages of one kind only."""
+    """A frame keeps the order of messages of one kind only, and makes one of all acks of writes."""
     kinds: dict[str, list[object]] = {}
     for message in messages:
-        kinds.setdefault(type(message).__name__, []).append(comparable(message))
+        if isinstance(message, WriteAck):
+            kinds.setdefault("WriteAck", []).extend(message.requests)
+        else:
+            kinds.setdefault(type(message).__name__, []).append(comparable(message))
     return kinds
 
 

@@ -80,7 +80,7 @@ _updates = st.lists(st.builds(Update, texts, st.sampled_from(Status), u64), max_
 
 peer_messages: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(ReplicaWrite, u64, u64, data, data, texts, st.booleans()),
-    st.builds(WriteAck, u64),
+    st.builds(WriteAck, st.lists(u64, min_size=1, max_size=4).map(tuple)),
     st.builds(ReplicaRead, u64, u64, data, data, texts),
     st.builds(ReadSame, u64),
     st.builds(ReadReply, u64, data),

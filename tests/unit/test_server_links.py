@@ -14,7 +14,7 @@ from kvstore.config import BucketSettings
 from kvstore.gossip import Status, Update
 from kvstore.gossip.messages import Ack
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import ReplicaWrite, WriteAck
+from kvstore.quorum.messages import ReadSame, ReplicaWrite
 from kvstore.ring import ClusterState, Member
 from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction
 from kvstore.server.stream import Stream, message_bytes, split
@@ -88,7 +88,7 @@ def test_what_cannot_be_sent_is_dropped_counted_and_told() -> None:
         await asyncio.sleep(0)
         assert (stream.dropped, lost) == (1, [])  # probes find out by themselves
         for _ in range(3):
-            stream.send(WriteAck(1), 64)
+            stream.send(ReadSame(1), 64)
         assert lost == []  # never while the node is still in the middle of something
         await asyncio.sleep(0)
         assert (stream.dropped, lost) == (4, ["n2"])
@@ -107,7 +107,7 @@ def test_a_stream_comes_back_after_its_peer(tmp_path: Path) -> None:
             async with serving(node) as (server,):
                 await until(lambda: stream.connected)
                 for number in range(100):
-                    stream.send(WriteAck(number), 64)
+                    stream.send(ReadSame(number), 64)
                 await until(lambda: server.driver.messages_received == 100)
                 assert server.driver.frames_received == 1
                 assert lost == []
@@ -115,7 +115,7 @@ def test_a_stream_comes_back_after_its_peer(tmp_path: Path) -> None:
             await until(lambda: lost == ["n2"])
             async with serving(node) as (server,):
                 await until(lambda: stream.connected)
-                stream.send(WriteAck(1), 64)
+                stream.send(ReadSame(1), 64)
                 await until(lambda: server.driver.messages_received == 1)
             running.cancel()
             await asyncio.wait([running])

@@ -1,0 +1,49 @@
+"""Requests that arrive at a node which is no replica of their key."""
+
+from __future__ import annotations
+
+from kvstore.config import BucketSettings, QuorumMode
+from kvstore.errors import Outcome
+from kvstore.quorum.messages import Failed, Forward, Get, Put
+from tests.unit.quorum_cluster import Cluster
+
+KEY = b"key"
+
+
+def outsider(cluster: Cluster, bucket: str) -> str:
+    """A node that is no replica of the key."""
+    return next(name for name in cluster.hosts if name not in cluster.replicas(bucket, KEY))
+
+
+def repeat(cluster: Cluster, sender: str) -> None:
+    """The network delivers once more what `sender` has just passed on."""
+    for to, message in cluster.hosts[sender].sent:
+        if isinstance(message, Forward):
+            cluster.hosts[to].node.on_frame(sender, [message], cluster.instant)
+
+
+def test_a_repeated_forward_is_carried_out_once() -> None:
+    cluster = Cluster(5)
+    via = outsider(cluster, "carts")
+    number = cluster.start(via, Put("carts", KEY, b"book"))
+    repeat(cluster, via)
+    cluster.run()
+    assert number in cluster.hosts[via].replies
+    assert len(cluster.found(via, Get("carts", KEY)).siblings) == 1
+
+
+def test_what_was_said_to_be_not_applied_stays_so_when_the_network_repeats() -> None:
+    cluster = Cluster(5, [BucketSettings("strict", quorum=QuorumMode.STRICT)])
+    coordinator, *others = cluster.replicas("strict", KEY)
+    via = outsider(cluster, "strict")
+    cluster.kill(*others)
+    number = cluster.start(via, Put("strict", KEY, b"book"))
+    (forward,) = [message for _, message in cluster.hosts[via].sent if isinstance(message, Forward)]
+    cluster.run()
+    reply = cluster.hosts[via].replies[number]
+    assert isinstance(reply, Failed)
+    assert reply.error.outcome is Outcome.NOT_APPLIED
+    cluster.revive(*others)
+    cluster.hosts[coordinator].node.on_frame(via, [forward], cluster.instant)
+    cluster.run()
+    assert cluster.found(coordinator, Get("strict", KEY)).siblings == ()
