@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterable
 
 import google_crc32c
 import lz4.block
 
-from kvstore.lsm.memtable import Entry
-
 _RAW, _LZ4 = 0, 1
 _TRAILER = struct.Struct("<BI")  # compression, CRC of payload and compression byte
-_ENTRY = struct.Struct("<HI")
-_DELETED = 0xFFFFFFFF
+ENTRY = struct.Struct("<HI")
+"""What precedes an entry in a data block: the lengths of its key and of its value."""
+
+DELETED = 0xFFFFFFFF
+"""The length of no value: the mark of a deletion."""
+
 _NEVER_LARGER = 32 * 1024 * 1024
 
 
@@ -53,17 +54,6 @@ def _checksum(body: bytes, kind: int) -> int:
     return int(google_crc32c.extend(google_crc32c.value(body), bytes([kind])))
 
 
-def encode_entries(entries: Iterable[Entry]) -> bytes:
-    """Entries one after the other: key length, value length or the mark of a deletion, key, value."""
-    parts: list[bytes] = []
-    for key, value in entries:
-        parts.append(_ENTRY.pack(len(key), _DELETED if value is None else len(value)))
-        parts.append(key)
-        if value is not None:
-            parts.append(value)
-    return b"".join(parts)
-
-
 class DataBlock:
     """A decoded block of entries, in order of their keys."""
 
@@ -76,11 +66,11 @@ class DataBlock:
         offset = 0
         try:
             while offset < len(payload):
-                key_length, value_length = _ENTRY.unpack_from(payload, offset)
-                start = offset + _ENTRY.size
+                key_length, value_length = ENTRY.unpack_from(payload, offset)
+                start = offset + ENTRY.size
                 offset = start + key_length
                 self.keys.append(payload[start:offset])
-                if value_length == _DELETED:
+                if value_length == DELETED:
                     self.values.append(None)
                 else:
                     self.values.append(payload[offset : offset + value_length])

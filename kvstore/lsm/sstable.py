@@ -16,7 +16,7 @@ import google_crc32c
 import msgspec
 
 from kvstore.errors import Corruption, UnsupportedFormat
-from kvstore.lsm.block import DamagedBlock, DataBlock, encode_entries, seal, unseal
+from kvstore.lsm.block import DELETED, ENTRY, DamagedBlock, DataBlock, seal, unseal
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.filesystem import FileSystem, WritableFile
 from kvstore.lsm.memtable import Entry
@@ -72,8 +72,7 @@ def write_table(
     path = f"{directory}/{table_name(number)}"
     writer = _TableWriter(fs, path, block_bytes)
     try:
-        for entry in entries:
-            writer.add(entry)
+        writer.add(entries)
         if not writer.keys:
             return None
         size = writer.finish(last_lsn, false_positive_rate)
@@ -90,27 +89,34 @@ class _TableWriter:
         self._file: WritableFile | None = None
         self._block_bytes = block_bytes
         self._offset = 0
-        self._pending: list[Entry] = []
-        self._pending_bytes = 0
         self._index: list[tuple[bytes, int, int]] = []
         self._deletions = 0
         self.keys: list[bytes] = []
 
-    def add(self, entry: Entry) -> None:
-        key, value = entry
-        self.keys.append(key)
-        self._pending.append(entry)
-        self._pending_bytes += len(key) + len(value or b"")
-        self._deletions += value is None
-        if self._pending_bytes >= self._block_bytes:
-            self._cut()
+    def add(self, entries: Iterable[Entry]) -> None:
+        """One plain loop: everything that is written passes here, and again with each compaction."""
+        keys, pack, block_bytes = self.keys, ENTRY.pack, self._block_bytes
+        block: list[bytes] = []
+        size = 0
+        for key, value in entries:
+            keys.append(key)
+            if value is None:
+                self._deletions += 1
+                block += (pack(len(key), DELETED), key)
+                size += len(key)
+            else:
+                block += (pack(len(key), len(value)), key, value)
+                size += len(key) + len(value)
+            if size >= block_bytes:
+                self._cut(block)
+                block.clear()
+                size = 0
+        if block:
+            self._cut(block)
 
-    def _cut(self) -> None:
-        if self._pending:
-            offset, length = self._append(seal(encode_entries(self._pending)))
-            self._index.append((self._pending[-1][0], offset, length))
-            self._pending = []
-            self._pending_bytes = 0
+    def _cut(self, block: list[bytes]) -> None:
+        offset, length = self._append(seal(b"".join(block)))
+        self._index.append((self.keys[-1], offset, length))
 
     def _append(self, data: bytes) -> tuple[int, int]:
         if self._file is None:
@@ -121,7 +127,6 @@ class _TableWriter:
         return offset, len(data)
 
     def finish(self, last_lsn: int, false_positive_rate: float) -> int:
-        self._cut()
         bloom = BloomFilter.build(self.keys, len(self.keys), false_positive_rate)
         properties = Properties(len(self.keys), self._deletions, self.keys[0], self.keys[-1], last_lsn)
         filter_at = self._append(seal(bloom.encode()))
@@ -252,10 +257,11 @@ class Table:
         """Entries of [start, end) in order; raises Corruption."""
         for i in range(bisect_left(self._last_keys, start), len(self._places)):
             block = self._data_block(i)
-            for j in range(bisect_left(block.keys, start), len(block.keys)):
-                if end is not None and block.keys[j] >= end:
-                    return
-                yield block.keys[j], block.values[j]
+            first = bisect_left(block.keys, start)
+            last = len(block.keys) if end is None else bisect_left(block.keys, end)
+            yield from zip(block.keys[first:last], block.values[first:last], strict=True)
+            if last < len(block.keys):
+                return
 
 
 def _decoded(decoder: msgspec.msgpack.Decoder[T], data: bytes, path: str) -> T:
