@@ -90,6 +90,8 @@ def write(current: Version, seen: CausalContext, sibling: Sibling) -> Version:
     Only siblings that the client saw are replaced. `sibling.dot` must be new, and the caller must
     hold every earlier dot of that actor on this key in `current` (DESIGN section 5).
     """
+    if current is EMPTY and not seen:
+        return Version((sibling.dot,), (sibling,))
     kept = [other for other in current.siblings if not covers(seen, other.dot)]
     kept.append(sibling)
     return Version(join(join(current.context, seen), (sibling.dot,)), _ordered(kept))

@@ -200,9 +200,9 @@ class Coordinator:
         )
 
     def _start(self, request: Request, respond: Respond, forwarded: bool) -> None:
-        primaries = request.placement.primaries
-        if self.name not in primaries:
-            live = [node for node in primaries if self._alive(node)]
+        placement = request.placement
+        if not placement.here:
+            live = [node for node in placement.primaries if self._alive(node)]
             if forwarded:
                 raise StaleRing(self.state.epoch)
             if live:
@@ -211,7 +211,6 @@ class Coordinator:
                 return
             if not request.sloppy:
                 raise Unavailable(request.required, 0)
-        placement = request.placement
         usable = len(placement.targets) if request.sloppy else placement.live_primaries
         if usable < request.required:
             raise Unavailable(request.required, usable)
@@ -292,7 +291,7 @@ class Coordinator:
 
     def _local(self, request: Request) -> bytes:
         """What this node holds of a key: its replica's version or, as a fallback, its hints."""
-        if self.name in request.placement.primaries:
+        if request.placement.here:
             return self.replica.read(request.key)
         known = b""
         for node in request.placement.primaries:
@@ -305,16 +304,14 @@ class Coordinator:
         Raises StorageFull; Overloaded when this node's own copy is a hint and there is no room for it.
         """
         key, placement = request.key, request.placement
-        hints = [
-            self.hints.plan(target.hint_for, key, encoded)
-            for target in placement.targets
-            if target.node == self.name and target.hint_for
-        ]
+        copy = [(key, encoded)] if placement.here else []
+        hints: list[HintChange | None] = []
+        if placement.stands_in_for:
+            hints.append(self.hints.plan(placement.stands_in_for, key, encoded))
         for target in placement.unplaced:
             with suppress(Overloaded):  # counted as dropped; W acks come from others
                 hints.append(self.hints.plan(target, key, encoded))
-        copy = [(key, encoded)] if self.name in placement.primaries else []
-        return self._write_batch(copy, hints)
+        return self._write_batch(copy, hints) if hints else self.replica.write(copy)
 
     def _write_batch(self, copy: list[tuple[bytes, bytes]], hints: list[HintChange | None]) -> int:
         changes = [change for change in hints if change]
@@ -381,7 +378,7 @@ class Coordinator:
         """A hint was deleted: if its key is only known here by hints, dots may be forgotten now."""
         key_token, bucket, _ = split_data_key(key)
         partition = partition_of(key_token, self.state.ring.partitions)
-        if self.name not in self._place(partition, self.state.bucket(bucket).n).primaries:
+        if not self._place(partition, self.state.bucket(bucket).n).here:
             self._actors.renew(partition)
 
     # inputs

@@ -26,6 +26,10 @@ class Placement:
     live_primaries: int
     remote: dict[str, str]
     """The targets but the coordinator: `hint_for` by node."""
+    here: bool
+    """Whether the coordinator is a primary."""
+    stands_in_for: str
+    """The primary in whose place the coordinator keeps a hint, empty when there is none."""
 
 
 def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[[str], bool]) -> Placement:
@@ -34,11 +38,9 @@ def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[
     A coordinator that is no primary itself is the first fallback to be used.
     """
     primaries = preference_list(ring, partition, n)
-    if all(map(alive, primaries)):
-        remote = {node: "" for node in primaries if node != coordinator}
-        return Placement(primaries, tuple(map(Target, primaries)), (), len(primaries), remote)
+    here = coordinator in primaries
     spare = [node for node in fallbacks(ring, partition, n) if node != coordinator and alive(node)]
-    if coordinator not in primaries:
+    if not here:
         spare.insert(0, coordinator)
     spare.reverse()
     targets: list[Target] = []
@@ -51,5 +53,6 @@ def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[
         else:
             unplaced.append(node)
     live = sum(1 for target in targets if not target.hint_for)
-    remote = {target.node: target.hint_for for target in targets if target.node != coordinator}
-    return Placement(primaries, tuple(targets), tuple(unplaced), live, remote)
+    asked = {target.node: target.hint_for for target in targets}
+    stands_in_for = asked.pop(coordinator, "")
+    return Placement(primaries, tuple(targets), tuple(unplaced), live, asked, here, stands_in_for)

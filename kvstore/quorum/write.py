@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class WriteOperation(Operation):
     """One version on its way to its replicas. It outlives its reply until every target has it or a hint."""
 
-    __slots__ = ("acked", "awaiting", "hinted", "local", "lost", "request", "result", "tried", "version")
+    __slots__ = ("acked", "awaiting", "fallbacks", "hinted", "local", "lost", "request", "result", "version")
 
     def __init__(
         self, core: Coordinator, respond: Respond, request: Request, version: bytes, result: Stored
@@ -30,10 +30,10 @@ class WriteOperation(Operation):
         self.result = result
         self.local = False
         self.acked: set[str] = set()
-        self.lost: set[str] = set()
-        self.hinted: list[str] = list(request.placement.unplaced)
-        self.awaiting = dict(request.placement.remote)
-        self.tried = {core.name, *self.awaiting}
+        self.lost: tuple[str, ...] = ()
+        self.hinted = request.placement.unplaced
+        self.awaiting = request.placement.remote.copy()
+        self.fallbacks: tuple[str, ...] = ()
 
     def send(self) -> None:
         """Ask every remote target; the local batch has been appended and waits for its sync."""
@@ -67,7 +67,7 @@ class WriteOperation(Operation):
     def on_gone(self, node: str) -> None:
         """What was sent to `node` may be lost: keep a hint."""
         if node in self.awaiting:
-            self.lost.add(node)
+            self.lost += (node,)
             self._substitute(node)
             self._advance()
 
@@ -87,8 +87,8 @@ class WriteOperation(Operation):
         """Give up waiting for `node`: ask a live fallback to keep the hint, else keep it here."""
         target = self.awaiting.pop(node) or node
         for fallback in self.core.live_fallbacks(self.request.partition, self.request.n):
-            if fallback not in self.tried:
-                self.tried.add(fallback)
+            if fallback not in self._asked():
+                self.fallbacks += (fallback,)
                 self.awaiting[fallback] = target
                 self._ask(fallback, target)
                 return
@@ -98,7 +98,7 @@ class WriteOperation(Operation):
         # what cannot be kept is counted as dropped: the write itself does not depend on it
         with suppress(StorageError, Overloaded):
             self.core.store(self.request.key, self.version, hint_for=target)
-            self.hinted.append(target)
+            self.hinted += (target,)
 
     def _counts(self, node: str) -> bool:
         return self.request.sloppy or node in self.request.placement.primaries
@@ -114,8 +114,11 @@ class WriteOperation(Operation):
 
     def _reachable(self) -> bool:
         """Whether W acks can still come: from those that are not known to be lost."""
-        possible = sum(1 for node in self.tried - self.lost if self._counts(node))
+        possible = sum(1 for node in self._asked() if node not in self.lost and self._counts(node))
         return possible >= self.request.required
+
+    def _asked(self) -> set[str]:
+        return {self.core.name, *self.request.placement.remote, *self.fallbacks}
 
     def _time_out(self) -> None:
         self.fail(WriteTimeout(len(self.acked), self.request.required))
@@ -123,7 +126,7 @@ class WriteOperation(Operation):
     def _stored(self) -> Stored:
         if not self.request.call.explain:
             return self.result
-        asked = tuple(sorted(self.tried))
+        asked = tuple(sorted(self._asked()))
         waiting = tuple(target for target in self.awaiting.values() if target)
         hinted = tuple(sorted({*self.hinted, *waiting}))
         explain = Explain(

@@ -40,8 +40,14 @@ _STATUSES: dict[int, Status] = {number: status for status, number in _STATUS_NUM
 def encode_frame(messages: Sequence[PeerMessage]) -> bytes:
     """One frame with all `messages`; what order they had is not kept."""
     frame = pb.Frame()
+    plain: list[ReplicaWrite] = []
     for message in messages:
-        _ADD[type(message)](frame, message)
+        if type(message) is ReplicaWrite and not message.hint_for and not message.replay:
+            plain.append(message)
+        else:
+            _ADD[type(message)](frame, message)
+    if plain:
+        _add_plain_writes(frame, plain)
     return frame.SerializeToString()
 
 
@@ -51,7 +57,8 @@ def decode_frame(data: bytes) -> list[PeerMessage]:
         frame = pb.Frame.FromString(data)
     except DecodeError as error:
         raise InvalidRequest("frame", str(error)) from error
-    messages: list[PeerMessage] = [
+    messages: list[PeerMessage] = _plain_writes(frame.plain_writes)
+    messages += [
         ReplicaWrite(m.request, m.epoch, m.key, m.version, m.hint_for, m.replay) for m in frame.writes
     ]
     if frame.write_acks:
@@ -68,6 +75,21 @@ def decode_frame(data: bytes) -> list[PeerMessage]:
     messages += [Nack(m.sequence, _updates(m.updates)) for m in frame.nacks]
     messages += [PushPull(_updates(m.updates), m.reply) for m in frame.push_pulls]
     return messages
+
+
+def _add_plain_writes(frame: pb.Frame, writes: list[ReplicaWrite]) -> None:
+    columns = frame.plain_writes
+    columns.requests.extend([m.request for m in writes])
+    columns.epochs.extend([m.epoch for m in writes])
+    columns.keys.extend([m.key for m in writes])
+    columns.versions.extend([m.version for m in writes])
+
+
+def _plain_writes(columns: pb.PlainWrites) -> list[PeerMessage]:
+    fields = columns.requests, columns.epochs, columns.keys, columns.versions
+    if len({len(field) for field in fields}) != 1:
+        raise InvalidRequest("frame", "its plain writes are incomplete")
+    return list(map(ReplicaWrite, *fields))
 
 
 def _add_write(frame: pb.Frame, m: ReplicaWrite) -> None:
