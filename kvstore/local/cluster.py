@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
-import socket
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +14,7 @@ from kvstore.client.status import GetStatusResponse, is_alive
 from kvstore.client.synchronous import connect
 from kvstore.config import parse_bucket
 from kvstore.errors import ConfigError, KVError
+from kvstore.local.ports import HOST, check_port, free_ports
 from kvstore.local.process import NodeProcess
 
 DEFAULT_DIRECTORY = Path(".kvstore/local")
@@ -23,7 +22,6 @@ DEFAULT_PORT = 7001
 DEFAULT_NODES = 3
 
 _FILE = "cluster.json"
-_HOST = "127.0.0.1"
 _POLL_SECONDS = 0.05
 
 
@@ -65,8 +63,8 @@ class LocalCluster:
             parse_bucket(bucket)
         if first_port is not None and not 0 < first_port <= 65536 - nodes:
             raise ConfigError(f"port={first_port} leaves no room for {nodes} ports up to 65535")
-        ports = range(first_port, first_port + nodes) if first_port is not None else _free_ports(nodes)
-        addresses = {f"n{i}": f"{_HOST}:{port}" for i, port in enumerate(ports, 1)}
+        ports = range(first_port, first_port + nodes) if first_port is not None else free_ports(nodes)
+        addresses = {f"n{i}": f"{HOST}:{port}" for i, port in enumerate(ports, 1)}
         layout = Layout(addresses, tuple(buckets))
         if (directory / _FILE).exists():
             found = cls.load(directory)
@@ -120,7 +118,7 @@ class LocalCluster:
         wanted = [n for n in (self.nodes if nodes is None else nodes) if self.pid(n) is None]
         self._check_directory()
         for node in wanted:
-            _check_port(self.layout.addresses[node])
+            check_port(self.layout.addresses[node])
         for node in wanted:
             self._process(node).start(self._arguments(node))
         self.wait_until_serving(timeout)
@@ -206,25 +204,3 @@ def _sees(status: GetStatusResponse, nodes: set[str]) -> bool:
     """Whether a node is connected to all of these and thinks them alive."""
     good = {m.node for m in status.members if m.connected and is_alive(m)}
     return nodes <= good | {status.node}
-
-
-def _check_port(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, int(port)))
-        except OSError as error:
-            reason = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-            raise ConfigError(f"port {port} {reason}; choose another with --port") from None
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((_HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

@@ -55,21 +55,17 @@ class NodeProcess:
         """The process, if it runs."""
         try:
             found = json.loads(self._pid_file.read_text())
-            if (child := _children.get(found["pid"])) is not None and child.poll() is not None:
-                del _children[found["pid"]]
             process = psutil.Process(found["pid"])
-            if process.create_time() != found["started"] or process.status() == psutil.STATUS_ZOMBIE:
-                return None
+            return process if process.create_time() == found["started"] and not _ended(process) else None
         except (FileNotFoundError, ValueError, KeyError, psutil.NoSuchProcess):
             return None
-        return process
 
     def kill(self) -> bool:
         """End it with SIGKILL; whether it was running."""
         process = self.running()
         if process is not None:
             process.kill()
-            self._ended(_KILL_SECONDS)
+            self._ended_within(_KILL_SECONDS)
         return process is not None
 
     def terminate(self) -> bool:
@@ -81,7 +77,7 @@ class NodeProcess:
 
     def wait(self) -> None:
         """Wait for the end of a process that was asked to stop; killed if it takes too long."""
-        if not self._ended(_STOP_SECONDS):
+        if not self._ended_within(_STOP_SECONDS):
             self.kill()
 
     def last_words(self) -> str:
@@ -89,7 +85,7 @@ class NodeProcess:
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
         return lines[-1] if lines else "it printed nothing"
 
-    def _ended(self, seconds: float) -> bool:
+    def _ended_within(self, seconds: float) -> bool:
         """Wait until it does not run any more; whether that was in time."""
         # not psutil's wait: for another's child it waits until that one reaps it
         deadline = time.monotonic() + seconds
@@ -98,3 +94,12 @@ class NodeProcess:
                 return False
             time.sleep(_POLL_SECONDS)
         return True
+
+
+def _ended(process: psutil.Process) -> bool:
+    """Whether a process is over: it holds no port and no lock any more."""
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            del _children[pid]
+    # a process shows as a zombie as soon as its first thread has ended
+    return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1

@@ -8,26 +8,27 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+import psutil
 import pytest
 
 import kvstore
 from kvstore import aio
 from kvstore.client.background import shared_background
-from tests.cluster.client_cluster import NODES, RealCluster
+from kvstore.local.cluster import LocalCluster
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
-    cluster = RealCluster(tmp_path_factory.mktemp("cluster"))
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    cluster = LocalCluster.create(tmp_path_factory.mktemp("cluster") / "local", first_port=None)
     try:
-        cluster.start(*NODES)
+        cluster.start()
         yield cluster
     finally:
         cluster.stop()
 
 
 @pytest.fixture
-def db(cluster: RealCluster) -> Iterator[kvstore.Client]:
+def db(cluster: LocalCluster) -> Iterator[kvstore.Client]:
     with kvstore.connect(cluster.endpoints) as db:
         yield db
 
@@ -41,14 +42,14 @@ def with_line(line: bytes, old: bytes | None) -> bytes:
     return b"\n".join(filter(None, (old, line)))
 
 
-def test_two_unseen_writes_leave_siblings_and_a_third_with_their_context_one(cluster: RealCluster) -> None:
+def test_two_unseen_writes_leave_siblings_and_a_third_with_their_context_one(cluster: LocalCluster) -> None:
     with kvstore.connect(cluster.endpoints) as one, kvstore.connect(cluster.endpoints) as two:
         one.bucket("carts").put("k", "apples", w=3)
         assert two.bucket("carts").put("k", "pears", w=3).siblings == 2
         got = one.bucket("carts").get("k", r=3, explain=True)
         assert {s.value for s in got.siblings} == {b"apples", b"pears"}
         assert got.explain is not None
-        assert set(got.explain.answered) == set(NODES)
+        assert set(got.explain.answered) == set(cluster.nodes)
         with pytest.raises(kvstore.UnresolvedSiblings):
             _ = got.value
         assert one.bucket("carts").put("k", "both", context=got.context).siblings == 1
@@ -94,10 +95,10 @@ def test_many_keys_and_a_scan(db: kvstore.Client) -> None:
     assert {key.decode() for key in found} == set(items)
 
 
-def test_ring_and_status_name_all_nodes(db: kvstore.Client) -> None:
-    assert {member.node for member in db.ring().members} == set(NODES)
+def test_ring_and_status_name_all_nodes(cluster: LocalCluster, db: kvstore.Client) -> None:
+    assert {member.node for member in db.ring().members} == set(cluster.nodes)
     statuses = db.status()
-    assert set(statuses) == set(NODES)
+    assert set(statuses) == set(cluster.nodes)
     for node, status in statuses.items():
         assert not isinstance(status, kvstore.KVError), status
         assert status.node == node
@@ -113,7 +114,7 @@ def test_what_a_node_refuses_is_typed(db: kvstore.Client) -> None:
         carts.put("k", "v", context=b"rubbish")
 
 
-def test_a_node_killed_under_load_costs_no_acknowledged_write(cluster: RealCluster) -> None:
+def test_a_node_killed_under_load_costs_no_acknowledged_write(cluster: LocalCluster) -> None:
     acknowledged: list[str] = []
     errors: list[kvstore.KVError] = []
 
@@ -140,7 +141,7 @@ def test_a_node_killed_under_load_costs_no_acknowledged_write(cluster: RealClust
     try:
         shared_background().run(load())
     finally:
-        cluster.start("n2")
+        cluster.start(["n2"])
     assert len(acknowledged) > 4000
     assert all(error.outcome is kvstore.Outcome.UNKNOWN for error in errors), errors
 
@@ -153,12 +154,13 @@ def outcome(bucket: kvstore.Bucket, key: str) -> kvstore.KVError | None:
     return None
 
 
-def test_reads_pass_by_a_hanging_node_and_writes_end_in_time(cluster: RealCluster) -> None:
+def test_reads_pass_by_a_hanging_node_and_writes_end_in_time(cluster: LocalCluster) -> None:
     with kvstore.connect(cluster.endpoints) as db:
         carts = db.bucket("hang")
         keys = [f"k{i}" for i in range(30)]
         carts.put_many(dict.fromkeys(keys, "v"))
-        cluster.pause("n1")
+        hanging = psutil.Process(cluster.pid("n1"))
+        hanging.suspend()
         try:
             begin = time.monotonic()
             got = carts.get_many(keys, timeout=4)
@@ -168,10 +170,10 @@ def test_reads_pass_by_a_hanging_node_and_writes_end_in_time(cluster: RealCluste
             assert {error.outcome for error in refused} <= {kvstore.Outcome.UNKNOWN}
             assert time.monotonic() - begin < 10
         finally:
-            cluster.resume("n1")
+            hanging.resume()
 
 
-def test_two_nodes_down_is_unavailable_and_typed(cluster: RealCluster) -> None:
+def test_two_nodes_down_is_unavailable_and_typed(cluster: LocalCluster) -> None:
     with kvstore.connect(cluster.endpoints) as db:
         carts = db.bucket("carts")
         carts.put("lonely", "v", w=3)
@@ -184,5 +186,5 @@ def test_two_nodes_down_is_unavailable_and_typed(cluster: RealCluster) -> None:
             with pytest.raises(kvstore.Unavailable):
                 list(carts.scan_keys(timeout=1))
         finally:
-            cluster.start("n2", "n3")
+            cluster.start(["n2", "n3"])
         assert carts.get("lonely", timeout=20)

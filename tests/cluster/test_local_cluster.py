@@ -9,11 +9,13 @@ import threading
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 
 import kvstore
 from kvstore.errors import ConfigError
 from kvstore.local.cluster import LocalCluster, NotServing
+from kvstore.local.ports import free_ports
 from kvstore.v1.client_pb2 import GetRequest
 from kvstore.v1.client_pb2_grpc import KVStub
 
@@ -94,8 +96,11 @@ def _wait_for_state(cluster: LocalCluster, node: str, states: set[str]) -> None:
 def test_stop_leaves_no_process_and_start_finds_the_data(cluster: LocalCluster) -> None:
     with kvstore.connect(cluster.endpoints) as db:
         db.bucket("carts").put("user:1", "v")
-    assert cluster.stop() == cluster.nodes
+    processes = [psutil.Process(cluster.pid(node)) for node in cluster.nodes]
+    LocalCluster.load(cluster.directory).kill("n1")
+    assert cluster.stop() == ("n2", "n3")
     assert cluster.running() == ()
+    assert [process for process in processes if process.is_running()] == []  # not even as zombies
     again = LocalCluster.load(cluster.directory)
     again.start()
     with kvstore.connect(again.endpoints) as db:
@@ -144,9 +149,7 @@ def test_a_second_node_on_the_same_port_or_data_is_refused(cluster: LocalCluster
     code, said = kvnode("--node", "n1", "--data", data, "--initial-cluster", members)
     assert (code, said.count("\n")) == (2, 0), said
     assert "port is in use" in said
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        elsewhere = f"127.0.0.1:{free.getsockname()[1]}"
+    elsewhere = f"127.0.0.1:{free_ports(1)[0]}"
     code, said = kvnode("--node", "n1", "--data", data, "--initial-cluster", members, "--listen", elsewhere)
     assert (code, said.count("\n")) == (2, 0), said
     assert "another process" in said

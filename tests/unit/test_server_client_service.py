@@ -13,6 +13,7 @@ import pytest
 from grpc_status import rpc_status
 
 from kvstore.errors import InvalidRequest, ReadTimeout, Unavailable
+from kvstore.local.ports import free_ports
 from kvstore.server.server import NodeServer
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.errors import error_from_status
@@ -21,7 +22,6 @@ from tests.unit.server_nodes import (
     call,
     channel,
     cluster_state,
-    free_ports,
     run,
     serving,
     settings,

@@ -13,13 +13,14 @@ import pytest
 from kvstore.config import BucketSettings
 from kvstore.gossip import Status, Update
 from kvstore.gossip.messages import Ack
+from kvstore.local.ports import free_ports
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.messages import ReadSame, ReplicaWrite
 from kvstore.ring import ClusterState, Member
 from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction
 from kvstore.server.stream import Stream, message_bytes, split
 from kvstore.v1.peer_pb2 import Welcome
-from tests.unit.server_nodes import channel, cluster_state, free_ports, run, serving, settings
+from tests.unit.server_nodes import channel, cluster_state, run, serving, settings
 
 STATE = cluster_state([1, 2, 3])
 MIB = 1024 * 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -25,8 +26,12 @@ def sealed(directory: Path) -> tuple[Engine, Job]:
 
 
 def workers() -> list[psutil.Process]:
-    children = psutil.Process().children()
-    return [child for child in children if "kvstore.server.worker_process" in child.cmdline()]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):  # another test's, that has just ended
+            if "kvstore.server.worker_process" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def test_a_job_is_done_in_another_process_that_stays_for_the_next(tmp_path: Path) -> None:
