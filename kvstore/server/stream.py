@@ -197,7 +197,7 @@ class Stream:
             await gathering.pause()
             self._wake.clear()
             messages, self._queue, self._queued_bytes = self._queue, [], 0
-            gathering.sent(len(messages))
+            gathering.sent(sum(len(m.requests) if isinstance(m, WriteAck) else 1 for m in messages))
             for batch in split(messages):
                 frame = encode_frame(batch)
                 try:

@@ -17,13 +17,18 @@ frames = st.lists(peer_messages, max_size=8)
 
 
 def by_kind(messages: list[PeerMessage]) -> dict[str, list[object]]:
-    """A frame keeps the order of messages of one kind only, and makes one of all acks of writes."""
+    """A frame keeps the order of messages of one kind only, and makes one of all acks of writes.
+
+    Plain writes travel in columns and are a kind of their own.
+    """
     kinds: dict[str, list[object]] = {}
     for message in messages:
         if isinstance(message, WriteAck):
             kinds.setdefault("WriteAck", []).extend(message.requests)
         else:
-            kinds.setdefault(type(message).__name__, []).append(comparable(message))
+            plain = isinstance(message, ReplicaWrite) and not message.hint_for and not message.replay
+            kind = "plain" if plain else type(message).__name__
+            kinds.setdefault(kind, []).append(comparable(message))
     return kinds
 
 
