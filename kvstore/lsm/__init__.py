@@ -1,7 +1,7 @@
 """The storage engine, usable without the rest of kvstore: `from kvstore.lsm import Engine`."""
 
 from kvstore.lsm.disk import DiskFileSystem
-from kvstore.lsm.engine import Engine, EngineStatistics, Sync
+from kvstore.lsm.engine import Engine, EngineStatistics
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.jobs import (
     CompactionJob,
@@ -15,11 +15,15 @@ from kvstore.lsm.jobs import (
     run_job,
 )
 from kvstore.lsm.memory_filesystem import Fate, MemoryFileSystem, SimulatedCrash
-from kvstore.lsm.options import Options
+from kvstore.lsm.options import Compaction, Durability, Options
+from kvstore.lsm.segments import Sync
+from kvstore.lsm.snapshot import Snapshot
 
 __all__ = [
+    "Compaction",
     "CompactionJob",
     "DiskFileSystem",
+    "Durability",
     "Engine",
     "EngineStatistics",
     "Fate",
@@ -30,6 +34,7 @@ __all__ = [
     "MemoryFileSystem",
     "Options",
     "SimulatedCrash",
+    "Snapshot",
     "Sync",
     "decode_job",
     "decode_result",

@@ -1,22 +1,28 @@
-"""Blocks: what tables are made of. Each is compressed and carries its checksum (docs/sstable.md)."""
+"""Blocks: what tables are made of. Each is compressed and carries its checksum (docs/sstable.md).
+
+A data block keeps its entries in columns: where keys end, where values end, all keys, all values. So it is
+made and read by a few calls for all its entries together, and a lookup touches six keys instead of all.
+"""
 
 from __future__ import annotations
 
 import struct
 from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import google_crc32c
 import lz4.block
 
 _RAW, _LZ4 = 0, 1
 _TRAILER = struct.Struct("<BI")  # compression, CRC of payload and compression byte
-ENTRY = struct.Struct("<HI")
-"""What precedes an entry in a data block: the lengths of its key and of its value."""
+_COUNTS = struct.Struct("<II")  # entries, deletions
 
-DELETED = 0xFFFFFFFF
-"""The length of no value: the mark of a deletion."""
+MAX_BLOCK_BYTES = 64 * 1024 * 1024
+"""No block is larger: a damaged size must not make a reader allocate more."""
 
-_NEVER_LARGER = 32 * 1024 * 1024
+_ENTRY_MEMORY = 112
+"""About what a decoded entry takes beside its bytes: a key object, two numbers, their places in lists."""
 
 
 class DamagedBlock(Exception):
@@ -41,8 +47,7 @@ def unseal(data: bytes) -> bytes:
         raise DamagedBlock("checksum does not match")
     if kind == _RAW:
         return body
-    # the size that lz4 stores in front must not make us allocate more than a block can be
-    if kind != _LZ4 or len(body) < 4 or int.from_bytes(body[:4], "little") > _NEVER_LARGER:
+    if kind != _LZ4 or len(body) < 4 or int.from_bytes(body[:4], "little") > _most_from(len(body)):
         raise DamagedBlock("unknown compression")
     try:
         return bytes(lz4.block.decompress(body))
@@ -50,37 +55,117 @@ def unseal(data: bytes) -> bytes:
         raise DamagedBlock(str(error)) from error
 
 
+def _most_from(compressed: int) -> int:
+    """What lz4 can make of so many bytes at most: one byte stands for no more than 255."""
+    return min(MAX_BLOCK_BYTES, 255 * compressed)
+
+
 def _checksum(body: bytes, kind: int) -> int:
     return int(google_crc32c.extend(google_crc32c.value(body), bytes([kind])))
 
 
-class DataBlock:
-    """A decoded block of entries, in order of their keys."""
+def encode_entries(keys: Sequence[bytes], values: Sequence[bytes | None]) -> bytes:
+    """The payload of a data block: entries in order of their keys, a value of None for a deletion."""
+    deleted = [i for i, value in enumerate(values) if value is None] if None in values else []
+    present = [value or b"" for value in values] if deleted else values
+    count = len(keys)
+    numbers = struct.pack(
+        f"<{2 * count + len(deleted)}I",
+        *accumulate(map(len, keys)),
+        *accumulate(map(len, present)),  # type: ignore[arg-type]
+        *deleted,
+    )
+    return b"".join((_COUNTS.pack(count, len(deleted)), numbers, *keys, *present))  # type: ignore[arg-type]
 
-    __slots__ = ("bytes", "keys", "values")
+
+class DataBlock:
+    """A block of entries, in order of their keys."""
+
+    __slots__ = (
+        "_deleted",
+        "_key_ends",
+        "_keys",
+        "_keys_at",
+        "_payload",
+        "_value_ends",
+        "_values_at",
+        "_warm",
+    )
 
     def __init__(self, payload: bytes) -> None:
-        self.keys: list[bytes] = []
-        self.values: list[bytes | None] = []
-        self.bytes = len(payload)
-        offset = 0
+        """Raises DamagedBlock."""
         try:
-            while offset < len(payload):
-                key_length, value_length = ENTRY.unpack_from(payload, offset)
-                start = offset + ENTRY.size
-                offset = start + key_length
-                self.keys.append(payload[start:offset])
-                if value_length == DELETED:
-                    self.values.append(None)
-                else:
-                    self.values.append(payload[offset : offset + value_length])
-                    offset += value_length
+            count, deletions = _COUNTS.unpack_from(payload)
+            if (2 * count + deletions) * 4 > len(payload):
+                raise DamagedBlock("more entries than the block has room for")
+            numbers = struct.unpack_from(f"<{2 * count + deletions}I", payload, _COUNTS.size)
         except struct.error as error:
             raise DamagedBlock(str(error)) from error
-        if offset != len(payload):
-            raise DamagedBlock("an entry reaches beyond the block")
+        self._payload = payload
+        self._key_ends = numbers[:count]
+        self._value_ends = numbers[count : 2 * count]
+        self._deleted = numbers[2 * count :]
+        self._keys_at = _COUNTS.size + 4 * len(numbers)
+        self._values_at = self._keys_at + (self._key_ends[-1] if count else 0)
+        self._keys: list[bytes] | None = None
+        self._warm = False
+        if self._values_at + (self._value_ends[-1] if count else 0) != len(payload):
+            raise DamagedBlock("its entries do not fill the block")
+
+    def __len__(self) -> int:
+        return len(self._key_ends)
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes it takes when its keys have been decoded."""
+        return len(self._payload) + self._values_at - self._keys_at + _ENTRY_MEMORY * len(self._key_ends)
+
+    def keys(self) -> list[bytes]:
+        """All keys, in order."""
+        if self._keys is None:
+            payload, at = self._payload, self._keys_at
+            self._keys = [payload[at + a : at + b] for a, b in pairwise((0, *self._key_ends))]
+        return self._keys
+
+    def values(self, first: int, last: int) -> list[bytes | None]:
+        """The values of the entries [first, last), None for deletions."""
+        payload, at, ends = self._payload, self._values_at, self._value_ends
+        begins = (ends[first - 1] if first else 0, *ends[first:last])
+        found: list[bytes | None] = [payload[at + a : at + b] for a, b in pairwise(begins)]
+        for i in self._deleted:
+            if first <= i < last:
+                found[i - first] = None
+        return found
 
     def get(self, key: bytes, default: bytes | None) -> bytes | None:
         """The value, None for a deletion, `default` when the key is not here."""
-        i = bisect_left(self.keys, key)
-        return self.values[i] if i < len(self.keys) and self.keys[i] == key else default
+        i = self._find(key)
+        if i < 0:
+            return default
+        if i in self._deleted:
+            return None
+        at, ends = self._values_at, self._value_ends
+        return self._payload[at + (ends[i - 1] if i else 0) : at + ends[i]]
+
+    def _find(self, key: bytes) -> int:
+        """The position of a key, -1 when it is not here."""
+        if self._keys is None and not self._warm:
+            self._warm = True  # decoding all keys pays from the second lookup on
+            return self._search(key)
+        keys = self.keys()
+        i = bisect_left(keys, key)
+        return i if i < len(keys) and keys[i] == key else -1
+
+    def _search(self, key: bytes) -> int:
+        payload, at, ends = self._payload, self._keys_at, self._key_ends
+        low, high = 0, len(ends)
+        while low < high:
+            middle = (low + high) // 2
+            found = payload[at + (ends[middle - 1] if middle else 0) : at + ends[middle]]
+            if found == key:
+                return middle
+            if found < key:
+                low = middle + 1
+            else:
+                high = middle
+        return -1

@@ -25,11 +25,13 @@ class BloomFilter:
         self._bloom = bloom
 
     @classmethod
-    def build(cls, keys: Iterable[bytes], count: int, false_positive_rate: float) -> BloomFilter:
-        """A filter for `count` keys."""
-        bloom = rbloom.Bloom(max(count, 1), false_positive_rate, _hash)
-        bloom.update(keys)
-        return cls(bloom)
+    def empty(cls, count: int, false_positive_rate: float) -> BloomFilter:
+        """A filter with room for `count` keys."""
+        return cls(rbloom.Bloom(max(count, 1), false_positive_rate, _hash))
+
+    def update(self, keys: Iterable[bytes]) -> None:
+        """Put keys in."""
+        self._bloom.update(keys)
 
     @classmethod
     def decode(cls, data: bytes) -> BloomFilter:
@@ -39,6 +41,11 @@ class BloomFilter:
     def encode(self) -> bytes:
         """The filter as bytes."""
         return bytes(self._bloom.save_bytes())
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes."""
+        return self._bloom.size_in_bits // 8
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._bloom

@@ -117,6 +117,13 @@ class DiskFileSystem:
         except OSError as error:
             raise _failure(new, error) from error
 
+    def link(self, old: str, new: str) -> None:
+        """See FileSystem."""
+        try:
+            os.link(old, new)
+        except OSError as error:
+            raise _failure(new, error) from error
+
     def remove(self, path: str) -> None:
         """See FileSystem."""
         try:

@@ -52,6 +52,9 @@ class FileSystem(Protocol):
     def rename(self, old: str, new: str) -> None:
         """Atomically give a file another name, replacing what had it."""
 
+    def link(self, old: str, new: str) -> None:
+        """Give a file a second name, in a directory of the same disk."""
+
     def remove(self, path: str) -> None:
         """Remove a file."""
 

@@ -6,16 +6,17 @@ that the manifest does not know yet, and is simply overwritten.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
 from kvstore.errors import Corruption
 from kvstore.lsm.filesystem import FileSystem
-from kvstore.lsm.memtable import Entry, Memtable
+from kvstore.lsm.memtable import Memtable
+from kvstore.lsm.merge import Chunk, merge, without_deletions
 from kvstore.lsm.options import Options
-from kvstore.lsm.sstable import Table, TableInfo, write_table
+from kvstore.lsm.sstable import Table, TableInfo
+from kvstore.lsm.sstable_writer import Pace, full_speed, write_tables
 from kvstore.lsm.wal import read_segments, segment_name
 
 
@@ -26,91 +27,87 @@ class FlushJob(msgspec.Struct, frozen=True, tag="flush"):
     segment: int
     floor: int
     last_lsn: int
-    output: int
+    outputs: tuple[int, ...]
     options: Options
 
 
 class CompactionJob(msgspec.Struct, frozen=True, tag="compaction"):
-    """Merge tables, oldest first, into one; `drop_deletions` when nothing older lies beneath them."""
+    """Merge tables into one or more of `level`.
+
+    The inputs are in order from the oldest to the newest: of tables with a key in common the later one
+    counts. `drop_deletions` when nothing older lies beneath them.
+    """
 
     directory: str
     inputs: tuple[TableInfo, ...]
+    level: int
     drop_deletions: bool
-    output: int
+    outputs: tuple[int, ...]
     options: Options
+
+    @property
+    def input_bytes(self) -> int:
+        """Of all inputs."""
+        return sum(info.size for info in self.inputs)
 
 
 Job = FlushJob | CompactionJob
 
 
 class JobResult(msgspec.Struct, frozen=True):
-    """What a job has made; `table` is None when nothing was left to write."""
+    """What a job has made: no table when nothing was left to write."""
 
     job: Job
-    table: TableInfo | None
+    tables: tuple[TableInfo, ...]
 
 
-def run_job(fs: FileSystem, job: Job) -> JobResult:
-    """Do a job; raises StorageError. The output and its name are synced when this returns."""
+def run_job(fs: FileSystem, job: Job, pace: Pace = full_speed) -> JobResult:
+    """Do a job; raises StorageError. The outputs and their names are synced when this returns."""
     match job:
         case FlushJob():
-            return JobResult(job, _flush(fs, job))
+            return JobResult(job, _flush(fs, job, pace))
         case CompactionJob():
-            return JobResult(job, _compact(fs, job))
+            return JobResult(job, _compact(fs, job, pace))
 
 
-def _flush(fs: FileSystem, job: FlushJob) -> TableInfo | None:
+def _flush(fs: FileSystem, job: FlushJob, pace: Pace) -> tuple[TableInfo, ...]:
     memtable = Memtable()
     path = f"{job.directory}/{segment_name(job.segment)}"
     lsn = job.floor
     for record in read_segments(fs, [path], job.floor):
         for batch in record.batches:
-            memtable.apply(batch)
+            memtable.load(batch)
         lsn = record.last_lsn
     if lsn != job.last_lsn:
         raise Corruption(path, f"ends at record {lsn}, but {job.last_lsn} was written")
-    return _write(fs, job, memtable.items(), job.last_lsn)
+    chunks = memtable.chunks(b"", None)
+    return write_tables(
+        fs, job.directory, job.outputs, chunks, 0, job.last_lsn, len(memtable), job.options, pace
+    )
 
 
-def _compact(fs: FileSystem, job: CompactionJob) -> TableInfo | None:
-    tables = [Table(fs, job.directory, info, None) for info in job.inputs]
+def _compact(fs: FileSystem, job: CompactionJob, pace: Pace) -> tuple[TableInfo, ...]:
+    tables: list[Table] = []
     try:
-        newest_first = [table.scan(b"", None) for table in reversed(tables)]
-        entries = merge(newest_first)
+        tables += (Table(fs, job.directory, info, None) for info in job.inputs)
+        chunks: Iterator[Chunk] = merge(table.chunks(b"", None) for table in reversed(tables))
         if job.drop_deletions:
-            entries = (entry for entry in entries if entry[1] is not None)
-        return _write(fs, job, entries, max(info.last_lsn for info in job.inputs))
+            chunks = without_deletions(chunks)
+        last_lsn = max(info.last_lsn for info in job.inputs)
+        return write_tables(
+            fs, job.directory, job.outputs, chunks, job.level, last_lsn, _entries(job), job.options, pace
+        )
     finally:
         for table in tables:
             table.close()
 
 
-def _write(fs: FileSystem, job: Job, entries: Iterable[Entry], last_lsn: int) -> TableInfo | None:
-    options = job.options
-    return write_table(
-        fs,
-        job.directory,
-        job.output,
-        entries,
-        last_lsn,
-        options.block_bytes,
-        options.false_positive_rate,
-    )
-
-
-def merge(newest_first: list[Iterator[Entry]]) -> Iterator[Entry]:
-    """Merge sorted runs; of entries with one key only the newest, deletions included."""
-    ranked = [_ranked(run, rank) for rank, run in enumerate(newest_first)]
-    last: bytes | None = None
-    for key, _, value in heapq.merge(*ranked):
-        if key != last:
-            last = key
-            yield key, value
-
-
-def _ranked(run: Iterator[Entry], rank: int) -> Iterator[tuple[bytes, int, bytes | None]]:
-    # keys are unique within a run, so (key, rank) decides and values are never compared
-    return ((key, rank, value) for key, value in run)
+def _entries(job: CompactionJob) -> int:
+    """How many entries one output may have at most, about: what its filter is made for."""
+    total = sum(info.entries for info in job.inputs)
+    if len(job.outputs) == 1:
+        return total
+    return min(total, 1 + total * job.options.table_bytes * 5 // (job.input_bytes * 4))
 
 
 _encoder = msgspec.msgpack.Encoder()

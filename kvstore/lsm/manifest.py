@@ -7,16 +7,18 @@ an atomic rename; every open begins a new manifest with one edit that holds ever
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import msgspec
 
-from kvstore.errors import Corruption, UnsupportedFormat
-from kvstore.lsm.filesystem import FileSystem
+from kvstore.errors import Corruption, StorageFull, UnsupportedFormat
+from kvstore.lsm.filesystem import FileSystem, WritableFile
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
 from kvstore.lsm.sstable import TableInfo
 
-MAGIC = b"kvsman\x00\x01"
+MAGIC = b"kvsman\x00\x02"
 CURRENT = "CURRENT"
+LARGEST = 256 * 1024
 
 
 class Edit(msgspec.Struct, frozen=True, array_like=True):
@@ -38,10 +40,16 @@ def manifest_name(number: int) -> str:
 
 
 class Manifest:
-    """The state of the store's files, and the log it is kept in."""
+    """The state of the store's files, and the log it is kept in.
 
-    def __init__(self, fs: FileSystem, directory: str) -> None:
+    A log of edits that has grown beyond `largest` bytes, and to twice its first edit, begins anew.
+    """
+
+    def __init__(self, fs: FileSystem, directory: str, largest: int = LARGEST) -> None:
         self._fs = fs
+        self.largest = largest
+        self._file: WritableFile | None = None
+        self._bytes = self._first_bytes = 0
         self._directory = directory
         self.next_file = 1
         self.flushed_lsn = 0
@@ -49,7 +57,6 @@ class Manifest:
         self.name = ""
         self._load()
         self._skip_used_numbers()
-        self.number = self.take_number()
         self._begin()
 
     def take_number(self) -> int:
@@ -60,12 +67,37 @@ class Manifest:
     def edit(self, added: Iterable[TableInfo], removed: Iterable[int], flushed_lsn: int) -> None:
         """Change the state; durable when this returns."""
         edit = Edit(self.next_file, max(flushed_lsn, self.flushed_lsn), tuple(added), tuple(removed))
-        self._file.append(encode_record(_encoder.encode(edit)))
+        record = encode_record(_encoder.encode(edit))
+        assert self._file is not None
+        self._file.append(record)
         self._file.sync()
         self._apply(edit)
+        self._bytes += len(record)
+        if self._bytes > max(self.largest, 2 * self._first_bytes):
+            with suppress(StorageFull):  # the edit is durable: the old log will do until there is space
+                self._begin()
+
+    def _begin(self) -> None:
+        """Begin a new log of edits, and remove the one before it."""
+        old, old_file = self.name, self._file
+        name = manifest_name(self.take_number())
+        self._file, self._first_bytes = _begin_log(self._fs, self._directory, name, self._everything())
+        self._bytes, self.name = self._first_bytes, name
+        if old_file is not None:
+            old_file.close()
+            self._fs.remove(f"{self._directory}/{old}")
+
+    def copy_to(self, directory: str) -> None:
+        """Make this state that of a store in another directory."""
+        _begin_log(self._fs, directory, manifest_name(self.take_number()), self._everything())[0].close()
+
+    def _everything(self) -> Edit:
+        tables = tuple(self.tables[number] for number in sorted(self.tables))
+        return Edit(self.next_file, self.flushed_lsn, tables)
 
     def close(self) -> None:
         """Close the log."""
+        assert self._file is not None
         self._file.close()
 
     def _apply(self, edit: Edit) -> None:
@@ -115,23 +147,22 @@ class Manifest:
         if not edits:
             raise Corruption(path, "holds no edit")
 
-    def _begin(self) -> None:
-        self.name = manifest_name(self.number)
-        fs, directory = self._fs, self._directory
-        self._file = fs.create(f"{directory}/{self.name}")
-        everything = Edit(
-            self.next_file, self.flushed_lsn, tuple(self.tables[n] for n in sorted(self.tables))
-        )
-        self._file.append(MAGIC + encode_record(_encoder.encode(everything)))
-        self._file.sync()
-        fs.sync_directory(directory)
-        temporary = f"{directory}/{CURRENT}.new"
-        current = fs.create(temporary)
-        current.append(self.name.encode() + b"\n")
-        current.sync()
-        current.close()
-        fs.rename(temporary, f"{directory}/{CURRENT}")
-        fs.sync_directory(directory)
+
+def _begin_log(fs: FileSystem, directory: str, name: str, everything: Edit) -> tuple[WritableFile, int]:
+    """A log with one edit, and CURRENT naming it, both durable; the file and its size."""
+    data = MAGIC + encode_record(_encoder.encode(everything))
+    file = fs.create(f"{directory}/{name}")
+    file.append(data)
+    file.sync()
+    fs.sync_directory(directory)
+    temporary = f"{directory}/{CURRENT}.new"
+    current = fs.create(temporary)
+    current.append(name.encode() + b"\n")
+    current.sync()
+    current.close()
+    fs.rename(temporary, f"{directory}/{CURRENT}")
+    fs.sync_directory(directory)
+    return file, len(data)
 
 
 def _read(fs: FileSystem, path: str) -> bytes:

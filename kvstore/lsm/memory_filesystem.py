@@ -149,6 +149,11 @@ class MemoryFileSystem:
         self.checked()
         self._files[new] = self._files.pop(old)
 
+    def link(self, old: str, new: str) -> None:
+        """See FileSystem."""
+        self.checked()
+        self._files[new] = self._files[old]
+
     def remove(self, path: str) -> None:
         """See FileSystem."""
         self.checked()

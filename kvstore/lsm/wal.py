@@ -50,35 +50,39 @@ def segment_name(number: int) -> str:
 
 
 def read_segments(fs: FileSystem, paths: Sequence[str], floor: int) -> Iterator[WalRecord]:
-    """The records of segments in order, up to the first that a crash has torn.
+    """The records of segments in order, up to the first gap that a crash has torn.
 
     `floor` is the LSN up to which everything is in tables already. Raises Corruption when a record is
     damaged or missing that was durable once, UnsupportedFormat for a file that is no segment.
     """
     expected = floor + 1
-    for i, path in enumerate(paths):
-        data = _read_all(fs, path)
-        if not _has_header(data, path):
-            _refuse_if_durable(fs, paths[i + 1 :], b"", expected, path)
+    records = _records(fs, paths)
+    for path, record in records:
+        if record.last_lsn < expected:
+            continue
+        if record.first_lsn < expected:
+            raise Corruption(path, f"batches {record.first_lsn} to {expected - 1} are there twice")
+        if record.first_lsn > expected:
+            if record.durable_lsn >= expected or any(r.durable_lsn >= expected for _, r in records):
+                lost = f"batches {expected} to {record.first_lsn - 1} are damaged or missing"
+                raise Corruption(path, f"{lost}, and a later one proves that they were durable")
             return
-        offset = len(MAGIC)
+        yield record
+        expected = record.last_lsn + 1
+
+
+def _records(fs: FileSystem, paths: Sequence[str]) -> Iterator[tuple[str, WalRecord]]:
+    """Every record that can be read, whatever is damaged between them, with its segment."""
+    for path in paths:
+        data = _read_all(fs, path)
+        offset = len(MAGIC) if _has_header(data, path) else len(data)
         while offset < len(data):
             try:
                 payload, offset = decode_record(data, offset)
             except (TornRecord, DamagedRecord):
-                _refuse_if_durable(fs, paths[i + 1 :], data[offset + 1 :], expected, path)
-                return
-            record = _decode(payload, path)
-            if record.last_lsn < expected:
-                continue
-            if record.first_lsn < expected:
-                raise Corruption(path, f"batches {record.first_lsn} to {expected - 1} are there twice")
-            if record.first_lsn > expected:
-                if record.durable_lsn >= expected:
-                    raise Corruption(path, f"batches {expected} to {record.first_lsn - 1} are missing")
-                return
-            yield record
-            expected = record.last_lsn + 1
+                offset += 1
+            else:
+                yield path, _decode(payload, path)
 
 
 def _read_all(fs: FileSystem, path: str) -> bytes:
@@ -107,26 +111,3 @@ def _decode(payload: bytes, path: str) -> WalRecord:
         return WalRecord(first_lsn, durable_lsn, _decoder.decode(memoryview(payload)[_PREFIX.size :]))
     except (struct.error, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corruption(path, f"a record cannot be read: {error}") from error
-
-
-def _refuse_if_durable(fs: FileSystem, later: Sequence[str], rest: bytes, lsn: int, path: str) -> None:
-    """Raise Corruption if any record behind the damage proves that `lsn` was durable."""
-    if any(record.durable_lsn >= lsn for record in _salvage(rest, path)):
-        raise Corruption(path, f"batch {lsn} is damaged, and a later one proves that it was durable")
-    for other in later:
-        if any(record.durable_lsn >= lsn for record in _salvage(_read_all(fs, other), other)):
-            raise Corruption(path, f"batch {lsn} is damaged, and one in {other} proves that it was durable")
-
-
-def _salvage(data: bytes, path: str) -> Iterator[WalRecord]:
-    """Every record that can still be found, at whatever offset."""
-    offset = 0
-    while offset < len(data):
-        try:
-            payload, offset = decode_record(data, offset)
-        except TornRecord:
-            offset += 1
-        except DamagedRecord:
-            offset += 1
-        else:
-            yield _decode(payload, path)

@@ -28,8 +28,12 @@ class Durability:
         return self._engine.last_lsn
 
     def after(self, lsn: int, action: Callable[[], None]) -> None:
-        """Run `action` once all writes up to `lsn` are durable, at once if they are."""
+        """Run `action` once all writes up to `lsn` are durable, at once if they are or need not be."""
         if lsn <= self._engine.durable_lsn:
+            action()
+            return
+        if not self._engine.waits_for_disk:
+            self._request()
             action()
             return
         # `lsn` may be that of an earlier write; the queue stays in order all the same

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from hypothesis import given
 from hypothesis import strategies as st
 from pybloom_live import BloomFilter as Oracle
@@ -9,9 +11,25 @@ from sortedcontainers import SortedDict
 
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.memtable import Memtable
+from kvstore.lsm.merge import Chunk
 
 KEYS = st.binary(min_size=1, max_size=3)
 VALUES = st.none() | st.binary(max_size=4)
+BATCH = st.lists(st.tuples(KEYS, VALUES), max_size=40)
+
+
+def entries(chunks: Iterable[Chunk]) -> list[tuple[bytes, bytes | None]]:
+    return [entry for keys, values in chunks for entry in zip(keys, values, strict=True)]
+
+
+def backwards(chunks: Iterable[Chunk]) -> list[tuple[bytes, bytes | None]]:
+    return [entry for keys, values in chunks for entry in zip(keys[::-1], values[::-1], strict=True)]
+
+
+def filled(keys: Collection[bytes]) -> BloomFilter:
+    bloom = BloomFilter.empty(len(keys), 0.01)
+    bloom.update(keys)
+    return bloom
 
 
 @given(st.lists(st.tuples(KEYS, VALUES) | st.tuples(KEYS, KEYS | st.none(), st.just("scan")), max_size=60))
@@ -26,33 +44,42 @@ def test_a_memtable_is_a_sorted_dict(
         else:
             start, end, _ = step
             expected = [(key, oracle[key]) for key in oracle.irange(start, end, (True, False))]
-            assert list(memtable.scan(start, end)) == expected
-    assert list(memtable.items()) == list(oracle.items())
+            assert entries(memtable.chunks(start, end)) == expected
+            assert backwards(memtable.chunks(start, end, reverse=True)) == expected[::-1]
+    assert entries(memtable.chunks(b"", None)) == list(oracle.items())
     assert len(memtable) == len(oracle)
 
 
-def test_a_scan_goes_on_while_keys_are_added() -> None:
+@given(BATCH, BATCH, BATCH)
+def test_a_view_of_a_memtable_stays_while_it_is_written_to(
+    before: list[tuple[bytes, bytes | None]],
+    between: list[tuple[bytes, bytes | None]],
+    after: list[tuple[bytes, bytes | None]],
+) -> None:
     memtable = Memtable()
-    memtable.apply([(b"%04d" % i, b"v") for i in range(0, 2000, 2)])
-    seen = []
-    for i, (key, _) in enumerate(memtable.scan(b"", None)):
-        seen.append(key)
-        memtable.apply([(b"%04d" % (2 * i + 1), b"new")])
-    assert seen == sorted(seen)
-    assert len(set(seen)) == len(seen)
-    assert {b"%04d" % i for i in range(0, 2000, 2)} <= set(seen)
+    memtable.apply(before)
+    expected = sorted(dict(before).items())
+    undo = memtable.begin_undo()
+    memtable.apply(between)
+    running = memtable.chunks(b"", None, undo)
+    first = [next(running)] if expected else []
+    memtable.apply(after)
+    assert entries([*first, *running]) == expected
+    assert backwards(memtable.chunks(b"", None, undo, reverse=True)) == expected[::-1]
+    memtable.end_undo(undo)
+    assert entries(memtable.chunks(b"", None)) == sorted(dict([*before, *between, *after]).items())
 
 
 @given(st.sets(st.binary(max_size=40), min_size=1, max_size=200))
 def test_a_filter_never_denies_a_key_of_its_own(keys: set[bytes]) -> None:
-    bloom = BloomFilter.decode(BloomFilter.build(keys, len(keys), 0.01).encode())
+    bloom = BloomFilter.decode(filled(keys).encode())
     assert all(key in bloom for key in keys)
 
 
 def test_a_filter_errs_no_more_than_pybloom() -> None:
     keys = [b"key-%d" % i for i in range(5000)]
     others = [b"other-%d" % i for i in range(20_000)]
-    bloom = BloomFilter.build(keys, len(keys), 0.01)
+    bloom = filled(keys)
     oracle = Oracle(len(keys), 0.01)
     for key in keys:
         oracle.add(key)

@@ -41,7 +41,7 @@ def test_a_job_is_done_in_another_process_that_stays_for_the_next(tmp_path: Path
         assert workers() == []
         result = await worker.run(job)
         assert isinstance(result, JobResult)
-        assert result.table is not None
+        assert result.tables
         (process,) = workers()
         assert await worker.run(job) == result
         assert workers() == [process]
@@ -59,7 +59,7 @@ def test_a_job_that_cannot_be_done_is_reported_and_the_worker_lives(tmp_path: Pa
         engine, job = sealed(tmp_path)
         worker = Worker()
         assert isinstance(job, FlushJob)
-        wrong = FlushJob(str(tmp_path / "nowhere"), job.segment, job.floor, job.last_lsn, 9, job.options)
+        wrong = FlushJob(str(tmp_path / "nowhere"), job.segment, job.floor, job.last_lsn, (9,), job.options)
         assert await worker.run(wrong) is None
         assert await worker.run(job) is not None
         await worker.close()

@@ -1,0 +1,84 @@
+"""The tables of a store in their levels: where a key may be, and in what order to ask.
+
+Level 0 holds tables as they were flushed, which may overlap: the newest counts. In each further level
+tables do not overlap, and whatever they hold is older than all that lies above them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+
+from kvstore.lsm.merge import Chunk
+from kvstore.lsm.sstable import Table, TableInfo
+
+
+class Levels:
+    """Immutable: a change makes another one, so that readers keep the tables they began with."""
+
+    __slots__ = ("_largest", "deep", "flushed")
+
+    def __init__(self, tables: Iterable[Table]) -> None:
+        ordered = sorted(tables, key=lambda table: table.info.last_lsn)
+        self.flushed: tuple[Table, ...] = tuple(table for table in ordered if table.info.level == 0)
+        """Level 0, the oldest first."""
+        deep: dict[int, list[Table]] = {}
+        for table in ordered:
+            if table.info.level:
+                deep.setdefault(table.info.level, []).append(table)
+        self.deep: tuple[tuple[Table, ...], ...] = tuple(
+            tuple(sorted(deep[level], key=lambda table: table.info.smallest)) for level in sorted(deep)
+        )
+        """The further levels, each in order of keys."""
+        self._largest = [[table.info.largest for table in level] for level in self.deep]
+
+    def __iter__(self) -> Iterator[Table]:
+        yield from self.flushed
+        for level in self.deep:
+            yield from level
+
+    def infos(self) -> list[TableInfo]:
+        """What the manifest knows of all tables, those of level 0 from the oldest to the newest."""
+        return [table.info for table in self]
+
+    def oldest_run_bytes(self) -> int:
+        """The size of the deepest level, or of the oldest table where there are no levels."""
+        if self.deep:
+            return sum(table.info.size for table in self.deep[-1])
+        return self.flushed[0].info.size if self.flushed else 0
+
+    def replace(self, removed: Sequence[int], added: Iterable[Table]) -> Levels:
+        """With some tables in the place of others."""
+        return Levels([*(table for table in self if table.info.number not in removed), *added])
+
+    def get(self, key: bytes, default: bytes | None) -> bytes | None:
+        """The newest value of a key, None for a deletion, `default` when it is nowhere."""
+        for table in reversed(self.flushed):
+            value = table.get(key, default)
+            if value is not default:
+                return value
+        for level, largest in zip(self.deep, self._largest, strict=True):
+            i = bisect_left(largest, key)
+            if i < len(level):
+                value = level[i].get(key, default)
+                if value is not default:
+                    return value
+        return default
+
+    def runs(self, start: bytes, end: bytes | None, reverse: bool) -> list[Iterator[Chunk]]:
+        """Entries of [start, end): a run for each flushed table and for each level, the newest first."""
+        runs = [t.chunks(start, end, reverse) for t in reversed(self.flushed) if _holds(t, start, end)]
+        held = ([table for table in level if _holds(table, start, end)] for level in self.deep)
+        runs += [_one_after_another(tables, start, end, reverse) for tables in held if tables]
+        return runs
+
+
+def _holds(table: Table, start: bytes, end: bytes | None) -> bool:
+    return start <= table.info.largest and (end is None or table.info.smallest < end)
+
+
+def _one_after_another(
+    tables: list[Table], start: bytes, end: bytes | None, reverse: bool
+) -> Iterator[Chunk]:
+    for table in reversed(tables) if reverse else tables:
+        yield from table.chunks(start, end, reverse)

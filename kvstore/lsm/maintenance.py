@@ -1,0 +1,146 @@
+"""The jobs of a store: which flushes and compactions are due and which run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvstore.errors import StorageError
+from kvstore.lsm.cache import BlockCache
+from kvstore.lsm.compaction import Choice, choose, everything
+from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.jobs import CompactionJob, FlushJob, Job, JobResult
+from kvstore.lsm.levels import Levels
+from kvstore.lsm.manifest import Manifest
+from kvstore.lsm.options import Options
+from kvstore.lsm.segments import Segments
+from kvstore.lsm.sstable import Table, TableInfo, table_name
+
+
+class Maintenance:
+    """Hands out jobs and takes their results into use. `levels` are the tables of this moment."""
+
+    def __init__(
+        self, fs: FileSystem, directory: str, options: Options, manifest: Manifest, cache: BlockCache
+    ) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._options = options
+        self._manifest = manifest
+        self._cache = cache
+        self._busy: set[int] = set()
+        self._compacting = 0
+        self._changed = True
+        self.levels = Levels(self.open_table(info) for info in manifest.tables.values())
+        self.flushes = self.compactions = 0
+        self.flushed_bytes = self.compacted_bytes = 0
+
+    def open_table(self, info: TableInfo) -> Table:
+        """A table for reading through the cache; raises Corruption, UnsupportedFormat."""
+        return Table(self._fs, self._directory, info, self._cache)
+
+    # handing out
+
+    def due(self, segments: Segments) -> list[Job]:
+        """The jobs that should be started now; each is given out once until it is done or has failed."""
+        jobs: list[Job] = []
+        # one flush at a time and in order: a flushed table's age is its last LSN
+        if segments.sealed and not segments.sealed[0].flushing:
+            jobs.append(self.flush_job(segments))
+        if self._changed:
+            self._changed = False
+            while self._compacting < self._options.compactions and (job := self._next_compaction()):
+                jobs.append(job)
+        return jobs
+
+    def flush_job(self, segments: Segments) -> FlushJob:
+        """Make a table of the oldest sealed segment."""
+        segment = segments.sealed[0]
+        segment.flushing = True
+        outputs = (self._manifest.take_number(),)
+        return FlushJob(
+            self._directory, segment.number, segment.floor, segment.last_lsn, outputs, self._options
+        )
+
+    def _next_compaction(self) -> CompactionJob | None:
+        choice = choose(self.levels.infos(), self._busy, self._options)
+        return self._compaction_job(choice) if choice else None
+
+    def full_compaction(self) -> CompactionJob | None:
+        """Merge all tables into one run; None when there is nothing to gain. No other may be under way."""
+        infos = self.levels.infos()
+        choice = everything(infos, self._options) if infos else None
+        done = choice and len(infos) == 1 and infos[0].level == choice.level and not infos[0].deletions
+        return self._compaction_job(choice) if choice and not done else None
+
+    def _compaction_job(self, choice: Choice) -> CompactionJob:
+        self._compacting += 1
+        self._busy.update(info.number for info in choice.inputs)
+        size = sum(info.size for info in choice.inputs)
+        count = 1 if choice.level == 0 else size // self._options.table_bytes + 2
+        outputs = tuple(self._manifest.take_number() for _ in range(count))
+        return CompactionJob(
+            self._directory, choice.inputs, choice.level, choice.drop_deletions, outputs, self._options
+        )
+
+    # taking back
+
+    def flushed(self, result: JobResult, segments: Segments) -> None:
+        """The oldest sealed segment is in a table."""
+        opened = self._open_all(result)
+        self._manifest.edit(result.tables, (), segments.sealed[0].last_lsn)
+        self.levels = self.levels.replace((), opened)
+        self._changed = True
+        self.flushes += 1
+        self.flushed_bytes += sum(info.size for info in result.tables)
+        segments.flushed()
+
+    def compacted(self, job: CompactionJob, result: JobResult) -> None:
+        """The inputs of a compaction have been merged: they go."""
+        opened = self._open_all(result)
+        numbers = tuple(info.number for info in job.inputs)
+        self._manifest.edit(result.tables, numbers, 0)
+        # a scan may still read the old ones: their files close with the last reference
+        self.levels = self.levels.replace(numbers, opened)
+        self._give_back(job)
+        self.compactions += 1
+        self.compacted_bytes += sum(info.size for info in result.tables)
+        for number in numbers:
+            self._cache.forget(number)
+            self._fs.remove(f"{self._directory}/{table_name(number)}")
+
+    def _open_all(self, result: JobResult) -> list[Table]:
+        """Before anything is changed: a table that cannot be read must not replace what can."""
+        opened: list[Table] = []
+        try:
+            opened += map(self.open_table, result.tables)
+        except StorageError:
+            for table in opened:
+                table.close()
+            raise
+        return opened
+
+    def _give_back(self, job: CompactionJob) -> None:
+        self._compacting -= 1
+        self._busy.difference_update(info.number for info in job.inputs)
+        self._changed = True
+
+    def failed(self, job: Job, segments: Segments) -> None:
+        """A job could not be done: its outputs are removed, and it will be offered again."""
+        self.remove_outputs(job.outputs)
+        match job:
+            case FlushJob():
+                segments.sealed[0].flushing = False
+            case CompactionJob():
+                self._give_back(job)
+
+    def remove_outputs(self, numbers: Sequence[int]) -> None:
+        """Remove what a job that failed has left."""
+        there = set(self._fs.list(self._directory))
+        for name in map(table_name, numbers):
+            if name in there:
+                self._fs.remove(f"{self._directory}/{name}")
+
+    def close(self) -> None:
+        """Close all tables."""
+        for table in self.levels:
+            table.close()

@@ -1,0 +1,72 @@
+"""Snapshots: a store as it was at one moment, however long it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from kvstore.lsm.levels import Levels
+from kvstore.lsm.memtable import ABSENT, Memtable
+from kvstore.lsm.merge import merge
+
+
+class Snapshot:
+    """What was in the store when it was taken. Close it: until then memory and deleted tables are kept.
+
+    Made by `Engine.snapshot`. A scan that runs keeps its snapshot alive by itself.
+    """
+
+    __slots__ = ("_active", "_levels", "_sealed", "_undo")
+
+    def __init__(self, active: Memtable, sealed: Sequence[Memtable], levels: Levels) -> None:
+        self._active = active
+        self._undo = active.begin_undo()
+        self._sealed = tuple(sealed)
+        self._levels = levels
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it; nothing may be read any more. May be called again."""
+        self._active.end_undo(self._undo)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, None when it had none; raises Corruption."""
+        value = self._undo[key] if key in self._undo else self._active.get(key, ABSENT)
+        if value is not ABSENT:
+            return value
+        for memtable in reversed(self._sealed):
+            value = memtable.get(key, ABSENT)
+            if value is not ABSENT:
+                return value
+        value = self._levels.get(key, ABSENT)
+        return None if value is ABSENT else value
+
+    def scan(
+        self, start: bytes = b"", end: bytes | None = None, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of [start, end) in order, or from the last to the first; raises Corruption.
+
+        Without `end` to the last key. It costs the range and not the store.
+        """
+        runs = [self._active.chunks(start, end, self._undo, reverse)]
+        runs += [memtable.chunks(start, end, None, reverse) for memtable in reversed(self._sealed)]
+        runs += self._levels.runs(start, end, reverse)
+        step = -1 if reverse else 1
+        for keys, values in merge(runs, reverse):
+            for key, value in zip(keys[::step], values[::step], strict=True):
+                if value is not None:
+                    yield key, value
+
+
+def prefix_end(prefix: bytes) -> bytes | None:
+    """The first key behind all that begin with `prefix`; None when there can be none."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes([kept[-1] + 1]) if kept else None

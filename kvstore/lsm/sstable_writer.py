@@ -1,0 +1,130 @@
+"""Writing SSTables (docs/sstable.md)."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+
+import google_crc32c
+import msgspec
+
+from kvstore.lsm.block import encode_entries, seal
+from kvstore.lsm.bloom import BloomFilter
+from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.merge import Chunk
+from kvstore.lsm.options import Options
+from kvstore.lsm.sstable import FOOTER, MAGIC, Index, Properties, TableInfo, table_name
+
+_encoder = msgspec.msgpack.Encoder()
+
+Pace = Callable[[int], None]
+"""Called after so many bytes were written: it may wait, so that jobs leave the disk to others."""
+
+
+def full_speed(_written: int) -> None:
+    """The pace of those who wait for the result."""
+
+
+def write_tables(
+    fs: FileSystem,
+    directory: str,
+    numbers: Sequence[int],
+    chunks: Iterable[Chunk],
+    level: int,
+    last_lsn: int,
+    entries: int,
+    options: Options,
+    pace: Pace = full_speed,
+) -> tuple[TableInfo, ...]:
+    """Write chunks, at most `entries`, as tables of about `options.table_bytes`; synced, names too.
+
+    There are as many tables as `numbers` at most, and none when there is nothing to write.
+    """
+    written: list[TableInfo] = []
+    free = list(numbers)
+    writer: TableWriter | None = None
+    try:
+        for chunk in chunks:
+            if writer is None:
+                writer = TableWriter(fs, directory, free.pop(0), entries, options)
+            before = writer.size
+            writer.add(chunk)
+            pace(writer.size - before)
+            if writer.size >= options.table_bytes and free:
+                written.append(writer.finish(level, last_lsn))
+                writer = None
+        if writer is not None:
+            written.append(writer.finish(level, last_lsn))
+    finally:
+        if writer is not None:
+            writer.close()
+    if written:
+        fs.sync_directory(directory)
+    return tuple(written)
+
+
+class TableWriter:
+    """One table being written. `entries` is the most that it will hold: it sizes the filter."""
+
+    def __init__(self, fs: FileSystem, directory: str, number: int, entries: int, options: Options) -> None:
+        self._number = number
+        self._file = fs.create(f"{directory}/{table_name(number)}")
+        self._block_bytes = options.block_bytes
+        self._filter = BloomFilter.empty(entries, options.false_positive_rate)
+        self._index = Index([], [], [])
+        self._keys: list[bytes] = []
+        self._values: list[bytes | None] = []
+        self._smallest: bytes | None = None
+        self._entries = self._deletions = 0
+        self.size = 0
+
+    def add(self, chunk: Chunk) -> None:
+        """Add entries behind those that are there; cuts as many blocks as they fill."""
+        keys, values = chunk
+        if self._smallest is None:
+            self._smallest = keys[0]
+        self._entries += len(keys)
+        self._deletions += values.count(None)
+        self._filter.update(keys)
+        if self._keys:
+            keys, values = self._keys + keys, self._values + values
+        ends = list(accumulate(len(k) + len(v or b"") for k, v in zip(keys, values, strict=True)))
+        first = begin = 0
+        while (last := bisect_left(ends, begin + self._block_bytes, first) + 1) <= len(ends):
+            self._cut(keys[first:last], values[first:last])
+            first, begin = last, ends[last - 1]
+        self._keys, self._values = keys[first:], values[first:]
+
+    def _cut(self, keys: list[bytes], values: list[bytes | None]) -> None:
+        offset, length = self._append(seal(encode_entries(keys, values)))
+        self._index.last_keys.append(keys[-1])
+        self._index.offsets.append(offset)
+        self._index.lengths.append(length)
+
+    def _append(self, data: bytes) -> tuple[int, int]:
+        self._file.append(data)
+        offset = self.size
+        self.size += len(data)
+        return offset, len(data)
+
+    def finish(self, level: int, last_lsn: int) -> TableInfo:
+        """Write what leads to the entries, and sync; at least one entry has been added."""
+        if self._keys:
+            self._cut(self._keys, self._values)
+        smallest, largest = self._smallest or b"", self._index.last_keys[-1]
+        properties = Properties(self._entries, self._deletions, smallest, largest, last_lsn)
+        filter_at = self._append(seal(self._filter.encode()))
+        index_at = self._append(seal(_encoder.encode(self._index)))
+        properties_at = self._append(seal(_encoder.encode(properties)))
+        footer = FOOTER.pack(*filter_at, *index_at, *properties_at)
+        self._append(footer + int(google_crc32c.value(footer)).to_bytes(4, "little") + MAGIC)
+        self._file.sync()
+        self._file.close()
+        return TableInfo(
+            self._number, level, self.size, self._entries, self._deletions, smallest, largest, last_lsn
+        )
+
+    def close(self) -> None:
+        """Close the file of a table that was not finished."""
+        self._file.close()
