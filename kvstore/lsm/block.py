@@ -10,6 +10,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import cast
 
 import google_crc32c
 import lz4.block
@@ -64,18 +65,25 @@ def _checksum(body: bytes, kind: int) -> int:
     return int(google_crc32c.extend(google_crc32c.value(body), bytes([kind])))
 
 
+def present(values: Sequence[bytes | None]) -> Sequence[bytes]:
+    """The values, with nothing in the place of deletions."""
+    if None in values:
+        return [value or b"" for value in values]
+    return cast("Sequence[bytes]", values)
+
+
 def encode_entries(keys: Sequence[bytes], values: Sequence[bytes | None]) -> bytes:
     """The payload of a data block: entries in order of their keys, a value of None for a deletion."""
     deleted = [i for i, value in enumerate(values) if value is None] if None in values else []
-    present = [value or b"" for value in values] if deleted else values
+    contents = present(values)
     count = len(keys)
     numbers = struct.pack(
         f"<{2 * count + len(deleted)}I",
         *accumulate(map(len, keys)),
-        *accumulate(map(len, present)),  # type: ignore[arg-type]
+        *accumulate(map(len, contents)),
         *deleted,
     )
-    return b"".join((_COUNTS.pack(count, len(deleted)), numbers, *keys, *present))  # type: ignore[arg-type]
+    return b"".join((_COUNTS.pack(count, len(deleted)), numbers, *keys, *contents))
 
 
 class DataBlock:

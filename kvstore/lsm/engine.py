@@ -92,12 +92,11 @@ class Engine:
     def _recover(self) -> int:
         """Turn what the log segments hold beyond the tables into a table, and start with none of them."""
         names = [name for name in self._fs.list(self._directory) if name.endswith(".wal")]
-        memtable = Memtable()
         lsn = self._manifest.flushed_lsn
-        for record in read_segments(self._fs, [f"{self._directory}/{name}" for name in names], lsn):
-            for batch in record.batches:
-                memtable.load(batch)
-            lsn = record.last_lsn
+        records = list(read_segments(self._fs, [f"{self._directory}/{name}" for name in names], lsn))
+        memtable = Memtable.of(batch for record in records for batch in record.batches)
+        if records:
+            lsn = records[-1].last_lsn
         if len(memtable):
             maintenance, numbers = self._maintenance, (self._manifest.take_number(),)
             chunks = memtable.chunks(b"", None)
@@ -176,7 +175,13 @@ class Engine:
         It grows smoothly with the work that is behind, so that writers find the pace of the disk
         before they are refused.
         """
-        return _LONGEST_DELAY * float(min(1.0, self._pressure()) ** 2)
+        pressure = self._pressure()
+        return _LONGEST_DELAY * min(1.0, pressure * pressure)
+
+    def sync_delay(self) -> float:
+        """Seconds that the next sync should be put off: writers wait for it, and so slow down."""
+        interval = self.options.sync_interval if self.options.durability is Durability.INTERVAL else 0.0
+        return max(interval, self.write_delay())
 
     def begin_sync(self) -> Sync | None:
         """Write what was appended to the log; None when nothing needs a sync. At most one at a time.

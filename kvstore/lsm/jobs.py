@@ -71,13 +71,10 @@ def run_job(fs: FileSystem, job: Job, pace: Pace = full_speed) -> JobResult:
 
 
 def _flush(fs: FileSystem, job: FlushJob, pace: Pace) -> tuple[TableInfo, ...]:
-    memtable = Memtable()
     path = f"{job.directory}/{segment_name(job.segment)}"
-    lsn = job.floor
-    for record in read_segments(fs, [path], job.floor):
-        for batch in record.batches:
-            memtable.load(batch)
-        lsn = record.last_lsn
+    records = list(read_segments(fs, [path], job.floor))
+    memtable = Memtable.of(batch for record in records for batch in record.batches)
+    lsn = records[-1].last_lsn if records else job.floor
     if lsn != job.last_lsn:
         raise Corruption(path, f"ends at record {lsn}, but {job.last_lsn} was written")
     chunks = memtable.chunks(b"", None)

@@ -9,7 +9,7 @@ they have grown alike, so that a key is sorted a few times in all and a scan cos
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TypeAlias
 
@@ -50,9 +50,12 @@ class Memtable:
             entries[key] = value
             self.bytes += len(key) + len(value or b"") + _ENTRY_OVERHEAD
 
-    def load(self, batch: Batch) -> None:
-        """Put a batch in without counting bytes, for a memtable that only becomes a table."""
-        self._entries.update(batch)
+    @classmethod
+    def of(cls, batches: Iterable[Batch]) -> Memtable:
+        """A memtable with these batches that only becomes a table: its bytes are not counted."""
+        memtable = cls()
+        memtable._entries = {key: value for batch in batches for key, value in batch}
+        return memtable
 
     def get(self, key: bytes, default: bytes | None) -> bytes | None:
         """The value, None for a deletion, `default` when the key is not here."""

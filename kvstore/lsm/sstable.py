@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import google_crc32c
@@ -225,13 +225,11 @@ class Table:
             if reverse:
                 blocks = self._blocks(index, max(first, last - ahead), last)
                 last -= len(blocks)
-                blocks.reverse()
             else:
                 blocks = self._blocks(index, first, min(last, first + ahead))
                 first += len(blocks)
-            for block in blocks:
-                if chunk := _part(block, start, end):
-                    yield chunk
+            if chunk := _joined(blocks, start, end):
+                yield chunk
             ahead = min(2 * ahead, _MOST_READ_AHEAD)
 
     def _blocks(self, index: Index, first: int, last: int) -> list[DataBlock]:
@@ -257,13 +255,17 @@ class Table:
         return self._parsed(self._file.read(offset, index.lengths[number]), offset)
 
 
-def _part(block: DataBlock, start: bytes, end: bytes | None) -> Chunk | None:
-    keys = block.keys()
-    first, last = 0, len(keys)
-    if last and keys[0] < start:
-        first = bisect_left(keys, start)
-    if end is not None and last and keys[-1] >= end:
-        last = bisect_left(keys, end)
-    if first >= last:
-        return None
-    return (keys if last - first == len(keys) else keys[first:last]), block.values(first, last)
+def _joined(blocks: Sequence[DataBlock], start: bytes, end: bytes | None) -> Chunk | None:
+    """The entries of [start, end) in neighbouring blocks; None when there are none."""
+    keys: list[bytes] = []
+    values: list[bytes | None] = []
+    for block in blocks:
+        there = block.keys()
+        first, last = 0, len(there)
+        if there[0] < start:
+            first = bisect_left(there, start)
+        if end is not None and there[-1] >= end:
+            last = bisect_left(there, end)
+        keys += there[first:last]
+        values += block.values(first, last)
+    return (keys, values) if keys else None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
+from operator import add
 
 import google_crc32c
 import msgspec
 
-from kvstore.lsm.block import encode_entries, seal
+from kvstore.lsm.block import encode_entries, present, seal
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.merge import Chunk
@@ -89,7 +90,7 @@ class TableWriter:
         self._filter.update(keys)
         if self._keys:
             keys, values = self._keys + keys, self._values + values
-        ends = list(accumulate(len(k) + len(v or b"") for k, v in zip(keys, values, strict=True)))
+        ends = list(accumulate(map(add, map(len, keys), map(len, present(values)))))
         first = begin = 0
         while (last := bisect_left(ends, begin + self._block_bytes, first) + 1) <= len(ends):
             self._cut(keys[first:last], values[first:last])

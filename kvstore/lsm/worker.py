@@ -1,24 +1,54 @@
 """The worker process: `python -m kvstore.lsm.worker` runs jobs that it reads from its standard input.
 
-Frames both ways: 4 bytes length (big-endian), then a job; back a byte that says how it went (0 done, 1
-failed), then the result or the reason. It ends with its input, so it never outlives its node.
+Frames both ways: 4 bytes length (big-endian), then a job; back a byte that says how it goes (0 done, 1
+failed, 2 still at it), then the result or the reason. It ends with its input, so it never outlives its node.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from typing import BinaryIO
 
 from kvstore.errors import StorageError
 from kvstore.lsm.disk import DiskFileSystem
-from kvstore.lsm.jobs import decode_job, encode_result, run_job
+from kvstore.lsm.jobs import CompactionJob, decode_job, encode_result, run_job
 
-DONE, FAILED = b"\0", b"\1"
+DONE, FAILED, WORKING = b"\0", b"\1", b"\2"
 
+STALLED = 60.0
+"""Seconds without a sign of life after which a worker at work should be given up."""
 
 _NICENESS = 5
 """Enough to step back, not so much that flushes fall behind and writes must be refused."""
+
+_BEAT = 1.0
+
+
+class Pacer:
+    """Lets a job write no more than `rate` bytes a second (0: as it can), and shows that it is alive."""
+
+    def __init__(self, rate: int, beat: Callable[[], None]) -> None:
+        self._rate = rate
+        self._beat = beat
+        self._next_beat = time.monotonic() + _BEAT
+        self._free_at = 0.0
+
+    def __call__(self, written: int) -> None:
+        """So many bytes have been written."""
+        now = time.monotonic()
+        if self._rate:
+            self._free_at = max(self._free_at, now) + written / self._rate
+        while True:
+            if now >= self._next_beat:
+                self._next_beat = now + _BEAT
+                self._beat()
+            if self._free_at <= now:
+                return
+            time.sleep(min(self._free_at - now, _BEAT))
+            now = time.monotonic()
 
 
 def frame(data: bytes) -> bytes:
@@ -33,9 +63,17 @@ def _read_frame(stream: BinaryIO) -> bytes | None:
     return stream.read(int.from_bytes(header, "big"))
 
 
+def _write_frame(data: bytes) -> None:
+    sys.stdout.buffer.write(frame(data))
+    sys.stdout.buffer.flush()
+
+
 def _run(data: bytes) -> bytes:
+    job = decode_job(data)
+    rate = job.options.compaction_rate if isinstance(job, CompactionJob) else 0
     try:
-        return DONE + encode_result(run_job(DiskFileSystem(), decode_job(data)))
+        pacer = Pacer(rate, lambda: _write_frame(WORKING))
+        return DONE + encode_result(run_job(DiskFileSystem(), job, pacer))
     except (StorageError, OSError) as error:
         return FAILED + str(error).encode()
 
@@ -44,8 +82,7 @@ def main() -> None:
     """Work until the input ends, behind whoever serves requests: a flush can wait, they cannot."""
     os.nice(_NICENESS)
     while (data := _read_frame(sys.stdin.buffer)) is not None:
-        sys.stdout.buffer.write(frame(_run(data)))
-        sys.stdout.buffer.flush()
+        _write_frame(_run(data))
 
 
 if __name__ == "__main__":

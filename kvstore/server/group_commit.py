@@ -41,7 +41,14 @@ class GroupCommit:
         if not self._wanted:
             self._wanted = True
             if self._running is None:
-                self._loop.call_soon(self._begin)
+                self._begin_soon()
+
+    def _begin_soon(self) -> None:
+        """At the end of this turn; later while the engine wants writers slowed, or syncs at intervals."""
+        if delay := self._engine.sync_delay():
+            self._loop.call_later(delay, self._begin)
+        else:
+            self._loop.call_soon(self._begin)
 
     async def close(self) -> None:
         """Let the sync that runs come to its end; begin no other."""
@@ -51,7 +58,7 @@ class GroupCommit:
         self._thread.shutdown()
 
     def _begin(self) -> None:
-        if self._running is not None or self._stopped:
+        if self._running is not None or self._stopped or not self._wanted:
             return
         self._wanted = False
         try:
@@ -81,4 +88,4 @@ class GroupCommit:
         if not self._stopped:
             self._on_durable(lsn)
             if self._wanted:
-                self._loop.call_soon(self._begin)
+                self._begin_soon()

@@ -1,4 +1,4 @@
-"""The engine's jobs under way: given to the worker, their results handed back to the node."""
+"""The engine's jobs under way: given to workers, their results handed back to the node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _log = logging.getLogger(__name__)
 
 
 class Jobs:
-    """Runs jobs until closed."""
+    """Runs jobs until closed, each in a worker of its own: a flush never waits for a compaction.
+
+    How many there are at a time is the engine's choice.
+    """
 
     def __init__(
         self,
@@ -28,7 +31,8 @@ class Jobs:
         self._on_done = on_done
         self._on_failed = on_failed
         self._on_fatal = on_fatal
-        self._worker = Worker()
+        self._idle: list[Worker] = []
+        self._workers: list[Worker] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, job: Job) -> None:
@@ -38,14 +42,23 @@ class Jobs:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Abandon all jobs and end the worker."""
+        """Abandon all jobs and end the workers."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._worker.close()
+        for worker in self._workers:
+            await worker.close()
+
+    def _idle_worker(self) -> Worker:
+        if self._idle:
+            return self._idle.pop()
+        self._workers.append(Worker())
+        return self._workers[-1]
 
     async def _run(self, job: Job) -> None:
-        result = await self._worker.run(job)
+        worker = self._idle_worker()
+        result = await worker.run(job)
+        self._idle.append(worker)
         try:
             if result is not None:
                 self._on_done(result)

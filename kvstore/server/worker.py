@@ -10,30 +10,36 @@ import sys
 import msgspec
 
 from kvstore.lsm import Job, JobResult, decode_result, encode_job
-from kvstore.lsm.worker import DONE, frame
+from kvstore.lsm.worker import DONE, STALLED, WORKING, frame
 
 _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """One process, started with the first job and again whenever it has died. One job at a time."""
+    """One process, started with the first job and again whenever it has died. One job at a time.
 
-    def __init__(self) -> None:
+    It is given up, and killed, when it shows no sign of life for `patience` seconds.
+    """
+
+    def __init__(self, patience: float = STALLED) -> None:
+        self._patience = patience
         self._process: asyncio.subprocess.Process | None = None
         self._lifeline: int | None = None
-        self._turn = asyncio.Lock()
 
     async def run(self, job: Job) -> JobResult | None:
         """Do a job; None when it failed or the worker died, which is logged."""
-        async with self._turn:
-            try:
-                answer = await self._ask(encode_job(job))
-                if answer[:1] == DONE:
-                    return decode_result(answer[1:])
-            except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError) as error:
-                _log.error("the worker process died in a %s: %s", type(job).__name__, error)
-                await self.close()
-                return None
+        try:
+            answer = await self._ask(encode_job(job))
+            if answer[:1] == DONE:
+                return decode_result(answer[1:])
+        except TimeoutError:
+            _log.error("the worker process stalled in a %s", type(job).__name__)
+            await self.close()
+            return None
+        except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError) as error:
+            _log.error("the worker process died in a %s: %s", type(job).__name__, error)
+            await self.close()
+            return None
         _log.error("%s failed: %s", type(job).__name__, answer[1:].decode(errors="replace"))
         return None
 
@@ -45,8 +51,12 @@ class Worker:
         assert stdout is not None
         stdin.write(frame(data))
         await stdin.drain()
-        length = int.from_bytes(await stdout.readexactly(4), "big")
-        return await stdout.readexactly(length)
+        answer = WORKING
+        while answer == WORKING:
+            async with asyncio.timeout(self._patience):
+                length = int.from_bytes(await stdout.readexactly(4), "big")
+                answer = await stdout.readexactly(length)
+        return answer
 
     async def _start(self) -> asyncio.subprocess.Process:
         """A fresh interpreter, never a fork: gRPC's threads do not survive one."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from kvstore.lsm import DiskFileSystem, Engine, FlushJob, Job, JobResult, Options
+from kvstore.lsm.worker import Pacer
 from kvstore.server.jobs import Jobs
 from kvstore.server.worker import Worker
 
+SMALL = Options(memtable_bytes=1000)
 
-def sealed(directory: Path) -> tuple[Engine, Job]:
+
+def sealed(directory: Path, options: Options = SMALL) -> tuple[Engine, Job]:
     """An engine that has just sealed a memtable, and the job of flushing it."""
-    engine = Engine.open(DiskFileSystem(), str(directory / "engine"), Options(memtable_bytes=1000))
+    engine = Engine.open(DiskFileSystem(), str(directory / "engine"), options)
     while not (jobs := engine.take_jobs()):
         engine.write([(b"%d" % engine.last_lsn, b"v" * 100)])
     engine.sync()
@@ -74,7 +78,9 @@ def test_a_killed_worker_fails_its_job_and_the_next_finds_another(tmp_path: Path
         done: list[JobResult] = []
         failed: list[Job] = []
         jobs = Jobs(done.append, failed.append, lambda error: None)
-        worker = jobs._worker
+        worker = Worker()
+        jobs._workers.append(worker)
+        jobs._idle.append(worker)
         assert await worker.run(job) is not None
         (process,) = workers()
         process.suspend()
@@ -94,6 +100,66 @@ def test_a_killed_worker_fails_its_job_and_the_next_finds_another(tmp_path: Path
         engine.close()
 
     asyncio.run(run())
+
+
+def test_a_worker_that_stalls_is_given_up_and_the_job_leaves_no_file(tmp_path: Path) -> None:
+    async def run() -> None:
+        engine, job = sealed(tmp_path)
+        worker = Worker(patience=0.2)
+        assert await worker.run(job) is not None
+        (process,) = workers()
+        process.suspend()
+        assert await worker.run(job) is None
+        assert workers() == []
+        engine.job_failed(job)
+        assert engine.statistics().tables == 0
+        assert not any(name.endswith(".sst") for name in DiskFileSystem().list(str(tmp_path / "engine")))
+        (again,) = engine.take_jobs()
+        result = await worker.run(again)
+        assert result is not None
+        await worker.close()
+        engine.job_done(result)
+        assert engine.get(b"1") == b"v" * 100
+        engine.close()
+
+    asyncio.run(run())
+
+
+def test_jobs_run_beside_each_other(tmp_path: Path) -> None:
+    """A flush does not wait for a compaction that takes its time."""
+
+    async def run() -> None:
+        engine, flush = sealed(tmp_path / "a")
+        slow, _ = sealed(tmp_path / "b", Options(memtable_bytes=1000, compaction_rate=1))
+        slow.flush()
+        slow.write([(b"more", b"v")])
+        slow.flush()
+        compaction = slow._maintenance.full_compaction()
+        assert compaction is not None
+        done: list[JobResult] = []
+        jobs = Jobs(done.append, lambda job: None, lambda error: None)
+        jobs.start(compaction)
+        jobs.start(flush)
+        async with asyncio.timeout(10):
+            while not done:  # noqa: ASYNC110  (no event for it)
+                await asyncio.sleep(0.01)
+        assert done[0].job == flush
+        await jobs.close()
+        assert workers() == []
+        engine.close()
+        slow.close()
+
+    asyncio.run(run())
+
+
+def test_a_pacer_keeps_its_rate_and_shows_that_it_lives() -> None:
+    beats: list[float] = []
+    pacer = Pacer(1000, lambda: beats.append(time.monotonic()))
+    began = time.monotonic()
+    for _ in range(12):
+        pacer(100)
+    assert time.monotonic() - began >= 1.2
+    assert beats
 
 
 def test_the_worker_imports_no_grpc() -> None:
