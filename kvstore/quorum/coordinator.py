@@ -6,7 +6,6 @@ count acks) -> reply. Of a get: `request` -> `_read` -> ReadOperation (digests, 
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -50,6 +49,7 @@ from kvstore.quorum.operation import Operation, Respond
 from kvstore.quorum.placement import Placement, place
 from kvstore.quorum.read import Complete, ReadOperation
 from kvstore.quorum.replica import Replica
+from kvstore.quorum.timers import Timers
 from kvstore.quorum.write import WriteOperation
 from kvstore.ring import ClusterState, data_key, fallbacks, partition_of, split_data_key, token
 from kvstore.versions import (
@@ -132,7 +132,7 @@ class Coordinator:
         # random, so that an ack for an operation of before a restart means nothing after it
         self._next_number = rng.getrandbits(62)
         self._operations: dict[int, Operation] = {}
-        self._timers: list[tuple[float, int]] = []
+        self._timers = Timers()
         self._placements: dict[tuple[int, int], Placement] = {}
         self._unanswered = 0
 
@@ -353,7 +353,7 @@ class Coordinator:
 
     def _wake_later(self, operation: Operation, number: int) -> None:
         wake_at = max(self.now, min(operation.deadline, self.now + operation.patience))
-        heapq.heappush(self._timers, (wake_at, number))
+        self._timers.add(wake_at, number)
 
     def forget(self, number: int) -> None:
         """The operation has finished."""
@@ -404,19 +404,12 @@ class Coordinator:
 
     def next_deadline(self) -> float:
         """When `on_timer` next has work, in monotonic seconds."""
-        timers = self._timers
-        while timers and timers[0][1] not in self._operations:
-            heapq.heappop(timers)
-        return timers[0][0] if timers else float("inf")
+        return self._timers.next(self._operations)
 
     def on_timer(self, now: float) -> None:
         """Wake the operations whose patience or deadline has passed."""
-        timers = self._timers
-        while timers and timers[0][0] <= now:
-            _, number = heapq.heappop(timers)
-            operation = self._operations.get(number)
-            if operation is None:
-                continue
-            operation.on_time(now)
-            if number in self._operations:
-                self._wake_later(operation, number)
+        for number in self._timers.due(now):
+            if operation := self._operations.get(number):
+                operation.on_time(now)
+                if number in self._operations:
+                    self._wake_later(operation, number)

@@ -10,8 +10,8 @@ import grpc
 
 from kvstore.config import FRAME_BYTES, MIB
 from kvstore.errors import InvalidRequest
-from kvstore.quorum.messages import Delete, Failed, Reply
-from kvstore.server.driver import Driver
+from kvstore.quorum.messages import ClientRequest, Delete, Failed, Reply
+from kvstore.server.driver import Driver, Respond
 from kvstore.server.gathering import Gathering
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import call_from_wire, fill_reply, reply_bytes
@@ -43,14 +43,15 @@ class Session:
         self._open += len(request.calls)
         self._open_bytes += size
         share = size / len(request.calls)
+        calls: list[tuple[ClientRequest, Respond]] = []
         for call in request.calls:
             try:
                 parsed = call_from_wire(call)
             except InvalidRequest as error:
                 self._answer(call.id, share, False, Failed(error))
             else:
-                answer = partial(self._answer, call.id, share, type(parsed) is Delete)
-                self._driver.request(parsed, answer)
+                calls.append((parsed, partial(self._answer, call.id, share, type(parsed) is Delete)))
+        self._driver.request_all(calls)
 
     def _answer(self, number: int, share: float, deleted: bool, reply: Reply) -> None:
         size = reply_bytes(reply)
