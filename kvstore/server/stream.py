@@ -19,8 +19,6 @@ from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.messages import (
     Forward,
     ForwardReply,
-    Get,
-    Put,
     ReadReply,
     ReplicaRead,
     ReplicaWrite,
@@ -31,7 +29,7 @@ from kvstore.server.batches import Batches
 from kvstore.server.gathering import Gathering
 from kvstore.server.handshake import Metadata, Refused, check_welcome
 from kvstore.v1.peer_pb2 import Welcome
-from kvstore.wire.client import reply_bytes
+from kvstore.wire.client import reply_bytes, request_bytes
 from kvstore.wire.peer import encode_frame
 
 _QUEUE_BYTES = 64 * MIB
@@ -55,9 +53,7 @@ def message_bytes(message: PeerMessage) -> int:
         case ReadReply():
             return 64 + len(message.version)
         case Forward(_, _, call):
-            content = len(call.value) if isinstance(call, Put) else 0
-            context = 0 if isinstance(call, Get) else len(call.context)
-            return 128 + len(call.key) + content + context
+            return request_bytes(call)
         case ForwardReply(_, reply):
             return reply_bytes(reply)
         case _:
