@@ -147,9 +147,7 @@ class Node:
         coordinator = self._coordinator
         match message:
             case WriteAck(requests):
-                for request in requests:
-                    if operation := coordinator.operation(request):
-                        operation.on_write_ack(sender)
+                coordinator.on_write_acks(sender, requests)
             case ReplicaRead():
                 self._replica_read(sender, message)
             case ReadSame():
