@@ -58,7 +58,7 @@ class Version(msgspec.Struct, frozen=True, array_like=True):
 
     def visible(self, wall: int) -> tuple[Sibling, ...]:
         """The siblings a reader sees: no tombstones, nothing expired at `wall` (milliseconds)."""
-        return tuple(sibling for sibling in self.siblings if sibling.visible(wall))
+        return tuple([sibling for sibling in self.siblings if sibling.visible(wall)])
 
 
 EMPTY = Version()

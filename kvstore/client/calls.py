@@ -22,9 +22,10 @@ from kvstore.errors import (
     ReadTimeout,
     WriteTimeout,
 )
-from kvstore.quorum.messages import ClientRequest, Delete, Failed, Found, Get, Put, Stored
+from kvstore.quorum.messages import ClientRequest, Failed, Found, Get, Stored
 from kvstore.v1 import client_pb2 as pb
-from kvstore.wire.client import call_to_wire, reply_from_wire
+from kvstore.wire.client import request_bytes
+from kvstore.wire.session import OpenCall, encode_calls, replies_from_wire
 
 MAX_IN_FLIGHT = 4096
 """Calls sent and not answered, per connection; more wait here, which is what slows producers down."""
@@ -44,17 +45,17 @@ _VERDICT_SECONDS = 0.1
 
 
 class Call:
-    """One call: its encoded request until it is sent, and the future of its reply."""
+    """One call: its request, the epoch it was routed by, and the future of its reply."""
 
-    __slots__ = ("body", "deadline", "future", "read", "request", "sent")
+    __slots__ = ("deadline", "epoch", "future", "read", "request", "sent")
 
     def __init__(
-        self, request: ClientRequest, body: pb.Call, deadline: float, future: asyncio.Future[Found | Stored]
+        self, request: ClientRequest, deadline: float, epoch: int, future: asyncio.Future[Found | Stored]
     ) -> None:
         self.request = request
         self.read = isinstance(request, Get)
-        self.body: pb.Call | None = body
         self.deadline = deadline
+        self.epoch = epoch
         self.sent = False
         self.future = future
 
@@ -89,69 +90,68 @@ class Calls:
     def submit(self, request: ClientRequest, deadline: float, epoch: int) -> asyncio.Future[Found | Stored]:
         """Queue a request; the future ends by `deadline` (loop time) with a reply or a KVError."""
         number = next(self._numbers)
-        body = call_to_wire(number, request)
-        fields = _fields(request, body)
-        fields.timeout_ms = _time_for_node(deadline - self._loop.time())
-        fields.epoch = epoch
         future: asyncio.Future[Found | Stored] = self._loop.create_future()
-        self._open[number] = Call(request, body, deadline, future)
+        self._open[number] = Call(request, deadline, epoch, future)
         self._queue.append(number)
         self._work.set()
         if deadline < self._wake_at:
             self._set_timer(deadline)
         return future
 
-    async def next_frame(self) -> pb.SessionRequest:
+    async def next_frame(self) -> bytes:
         """Wait until there are calls to send, and take as many as one frame may carry."""
         while True:
             if self._queue and self._in_flight < MAX_IN_FLIGHT:
                 if GATHER_SHARE * len(self._queue) < self._in_flight:
                     await asyncio.sleep(GATHER_SECONDS)
-                if bodies := self._take():
-                    return pb.SessionRequest(calls=bodies)
+                if calls := self._take():
+                    return encode_calls(calls)
                 continue
             self._work.clear()
             await self._work.wait()
 
-    def _take(self) -> list[pb.Call]:
-        bodies: list[pb.Call] = []
+    def _take(self) -> list[OpenCall]:
+        """The calls of the next frame. Their time runs from now on: what they waited here is gone."""
+        taken: list[OpenCall] = []
         size = 0
+        now = self._loop.time()
         while self._queue and self._in_flight < MAX_IN_FLIGHT:
             number = self._queue[0]
             call = self._open.get(number)
-            if call is None or call.body is None or call.future.done():
+            if call is None or call.future.done():
                 self._open.pop(number, None)  # its caller left, or its time is up: never sent
                 self._queue.popleft()
                 continue
-            size += call.body.ByteSize()
-            if bodies and size > FRAME_BYTES:
+            size += request_bytes(call.request)
+            if taken and size > FRAME_BYTES:
                 break
             self._queue.popleft()
-            bodies.append(call.body)
-            call.body = None
+            taken.append(OpenCall(number, call.request, _time_for_node(call.deadline - now), call.epoch))
             call.sent = True
             self._in_flight += 1
-        if bodies and self._unheard_since == math.inf:
-            self._unheard_since = self._loop.time()
-        return bodies
+        if taken and self._unheard_since == math.inf:
+            self._unheard_since = now
+        return taken
 
     def answer(self, response: pb.SessionResponse) -> None:
-        """Give the replies of a frame to their callers; one that comes too late is dropped."""
+        """Give the replies of a frame to their callers; one that comes too late is dropped.
+
+        Raises InvalidRequest when the frame is not what it should be.
+        """
         self._unheard_since = math.inf
-        for result in response.results:
-            call = self._open.pop(result.id, None)
+        for number, reply in replies_from_wire(response):
+            call = self._open.pop(number, None)
             if call is None:
                 continue
             self._in_flight -= 1
             if call.future.done():
                 continue
-            match reply_from_wire(result) if result.WhichOneof("reply") else None:
-                case Failed(error):
-                    call.fail(error)
-                case Found() | Stored() as reply if isinstance(reply, Found) is call.read:
-                    call.future.set_result(reply)
-                case _:
-                    call.fail(InternalError(f"{self._address} sent a reply that does not fit the request"))
+            if isinstance(reply, Failed):
+                call.fail(reply.error)
+            elif reply is not None and isinstance(reply, Found) is call.read:
+                call.future.set_result(reply)
+            else:
+                call.fail(InternalError(f"{self._address} sent a reply that does not fit the request"))
         self._work.set()
 
     def fail_all(self, reason: str) -> None:
@@ -199,16 +199,6 @@ class Calls:
         self._work.set()
         required = self._required(call.request)
         call.fail(ReadTimeout(0, required) if call.read else WriteTimeout(0, required))
-
-
-def _fields(request: ClientRequest, body: pb.Call) -> pb.GetRequest | pb.PutRequest | pb.DeleteRequest:
-    match request:
-        case Get():
-            return body.get
-        case Put():
-            return body.put
-        case Delete():
-            return body.delete
 
 
 def _time_for_node(seconds: float) -> int:

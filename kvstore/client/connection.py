@@ -19,7 +19,7 @@ _HANDSHAKE_SECONDS = 2.0
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 
-_Stream = grpc.aio.StreamStreamCall[pb.SessionRequest, pb.SessionResponse]
+_Stream = grpc.aio.StreamStreamCall[bytes, pb.SessionResponse]
 
 
 class Connection:
@@ -115,15 +115,8 @@ class Connection:
 
 
 def _open_session(channel: grpc.aio.Channel) -> _Stream:
-    session: grpc.aio.StreamStreamMultiCallable[pb.SessionRequest, pb.SessionResponse] = (
-        channel.stream_stream(
-            "/kvstore.v1.KV/Session",
-            request_serializer=_serialize,
-            response_deserializer=pb.SessionResponse.FromString,
-        )
+    session: grpc.aio.StreamStreamMultiCallable[bytes, pb.SessionResponse] = channel.stream_stream(
+        "/kvstore.v1.KV/Session",
+        response_deserializer=pb.SessionResponse.FromString,
     )
     return session()
-
-
-def _serialize(frame: pb.SessionRequest) -> bytes:
-    return frame.SerializeToString()

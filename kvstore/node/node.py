@@ -7,7 +7,7 @@ the `on_...` methods with the time, and carries out what they put into the outbo
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from kvstore.errors import KVError, StaleRing
@@ -98,14 +98,17 @@ class Node:
 
     # clients
 
-    def on_request(self, request: int, call: ClientRequest, now: Instant) -> None:
-        """A client's request under a number of the shell's choice: exactly one `reply` will follow."""
-        self._at(now)
-        self._coordinator.request(call, partial(self._reply, request), now)
-        self._turn()
+    def on_requests(self, requests: Iterable[tuple[int, ClientRequest]], now: Instant) -> None:
+        """Clients' requests that have arrived together, each under a number of the shell's choice.
 
-    def _reply(self, request: int, reply: Reply) -> None:
-        self._outbox.reply(request, reply)
+        Exactly one `reply` will follow for each. What is left of `requests` after an exception, which is
+        a defect, may be handed in again.
+        """
+        self._at(now)
+        coordinator, reply = self._coordinator, self._outbox.reply
+        for number, call in requests:
+            coordinator.request(call, partial(reply, number), now)
+        self._turn()
 
     def scan_keys(
         self, bucket: str, partition: int, after: bytes, limit: int, now: Instant
@@ -144,9 +147,7 @@ class Node:
         coordinator = self._coordinator
         match message:
             case WriteAck(requests):
-                for request in requests:
-                    if operation := coordinator.operation(request):
-                        operation.on_write_ack(sender)
+                coordinator.on_write_acks(sender, requests)
             case ReplicaRead():
                 self._replica_read(sender, message)
             case ReadSame():

@@ -6,9 +6,8 @@ count acks) -> reply. Of a get: `request` -> `_read` -> ReadOperation (digests, 
 
 from __future__ import annotations
 
-import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -50,6 +49,7 @@ from kvstore.quorum.operation import Operation, Respond
 from kvstore.quorum.placement import Placement, place
 from kvstore.quorum.read import Complete, ReadOperation
 from kvstore.quorum.replica import Replica
+from kvstore.quorum.timers import Timers
 from kvstore.quorum.write import WriteOperation
 from kvstore.ring import ClusterState, data_key, fallbacks, partition_of, split_data_key, token
 from kvstore.versions import (
@@ -132,7 +132,7 @@ class Coordinator:
         # random, so that an ack for an operation of before a restart means nothing after it
         self._next_number = rng.getrandbits(62)
         self._operations: dict[int, Operation] = {}
-        self._timers: list[tuple[float, int]] = []
+        self._timers = Timers()
         self._placements: dict[tuple[int, int], Placement] = {}
         self._unanswered = 0
 
@@ -142,7 +142,8 @@ class Coordinator:
         """Take a client's request; exactly one reply goes to `respond`, now or later."""
         self._count(call)
         if self._unanswered >= self.settings.in_flight:
-            self._answer_now(respond, Failed(Overloaded(0.1)))
+            self.counters.errors += 1
+            respond(Failed(Overloaded(0.1)))
             return
         self._unanswered += 1
         respond = partial(self._answered, respond)
@@ -152,38 +153,33 @@ class Coordinator:
             respond(Failed(error))
 
     def _count(self, call: ClientRequest) -> None:
-        match call:
-            case Get():
-                self.counters.gets += 1
-            case Put():
-                self.counters.puts += 1
-            case Delete():
-                self.counters.deletes += 1
+        if isinstance(call, Put):
+            self.counters.puts += 1
+        elif isinstance(call, Get):
+            self.counters.gets += 1
+        else:
+            self.counters.deletes += 1
 
     def _answered(self, respond: Respond, reply: Reply) -> None:
         self._unanswered -= 1
-        self._answer_now(respond, reply)
-
-    def _answer_now(self, respond: Respond, reply: Reply) -> None:
         if isinstance(reply, Failed):
             self.counters.errors += 1
         respond(reply)
 
     def _admit(self, call: ClientRequest, now: Moment) -> Request:
         """Check a request and derive what is needed of it; raises InvalidRequest, StaleRing."""
-        if not self.state.knows(call.bucket):
+        state = self.state
+        if not state.knows(call.bucket):
             self._limits.check_bucket(call.bucket)
         self._limits.check_key(call.key)
-        if call.epoch and call.epoch != self.state.epoch:
-            raise StaleRing(self.state.epoch)
-        bucket = self.state.bucket(call.bucket)
-        wanted = call.r if isinstance(call, Get) else call.w
-        field = "r" if isinstance(call, Get) else "w"
+        if call.epoch and call.epoch != state.epoch:
+            raise StaleRing(state.epoch)
+        bucket = state.bucket(call.bucket)
+        field, wanted, usual = ("r", call.r, bucket.r) if isinstance(call, Get) else ("w", call.w, bucket.w)
         if not 0 <= wanted <= bucket.n:
             raise InvalidRequest(field, f"is {wanted}, must be between 1 and n={bucket.n} of the bucket")
-        required = wanted or (bucket.r if isinstance(call, Get) else bucket.w)
         key_token = token(call.bucket, call.key)
-        partition = partition_of(key_token, self.state.ring.partitions)
+        partition = partition_of(key_token, state.ring.partitions)
         timeout = min(call.timeout or self.settings.default_timeout, self.settings.max_timeout)
         return Request(
             call,
@@ -192,7 +188,7 @@ class Coordinator:
             data_key(key_token, call.bucket, call.key),
             partition,
             bucket.n,
-            required,
+            wanted or usual,
             (call.quorum or bucket.quorum) is QuorumMode.SLOPPY,
             self._place(partition, bucket.n),
             now.mono + timeout,
@@ -214,13 +210,13 @@ class Coordinator:
         usable = len(placement.targets) if request.sloppy else placement.live_primaries
         if usable < request.required:
             raise Unavailable(request.required, usable)
-        match request.call:
-            case Get():
-                self._read(request, respond, self._found)
-            case Put() as put:
-                self._put(request, put, respond)
-            case Delete() as delete:
-                self._delete(request, delete, respond)
+        call = request.call
+        if isinstance(call, Put):
+            self._put(request, call, respond)
+        elif isinstance(call, Get):
+            self._read(request, respond, self._found)
+        else:
+            self._delete(request, call, respond)
 
     def _place(self, partition: int, n: int) -> Placement:
         placement = self._placements.get((partition, n))
@@ -269,7 +265,8 @@ class Coordinator:
         respond: Respond,
     ) -> None:
         """Make the new version, append it here with hints for the unreachable, and send it out."""
-        current = self._current(request)
+        encoded = self._local(request)
+        current = decode_version(encoded) if encoded else EMPTY
         if request.bucket.conflict is Conflict.LWW:
             seen = join(seen, current.context)
         seen_time = max(s.time for s in current.siblings) if current.siblings else 0
@@ -284,10 +281,6 @@ class Coordinator:
         operation = WriteOperation(self, respond, request, encoded, self._stored(request, version))
         operation.send()
         self.durability.after(lsn, operation.on_local_durable)
-
-    def _current(self, request: Request) -> Version:
-        encoded = self._local(request)
-        return decode_version(encoded) if encoded else EMPTY
 
     def _local(self, request: Request) -> bytes:
         """What this node holds of a key: its replica's version or, as a fallback, its hints."""
@@ -346,14 +339,16 @@ class Coordinator:
 
     def register(self, operation: Operation) -> int:
         """Give an operation its number and its first wake-up."""
-        self._next_number += 1
-        self._operations[self._next_number] = operation
-        self._wake_later(operation, self._next_number)
-        return self._next_number
+        self._next_number = number = self._next_number + 1
+        self._operations[number] = operation
+        self._wake_later(operation, number)
+        return number
 
     def _wake_later(self, operation: Operation, number: int) -> None:
-        wake_at = max(self.now, min(operation.deadline, self.now + operation.patience))
-        heapq.heappush(self._timers, (wake_at, number))
+        wake_at = self.now + operation.patience
+        if wake_at > operation.deadline:
+            wake_at = max(self.now, operation.deadline)
+        self._timers.add(wake_at, number)
 
     def forget(self, number: int) -> None:
         """The operation has finished."""
@@ -387,6 +382,13 @@ class Coordinator:
         """The operation under a number, if it is still under way."""
         return self._operations.get(number)
 
+    def on_write_acks(self, node: str, numbers: Iterable[int]) -> None:
+        """`node` has what the operations of these numbers have sent it, durably."""
+        operations = self._operations
+        for number in numbers:
+            if operation := operations.get(number):
+                operation.on_write_ack(node)
+
     def on_durable(self, lsn: int) -> None:
         """All writes up to `lsn` are on the disk."""
         self.counters.syncs += 1
@@ -404,19 +406,12 @@ class Coordinator:
 
     def next_deadline(self) -> float:
         """When `on_timer` next has work, in monotonic seconds."""
-        timers = self._timers
-        while timers and timers[0][1] not in self._operations:
-            heapq.heappop(timers)
-        return timers[0][0] if timers else float("inf")
+        return self._timers.next(self._operations)
 
     def on_timer(self, now: float) -> None:
         """Wake the operations whose patience or deadline has passed."""
-        timers = self._timers
-        while timers and timers[0][0] <= now:
-            _, number = heapq.heappop(timers)
-            operation = self._operations.get(number)
-            if operation is None:
-                continue
-            operation.on_time(now)
-            if number in self._operations:
-                self._wake_later(operation, number)
+        for number in self._timers.due(now):
+            if operation := self._operations.get(number):
+                operation.on_time(now)
+                if number in self._operations:
+                    self._wake_later(operation, number)

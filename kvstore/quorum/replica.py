@@ -36,7 +36,7 @@ class Replica:
         Raises StorageFull when nothing could be written, Corruption when the stored version is bad.
         """
         current = self.read(key)
-        result = self.combine(key, current, incoming)
+        result = self.combine(key, current, incoming) if current else incoming
         if result == current:
             return self.unsynced(key)
         return self.write([(key, result)])

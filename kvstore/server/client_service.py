@@ -8,7 +8,7 @@ from operator import methodcaller
 from typing import Any, NoReturn, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from kvstore.errors import InvalidRequest, KVError
@@ -122,12 +122,10 @@ class ClientService:
     async def _read(self, session: Session, context: Context) -> None:
         while (data := await context.read()) is not grpc.aio.EOF:
             try:
-                request = pb.SessionRequest.FromString(data)
-            except DecodeError as error:
-                await _abort(context, InvalidRequest("frame", str(error)))
+                self.session_calls += session.take(data)
+            except InvalidRequest as error:
+                await _abort(context, error)
             self.session_frames += 1
-            self.session_calls += len(request.calls)
-            session.take(request, len(data))
             await session.until_there_is_room()
         await session.until_answered()
 

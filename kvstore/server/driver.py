@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from kvstore.errors import InternalError
 from kvstore.lsm import Engine, Job, JobResult
@@ -79,14 +79,27 @@ class Driver:
 
     def request(self, call: ClientRequest, respond: Respond) -> int:
         """Hand in a client's request; returns its number, for `forget`. `respond` may be called at once."""
-        self._last_request = number = self._last_request + 1
-        self._waiting[number] = respond
-        try:
-            self.node.on_request(number, call, self.now())
-        except Exception as error:  # noqa: BLE001  (a defect: one request must not take the others along)
-            _log.exception("defect in taking a %s", type(call).__name__)
-            self.reply(number, Failed(InternalError(f"the node met a defect: {error!r}")))
-        return number
+        self.request_all([(call, respond)])
+        return self._last_request
+
+    def request_all(self, calls: Sequence[tuple[ClientRequest, Respond]]) -> None:
+        """Hand in clients' requests that have arrived together: they share a turn of the node."""
+        requests = self._numbered(calls)
+        last = self._last_request + len(calls)
+        while self._last_request < last:
+            try:
+                self.node.on_requests(requests, self.now())
+            except Exception as error:  # noqa: BLE001  (a defect: one request must not take the others along)
+                _log.exception("defect in taking a request")
+                self.reply(self._last_request, Failed(InternalError(f"the node met a defect: {error!r}")))
+
+    def _numbered(
+        self, calls: Iterable[tuple[ClientRequest, Respond]]
+    ) -> Iterator[tuple[int, ClientRequest]]:
+        for call, respond in calls:
+            self._last_request = number = self._last_request + 1
+            self._waiting[number] = respond
+            yield number, call
 
     def forget(self, request: int) -> None:
         """The client has gone: a late reply is dropped."""

@@ -8,13 +8,14 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from kvstore.config import FRAME_BYTES, MIB
+from kvstore.config import MIB
 from kvstore.errors import InvalidRequest
-from kvstore.quorum.messages import Delete, Failed, Reply
-from kvstore.server.driver import Driver
+from kvstore.quorum.messages import ClientRequest, Delete, Failed, Reply
+from kvstore.server.batches import Batches
+from kvstore.server.driver import Driver, Respond
 from kvstore.server.gathering import Gathering
-from kvstore.v1 import client_pb2 as pb
-from kvstore.wire.client import call_from_wire, fill_reply, reply_bytes
+from kvstore.wire.client import call_from_wire, reply_bytes
+from kvstore.wire.session import Answer, Form, decode_calls, encode_replies
 
 _MOST_CALLS = 4096
 _MOST_BYTES = 64 * MIB
@@ -29,36 +30,38 @@ class Session:
     def __init__(self, driver: Driver, context: Context) -> None:
         self._driver = driver
         self._context = context
-        self._frames: list[pb.SessionResponse] = []
-        self._frame_bytes = FRAME_BYTES
+        self._answers: Batches[Answer] = Batches()
         self._open = 0
         self._open_bytes = self._answered_bytes = 0.0
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
 
-    def take(self, request: pb.SessionRequest, size: int) -> None:
-        """Start all calls of a frame of `size` bytes."""
-        if not request.calls:
-            return
-        self._open += len(request.calls)
-        self._open_bytes += size
-        share = size / len(request.calls)
-        for call in request.calls:
+    def take(self, frame: bytes) -> int:
+        """Start all calls of a frame; returns how many. Raises InvalidRequest when it is none."""
+        calls, plain_puts = decode_calls(frame)
+        count = len(calls) + len(plain_puts)
+        if not count:
+            return 0
+        self._open += count
+        self._open_bytes += len(frame)
+        share = len(frame) / count
+        answer = self._answer
+        requests: list[tuple[ClientRequest, Respond]] = [
+            (put, partial(answer, number, Form.PLAIN_PUT, share)) for number, put in plain_puts
+        ]
+        for call in calls:
             try:
-                parsed = call_from_wire(call)
+                request = call_from_wire(call)
             except InvalidRequest as error:
-                self._answer(call.id, share, False, Failed(error))
+                answer(call.id, Form.CALL, share, Failed(error))
             else:
-                answer = partial(self._answer, call.id, share, type(parsed) is Delete)
-                self._driver.request(parsed, answer)
+                form = Form.DELETE if isinstance(request, Delete) else Form.CALL
+                requests.append((request, partial(answer, call.id, form, share)))
+        self._driver.request_all(requests)
+        return count
 
-    def _answer(self, number: int, share: float, deleted: bool, reply: Reply) -> None:
-        size = reply_bytes(reply)
-        if self._frame_bytes + size > FRAME_BYTES:
-            self._frames.append(pb.SessionResponse())
-            self._frame_bytes = 0
-        self._frame_bytes += size
-        fill_reply(self._frames[-1].results.add(id=number), reply, deleted)
+    def _answer(self, number: int, form: Form, share: float, reply: Reply) -> None:
+        self._answers.add((number, reply, form), reply_bytes(reply))
         self._answered_bytes += share
         self._wake.set()
 
@@ -69,12 +72,12 @@ class Session:
             await self._wake.wait()
             await gathering.pause()
             self._wake.clear()
-            frames, self._frames, self._frame_bytes = self._frames, [], FRAME_BYTES
+            frames = self._answers.take()
             answered, self._answered_bytes = self._answered_bytes, 0.0
-            count = sum(len(frame.results) for frame in frames)
+            count = sum(map(len, frames))
             gathering.sent(count)
             for frame in frames:
-                await self._context.write(frame.SerializeToString())
+                await self._context.write(encode_replies(frame))
             self._open -= count
             self._open_bytes -= answered
             self._written.set()

@@ -13,24 +13,23 @@ from typing import TypeAlias
 
 import grpc
 
-from kvstore.config import FRAME_BYTES, MIB
+from kvstore.config import MIB
 from kvstore.gossip import GossipMessage
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.messages import (
     Forward,
     ForwardReply,
-    Get,
-    Put,
     ReadReply,
     ReplicaRead,
     ReplicaWrite,
     WriteAck,
 )
 from kvstore.ring import Member
+from kvstore.server.batches import Batches
 from kvstore.server.gathering import Gathering
 from kvstore.server.handshake import Metadata, Refused, check_welcome
 from kvstore.v1.peer_pb2 import Welcome
-from kvstore.wire.client import reply_bytes
+from kvstore.wire.client import reply_bytes, request_bytes
 from kvstore.wire.peer import encode_frame
 
 _QUEUE_BYTES = 64 * MIB
@@ -54,27 +53,17 @@ def message_bytes(message: PeerMessage) -> int:
         case ReadReply():
             return 64 + len(message.version)
         case Forward(_, _, call):
-            content = len(call.value) if isinstance(call, Put) else 0
-            context = 0 if isinstance(call, Get) else len(call.context)
-            return 128 + len(call.key) + content + context
+            return request_bytes(call)
         case ForwardReply(_, reply):
             return reply_bytes(reply)
         case _:
             return 64
 
 
-def split(messages: list[PeerMessage]) -> list[list[PeerMessage]]:
-    """Messages in batches of at most FRAME_BYTES, a larger message alone."""
-    batches: list[list[PeerMessage]] = [[]]
-    size = 0
-    for message in messages:
-        more = message_bytes(message)
-        if size + more > FRAME_BYTES and batches[-1]:
-            batches.append([])
-            size = 0
-        batches[-1].append(message)
-        size += more
-    return batches if messages else []
+def _messages(batch: list[PeerMessage]) -> int:
+    """How many messages a batch holds; acks, when there are no others, come many in one."""
+    first = batch[0]
+    return len(first.requests) if len(batch) == 1 and isinstance(first, WriteAck) else len(batch)
 
 
 class Stream:
@@ -90,8 +79,7 @@ class Stream:
         self._peer = peer
         self._introduction = introduction
         self._on_lost = on_lost
-        self._queue: list[PeerMessage] = []
-        self._queued_bytes = 0
+        self._queue: Batches[PeerMessage] = Batches()
         self._wake = asyncio.Event()
         self._telling = False
         self._problem = ""
@@ -102,11 +90,10 @@ class Stream:
 
     def send(self, message: PeerMessage, size: int) -> None:
         """Queue a message for the next frame; dropped when not connected or far behind."""
-        if not self.connected or self._queued_bytes + size > _QUEUE_BYTES:
+        if not self.connected or self._queue.bytes + size > _QUEUE_BYTES:
             self._drop(message)
             return
-        self._queue.append(message)
-        self._queued_bytes += size
+        self._queue.add(message, size)
         self._wake.set()
 
     def _drop(self, message: PeerMessage) -> None:
@@ -154,8 +141,7 @@ class Stream:
 
     def _disconnected(self) -> None:
         self.connected = False
-        self._queue.clear()
-        self._queued_bytes = 0
+        self._queue.take()
         self._tell_soon()
 
     async def _connect_and_send(self, channel: grpc.aio.Channel) -> None:
@@ -196,9 +182,9 @@ class Stream:
             await self._wake.wait()
             await gathering.pause()
             self._wake.clear()
-            messages, self._queue, self._queued_bytes = self._queue, [], 0
-            gathering.sent(sum(len(m.requests) if isinstance(m, WriteAck) else 1 for m in messages))
-            for batch in split(messages):
+            batches = self._queue.take()
+            gathering.sent(sum(map(_messages, batches)))
+            for batch in batches:
                 frame = encode_frame(batch)
                 try:
                     await call.write(frame)

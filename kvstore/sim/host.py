@@ -137,7 +137,7 @@ class Host:
         assert self.node is not None
         self._last_request += 1
         self._waiting[self._last_request] = respond
-        self.node.on_request(self._last_request, call, self._instant())
+        self.node.on_requests([(self._last_request, call)], self._instant())
 
     def link_lost(self, peer: str) -> None:
         """The connection to a peer broke."""

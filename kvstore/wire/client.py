@@ -88,6 +88,16 @@ def fill_request(m: Any, call: ClientRequest) -> None:
     m.epoch = call.epoch
 
 
+def request_bytes(call: ClientRequest) -> int:
+    """About how many bytes a request takes in a frame."""
+    size = 128 + len(call.key)
+    if not isinstance(call, Get):
+        size += len(call.context)
+    if isinstance(call, Put):
+        size += len(call.value)
+    return size
+
+
 def reply_bytes(reply: Reply) -> int:
     """About how many bytes a reply takes in a frame."""
     if isinstance(reply, Found):
@@ -158,14 +168,11 @@ def result_to_wire(number: int, reply: Reply, deleted: bool = False) -> pb.Resul
     return m
 
 
-def fill_call(m: pb.Call | peer_pb.Forward, call: ClientRequest) -> None:
-    """Set the request of a new message."""
-    if isinstance(call, Get):
-        fill_request(m.get, call)
-    elif isinstance(call, Put):
-        fill_request(m.put, call)
-    else:
-        fill_request(m.delete, call)
+def fill_call(m: pb.Call | peer_pb.Forward, call: ClientRequest) -> WireRequest:
+    """Set the request of a new message, and return it."""
+    body: WireRequest = m.get if isinstance(call, Get) else m.put if isinstance(call, Put) else m.delete
+    fill_request(body, call)
+    return body
 
 
 def call_to_wire(number: int, call: ClientRequest) -> pb.Call:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.errors import ConfigError, InvalidRequest, KVError
-from kvstore.quorum.messages import ClientRequest, Found, Reply, Stored
+from kvstore.quorum.messages import ClientRequest, Found, Get, Put, Reply, Stored
 from kvstore.ring import ClusterState, initial_state, parse_members
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import (
@@ -19,6 +19,7 @@ from kvstore.wire.client import (
     call_to_wire,
     reply_bytes,
     reply_from_wire,
+    request_bytes,
     request_from_wire,
     request_to_wire,
     result_to_wire,
@@ -43,6 +44,12 @@ def test_a_reply_in_a_session(number: int, reply: Reply, deleted: bool) -> None:
     assert comparable(reply_from_wire(result)) == comparable(reply)
     if isinstance(reply, Stored):
         assert result.WhichOneof("reply") == ("delete" if deleted else "put")
+
+
+@given(requests)
+def test_the_estimate_of_a_requests_size_is_no_less_than_its_content(request: ClientRequest) -> None:
+    content = len(request.key) + (0 if isinstance(request, Get) else len(request.context))
+    assert request_bytes(request) >= content + (len(request.value) if isinstance(request, Put) else 0)
 
 
 @given(founds)

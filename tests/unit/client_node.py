@@ -18,6 +18,7 @@ from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import EMPTY, Dot, Sibling, Version, decode_context, encode_context, write
 from kvstore.wire.client import call_from_wire, result_to_wire
 from kvstore.wire.ring import state_to_wire
+from kvstore.wire.session import decode_calls
 
 run = shared_background().run
 """Clients and nodes share one loop, as gRPC wants it."""
@@ -126,22 +127,22 @@ class FakeNode:
         self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
         while (data := await context.read()) is not grpc.aio.EOF:
-            calls = list(pb.SessionRequest.FromString(data).calls)
+            bodies, plain_puts = decode_calls(data)
+            calls = [*((body.id, call_from_wire(body)) for body in bodies), *plain_puts]
             self.frames.append(len(calls))
             self.frame_bytes.append(len(data))
             if self.break_before:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
             if self.silent:
                 continue
-            results = [result_to_wire(call.id, self._answer(call)) for call in calls]
+            results = [result_to_wire(number, self._answer(request)) for number, request in calls]
             if self.break_after:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
             if self.backwards:
                 results.reverse()
             await context.write(pb.SessionResponse(results=results).SerializeToString())
 
-    def _answer(self, call: pb.Call) -> Reply:
-        request = call_from_wire(call)
+    def _answer(self, request: ClientRequest) -> Reply:
         self.calls.append(request)
         self.store.calls.append(request)
         if self.wrong_kind:

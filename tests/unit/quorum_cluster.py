@@ -92,7 +92,7 @@ class Cluster:
     def start(self, node: str, call: ClientRequest) -> int:
         """Hand in a request without delivering anything; returns its number."""
         self.requests += 1
-        self.hosts[node].node.on_request(self.requests, call, self.instant)
+        self.hosts[node].node.on_requests([(self.requests, call)], self.instant)
         return self.requests
 
     def run(self) -> None:

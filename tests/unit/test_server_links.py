@@ -17,8 +17,9 @@ from kvstore.local.ports import free_ports
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.messages import ReadSame, ReplicaWrite
 from kvstore.ring import ClusterState, Member
+from kvstore.server.batches import Batches
 from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction
-from kvstore.server.stream import Stream, message_bytes, split
+from kvstore.server.stream import Stream, message_bytes
 from kvstore.v1.peer_pb2 import Welcome
 from tests.unit.server_nodes import channel, cluster_state, run, serving, settings
 
@@ -63,11 +64,15 @@ def write(size: int) -> ReplicaWrite:
 
 def test_frames_are_split_at_their_limit_and_lose_nothing() -> None:
     messages: list[PeerMessage] = [write(size) for size in (10, 3 * MIB, 2 * MIB, 9 * MIB, 10, 10)]
-    batches = split(messages)
+    queue: Batches[PeerMessage] = Batches()
+    for message in messages:
+        queue.add(message, message_bytes(message))
+    assert queue.bytes == sum(map(message_bytes, messages))
+    batches = queue.take()
     assert [message for batch in batches for message in batch] == messages
     assert [len(batch) for batch in batches] == [2, 1, 1, 2]
     assert all(len(batch) == 1 or sum(map(message_bytes, batch)) <= 4 * MIB for batch in batches)
-    assert split([]) == []
+    assert (queue.take(), queue.bytes) == ([], 0)
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:

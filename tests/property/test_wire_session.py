@@ -1,0 +1,89 @@
+"""Frames of a Session: what goes in comes out, whether it travels in columns or not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from kvstore.config import QuorumMode
+from kvstore.errors import InvalidRequest
+from kvstore.quorum.messages import ClientRequest, Failed, Get, Put, Reply, Stored
+from kvstore.v1 import client_pb2 as pb
+from kvstore.wire.client import call_from_wire
+from kvstore.wire.session import (
+    Form,
+    OpenCall,
+    decode_calls,
+    encode_calls,
+    encode_replies,
+    replies_from_wire,
+)
+from tests.property.wire_messages import comparable, damaged, data, replies, requests, texts, u32, u64
+
+plain_puts = st.builds(Put, texts, data, data, data)
+plain_stored = st.builds(Stored, data, u32)
+open_calls = st.builds(OpenCall, u64, plain_puts | requests, u32, u64)
+
+
+def arriving(call: OpenCall) -> tuple[int, ClientRequest]:
+    return call.number, replace(call.request, timeout=call.timeout_ms / 1000, epoch=call.epoch)
+
+
+@given(st.lists(open_calls, max_size=6))
+def test_every_call_arrives_once(calls: list[OpenCall]) -> None:
+    others, puts = decode_calls(encode_calls(calls))
+    arrived = [*((call.id, call_from_wire(call)) for call in others), *puts]
+    assert sorted(map(repr, arrived)) == sorted(map(repr, map(arriving, calls)))
+
+
+def test_only_puts_without_options_travel_in_columns() -> None:
+    plain = Put("b", b"k", b"v", b"context")
+    calls: list[ClientRequest] = [
+        plain,
+        replace(plain, content_type="t"),
+        replace(plain, ttl=1),
+        replace(plain, w=1),
+        replace(plain, quorum=QuorumMode.STRICT),
+        replace(plain, explain=True),
+        Get("b", b"k"),
+    ]
+    others, puts = decode_calls(encode_calls(OpenCall(i, call, 1, 1) for i, call in enumerate(calls)))
+    assert [number for number, _ in puts] == [0]
+    assert [call.id for call in others] == [1, 2, 3, 4, 5, 6]
+
+
+@given(
+    st.lists(st.tuples(u64, plain_stored | replies, st.sampled_from([Form.CALL, Form.DELETE])), max_size=6)
+)
+def test_every_reply_arrives_once(answers: list[tuple[int, Reply, Form]]) -> None:
+    frame = pb.SessionResponse.FromString(encode_replies(answers))
+    arrived = [(number, comparable(reply)) for number, reply in replies_from_wire(frame)]
+    assert arrived == [(number, comparable(reply)) for number, reply, _ in answers]
+    assert not frame.HasField("plain_stored"), "who sends no plain puts need not know of them"
+
+
+@given(st.lists(st.tuples(u64, plain_stored | st.builds(Failed, st.builds(InvalidRequest, texts, texts)))))
+def test_every_reply_to_a_plain_put_arrives_once(answers: list[tuple[int, Reply]]) -> None:
+    content = encode_replies((number, reply, Form.PLAIN_PUT) for number, reply in answers)
+    frame = pb.SessionResponse.FromString(content)
+    arrived = [repr((number, comparable(reply))) for number, reply in replies_from_wire(frame)]
+    assert sorted(arrived) == sorted(repr((number, comparable(reply))) for number, reply in answers)
+    assert len(frame.plain_stored.ids) == sum(isinstance(reply, Stored) for _, reply in answers)
+
+
+@given(st.binary(max_size=100) | damaged(st.lists(open_calls, max_size=3).map(encode_calls)))
+def test_a_damaged_frame_of_calls(content: bytes) -> None:
+    try:
+        _, puts = decode_calls(content)
+    except InvalidRequest:
+        return
+    encode_calls(OpenCall(number, put, 1, put.epoch) for number, put in puts)
+
+
+def test_columns_of_different_lengths_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="frame"):
+        decode_calls(pb.SessionRequest(plain_puts=pb.PlainPuts(ids=[1, 2], keys=[b"k"])).SerializeToString())
+    with pytest.raises(InvalidRequest, match="frame"):
+        list(replies_from_wire(pb.SessionResponse(plain_stored=pb.PlainStored(ids=[1, 2], siblings=[1]))))
