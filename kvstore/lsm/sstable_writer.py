@@ -48,10 +48,8 @@ def write_tables(
     try:
         for chunk in chunks:
             if writer is None:
-                writer = TableWriter(fs, directory, free.pop(0), entries, options)
-            before = writer.size
+                writer = TableWriter(fs, directory, free.pop(0), entries, options, pace)
             writer.add(chunk)
-            pace(writer.size - before)
             if writer.size >= options.table_bytes and free:
                 written.append(writer.finish(level, last_lsn))
                 writer = None
@@ -68,8 +66,17 @@ def write_tables(
 class TableWriter:
     """One table being written. `entries` is the most that it will hold: it sizes the filter."""
 
-    def __init__(self, fs: FileSystem, directory: str, number: int, entries: int, options: Options) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        number: int,
+        entries: int,
+        options: Options,
+        pace: Pace = full_speed,
+    ) -> None:
         self._number = number
+        self._pace = pace
         self._file = fs.create(f"{directory}/{table_name(number)}")
         self._block_bytes = options.block_bytes
         self._filter = BloomFilter.empty(entries, options.false_positive_rate)
@@ -107,6 +114,7 @@ class TableWriter:
         self._file.append(data)
         offset = self.size
         self.size += len(data)
+        self._pace(len(data))
         return offset, len(data)
 
     def finish(self, level: int, last_lsn: int) -> TableInfo:
