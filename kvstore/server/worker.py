@@ -21,8 +21,8 @@ class Worker:
     It is given up, and killed, when it shows no sign of life for `patience` seconds.
     """
 
-    def __init__(self, patience: float = STALLED) -> None:
-        self._patience = patience
+    def __init__(self) -> None:
+        self.patience = STALLED
         self._process: asyncio.subprocess.Process | None = None
         self._lifeline: int | None = None
 
@@ -53,7 +53,7 @@ class Worker:
         await stdin.drain()
         answer = WORKING
         while answer == WORKING:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self.patience):
                 length = int.from_bytes(await stdout.readexactly(4), "big")
                 answer = await stdout.readexactly(length)
         return answer
