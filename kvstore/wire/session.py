@@ -97,8 +97,9 @@ def encode_replies(answers: Iterable[Answer]) -> bytes:
     """One frame with all `answers`."""
     frame = pb.SessionResponse()
     plain: list[tuple[int, Stored]] = []
+    plain_put = Form.PLAIN_PUT
     for number, reply, form in answers:
-        if form is Form.PLAIN_PUT and isinstance(reply, Stored):
+        if form is plain_put and isinstance(reply, Stored):
             plain.append((number, reply))
         else:
             fill_reply(frame.results.add(id=number), reply, form is Form.DELETE)
