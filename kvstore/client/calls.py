@@ -47,17 +47,22 @@ _VERDICT_SECONDS = 0.1
 class Call:
     """One call: its request, the epoch it was routed by, and the future of its reply."""
 
-    __slots__ = ("deadline", "epoch", "future", "read", "request", "sent")
+    __slots__ = ("deadline", "epoch", "expected", "future", "request", "sent")
 
     def __init__(
         self, request: ClientRequest, deadline: float, epoch: int, future: asyncio.Future[Found | Stored]
     ) -> None:
         self.request = request
-        self.read = isinstance(request, Get)
+        self.expected: type[Found | Stored] = Found if type(request) is Get else Stored
         self.deadline = deadline
         self.epoch = epoch
         self.sent = False
         self.future = future
+
+    @property
+    def read(self) -> bool:
+        """Whether it changes nothing, whatever becomes of it."""
+        return self.expected is Found
 
     def fail(self, error: KVError) -> None:
         """End the call with an error, unless its caller has left."""
@@ -146,10 +151,10 @@ class Calls:
             self._in_flight -= 1
             if call.future.done():
                 continue
-            if isinstance(reply, Failed):
-                call.fail(reply.error)
-            elif reply is not None and isinstance(reply, Found) is call.read:
+            if isinstance(reply, call.expected):
                 call.future.set_result(reply)
+            elif isinstance(reply, Failed):
+                call.fail(reply.error)
             else:
                 call.fail(InternalError(f"{self._address} sent a reply that does not fit the request"))
         self._work.set()

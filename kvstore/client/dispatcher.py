@@ -49,7 +49,7 @@ class Dispatcher:
                 await router.wait(deadline)
                 continue
             until = deadline
-            if not failed and isinstance(request, Get):
+            if type(request) is Get and not failed:
                 until -= request.timeout / 2  # so that another replica can be asked
             try:
                 return await connection.submit(request, until, router.state.epoch)

@@ -173,21 +173,33 @@ class Node:
         self._outbox.send(sender, ForwardReply(request, reply))
 
     def _replica_writes(self, sender: str, writes: Sequence[ReplicaWrite]) -> None:
-        """Store the versions of one frame; one ack follows for all, when the last of them is durable."""
-        stored: list[int] = []
+        """Store the versions of one frame in one batch; one ack follows for all, when it is durable."""
+        coordinator = self._coordinator
+        taken: list[int] = []
+        changes: dict[bytes, bytes] = {}
         last_lsn = 0
         for message in writes:
             try:
                 self._check_epoch(message.epoch)
-                lsn = self._coordinator.store(message.key, message.version, message.hint_for)
+                if message.hint_for:
+                    lsn = coordinator.store(message.key, message.version, message.hint_for)
+                else:
+                    lsn = coordinator.replica.prepare(message.key, message.version, changes)
             except KVError as error:
                 self._outbox.send(sender, Refusal(message.request, error))
             else:
-                stored.append(message.request)
+                taken.append(message.request)
                 last_lsn = max(last_lsn, lsn)
-        if stored:
-            ack = WriteAck(tuple(stored))
-            self._coordinator.durability.after(last_lsn, partial(self._outbox.send, sender, ack))
+        if changes:
+            try:
+                last_lsn = coordinator.replica.write([*changes.items()])
+            except KVError as error:
+                for request in taken:
+                    self._outbox.send(sender, Refusal(request, error))
+                return
+        if taken:
+            ack = WriteAck(tuple(taken))
+            coordinator.durability.after(last_lsn, partial(self._outbox.send, sender, ack))
 
     def _replica_read(self, sender: str, message: ReplicaRead) -> None:
         coordinator = self._coordinator

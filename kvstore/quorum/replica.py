@@ -35,11 +35,21 @@ class Replica:
 
         Raises StorageFull when nothing could be written, Corruption when the stored version is bad.
         """
-        current = self.read(key)
+        changes: dict[bytes, bytes] = {}
+        lsn = self.prepare(key, incoming, changes)
+        return self.write([*changes.items()]) if changes else lsn
+
+    def prepare(self, key: bytes, incoming: bytes, changes: dict[bytes, bytes]) -> int:
+        """Add to `changes` what must be written to have `incoming` reconciled into the stored version.
+
+        If that is nothing, returns the LSN that makes the stored version durable. Raises Corruption.
+        """
+        current = changes.get(key) or self.read(key)
         result = self.combine(key, current, incoming) if current else incoming
         if result == current:
             return self.unsynced(key)
-        return self.write([(key, result)])
+        changes[key] = result
+        return 0
 
     def combine(self, key: bytes, a: bytes, b: bytes) -> bytes:
         """Two encoded versions of `key` reconciled by the rule of its bucket."""
