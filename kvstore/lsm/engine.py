@@ -8,9 +8,10 @@ no work of its own accord: `begin_sync` and `take_jobs` hand it out, whoever run
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from kvstore.errors import Overloaded, StorageFailed, StorageFull
+from kvstore.errors import Overloaded, StorageError, StorageFailed, StorageFull
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.checkpoint import write_checkpoint
 from kvstore.lsm.filesystem import FileSystem
@@ -67,16 +68,17 @@ class Engine:
         self._closed = False
         self._cache = BlockCache(options.cache_bytes)
         fs.make_directory(directory)
-        self._lock = fs.lock(f"{directory}/{LOCK}")
-        try:
-            self._manifest = Manifest(fs, directory)
+        with ExitStack() as opened:
+            opened.callback(fs.lock(f"{directory}/{LOCK}").close)
+            self._manifest = Manifest(fs, directory, options.manifest_bytes)
+            opened.callback(self._manifest.close)
             self._maintenance = Maintenance(fs, directory, options, self._manifest, self._cache)
+            opened.callback(self._maintenance.close)
             lsn = self._recover()
             self._remove_strangers()
             self._segments = Segments(fs, directory, self._manifest.take_number(), lsn)
-        except BaseException:
-            self._lock.close()
-            raise
+            opened.callback(self._segments.close)
+            self._opened = opened.pop_all()
 
     @classmethod
     def open(cls, fs: FileSystem, directory: str, options: Options | None = None) -> Engine:
@@ -149,7 +151,8 @@ class Engine:
             raise Overloaded(_RETRY_AFTER, "flushes and compactions are behind")
         lsn = segments.append(batch)
         if segments.active.memtable.bytes >= self.options.memtable_bytes:
-            segments.seal(self._manifest.take_number())
+            with suppress(StorageFull):  # the batch is in: it waits for space in the old segment
+                segments.seal(self._manifest.take_number())
         return lsn
 
     def _check(self) -> None:
@@ -260,12 +263,18 @@ class Engine:
         """Take the output of a job into use and remove its inputs.
 
         Raises StorageFull when that could not be noted: the job has to be done again, after `job_failed`.
+        After StorageFailed half of it may be in use: only recovery can tell, nothing more may be written.
         """
-        match result.job:
-            case FlushJob():
-                self._maintenance.flushed(result, self._segments)
-            case CompactionJob() as job:
-                self._maintenance.compacted(job, result)
+        self._check()
+        try:
+            match result.job:
+                case FlushJob():
+                    self._maintenance.flushed(result, self._segments)
+                case CompactionJob() as job:
+                    self._maintenance.compacted(job, result)
+        except StorageFailed as error:
+            self._segments.failed = error
+            raise
 
     def job_failed(self, job: Job) -> None:
         """A job could not be done: its output is removed, and it will be offered again."""
@@ -289,20 +298,20 @@ class Engine:
     def _run(self, job: Job) -> None:
         try:
             self.job_done(run_job(self._fs, job))
-        except (StorageFull, StorageFailed):
-            self.job_failed(job)
+        except StorageError:
+            if self._segments.failed is None:
+                self.job_failed(job)
             raise
 
     def checkpoint(self, directory: str) -> None:
         """Make `directory`, on the same disk, a store of its own with all that is in this one now.
 
         Files are linked, not copied. Raises StorageFailed when the directory holds something already,
-        StorageFull.
+        StorageFull; what was made of it is removed then.
         """
         self.sync()
         if len(self._segments.active.memtable):
             self._segments.seal(self._manifest.take_number())
-        self._check()
         logs = self._segments.names()[:-1]
         tables = self._maintenance.levels.infos()
         write_checkpoint(self._fs, self._directory, directory, logs, tables, self._manifest)
@@ -316,10 +325,7 @@ class Engine:
                 self.sync()
         finally:
             self._closed = True
-            self._segments.close()
-            self._maintenance.close()
-            self._manifest.close()
-            self._lock.close()
+            self._opened.close()
 
     def statistics(self) -> EngineStatistics:
         """Sizes and counts for operators."""

@@ -11,14 +11,13 @@ from contextlib import suppress
 
 import msgspec
 
-from kvstore.errors import Corruption, StorageFull, UnsupportedFormat
-from kvstore.lsm.filesystem import FileSystem, WritableFile
+from kvstore.errors import Corruption, StorageError, StorageFull, UnsupportedFormat
+from kvstore.lsm.filesystem import FileSystem, WritableFile, read_file
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
 from kvstore.lsm.sstable import TableInfo
 
 MAGIC = b"kvsman\x00\x02"
 CURRENT = "CURRENT"
-LARGEST = 256 * 1024
 
 
 class Edit(msgspec.Struct, frozen=True, array_like=True):
@@ -45,7 +44,7 @@ class Manifest:
     A log of edits that has grown beyond `largest` bytes, and to twice its first edit, begins anew.
     """
 
-    def __init__(self, fs: FileSystem, directory: str, largest: int = LARGEST) -> None:
+    def __init__(self, fs: FileSystem, directory: str, largest: int) -> None:
         self._fs = fs
         self.largest = largest
         self._file: WritableFile | None = None
@@ -85,7 +84,8 @@ class Manifest:
         self._bytes, self.name = self._first_bytes, name
         if old_file is not None:
             old_file.close()
-            self._fs.remove(f"{self._directory}/{old}")
+            with suppress(StorageError):  # else it stays until the next open
+                self._fs.remove(f"{self._directory}/{old}")
 
     def copy_to(self, directory: str) -> None:
         """Make this state that of a store in another directory."""
@@ -114,7 +114,7 @@ class Manifest:
                 raise Corruption(f"{self._directory}/{CURRENT}", "is missing, but there are tables")
             return
         path = f"{self._directory}/{CURRENT}"
-        name = _read(self._fs, path).decode(errors="replace").strip()
+        name = read_file(self._fs, path).decode(errors="replace").strip()
         if not name.startswith("MANIFEST-") or name not in names:
             raise Corruption(path, f"names {name[:40]!r}, which is no manifest here")
         self._replay(f"{self._directory}/{name}")
@@ -127,7 +127,7 @@ class Manifest:
                 self.next_file = max(self.next_file, int(digits) + 1)
 
     def _replay(self, path: str) -> None:
-        data = _read(self._fs, path)
+        data = read_file(self._fs, path)
         magic = data[: len(MAGIC)]
         if magic != MAGIC:
             if magic[:-1] == MAGIC[:-1]:
@@ -152,22 +152,25 @@ def _begin_log(fs: FileSystem, directory: str, name: str, everything: Edit) -> t
     """A log with one edit, and CURRENT naming it, both durable; the file and its size."""
     data = MAGIC + encode_record(_encoder.encode(everything))
     file = fs.create(f"{directory}/{name}")
-    file.append(data)
-    file.sync()
-    fs.sync_directory(directory)
-    temporary = f"{directory}/{CURRENT}.new"
-    current = fs.create(temporary)
-    current.append(name.encode() + b"\n")
-    current.sync()
-    current.close()
-    fs.rename(temporary, f"{directory}/{CURRENT}")
-    fs.sync_directory(directory)
+    try:
+        file.append(data)
+        file.sync()
+        fs.sync_directory(directory)
+        _point_to(fs, directory, name)
+    except BaseException:
+        file.close()
+        raise
     return file, len(data)
 
 
-def _read(fs: FileSystem, path: str) -> bytes:
-    file = fs.open(path)
+def _point_to(fs: FileSystem, directory: str, name: str) -> None:
+    """Make CURRENT name a manifest, durably and at once."""
+    temporary = f"{directory}/{CURRENT}.new"
+    current = fs.create(temporary)
     try:
-        return file.read(0, file.size())
+        current.append(name.encode() + b"\n")
+        current.sync()
     finally:
-        file.close()
+        current.close()
+    fs.rename(temporary, f"{directory}/{CURRENT}")
+    fs.sync_directory(directory)

@@ -48,6 +48,11 @@ class _MemoryWriter:
         self._system.checked()
         self._inode.synced = len(self._inode.data)
 
+    def truncate(self, size: int) -> None:
+        self._system.checked()
+        del self._inode.data[size:]
+        self._inode.synced = min(self._inode.synced, size)
+
     def close(self) -> None:
         self._system.locked.discard(self._path)
 
@@ -157,7 +162,7 @@ class MemoryFileSystem:
     def remove(self, path: str) -> None:
         """See FileSystem."""
         self.checked()
-        del self._files[path]
+        self._files.pop(path, None)
 
     def sync_directory(self, path: str) -> None:
         """See FileSystem."""

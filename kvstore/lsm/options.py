@@ -39,6 +39,8 @@ class Options:
     memtable_bytes: int = 32 * MIB
     max_sealed: int = 4
     """Sealed memtables that may wait for their flush; beyond, writes are refused as overloaded."""
+    manifest_bytes: int = 256 * KIB
+    """A manifest that has grown to so much begins anew."""
     cache_bytes: int = 64 * MIB
     """Of data blocks, indexes and filters."""
     block_bytes: int = 8 * KIB

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from kvstore.errors import Corruption, UnsupportedFormat
-from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.filesystem import FileSystem, read_file
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
 
 Batch = Sequence[tuple[bytes, bytes | None]]
@@ -74,7 +74,7 @@ def read_segments(fs: FileSystem, paths: Sequence[str], floor: int) -> Iterator[
 def _records(fs: FileSystem, paths: Sequence[str]) -> Iterator[tuple[str, WalRecord]]:
     """Every record that can be read, whatever is damaged between them, with its segment."""
     for path in paths:
-        data = _read_all(fs, path)
+        data = read_file(fs, path)
         offset = len(MAGIC) if _has_header(data, path) else len(data)
         while offset < len(data):
             try:
@@ -83,14 +83,6 @@ def _records(fs: FileSystem, paths: Sequence[str]) -> Iterator[tuple[str, WalRec
                 offset += 1
             else:
                 yield path, _decode(payload, path)
-
-
-def _read_all(fs: FileSystem, path: str) -> bytes:
-    file = fs.open(path)
-    try:
-        return file.read(0, file.size())
-    finally:
-        file.close()
 
 
 def _has_header(data: bytes, path: str) -> bool:

@@ -33,6 +33,9 @@ class GatedFile:
             raise StorageFailed("input/output error")
         self._file.sync()
 
+    def truncate(self, size: int) -> None:
+        self._file.truncate(size)
+
     def close(self) -> None:
         self._file.close()
 
