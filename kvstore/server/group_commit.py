@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from kvstore.errors import StorageError, StorageFull
-from kvstore.lsm import Engine, Sync
+from kvstore.lsm import Durability, Engine, Sync
 
 _FULL_PAUSE = 0.5
 
@@ -37,11 +37,18 @@ class GroupCommit:
         self._running: asyncio.Future[None] | None = None
 
     def request(self) -> None:
-        """Sync at the end of this turn of the loop, with all that the turn appends."""
+        """Sync at the end of this turn of the loop, with all that the turn appends; or in a while."""
         if not self._wanted:
             self._wanted = True
             if self._running is None:
-                self._loop.call_soon(self._begin)
+                self._schedule()
+
+    def _schedule(self) -> None:
+        options = self._engine.options
+        if options.durability is Durability.INTERVAL:
+            self._loop.call_later(options.sync_interval, self._begin)
+        else:
+            self._loop.call_soon(self._begin)
 
     async def close(self) -> None:
         """Let the sync that runs come to its end; begin no other."""
@@ -81,4 +88,4 @@ class GroupCommit:
         if not self._stopped:
             self._on_durable(lsn)
             if self._wanted:
-                self._loop.call_soon(self._begin)
+                self._schedule()

@@ -170,6 +170,9 @@ def test_status_and_ring(kvctl: Kvctl) -> None:
         ("n2", "alive"),
         ("n3", "alive"),
     ]
+    engine = status[0]["engine"]
+    assert engine["write_amplification"] >= 1.0
+    assert {"space_amplification", "filter_useful", "cache_hits", "cache_bytes"} <= set(engine)
     ring = json.loads(kvctl("-o", "json", "ring", "--key", "carts", "user:1").stdout)
     assert sorted(ring["primaries"]) == ["n1", "n2", "n3"]
     assert "256 partitions" in kvctl("ring").stdout
