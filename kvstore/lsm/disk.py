@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import suppress
 
 from kvstore.errors import StorageError, StorageFailed, StorageFull, WrongDataDirectory
 
@@ -32,6 +33,9 @@ class _DiskWriter:
                 view = view[written:]
                 offset += written
         except OSError as error:
+            # what follows may be shorter, and the rest of this must not be taken for damage
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, self._size)
             raise _failure(self._path, error) from error
         self._size = offset
 

@@ -14,11 +14,12 @@ from typing import TypeVar
 import google_crc32c
 import msgspec
 
-from kvstore.errors import Corruption, UnsupportedFormat
+from kvstore.errors import Corruption
 from kvstore.lsm.block import DamagedBlock, DataBlock, unseal
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.magic import check_magic
 from kvstore.lsm.merge import Chunk
 
 MAGIC = b"kvsst\x00\x00\x02"
@@ -122,11 +123,9 @@ class Table:
     def _footer(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         size = self._file.size()
         data = self._file.read(max(0, size - FOOTER_BYTES), FOOTER_BYTES)
-        magic = data[-len(MAGIC) :]
-        if size < FOOTER_BYTES or magic[:-1] != MAGIC[:-1]:
-            raise Corruption(self.path, "has no footer: it is no table, or its end is missing")
-        if magic != MAGIC:
-            raise UnsupportedFormat(self.path, f"is of format {magic[-1]}, this program reads {MAGIC[-1]}")
+        if size != self.info.size or size < FOOTER_BYTES:
+            raise Corruption(self.path, f"has {size} bytes, the manifest says {self.info.size}")
+        check_magic(self.path, data[-len(MAGIC) :], MAGIC, "table")
         footer = data[: FOOTER.size]
         if google_crc32c.value(footer) != int.from_bytes(data[FOOTER.size : FOOTER.size + 4], "little"):
             raise Corruption(self.path, "its footer is damaged")

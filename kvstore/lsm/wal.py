@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from kvstore.errors import Corruption, UnsupportedFormat
+from kvstore.errors import Corruption
 from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.magic import check_magic
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
 
 Batch = Sequence[tuple[bytes, bytes | None]]
@@ -94,15 +95,10 @@ def _read_all(fs: FileSystem, path: str) -> bytes:
 
 
 def _has_header(data: bytes, path: str) -> bool:
-    if data[: len(MAGIC)] == MAGIC:
-        return True
-    if MAGIC.startswith(data) or not data.strip(b"\0"):
+    if (len(data) < len(MAGIC) and MAGIC.startswith(data)) or not data.strip(b"\0"):
         return False  # torn when the segment was made
-    if data[: len(MAGIC) - 1] == MAGIC[:-1]:
-        raise UnsupportedFormat(
-            path, f"is a log of format {data[len(MAGIC) - 1]}, this program reads {MAGIC[-1]}"
-        )
-    raise UnsupportedFormat(path, "is no write-ahead log")
+    check_magic(path, data[: len(MAGIC)], MAGIC, "write-ahead log")
+    return True
 
 
 def _decode(payload: bytes, path: str) -> WalRecord:
