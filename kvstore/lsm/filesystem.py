@@ -60,3 +60,12 @@ class FileSystem(Protocol):
 
     def sync_directory(self, path: str) -> None:
         """Make creations, renames and removals in a directory durable."""
+
+
+def read_all(fs: FileSystem, path: str) -> bytes:
+    """All of a file; raises FileNotFoundError."""
+    file = fs.open(path)
+    try:
+        return file.read(0, file.size())
+    finally:
+        file.close()

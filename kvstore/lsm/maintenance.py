@@ -134,9 +134,9 @@ class Maintenance:
                 self._give_back(job)
 
     def remove_outputs(self, numbers: Sequence[int]) -> None:
-        """Remove what a job that failed has left."""
+        """Remove what a job that failed has left, but nothing that is in use already."""
         there = set(self._fs.list(self._directory))
-        for name in map(table_name, numbers):
+        for name in map(table_name, set(numbers).difference(self._manifest.tables)):
             if name in there:
                 self._fs.remove(f"{self._directory}/{name}")
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 import msgspec
 
 from kvstore.errors import Corruption, StorageFull
-from kvstore.lsm.filesystem import FileSystem, WritableFile
+from kvstore.lsm.filesystem import FileSystem, WritableFile, read_all
 from kvstore.lsm.magic import check_magic
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
 from kvstore.lsm.sstable import TableInfo
@@ -70,7 +70,7 @@ def current_manifest(fs: FileSystem, directory: str) -> str:
             raise Corruption(f"{directory}/{CURRENT}", "is missing, but there are tables")
         return ""
     path = f"{directory}/{CURRENT}"
-    name = _read(fs, path).decode(errors="replace").strip()
+    name = read_all(fs, path).decode(errors="replace").strip()
     if not name.startswith("MANIFEST-") or name not in names:
         raise Corruption(path, f"names {name[:40]!r}, which is no manifest here")
     return name
@@ -82,7 +82,7 @@ def read_edits(fs: FileSystem, path: str) -> Iterator[Edit]:
     An edit that the file ends within was never synced, so nothing was done because of it: it is ignored.
     The same goes for zeros at the end, which some file systems leave of what was not synced.
     """
-    data = _read(fs, path)
+    data = read_all(fs, path)
     if len(data) < len(MAGIC):
         raise Corruption(path, "is cut off")
     check_magic(path, data[: len(MAGIC)], MAGIC, "manifest")
@@ -96,7 +96,7 @@ def read_edits(fs: FileSystem, path: str) -> Iterator[Edit]:
         except (DamagedRecord, msgspec.MsgspecError, UnicodeDecodeError):
             if not data[offset:].strip(b"\0"):
                 break
-            raise Corruption(path, f"the edit at byte {offset} is damaged") from None
+            raise Corruption(path, f"the edit at byte {offset} is damaged", offset) from None
         yield edit
         offset = after
     if offset == len(MAGIC):
@@ -183,11 +183,3 @@ def _begin_log(fs: FileSystem, directory: str, name: str, everything: Edit) -> t
     fs.rename(temporary, f"{directory}/{CURRENT}")
     fs.sync_directory(directory)
     return file, len(data)
-
-
-def _read(fs: FileSystem, path: str) -> bytes:
-    file = fs.open(path)
-    try:
-        return file.read(0, file.size())
-    finally:
-        file.close()

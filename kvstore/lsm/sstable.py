@@ -105,8 +105,8 @@ class Table:
         except FileNotFoundError:
             raise Corruption(self.path, "the manifest names this table, but it is missing") from None
         try:
-            self._filter_at, self._index_at, properties_at = self._footer()
-            self.properties = self._decoded(_properties_decoder, self._block(*properties_at))
+            self._filter_at, self._index_at, self._properties_at = self._footer()
+            self.properties = self._decoded(_properties_decoder, self._block(*self._properties_at))
             self._guide()
         except BaseException:
             self._file.close()
@@ -141,7 +141,7 @@ class Table:
         try:
             return unseal(data)
         except DamagedBlock as error:
-            raise Corruption(self.path, f"block at {offset}: {error}") from error
+            raise Corruption(self.path, f"block at {offset}: {error}", offset) from error
 
     def _decoded(self, decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
         try:
@@ -160,17 +160,25 @@ class Table:
             raise Corruption(self.path, "its index is incomplete")
         if index.last_keys[-1] != self.info.largest:
             raise Corruption(self.path, "its index does not end with the key that the manifest names")
-        guide = Guide(self._load_filter(*self._filter_at), index)
+        guide = Guide(self._load_filter(), index)
         if self._cache:
             self._cache.put(number, offset, guide)
         else:
             self._own_guide = guide
         return guide
 
-    def _load_filter(self, offset: int, length: int) -> BloomFilter | None:
+    def read_filter(self) -> BloomFilter:
+        """The filter, from the disk; raises Corruption."""
+        offset, length = self._filter_at
         try:
             return BloomFilter.decode(self._block(offset, length))
-        except (Corruption, ValueError):
+        except ValueError as error:
+            raise Corruption(self.path, f"block at {offset} is no filter: {error}", offset) from error
+
+    def _load_filter(self) -> BloomFilter | None:
+        try:
+            return self.read_filter()
+        except Corruption:
             return None  # only slower: a damaged filter must never answer "absent"
 
     def _data_block(self, index: Index, i: int) -> DataBlock:
@@ -187,7 +195,7 @@ class Table:
         try:
             return DataBlock(unseal(data))
         except DamagedBlock as error:
-            raise Corruption(self.path, f"block at {offset}: {error}") from error
+            raise Corruption(self.path, f"block at {offset}: {error}", offset) from error
 
     # reading
 
@@ -244,10 +252,14 @@ class Table:
             for offset, length in zip(index.offsets[first:last], index.lengths[first:last], strict=True)
         ]
 
-    def places(self) -> Iterator[tuple[int, bytes]]:
-        """Offset and last key of each data block, for reports of damage."""
+    def places(self) -> Iterator[tuple[int, int, bytes]]:
+        """Offset, length and last key of each data block, for reports of damage."""
         index = self._guide().index
-        return zip(index.offsets, index.last_keys, strict=True)
+        return zip(index.offsets, index.lengths, index.last_keys, strict=True)
+
+    def other_places(self) -> tuple[tuple[int, int], ...]:
+        """Offset and length of the blocks of filter, index and properties."""
+        return self._filter_at, self._index_at, self._properties_at
 
     def read_block(self, number: int) -> DataBlock:
         """The data block of that number, from the disk; raises Corruption."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from kvstore.errors import Corruption
-from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.filesystem import FileSystem, read_all
 from kvstore.lsm.magic import check_magic
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
 
@@ -75,23 +75,21 @@ def read_segments(fs: FileSystem, paths: Sequence[str], floor: int) -> Iterator[
 def _records(fs: FileSystem, paths: Sequence[str]) -> Iterator[tuple[str, WalRecord]]:
     """Every record that can be read, whatever is damaged between them, with its segment."""
     for path in paths:
-        data = _read_all(fs, path)
-        offset = len(MAGIC) if _has_header(data, path) else len(data)
-        while offset < len(data):
-            try:
-                payload, offset = decode_record(data, offset)
-            except (TornRecord, DamagedRecord):
-                offset += 1
-            else:
-                yield path, _decode(payload, path)
+        for _, record in records_in(read_all(fs, path), path):
+            yield path, record
 
 
-def _read_all(fs: FileSystem, path: str) -> bytes:
-    file = fs.open(path)
-    try:
-        return file.read(0, file.size())
-    finally:
-        file.close()
+def records_in(data: bytes, path: str) -> Iterator[tuple[range, WalRecord]]:
+    """Every record of a segment that can be read, and where in it; raises Corruption, UnsupportedFormat."""
+    offset = len(MAGIC) if _has_header(data, path) else len(data)
+    while offset < len(data):
+        try:
+            payload, end = decode_record(data, offset)
+        except (TornRecord, DamagedRecord):
+            offset += 1
+        else:
+            yield range(offset, end), _decode(payload, path)
+            offset = end
 
 
 def _has_header(data: bytes, path: str) -> bool:
