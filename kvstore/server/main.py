@@ -93,7 +93,7 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
     type=click.Choice([choice.value for choice in Durability]),
     default=_ENGINE.durability.value,
     show_default=True,
-    help="What this node syncs: all before it acknowledges, ten times a second, or whole log segments.",
+    help="What this node syncs: all before it acknowledges, the log ten times a second, or only tables.",
 )
 @click.option(
     "--compaction",
