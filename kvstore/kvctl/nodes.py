@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import click
 
-from kvstore.client.status import GetStatusResponse, status_name
+from kvstore.client.status import GetStatusResponse, engine_figures, status_name
 from kvstore.errors import KVError
 from kvstore.kvctl.session import Row, Session
 from kvstore.ring import ClusterState, fallbacks, partition_of, preference_list, token
@@ -19,6 +19,8 @@ COLUMNS = ("node", "address", "zone", "state", "pid", "entries", "tables", "MB",
 @click.pass_obj
 def status(session: Session) -> None:
     """Show every member: as the others see it, and what it says of itself.
+
+    JSON has the figures of each node's engine too: sizes, amplification, use of filters and cache.
 
     \b
     Examples:
@@ -73,6 +75,7 @@ def _own_words(status: GetStatusResponse) -> dict[str, object]:
         "hints": sum(hints.count for hints in status.hints),
         "puts": counters.puts,
         "gets": counters.gets,
+        "engine": engine_figures(status),
     }
 
 

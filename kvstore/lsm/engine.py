@@ -23,7 +23,7 @@ from kvstore.lsm.options import Durability, Options
 from kvstore.lsm.segments import Segments, Sync
 from kvstore.lsm.snapshot import Snapshot, prefix_end
 from kvstore.lsm.sstable import table_name
-from kvstore.lsm.sstable_writer import write_tables
+from kvstore.lsm.sstable_writer import Pace, full_speed, write_tables
 from kvstore.lsm.wal import Batch, read_segments
 
 LOCK = "LOCK"
@@ -290,14 +290,17 @@ class Engine:
         while self._segments.sealed:
             self._run(self._maintenance.flush_job(self._segments))
 
-    def compact(self) -> None:
-        """Merge all tables into one run, here and now; no job may be under way."""
-        if job := self._maintenance.full_compaction():
-            self._run(job)
+    def compact(self, pace: Pace = full_speed) -> None:
+        """Merge all tables into one run, here and now; no job may be under way.
 
-    def _run(self, job: Job) -> None:
+        `pace` is told of the bytes that are written.
+        """
+        if job := self._maintenance.full_compaction():
+            self._run(job, pace)
+
+    def _run(self, job: Job, pace: Pace = full_speed) -> None:
         try:
-            self.job_done(run_job(self._fs, job))
+            self.job_done(run_job(self._fs, job, pace))
         except StorageError:
             if self._segments.failed is None:
                 self.job_failed(job)

@@ -138,7 +138,8 @@ class Maintenance:
                 segments.sealed[0].flushing = False
             case CompactionJob():
                 self._give_back(job)
-        self._remove(map(table_name, job.outputs))
+        unused = [number for number in job.outputs if number not in self._manifest.tables]
+        self._remove(map(table_name, unused))
 
     def _remove(self, names: Iterable[str]) -> None:
         """Remove files that nothing needs. What cannot be removed now is tried again with the next ones."""

@@ -14,11 +14,12 @@ from typing import TypeVar
 import google_crc32c
 import msgspec
 
-from kvstore.errors import Corruption, UnsupportedFormat
+from kvstore.errors import Corruption
 from kvstore.lsm.block import DamagedBlock, DataBlock, unseal
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.magic import check_magic
 from kvstore.lsm.merge import Chunk
 
 MAGIC = b"kvsst\x00\x00\x02"
@@ -104,8 +105,8 @@ class Table:
         except FileNotFoundError:
             raise Corruption(self.path, "the manifest names this table, but it is missing") from None
         try:
-            self._filter_at, self._index_at, properties_at = self._footer()
-            self.properties = self._decoded(_properties_decoder, self._block(*properties_at))
+            self._filter_at, self._index_at, self._properties_at = self._footer()
+            self.properties = self._decoded(_properties_decoder, self._block(*self._properties_at))
             self._guide()
         except BaseException:
             self._file.close()
@@ -122,11 +123,9 @@ class Table:
     def _footer(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         size = self._file.size()
         data = self._file.read(max(0, size - FOOTER_BYTES), FOOTER_BYTES)
-        magic = data[-len(MAGIC) :]
-        if size < FOOTER_BYTES or magic[:-1] != MAGIC[:-1]:
-            raise Corruption(self.path, "has no footer: it is no table, or its end is missing")
-        if magic != MAGIC:
-            raise UnsupportedFormat(self.path, f"is of format {magic[-1]}, this program reads {MAGIC[-1]}")
+        if size != self.info.size or size < FOOTER_BYTES:
+            raise Corruption(self.path, f"has {size} bytes, the manifest says {self.info.size}")
+        check_magic(self.path, data[-len(MAGIC) :], MAGIC, "table")
         footer = data[: FOOTER.size]
         if google_crc32c.value(footer) != int.from_bytes(data[FOOTER.size : FOOTER.size + 4], "little"):
             raise Corruption(self.path, "its footer is damaged")
@@ -142,7 +141,7 @@ class Table:
         try:
             return unseal(data)
         except DamagedBlock as error:
-            raise Corruption(self.path, f"block at {offset}: {error}") from error
+            raise Corruption(self.path, f"block at {offset}: {error}", offset) from error
 
     def _decoded(self, decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
         try:
@@ -161,17 +160,25 @@ class Table:
             raise Corruption(self.path, "its index is incomplete")
         if index.last_keys[-1] != self.info.largest:
             raise Corruption(self.path, "its index does not end with the key that the manifest names")
-        guide = Guide(self._load_filter(*self._filter_at), index)
+        guide = Guide(self._load_filter(), index)
         if self._cache:
             self._cache.put(number, offset, guide)
         else:
             self._own_guide = guide
         return guide
 
-    def _load_filter(self, offset: int, length: int) -> BloomFilter | None:
+    def read_filter(self) -> BloomFilter:
+        """The filter, from the disk; raises Corruption."""
+        offset, length = self._filter_at
         try:
             return BloomFilter.decode(self._block(offset, length))
-        except (Corruption, ValueError):
+        except ValueError as error:
+            raise Corruption(self.path, f"block at {offset} is no filter: {error}", offset) from error
+
+    def _load_filter(self) -> BloomFilter | None:
+        try:
+            return self.read_filter()
+        except Corruption:
             return None  # only slower: a damaged filter must never answer "absent"
 
     def _data_block(self, index: Index, i: int) -> DataBlock:
@@ -188,7 +195,7 @@ class Table:
         try:
             return DataBlock(unseal(data))
         except DamagedBlock as error:
-            raise Corruption(self.path, f"block at {offset}: {error}") from error
+            raise Corruption(self.path, f"block at {offset}: {error}", offset) from error
 
     # reading
 
@@ -243,10 +250,14 @@ class Table:
             for offset, length in zip(index.offsets[first:last], index.lengths[first:last], strict=True)
         ]
 
-    def places(self) -> Iterator[tuple[int, bytes]]:
-        """Offset and last key of each data block, for reports of damage."""
+    def places(self) -> Iterator[tuple[int, int, bytes]]:
+        """Offset, length and last key of each data block, for reports of damage."""
         index = self._guide().index
-        return zip(index.offsets, index.last_keys, strict=True)
+        return zip(index.offsets, index.lengths, index.last_keys, strict=True)
+
+    def other_places(self) -> tuple[tuple[int, int], ...]:
+        """Offset and length of the blocks of filter, index and properties."""
+        return self._filter_at, self._index_at, self._properties_at
 
     def read_block(self, number: int) -> DataBlock:
         """The data block of that number, from the disk; raises Corruption."""

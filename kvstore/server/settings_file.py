@@ -17,6 +17,10 @@ _SETTINGS: dict[str, type] = {
     "partitions": int,
     "replicas": int,
     "max-value": int,
+    "durability": str,
+    "compaction": str,
+    "memtable-bytes": int,
+    "cache-bytes": int,
     "log-level": str,
 }
 _KINDS = {str: "a string", int: "a whole number"}

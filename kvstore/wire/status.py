@@ -25,16 +25,5 @@ def status_to_wire_response(status: NodeStatus, state: ClusterState) -> pb.GetSt
     for hints in status.hints:
         response.hints.add(target=hints.target, count=hints.count, bytes=hints.bytes)
     response.counters.MergeFrom(pb.Counters(**asdict(status.counters)))
-    engine = status.engine
-    response.engine.MergeFrom(
-        pb.EngineStatus(
-            memtable_bytes=engine.memtable_bytes,
-            wal_bytes=engine.wal_bytes,
-            tables=engine.tables,
-            table_bytes=engine.table_bytes,
-            flushes=engine.flushes,
-            compactions=engine.compactions,
-            entries=engine.entries,
-        )
-    )
+    response.engine.MergeFrom(pb.EngineStatus(**asdict(status.engine)))
     return response

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from grpc_status import rpc_status
 
 from kvstore.errors import InvalidRequest, ReadTimeout, Unavailable
 from kvstore.local.ports import free_ports
+from kvstore.lsm import Options
 from kvstore.quorum.messages import ClientRequest
 from kvstore.server.server import NodeServer
 from kvstore.v1 import client_pb2 as pb
@@ -89,6 +91,18 @@ def test_bad_input_is_typed_and_names_the_field(tmp_path: Path, request_: pb.Put
             assert isinstance(error, InvalidRequest)
             assert error.field == field
             assert server.driver.node.status().engine.entries <= 1  # the incarnation, no key
+
+    run(scenario())
+
+
+def test_the_engine_is_opened_with_the_settings_of_the_node(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        state = cluster_state([port])
+        node = replace(settings("n1", port, tmp_path, state), engine=Options(memtable_bytes=1))
+        async with serving(node) as (server,):
+            engine = server.driver.node.status().engine
+            assert engine.sealed_memtables + engine.flushes > 0
 
     run(scenario())
 
