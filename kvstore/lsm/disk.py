@@ -77,10 +77,15 @@ class DiskFileSystem:
 
     def make_directory(self, path: str) -> None:
         """See FileSystem."""
+        if os.path.isdir(path):
+            return
+        parent = os.path.dirname(path.rstrip("/")) or "."
+        self.make_directory(parent)
         try:
-            os.makedirs(path, exist_ok=True)
+            os.mkdir(path)
         except OSError as error:
             raise _failure(path, error) from error
+        self.sync_directory(parent)
 
     def lock(self, path: str) -> _DiskWriter:
         """See FileSystem. The lock goes with the process, however it ends."""

@@ -69,7 +69,7 @@ class Engine:
         fs.make_directory(directory)
         self._lock = fs.lock(f"{directory}/{LOCK}")
         try:
-            self._manifest = Manifest(fs, directory)
+            self._manifest = Manifest(fs, directory, options.manifest_bytes)
             self._maintenance = Maintenance(fs, directory, options, self._manifest, self._cache)
             lsn = self._recover()
             self._remove_strangers()

@@ -35,7 +35,7 @@ class FileSystem(Protocol):
     """What the engine asks of a file system. Paths are text with `/`."""
 
     def make_directory(self, path: str) -> None:
-        """Make a directory and its parents; no error when it exists."""
+        """Make a directory and its parents, durably; no error when it exists."""
 
     def lock(self, path: str) -> WritableFile:
         """Lock the file until it is closed; raises WrongDataDirectory when another has it locked."""

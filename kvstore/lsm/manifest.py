@@ -18,7 +18,6 @@ from kvstore.lsm.sstable import TableInfo
 
 MAGIC = b"kvsman\x00\x02"
 CURRENT = "CURRENT"
-LARGEST = 256 * 1024
 
 
 class Edit(msgspec.Struct, frozen=True, array_like=True):
@@ -45,7 +44,7 @@ class Manifest:
     A log of edits that has grown beyond `largest` bytes, and to twice its first edit, begins anew.
     """
 
-    def __init__(self, fs: FileSystem, directory: str, largest: int = LARGEST) -> None:
+    def __init__(self, fs: FileSystem, directory: str, largest: int) -> None:
         self._fs = fs
         self.largest = largest
         self._file: WritableFile | None = None
@@ -110,8 +109,9 @@ class Manifest:
     def _load(self) -> None:
         names = self._fs.list(self._directory)
         if CURRENT not in names:
-            if any(name.endswith(".sst") for name in names):
-                raise Corruption(f"{self._directory}/{CURRENT}", "is missing, but there are tables")
+            # it was durable before the first of them: lost, or a checkpoint that a crash has cut short
+            if any(name.endswith((".sst", ".wal")) for name in names):
+                raise Corruption(f"{self._directory}/{CURRENT}", "is missing, but there are tables or logs")
             return
         path = f"{self._directory}/{CURRENT}"
         name = _read(self._fs, path).decode(errors="replace").strip()
