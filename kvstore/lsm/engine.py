@@ -98,7 +98,7 @@ class Engine:
             for batch in record.batches:
                 memtable.load(batch)
             lsn = record.last_lsn
-        if len(memtable):
+        if lsn > self._manifest.flushed_lsn:  # of empty batches there is no table, but their numbers are used
             maintenance, numbers = self._maintenance, (self._manifest.take_number(),)
             chunks = memtable.chunks(b"", None)
             infos = write_tables(
