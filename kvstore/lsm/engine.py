@@ -97,9 +97,8 @@ class Engine:
         lsn = self._manifest.flushed_lsn
         records = list(read_segments(self._fs, [f"{self._directory}/{name}" for name in names], lsn))
         memtable = Memtable.of(batch for record in records for batch in record.batches)
-        if records:
+        if records:  # of empty batches there is no table, but their numbers are used
             lsn = records[-1].last_lsn
-        if len(memtable):
             maintenance, numbers = self._maintenance, (self._manifest.take_number(),)
             chunks = memtable.chunks(b"", None)
             infos = write_tables(

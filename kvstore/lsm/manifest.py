@@ -65,8 +65,9 @@ def current_manifest(fs: FileSystem, directory: str) -> str:
     """The name of the manifest in use, empty where there is no store yet; raises Corruption."""
     names = fs.list(directory)
     if CURRENT not in names:
-        if any(name.endswith(".sst") for name in names):
-            raise Corruption(f"{directory}/{CURRENT}", "is missing, but there are tables")
+        # it was durable before the first of them: lost, or a checkpoint that a crash has cut short
+        if any(name.endswith((".sst", ".wal")) for name in names):
+            raise Corruption(f"{directory}/{CURRENT}", "is missing, but there are tables or logs")
         return ""
     path = f"{directory}/{CURRENT}"
     name = read_file(fs, path).decode(errors="replace").strip()
