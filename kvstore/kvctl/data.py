@@ -152,7 +152,8 @@ def dump(directory: Path, bucket: str | None, limit: int | None, raw: bool) -> N
                 break
             fields = raw_record(key, value) if raw else record(key, value)
             if bucket is None or fields.get("bucket") == bucket:
-                click.echo(json.dumps(fields, ensure_ascii=False))
+                # not by click.echo, which flushes every line
+                sys.stdout.write(json.dumps(fields, ensure_ascii=False) + "\n")
                 printed += 1
 
 

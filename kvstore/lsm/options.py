@@ -17,7 +17,7 @@ class Durability(Enum):
     INTERVAL = "interval"
     """Nothing, but the log is synced every `sync_interval`: a power loss costs that much at most."""
     NONE = "none"
-    """Nothing, and the log is synced when its segment is full: for what can be made again."""
+    """Nothing, and only tables are synced: for what can be made again."""
 
 
 class Compaction(Enum):

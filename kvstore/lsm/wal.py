@@ -85,8 +85,11 @@ def records_in(data: bytes, path: str) -> Iterator[tuple[range, WalRecord]]:
     while offset < len(data):
         try:
             payload, end = decode_record(data, offset)
-        except (TornRecord, DamagedRecord):
-            offset += 1
+        except TornRecord:
+            return
+        except DamagedRecord as damage:
+            # never within a record whose end is known: a value may hold a copy of a log
+            offset = damage.end or offset + 1
         else:
             yield range(offset, end), _decode(payload, path)
             offset = end
