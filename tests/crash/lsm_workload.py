@@ -36,7 +36,7 @@ _TIERED = Options(
 )
 _LEVELED = Options(
     memtable_bytes=2500,
-    block_bytes=30,
+    block_bytes=128,
     cache_bytes=2000,
     table_bytes=400,
     compaction=Compaction.LEVELED,
