@@ -74,8 +74,10 @@ class Store:
     def step(self, name: str, action: Callable[[Engine], None], attempts: int = _PATIENCE + 2) -> None:
         """Do something until it succeeds; after each error look at the whole store."""
         for _ in range(attempts):
+            failed_syncs = self.failed_syncs()
             try:
                 action(self.opened())
+                assert self.failed_syncs() == failed_syncs, f"{name} has passed over a sync that failed"
             except StorageError as error:
                 self.errors[type(error).__name__] += 1
                 self.look(name, error)
@@ -100,6 +102,9 @@ class Store:
         del self.batches[kept[-1] :]
         self.acknowledged = len(self.batches)
 
+    def failed_syncs(self) -> int:
+        return self.fs.injected["sync"] + self.fs.injected["sync_directory"]
+
     def look(self, name: str, error: StorageError) -> None:
         assert not isinstance(error, Corruption), f"{name}: {error!r}"
         if self.engine is None:
@@ -107,6 +112,7 @@ class Store:
             assert not self.fs.readers
             return
         if not self.stopped():
+            assert name != "sync" or isinstance(error, StorageFull), "the engine goes on after a failed sync"
             self.kept_open += 1
             content = dict(self.engine.scan())
             assert content == after(self.batches), f"{name} has changed the store: {error!r}"
@@ -172,7 +178,11 @@ class Store:
         self.acknowledged = len(self.batches)
 
     def checkpoint(self, engine: Engine, name: str) -> None:
-        engine.checkpoint(name)
+        try:
+            engine.checkpoint(name)
+        except StorageError:
+            assert not self.fs.list(name), "a checkpoint that failed has left something"
+            raise
         self.acknowledged = len(self.batches)
         expected = after(self.batches)
         copy = Engine.open(self.fs, name, self.options)
@@ -215,10 +225,7 @@ def workload(store: Store) -> None:
 
 
 def retried(store: Store, engine: Engine, name: str) -> None:
-    """A checkpoint that failed has left nothing, so that it can be made where it should have been.
-
-    Unless removing it failed too, or it was opened already.
-    """
+    """A checkpoint that was made, but could not be opened, is there: the next one needs another place."""
     directory = name
     while store.fs.list(directory):
         directory += "-again"
