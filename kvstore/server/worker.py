@@ -7,8 +7,7 @@ import logging
 import os
 import sys
 
-import msgspec
-
+from kvstore.errors import KVError
 from kvstore.lsm import Job, JobResult, decode_result, encode_job
 from kvstore.lsm.worker import DONE, frame
 
@@ -30,7 +29,7 @@ class Worker:
                 answer = await self._ask(encode_job(job))
                 if answer[:1] == DONE:
                     return decode_result(answer[1:])
-            except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError) as error:
+            except (OSError, asyncio.IncompleteReadError, KVError) as error:
                 _log.error("the worker process died in a %s: %s", type(job).__name__, error)
                 await self.close()
                 return None
