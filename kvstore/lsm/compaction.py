@@ -53,9 +53,18 @@ def _choose_tier(tables: Sequence[TableInfo], busy: Collection[int], options: Op
         run = _alike(ordered[start:], busy, options.tier_ratio)
         if len(run) >= max(options.tier_tables, len(best) + 1):
             best = run
+    if not best and len(ordered) >= options.slow_tables:
+        best = _smallest_run(ordered, busy, options.tier_tables)
     if not best:
         return None
     return Choice(best, 0, drop_deletions=best[0] is ordered[0])
+
+
+def _smallest_run(tables: Sequence[TableInfo], busy: Collection[int], length: int) -> tuple[TableInfo, ...]:
+    """Where no neighbours are alike: the fewest bytes. Else tables would pile up until writes are refused."""
+    runs = [tuple(tables[i : i + length]) for i in range(len(tables) - length + 1)]
+    free = [run for run in runs if all(table.number not in busy for table in run)]
+    return min(free, key=lambda run: sum(table.size for table in run), default=())
 
 
 def _alike(tables: Sequence[TableInfo], busy: Collection[int], ratio: float) -> tuple[TableInfo, ...]:

@@ -295,7 +295,7 @@ _JOBS: tuple[Job, ...] = (
 
 
 def read_frames(data: bytes) -> object:
-    stream = io.BytesIO(data)
+    stream = io.BufferedReader(io.BytesIO(data))  # as a pipe is read
     frames = []
     while (found := read_frame(stream)) is not None:
         frames.append(found)

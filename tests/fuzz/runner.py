@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from tests.fuzz.decoders import Decoder
 from tests.fuzz.mutations import mutated
 
-FREE_BYTES = 64 * 1024
+FREE_BYTES = 128 * 1024
 """What any input may cost; beyond that memory has to be justified by the input's length."""
 MOST_MEMORY = 512 * 1024 * 1024
 """What the whole process may take beyond what it had at the start, libraries that Python cannot see into
