@@ -6,10 +6,10 @@ INSTALLED := .venv/.installed
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench sim proto clean
+.PHONY: help venv run test check format demo bench sim fuzz power-loss proto clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
 
 venv: $(INSTALLED) $(PROTOCOL) ## make .venv and install kvstore into it
 
@@ -37,6 +37,12 @@ bench: venv ## measure throughput and latency of a three-node cluster
 
 sim: venv ## simulated clusters: SEED=7 replays one, SEEDS=200 runs that many
 	@$(BIN)/python -m kvstore.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200))
+
+fuzz: venv ## every decoder under a million damaged inputs: SEED=7 EXECUTIONS=5000000
+	@$(BIN)/python -m tests.fuzz --executions $(or $(EXECUTIONS),1000000) --seed $(or $(SEED),0)
+
+power-loss: venv ## 200 times cut the power of a disk that is written to (root only): CYCLES=1000
+	@POWER_LOSS_CYCLES=$(or $(CYCLES),200) $(BIN)/python -m pytest -s --timeout 3600 tests/crash/test_power_loss.py
 
 proto: $(INSTALLED) ## generate kvstore/v1 from proto/
 	@$(BIN)/python hatch_build.py

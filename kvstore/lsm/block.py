@@ -86,6 +86,10 @@ def encode_entries(keys: Sequence[bytes], values: Sequence[bytes | None]) -> byt
     return b"".join((_COUNTS.pack(count, len(deleted)), numbers, *keys, *contents))
 
 
+def _ascending(numbers: Sequence[int]) -> bool:
+    return sorted(numbers) == list(numbers)
+
+
 class DataBlock:
     """A block of entries, in order of their keys."""
 
@@ -119,6 +123,9 @@ class DataBlock:
         self._warm = False
         if self._values_at + (self._value_ends[-1] if count else 0) != len(payload):
             raise DamagedBlock("its entries do not fill the block")
+        # else each entry could be as long as the block, and decoding it take the square of its size
+        if not (_ascending(self._key_ends) and _ascending(self._value_ends)):
+            raise DamagedBlock("its entries overlap")
 
     def __len__(self) -> int:
         return len(self._key_ends)

@@ -11,6 +11,10 @@ from collections.abc import Iterable
 import mmh3
 import rbloom
 
+_HASHES_BYTES = 8
+_MOST_HASHES = 1100
+"""More than the smallest rate that a float can hold asks for."""
+
 
 def _hash(key: bytes) -> int:
     return mmh3.hash128(key, signed=True)
@@ -36,6 +40,10 @@ class BloomFilter:
     @classmethod
     def decode(cls, data: bytes) -> BloomFilter:
         """Inverse of `encode`; raises ValueError."""
+        # rbloom panics where there are no bits, and never comes to an end with too many hashes
+        hashes = int.from_bytes(data[:_HASHES_BYTES], "little")
+        if len(data) <= _HASHES_BYTES or not 1 <= hashes <= _MOST_HASHES:
+            raise ValueError("is no Bloom filter")
         return cls(rbloom.Bloom.load_bytes(data, _hash))
 
     def encode(self) -> bytes:

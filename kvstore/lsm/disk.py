@@ -64,7 +64,8 @@ class _DiskWriter:
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            with _typed(self._path):
+                os.close(descriptor)
 
 
 class _DiskReader:
@@ -91,7 +92,8 @@ class _DiskReader:
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            with _typed(self._path):
+                os.close(descriptor)
 
     def __del__(self) -> None:
         # a scan may hold the last reference to a table that compaction has replaced

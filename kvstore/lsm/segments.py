@@ -91,7 +91,8 @@ class Segments:
             self._write_buffer()
             fresh = self._new(number)
         except StorageFull:
-            self.full = True
+            # what waits for a sync waits for space; with nothing waiting, the next write will find out
+            self.full = self.durable_lsn < self.last_lsn
             with suppress(StorageError):  # else it stays until the next open
                 self._fs.remove(self._path(number))
             raise
@@ -129,7 +130,6 @@ class Segments:
         """Write out; what must be synced then, None when all is durable. At most one sync at a time."""
         assert not self.syncing, "a sync is under way"
         if self.durable_lsn == self.last_lsn:
-            self.full = False  # nothing is waiting: the next write will find out
             return None
         self.write_out()
         self.syncing = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 import google_crc32c
@@ -158,6 +159,9 @@ class Table:
         index = self._decoded(_index_decoder, self._block(offset, length))
         if not len(index.last_keys) == len(index.offsets) == len(index.lengths) > 0:
             raise Corruption(self.path, "its index is incomplete")
+        ends = list(accumulate(index.lengths, initial=0))
+        if index.offsets != ends[:-1] or ends[-1] != self._filter_at[0] or min(index.lengths) < 1:
+            raise Corruption(self.path, "its index does not cover the data blocks one after another")
         if index.last_keys[-1] != self.info.largest:
             raise Corruption(self.path, "its index does not end with the key that the manifest names")
         guide = Guide(self._load_filter(), index)

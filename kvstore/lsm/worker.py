@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO
 
-from kvstore.errors import StorageError
+from kvstore.errors import KVError
 from kvstore.lsm.disk import DiskFileSystem
 from kvstore.lsm.jobs import CompactionJob, decode_job, encode_result, run_job
 
@@ -21,6 +21,7 @@ DONE, FAILED, WORKING = b"\0", b"\1", b"\2"
 STALLED = 60.0
 """Seconds without a sign of life after which a worker at work should be given up."""
 
+_READ_BYTES = 64 * 1024
 _NICENESS = 5
 """Enough to step back, not so much that flushes fall behind and writes must be refused."""
 
@@ -56,11 +57,19 @@ def frame(data: bytes) -> bytes:
     return len(data).to_bytes(4, "big") + data
 
 
-def _read_frame(stream: BinaryIO) -> bytes | None:
+def read_frame(stream: BinaryIO) -> bytes | None:
+    """The data of the next frame, None at the end of the stream, also in the middle of a frame."""
     header = stream.read(4)
-    if len(header) < 4:
-        return None
-    return stream.read(int.from_bytes(header, "big"))
+    left = int.from_bytes(header, "big")
+    parts = []
+    while left:
+        # never more at once: a wrong length must not cost the memory it names
+        part = stream.read(min(left, _READ_BYTES))
+        if not part:
+            return None
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts) if len(header) == 4 else None
 
 
 def _write_frame(data: bytes) -> None:
@@ -74,14 +83,14 @@ def _run(data: bytes) -> bytes:
     try:
         pacer = Pacer(rate, lambda: _write_frame(WORKING))
         return DONE + encode_result(run_job(DiskFileSystem(), job, pacer))
-    except (StorageError, OSError) as error:
+    except (KVError, OSError) as error:
         return FAILED + str(error).encode()
 
 
 def main() -> None:
     """Work until the input ends, behind whoever serves requests: a flush can wait, they cannot."""
     os.nice(_NICENESS)
-    while (data := _read_frame(sys.stdin.buffer)) is not None:
+    while (data := read_frame(sys.stdin.buffer)) is not None:
         _write_frame(_run(data))
 
 

@@ -7,8 +7,7 @@ import logging
 import os
 import sys
 
-import msgspec
-
+from kvstore.errors import KVError
 from kvstore.lsm import Job, JobResult, decode_result, encode_job
 from kvstore.lsm.worker import DONE, STALLED, WORKING, frame
 
@@ -36,7 +35,7 @@ class Worker:
             _log.error("the worker process stalled in a %s", type(job).__name__)
             await self.close()
             return None
-        except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError) as error:
+        except (OSError, asyncio.IncompleteReadError, KVError) as error:
             _log.error("the worker process died in a %s: %s", type(job).__name__, error)
             await self.close()
             return None
