@@ -178,6 +178,14 @@ class Engine:
         """
         return _LONGEST_DELAY * float(min(1.0, self._pressure()) ** 2)
 
+    def write_out(self) -> None:
+        """Hand what was appended to the operating system, which keeps it if this process ends.
+
+        Raises StorageFull as `begin_sync` does.
+        """
+        self._check()
+        self._segments.write_out()
+
     def begin_sync(self) -> Sync | None:
         """Write what was appended to the log; None when nothing needs a sync. At most one at a time.
 
