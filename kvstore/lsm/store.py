@@ -187,6 +187,11 @@ class Store:
             self._engine.checkpoint(os.fspath(directory))
             self._tend()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a flush or a compaction is under way."""
+        return self._workers.busy
+
     def statistics(self) -> EngineStatistics:
         """Sizes and counts for operators."""
         return self._engine.statistics()
