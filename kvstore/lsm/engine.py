@@ -227,10 +227,11 @@ class Engine:
         value = segments.active.memtable.get(key, ABSENT)
         if value is not ABSENT:
             return value
-        for segment in reversed(segments.sealed):
-            value = segment.memtable.get(key, ABSENT)
-            if value is not ABSENT:
-                return value
+        if segments.sealed:
+            for segment in reversed(segments.sealed):
+                value = segment.memtable.get(key, ABSENT)
+                if value is not ABSENT:
+                    return value
         value = self._maintenance.levels.get(key, ABSENT)
         return None if value is ABSENT else value
 

@@ -110,11 +110,6 @@ def _entries(job: CompactionJob) -> int:
     return min(total, 1 + total * job.options.table_bytes * 5 // (job.input_bytes * 4))
 
 
-# what goes between a worker process and its owner
-
-DONE, FAILED = b"\0", b"\1"
-"""How a job went: the first byte of the answer, before the result or the reason."""
-
 _encoder = msgspec.msgpack.Encoder()
 _job_decoder = msgspec.msgpack.Decoder(FlushJob | CompactionJob)
 _result_decoder = msgspec.msgpack.Decoder(JobResult)
@@ -139,8 +134,3 @@ def encode_result(result: JobResult) -> bytes:
 def decode_result(data: bytes) -> JobResult:
     """Inverse of `encode_result`."""
     return _result_decoder.decode(data)
-
-
-def frame(data: bytes) -> bytes:
-    """Data behind its length: 4 bytes, big-endian."""
-    return len(data).to_bytes(4, "big") + data

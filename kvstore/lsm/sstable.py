@@ -27,6 +27,7 @@ FOOTER_BYTES = FOOTER.size + 4 + len(MAGIC)
 
 _MOST_READ_AHEAD = 16
 _KEY_MEMORY = 110
+"""What a block's last key takes beside its bytes, with the numbers of the block."""
 
 
 class TableInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -93,6 +94,7 @@ class Table:
     def __init__(self, fs: FileSystem, directory: str, info: TableInfo, cache: BlockCache | None) -> None:
         """Raises Corruption, UnsupportedFormat."""
         self.info = info
+        self._smallest, self._largest = info.smallest, info.largest
         self.path = f"{directory}/{table_name(info.number)}"
         self._cache = cache
         self._own_guide: Guide | None = None
@@ -154,7 +156,7 @@ class Table:
         if self._own_guide:
             return self._own_guide
         number, (offset, length) = self.info.number, self._index_at
-        if self._cache and (known := self._cache.get(number, offset, Guide)):
+        if self._cache is not None and (known := self._cache.get(number, offset, Guide)):
             return known
         index = self._decoded(_index_decoder, self._block(offset, length))
         if not len(index.last_keys) == len(index.offsets) == len(index.lengths) > 0:
@@ -162,10 +164,11 @@ class Table:
         if index.last_keys[-1] != self.info.largest:
             raise Corruption(self.path, "its index does not end with the key that the manifest names")
         guide = Guide(self._load_filter(*self._filter_at), index)
-        if self._cache:
-            self._cache.put(number, offset, guide)
-        else:
+        # every lookup needs it: only where indexes and filters are too many, it has to be found each time
+        if self._cache is None or self._cache.pin(number, guide.memory):
             self._own_guide = guide
+        else:
+            self._cache.put(number, offset, guide)
         return guide
 
     def _load_filter(self, offset: int, length: int) -> BloomFilter | None:
@@ -177,7 +180,7 @@ class Table:
     def _data_block(self, index: Index, i: int) -> DataBlock:
         offset = index.offsets[i]
         number = self.info.number
-        if self._cache and (block := self._cache.get(number, offset, DataBlock)):
+        if self._cache is not None and (block := self._cache.get(number, offset, DataBlock)):
             return block
         block = self._parsed(self._file.read(offset, index.lengths[i]), offset)
         if self._cache:
@@ -197,12 +200,15 @@ class Table:
         """Whether the filter could not be read: then every lookup reads a block."""
         return self._guide().filter is None
 
-    def get(self, key: bytes, default: bytes | None) -> bytes | None:
-        """The value, None for a deletion, `default` when the key is not here; raises Corruption."""
-        if not self.info.smallest <= key <= self.info.largest:
+    def get(self, key: bytes, hashed: int, default: bytes | None) -> bytes | None:
+        """The value, None for a deletion, `default` when the key is not here; raises Corruption.
+
+        `hashed` is `hash_key(key)`.
+        """
+        if not self._smallest <= key <= self._largest:
             return default
-        guide = self._guide()
-        if guide.filter is not None and key not in guide.filter:
+        guide = self._own_guide or self._guide()
+        if guide.filter is not None and not guide.filter.holds_hash(hashed):
             self.filter_useful += 1
             return default
         i = bisect_left(guide.index.last_keys, key)

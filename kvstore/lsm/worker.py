@@ -1,7 +1,7 @@
 """The worker process: `python -m kvstore.lsm.worker LIFELINE` runs jobs that it reads from its input.
 
-It answers each with a byte that says how it went, then the result or the reason; frames both ways. It ends
-with its input.
+Frames both ways: 4 bytes length (big-endian), then a job; back a byte that says how it went (0 done, 1
+failed), then the result or the reason. It ends with its input.
 
 LIFELINE, if given, is the reading end of a pipe whose other end only the owner holds. It closes with the
 owner, however that ends, and the worker ends that moment, in the middle of a job: the owner's next life may
@@ -18,11 +18,19 @@ from typing import BinaryIO
 
 from kvstore.errors import StorageError
 from kvstore.lsm.disk import DiskFileSystem
-from kvstore.lsm.jobs import DONE, FAILED, CompactionJob, decode_job, encode_result, frame, run_job
+from kvstore.lsm.jobs import CompactionJob, decode_job, encode_result, run_job
 from kvstore.lsm.sstable_writer import Pace, full_speed
+
+DONE, FAILED = b"\0", b"\1"
+
 
 _NICENESS = 5
 """Enough to step back, not so much that flushes fall behind and writes must be refused."""
+
+
+def frame(data: bytes) -> bytes:
+    """Data behind its length."""
+    return len(data).to_bytes(4, "big") + data
 
 
 def _read_frame(stream: BinaryIO) -> bytes | None:

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from kvstore.lsm.jobs import DONE, CompactionJob, Job, JobResult, decode_result, encode_job, frame
+from kvstore.errors import KVError
+from kvstore.lsm.jobs import CompactionJob, Job, JobResult, decode_result, encode_job
+from kvstore.lsm.worker import DONE, frame
 
+_PROGRAM = "from kvstore.lsm.worker import main; main()"
 _PATIENCE = 120.0
 _SLOWEST = 1 << 20
 """A worker that needs longer than this, and a second for each MiB, is taken for stalled, and killed."""
@@ -35,7 +38,7 @@ class _Worker:
         theirs, ours = os.pipe()
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "kvstore.lsm.worker", str(theirs)],
+                [sys.executable, "-c", _PROGRAM, str(theirs)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=(theirs,),
@@ -165,5 +168,5 @@ class WorkerPool:
 def _result(answer: bytes) -> JobResult | None:
     try:
         return decode_result(answer[1:]) if answer[:1] == DONE else None
-    except msgspec.MsgspecError:
+    except (KVError, msgspec.MsgspecError):
         return None

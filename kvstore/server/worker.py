@@ -10,7 +10,7 @@ import sys
 import msgspec
 
 from kvstore.lsm import Job, JobResult, decode_result, encode_job
-from kvstore.lsm.jobs import DONE, frame
+from kvstore.lsm.worker import DONE, frame
 
 _log = logging.getLogger(__name__)
 

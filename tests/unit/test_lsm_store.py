@@ -24,7 +24,7 @@ def workers(process: psutil.Process | None = None) -> list[psutil.Process]:
     found = []
     for child in (process or psutil.Process()).children():
         with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
-            if "kvstore.lsm.worker" in child.cmdline():
+            if any("kvstore.lsm.worker" in argument for argument in child.cmdline()):
                 found.append(child)
     return found
 
