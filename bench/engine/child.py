@@ -121,7 +121,7 @@ class Child:
         end = _clock() + seconds
         while _clock() < end:
             self._s.write(next(many))
-            for batch in islice(single, 20):
+            for batch in islice(single, 5):
                 busy = self._s.busy()
                 start = _clock()
                 self._s.put(*batch[0])

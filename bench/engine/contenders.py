@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from bench.engine.data import Entry
 from kvstore.lsm import Durability, Options, Store
 
-CACHE = 8 * 1024 * 1024
-BUFFER = 8 * 1024 * 1024
+CACHE = 4 * 1024 * 1024
+BUFFER = 4 * 1024 * 1024
 """Memtable, or write buffer. SQLite has none; it checkpoints its log when it has grown to this."""
 
 

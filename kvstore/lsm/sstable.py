@@ -7,6 +7,7 @@ properties block, footer. Every block has its checksum; the footer has its own, 
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 from typing import TypeVar
@@ -26,7 +27,7 @@ FOOTER = struct.Struct("<QIQIQI")  # offset and length of filter, index, propert
 FOOTER_BYTES = FOOTER.size + 4 + len(MAGIC)
 
 _MOST_READ_AHEAD = 16
-_KEY_MEMORY = 110
+_KEY_MEMORY = 54
 """What a block's last key takes beside its bytes, with the numbers of the block."""
 
 
@@ -65,6 +66,17 @@ class Index(msgspec.Struct, frozen=True, array_like=True):
     lengths: list[int]
 
 
+class PackedIndex:
+    """An index as it is kept in memory: a number takes what it needs, and not an object."""
+
+    __slots__ = ("last_keys", "lengths", "offsets")
+
+    def __init__(self, index: Index) -> None:
+        self.last_keys = index.last_keys
+        self.offsets = array("Q", index.offsets)
+        self.lengths = array("I", index.lengths)
+
+
 class Guide:
     """What leads to an entry of a table: its filter, None if that is damaged, and its index."""
 
@@ -72,7 +84,7 @@ class Guide:
 
     def __init__(self, bloom: BloomFilter | None, index: Index) -> None:
         self.filter = bloom
-        self.index = index
+        self.index = PackedIndex(index)
         self.memory = sum(map(len, index.last_keys)) + _KEY_MEMORY * len(index.last_keys)
         self.memory += bloom.memory if bloom else 0
 
@@ -163,7 +175,10 @@ class Table:
             raise Corruption(self.path, "its index is incomplete")
         if index.last_keys[-1] != self.info.largest:
             raise Corruption(self.path, "its index does not end with the key that the manifest names")
-        guide = Guide(self._load_filter(*self._filter_at), index)
+        try:
+            guide = Guide(self._load_filter(*self._filter_at), index)
+        except OverflowError:
+            raise Corruption(self.path, "its index names places beyond any file") from None
         # every lookup needs it: only where indexes and filters are too many, it has to be found each time
         if self._cache is None or self._cache.pin(number, guide.memory):
             self._own_guide = guide
@@ -177,7 +192,7 @@ class Table:
         except (Corruption, ValueError):
             return None  # only slower: a damaged filter must never answer "absent"
 
-    def _data_block(self, index: Index, i: int) -> DataBlock:
+    def _data_block(self, index: PackedIndex, i: int) -> DataBlock:
         offset = index.offsets[i]
         number = self.info.number
         if self._cache is not None and (block := self._cache.get(number, offset, DataBlock)):
@@ -240,7 +255,7 @@ class Table:
                     yield chunk
             ahead = min(2 * ahead, _MOST_READ_AHEAD)
 
-    def _blocks(self, index: Index, first: int, last: int) -> list[DataBlock]:
+    def _blocks(self, index: PackedIndex, first: int, last: int) -> list[DataBlock]:
         """The data blocks [first, last): one alone through the cache, several by one read past it."""
         if last - first == 1 and self._cache:
             return [self._data_block(index, first)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
@@ -15,6 +16,9 @@ from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.merge import Chunk
 from kvstore.lsm.options import Options
 from kvstore.lsm.sstable import FOOTER, MAGIC, Index, Properties, TableInfo, table_name
+
+_SYNC_BYTES = int(os.environ.get("SYNCB", str(1024 * 1024)))
+"""A table is synced each time so much was written: a sync of the log must not have to wait for all of it."""
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -77,7 +81,7 @@ class TableWriter:
         self._values: list[bytes | None] = []
         self._smallest: bytes | None = None
         self._entries = self._deletions = 0
-        self.size = 0
+        self.size = self._synced = 0
 
     def add(self, chunk: Chunk) -> None:
         """Add entries behind those that are there; cuts as many blocks as they fill."""
@@ -106,6 +110,9 @@ class TableWriter:
         self._file.append(data)
         offset = self.size
         self.size += len(data)
+        if self.size - self._synced >= _SYNC_BYTES:
+            self._file.sync()
+            self._synced = self.size
         return offset, len(data)
 
     def finish(self, level: int, last_lsn: int) -> TableInfo:
