@@ -3,10 +3,11 @@
 PYTHON ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+BENCH_INSTALLED := .venv/.bench
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench sim fuzz power-loss proto clean
+.PHONY: help venv run test check format demo bench bench-engine sim fuzz power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +36,9 @@ demo: venv ## import the world's airports, kill nodes, lose nothing
 bench: venv ## measure throughput and latency of a three-node cluster
 	@$(BIN)/python -m bench
 
+bench-engine: $(BENCH_INSTALLED) ## measure the storage engine beside LevelDB, RocksDB and SQLite
+	@$(BIN)/python -m bench.engine $(ARGS)
+
 sim: venv ## simulated clusters: SEED=7 replays one, SEEDS=200 runs that many
 	@$(BIN)/python -m kvstore.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200))
 
@@ -53,6 +57,11 @@ clean: ## remove everything made here, except the data of clusters
 
 $(INSTALLED): pyproject.toml constraints.txt tools/setup-venv
 	@PYTHON="$(PYTHON)" sh tools/setup-venv
+
+$(BENCH_INSTALLED): $(INSTALLED) $(PROTOCOL)
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+		$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
 
 $(PROTOCOL): $(PROTOS) hatch_build.py | $(INSTALLED)
 	@$(BIN)/python hatch_build.py

@@ -185,6 +185,14 @@ class Engine:
         interval = self.options.sync_interval if self.options.durability is Durability.INTERVAL else 0.0
         return max(interval, self.write_delay())
 
+    def write_out(self) -> None:
+        """Hand what was appended to the operating system, which keeps it if this process ends.
+
+        Raises StorageFull as `begin_sync` does.
+        """
+        self._check()
+        self._segments.write_out()
+
     def begin_sync(self) -> Sync | None:
         """Write what was appended to the log; None when nothing needs a sync. At most one at a time.
 
@@ -226,10 +234,11 @@ class Engine:
         value = segments.active.memtable.get(key, ABSENT)
         if value is not ABSENT:
             return value
-        for segment in reversed(segments.sealed):
-            value = segment.memtable.get(key, ABSENT)
-            if value is not ABSENT:
-                return value
+        if segments.sealed:
+            for segment in reversed(segments.sealed):
+                value = segment.memtable.get(key, ABSENT)
+                if value is not ABSENT:
+                    return value
         value = self._maintenance.levels.get(key, ABSENT)
         return None if value is ABSENT else value
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
+from kvstore.lsm.bloom import hash_key
 from kvstore.lsm.merge import Chunk
 from kvstore.lsm.sstable import Table, TableInfo
 
@@ -16,12 +17,13 @@ from kvstore.lsm.sstable import Table, TableInfo
 class Levels:
     """Immutable: a change makes another one, so that readers keep the tables they began with."""
 
-    __slots__ = ("_largest", "deep", "flushed")
+    __slots__ = ("_largest", "_newest_first", "deep", "flushed")
 
     def __init__(self, tables: Iterable[Table]) -> None:
         ordered = sorted(tables, key=lambda table: table.info.last_lsn)
         self.flushed: tuple[Table, ...] = tuple(table for table in ordered if table.info.level == 0)
         """Level 0, the oldest first."""
+        self._newest_first = self.flushed[::-1]
         deep: dict[int, list[Table]] = {}
         for table in ordered:
             if table.info.level:
@@ -53,14 +55,17 @@ class Levels:
 
     def get(self, key: bytes, default: bytes | None) -> bytes | None:
         """The newest value of a key, None for a deletion, `default` when it is nowhere."""
-        for table in reversed(self.flushed):
-            value = table.get(key, default)
+        if not self._newest_first and not self.deep:
+            return default
+        hashed = hash_key(key)
+        for table in self._newest_first:
+            value = table.get(key, hashed, default)
             if value is not default:
                 return value
         for level, largest in zip(self.deep, self._largest, strict=True):
             i = bisect_left(largest, key)
             if i < len(level):
-                value = level[i].get(key, default)
+                value = level[i].get(key, hashed, default)
                 if value is not default:
                     return value
         return default

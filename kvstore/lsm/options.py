@@ -46,7 +46,8 @@ class Options:
     block_bytes: int = 8 * KIB
     table_bytes: int = 64 * MIB
     """A compaction into levels begins another table at about this size."""
-    false_positive_rate: float = 0.01
+    false_positive_rate: float = 0.001
+    """Of one table's filter: a key that is nowhere costs a block read in so many lookups for each table."""
     durability: Durability = Durability.SYNC
     sync_interval: float = 0.1
     """Seconds between syncs when `durability` is INTERVAL."""

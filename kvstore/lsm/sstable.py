@@ -7,6 +7,7 @@ properties block, footer. Every block has its checksum; the footer has its own, 
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -28,7 +29,8 @@ FOOTER = struct.Struct("<QIQIQI")  # offset and length of filter, index, propert
 FOOTER_BYTES = FOOTER.size + 4 + len(MAGIC)
 
 _MOST_READ_AHEAD = 16
-_KEY_MEMORY = 110
+_KEY_MEMORY = 54
+"""What a block's last key takes beside its bytes, with the numbers of the block."""
 
 
 class TableInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -66,6 +68,17 @@ class Index(msgspec.Struct, frozen=True, array_like=True):
     lengths: list[int]
 
 
+class PackedIndex:
+    """An index as it is kept in memory: a number takes what it needs, and not an object."""
+
+    __slots__ = ("last_keys", "lengths", "offsets")
+
+    def __init__(self, index: Index) -> None:
+        self.last_keys = index.last_keys
+        self.offsets = array("Q", index.offsets)
+        self.lengths = array("I", index.lengths)
+
+
 class Guide:
     """What leads to an entry of a table: its filter, None if that is damaged, and its index."""
 
@@ -73,7 +86,7 @@ class Guide:
 
     def __init__(self, bloom: BloomFilter | None, index: Index) -> None:
         self.filter = bloom
-        self.index = index
+        self.index = PackedIndex(index)
         self.memory = sum(map(len, index.last_keys)) + _KEY_MEMORY * len(index.last_keys)
         self.memory += bloom.memory if bloom else 0
 
@@ -95,6 +108,7 @@ class Table:
     def __init__(self, fs: FileSystem, directory: str, info: TableInfo, cache: BlockCache | None) -> None:
         """Raises Corruption, UnsupportedFormat."""
         self.info = info
+        self._smallest, self._largest = info.smallest, info.largest
         self.path = f"{directory}/{table_name(info.number)}"
         self._cache = cache
         self._own_guide: Guide | None = None
@@ -154,7 +168,7 @@ class Table:
         if self._own_guide:
             return self._own_guide
         number, (offset, length) = self.info.number, self._index_at
-        if self._cache and (known := self._cache.get(number, offset, Guide)):
+        if self._cache is not None and (known := self._cache.get(number, offset, Guide)):
             return known
         index = self._decoded(_index_decoder, self._block(offset, length))
         if not len(index.last_keys) == len(index.offsets) == len(index.lengths) > 0:
@@ -164,11 +178,15 @@ class Table:
             raise Corruption(self.path, "its index does not cover the data blocks one after another")
         if index.last_keys[-1] != self.info.largest:
             raise Corruption(self.path, "its index does not end with the key that the manifest names")
-        guide = Guide(self._load_filter(), index)
-        if self._cache:
-            self._cache.put(number, offset, guide)
-        else:
+        try:
+            guide = Guide(self._load_filter(), index)
+        except OverflowError:
+            raise Corruption(self.path, "its index names places beyond any file") from None
+        # every lookup needs it: only where indexes and filters are too many, it has to be found each time
+        if self._cache is None or self._cache.pin(number, guide.memory):
             self._own_guide = guide
+        else:
+            self._cache.put(number, offset, guide)
         return guide
 
     def read_filter(self) -> BloomFilter:
@@ -185,10 +203,10 @@ class Table:
         except Corruption:
             return None  # only slower: a damaged filter must never answer "absent"
 
-    def _data_block(self, index: Index, i: int) -> DataBlock:
+    def _data_block(self, index: PackedIndex, i: int) -> DataBlock:
         offset = index.offsets[i]
         number = self.info.number
-        if self._cache and (block := self._cache.get(number, offset, DataBlock)):
+        if self._cache is not None and (block := self._cache.get(number, offset, DataBlock)):
             return block
         block = self._parsed(self._file.read(offset, index.lengths[i]), offset)
         if self._cache:
@@ -208,12 +226,15 @@ class Table:
         """Whether the filter could not be read: then every lookup reads a block."""
         return self._guide().filter is None
 
-    def get(self, key: bytes, default: bytes | None) -> bytes | None:
-        """The value, None for a deletion, `default` when the key is not here; raises Corruption."""
-        if not self.info.smallest <= key <= self.info.largest:
+    def get(self, key: bytes, hashed: int, default: bytes | None) -> bytes | None:
+        """The value, None for a deletion, `default` when the key is not here; raises Corruption.
+
+        `hashed` is `hash_key(key)`.
+        """
+        if not self._smallest <= key <= self._largest:
             return default
-        guide = self._guide()
-        if guide.filter is not None and key not in guide.filter:
+        guide = self._own_guide or self._guide()
+        if guide.filter is not None and not guide.filter.holds_hash(hashed):
             self.filter_useful += 1
             return default
         i = bisect_left(guide.index.last_keys, key)
@@ -243,7 +264,7 @@ class Table:
                 yield chunk
             ahead = min(2 * ahead, _MOST_READ_AHEAD)
 
-    def _blocks(self, index: Index, first: int, last: int) -> list[DataBlock]:
+    def _blocks(self, index: PackedIndex, first: int, last: int) -> list[DataBlock]:
         """The data blocks [first, last): one alone through the cache, several by one read past it."""
         if last - first == 1 and self._cache:
             return [self._data_block(index, first)]

@@ -1,13 +1,18 @@
-"""The worker process: `python -m kvstore.lsm.worker` runs jobs that it reads from its standard input.
+"""The worker process: runs jobs that it reads from its standard input.
 
 Frames both ways: 4 bytes length (big-endian), then a job; back a byte that says how it goes (0 done, 1
-failed, 2 still at it), then the result or the reason. It ends with its input, so it never outlives its node.
+failed, 2 still at it), then the result or the reason. It ends with its input.
+
+Its argument is the reading end of a pipe whose other end only the owner holds. It closes with the
+owner, however that ends, and the worker ends that moment, in the middle of a job: the owner's next life may
+give its file's number to another file.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import BinaryIO
@@ -52,6 +57,12 @@ class Pacer:
             now = time.monotonic()
 
 
+def command(lifeline: int) -> list[str]:
+    """How to start a worker; the process must be handed the descriptor `lifeline`."""
+    # not by -m: the package imports this module, which would then be there twice
+    return [sys.executable, "-c", "from kvstore.lsm.worker import main; main()", str(lifeline)]
+
+
 def frame(data: bytes) -> bytes:
     """Data behind its length."""
     return len(data).to_bytes(4, "big") + data
@@ -87,12 +98,15 @@ def _run(data: bytes) -> bytes:
         return FAILED + str(error).encode()
 
 
+def _end_with_owner(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os._exit(0)
+
+
 def main() -> None:
-    """Work until the input ends, behind whoever serves requests: a flush can wait, they cannot."""
+    """Work until the input or the owner ends, behind the owner: a flush can wait, requests cannot."""
     os.nice(_NICENESS)
+    lifeline = int(sys.argv[1])
+    threading.Thread(target=_end_with_owner, args=(lifeline,), daemon=True).start()
     while (data := read_frame(sys.stdin.buffer)) is not None:
         _write_frame(_run(data))
-
-
-if __name__ == "__main__":
-    main()

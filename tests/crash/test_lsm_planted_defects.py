@@ -129,9 +129,9 @@ def _checksum_of_records_ignored(patch: pytest.MonkeyPatch) -> None:
 def _corrupt_block_reads_as_absent(patch: pytest.MonkeyPatch) -> None:
     get = Table.get
 
-    def absent(self: Table, key: bytes, default: bytes | None) -> bytes | None:
+    def absent(self: Table, key: bytes, hashed: int, default: bytes | None) -> bytes | None:
         try:
-            return get(self, key, default)
+            return get(self, key, hashed, default)
         except Corruption:
             return default
 

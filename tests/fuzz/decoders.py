@@ -33,7 +33,7 @@ from kvstore.lsm import (
     encode_result,
 )
 from kvstore.lsm.block import DamagedBlock, DataBlock, encode_entries, seal, unseal
-from kvstore.lsm.bloom import BloomFilter
+from kvstore.lsm.bloom import BloomFilter, hash_key
 from kvstore.lsm.manifest import MAGIC as MANIFEST_MAGIC
 from kvstore.lsm.manifest import Edit, Manifest
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
@@ -196,7 +196,7 @@ def read_table(data: bytes) -> object:
     fs = MemoryFileSystem()
     fs.create("data/00000001.sst").append(data)
     table = Table(fs, "data", _INFO, None)
-    found = [table.get(key, None) for key in (b"key-001", b"key-030", b"key-0300", b"zzz")]
+    found = [table.get(key, hash_key(key), None) for key in (b"key-001", b"key-030", b"key-0300", b"zzz")]
     return found, list(table.chunks(b"", None)), list(table.chunks(b"key-02", b"key-04", True))
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from kvstore.errors import UnsupportedFormat
 from kvstore.lsm import DiskFileSystem, Engine, MemoryFileSystem, Options
+from kvstore.lsm.bloom import hash_key
 from kvstore.lsm.manifest import Manifest, read_edits
 from kvstore.lsm.sstable import Table, TableInfo
 from kvstore.lsm.sstable_writer import write_tables
@@ -78,7 +79,7 @@ def test_a_table_is_read() -> None:
     found = [e for keys, values in table.chunks(b"", None) for e in zip(keys, values, strict=True)]
     assert found == TABLE_ENTRIES
     assert not table.filter_damaged
-    assert all(table.get(key, b"absent") == value for key, value in TABLE_ENTRIES)
+    assert all(table.get(key, hash_key(key), b"absent") == value for key, value in TABLE_ENTRIES)
     table.close()
 
 
