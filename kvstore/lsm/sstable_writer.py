@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
@@ -10,6 +9,7 @@ from itertools import accumulate
 import google_crc32c
 import msgspec
 
+from kvstore.config import MIB
 from kvstore.lsm.block import encode_entries, seal
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.filesystem import FileSystem
@@ -17,7 +17,7 @@ from kvstore.lsm.merge import Chunk
 from kvstore.lsm.options import Options
 from kvstore.lsm.sstable import FOOTER, MAGIC, Index, Properties, TableInfo, table_name
 
-_SYNC_BYTES = int(os.environ.get("SYNCB", str(1024 * 1024)))
+_SYNC_BYTES = MIB
 """A table is synced each time so much was written: a sync of the log must not have to wait for all of it."""
 
 _encoder = msgspec.msgpack.Encoder()
