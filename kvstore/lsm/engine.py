@@ -37,7 +37,7 @@ class EngineStatistics:
     """Sizes now, counts since the engine was opened.
 
     `write_amplification` is what was written for each byte of the log, `space_amplification` what the
-    tables take for each byte of the oldest of their runs (0 while there is nothing to tell).
+    tables take for each byte of the largest of their runs (0 while there is nothing to tell).
     """
 
     memtable_bytes: int
@@ -344,7 +344,7 @@ class Engine:
         tables = list(maintenance.levels)
         table_bytes = sum(table.info.size for table in tables)
         written = segments.written_bytes + maintenance.flushed_bytes + maintenance.compacted_bytes
-        oldest = maintenance.levels.oldest_run_bytes()
+        largest = maintenance.levels.largest_run_bytes()
         return EngineStatistics(
             memtable_bytes=segments.memory(),
             sealed_memtables=len(segments.sealed),
@@ -361,7 +361,7 @@ class Engine:
             cache_misses=self._cache.misses,
             cache_bytes=self._cache.memory,
             write_amplification=written / segments.written_bytes if segments.written_bytes else 0.0,
-            space_amplification=table_bytes / oldest if oldest else 0.0,
+            space_amplification=table_bytes / largest if largest else 0.0,
         )
 
 

@@ -43,11 +43,10 @@ class Levels:
         """What the manifest knows of all tables, those of level 0 from the oldest to the newest."""
         return [table.info for table in self]
 
-    def oldest_run_bytes(self) -> int:
-        """The size of the deepest level, or of the oldest table where there are no levels."""
-        if self.deep:
-            return sum(table.info.size for table in self.deep[-1])
-        return self.flushed[0].info.size if self.flushed else 0
+    def largest_run_bytes(self) -> int:
+        """The size of the largest flushed table or level: about what is left when all are merged."""
+        runs = [*((table,) for table in self.flushed), *self.deep]
+        return max((sum(table.info.size for table in run) for run in runs), default=0)
 
     def replace(self, removed: Sequence[int], added: Iterable[Table]) -> Levels:
         """With some tables in the place of others."""

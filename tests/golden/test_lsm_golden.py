@@ -27,7 +27,7 @@ from tests.golden import lsm_decoder
 STORE = Path(__file__).parent / "lsm"
 EXPECTED: dict[str, Any] = json.loads((STORE.parent / "lsm.json").read_text())
 MANIFEST, TABLE, WAL = "MANIFEST-00000001", "00000002.sst", "00000003.wal"
-LAST_FLUSHED, OPTIONS = 40, Options(block_bytes=200)
+LAST_FLUSHED, OPTIONS = 40, Options(block_bytes=200, false_positive_rate=0.01)
 
 Entry = tuple[bytes, bytes | None]
 

@@ -122,7 +122,7 @@ def test_a_stalled_worker_is_killed_and_its_job_done_again(
         store.settle()
         (worker,) = workers()
         worker.suspend()
-        monkeypatch.setattr("kvstore.lsm.worker_pool._PATIENCE", 0.2)
+        monkeypatch.setattr("kvstore.lsm.worker_pool.STALLED", 0.2)
         fill(store, 200, 350)
         monkeypatch.undo()
         store.settle()
