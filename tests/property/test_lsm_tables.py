@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import pairwise, product
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -150,7 +150,9 @@ def check_reads(
 ) -> None:
     for key in others:
         assert table.get(key, ABSENT) is ABSENT if key not in part else table.get(key, ABSENT) == part[key]
-    for start, end in ranges:
+    # ends that are keys, of which some are the last of a block
+    own = sorted(others)[-1:] + sorted(part)[-1:] + sorted(part)[:2]
+    for start, end in [*ranges, *product([b"", *own], own)]:
         assert entries(table.chunks(start, end)) == within(part, start, end)
         assert entries(table.chunks(start, end, True), True) == within(part, start, end, True)
 
