@@ -161,6 +161,7 @@ class Pair:
         self.finish_sync()
         last_lsn = self.engine.last_lsn
         self._let_go()
+        assert not self.engine._segments.active.memtable._undos, "a view that nobody holds is kept"
         self.engine.close()
         self._open()
         assert self.engine.last_lsn == last_lsn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import pairwise, product
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,7 +152,9 @@ def check_reads(
     for key in others:
         found = table.get(key, hash_key(key), ABSENT)
         assert found is ABSENT if key not in part else found == part[key]
-    for start, end in ranges:
+    # ends that are keys, of which some are the last of a block
+    own = sorted(others)[-1:] + sorted(part)[-1:] + sorted(part)[:2]
+    for start, end in [*ranges, *product([b"", *own], own)]:
         assert entries(table.chunks(start, end)) == within(part, start, end)
         assert entries(table.chunks(start, end, True), True) == within(part, start, end, True)
 
