@@ -105,8 +105,13 @@ class DiskFileSystem:
 
     def make_directory(self, path: str) -> None:
         """See FileSystem."""
+        if os.path.isdir(path):
+            return
+        parent = os.path.dirname(path.rstrip("/")) or "."
+        self.make_directory(parent)
         with _typed(path):
-            os.makedirs(path, exist_ok=True)
+            os.mkdir(path)
+        self.sync_directory(parent)
 
     def lock(self, path: str) -> _DiskWriter:
         """See FileSystem. The lock goes with the process, however it ends."""

@@ -47,7 +47,7 @@ class FileSystem(Protocol):
     """
 
     def make_directory(self, path: str) -> None:
-        """Make a directory and its parents; no error when it exists."""
+        """Make a directory and its parents, durably; no error when it exists."""
 
     def lock(self, path: str) -> WritableFile:
         """Lock the file until it is closed; raises WrongDataDirectory when another has it locked."""

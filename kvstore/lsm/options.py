@@ -39,8 +39,6 @@ class Options:
     memtable_bytes: int = 32 * MIB
     max_sealed: int = 4
     """Sealed memtables that may wait for their flush; beyond, writes are refused as overloaded."""
-    manifest_bytes: int = 256 * KIB
-    """A manifest that has grown to so much begins anew."""
     cache_bytes: int = 64 * MIB
     """Of data blocks, indexes and filters."""
     block_bytes: int = 8 * KIB
@@ -58,6 +56,8 @@ class Options:
     level_bytes: int = 256 * MIB
     """The size of level 1; each further level may be `level_ratio` times the one above."""
     level_ratio: int = 10
+    manifest_bytes: int = 256 * KIB
+    """A log of edits that has grown beyond this, and to twice its first edit, begins anew."""
     compactions: int = 2
     """Compactions at a time, where their tables do not meet."""
     compaction_rate: int = 0
@@ -68,8 +68,8 @@ class Options:
     """At so many, writes are refused as overloaded."""
 
     def __post_init__(self) -> None:
-        sizes = "memtable_bytes", "max_sealed", "block_bytes", "table_bytes", "level_bytes", "compactions"
-        for name in sizes:
+        sizes = "memtable_bytes", "max_sealed", "block_bytes", "table_bytes", "level_bytes"
+        for name in (*sizes, "manifest_bytes", "compactions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
         if not 0 < self.false_positive_rate < 1:

@@ -372,7 +372,7 @@ def test_a_write_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.M
 
 
 CALLS: dict[str, tuple[str, Callable[[FileSystem, str], object]]] = {
-    "makedirs": ("make_directory", lambda fs, path: fs.make_directory(f"{path}/new")),
+    "mkdir": ("make_directory", lambda fs, path: fs.make_directory(f"{path}/new")),
     "open": ("open, to create", lambda fs, path: fs.create(f"{path}/new")),
     "open ": ("open, to read", lambda fs, path: fs.open(f"{path}/old")),
     "open  ": ("lock", lambda fs, path: fs.lock(f"{path}/old")),
