@@ -39,8 +39,6 @@ class Options:
     memtable_bytes: int = 32 * MIB
     max_sealed: int = 4
     """Sealed memtables that may wait for their flush; beyond, writes are refused as overloaded."""
-    manifest_bytes: int = 256 * KIB
-    """A manifest that has grown beyond this, and to twice its first edit, begins anew."""
     cache_bytes: int = 64 * MIB
     """Of data blocks, indexes and filters."""
     block_bytes: int = 8 * KIB
@@ -59,6 +57,8 @@ class Options:
     level_bytes: int = 256 * MIB
     """The size of level 1; each further level may be `level_ratio` times the one above."""
     level_ratio: int = 10
+    manifest_bytes: int = 256 * KIB
+    """A log of edits that has grown beyond this, and to twice its first edit, begins anew."""
     compactions: int = 2
     """Compactions at a time, where their tables do not meet."""
     compaction_rate: int = 0
