@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ class Child:
         return {
             **rates,
             "amplification": (_written_bytes() - begin_io) / sizes,
-            "space": sum(path.stat().st_size for path in _files(self._directory)) / sizes,
+            "space": _disk_bytes(self._directory) / sizes,
             "seconds": _clock() - begin,
         }
 
@@ -145,6 +146,7 @@ class Child:
         before = self._s.figures()
         done, took = 0, 0.0
         missing = 0
+        begin_cpu = time.process_time()
         while took < seconds:
             some = keys[done % 20_000 : done % 20_000 + 1000]
             start = _clock()
@@ -155,9 +157,10 @@ class Child:
             done += len(some)
         if missing != (done if kind == "absent" else 0):
             raise AssertionError(f"{missing} of {done} {kind} keys were missing")
+        cpu = (time.process_time() - begin_cpu) / done
         after = self._s.figures()
         found = {name: (after[name] - before[name]) / done for name in after}
-        return {"rate": done / took, "p99": self._stamped(keys[-_STAMPED:]), **found}
+        return {"rate": done / took, "cpu": cpu, "p99": self._stamped(keys[-_STAMPED:]), **found}
 
     def _stamped(self, keys: list[bytes]) -> float:
         get = self._s.get
@@ -220,6 +223,14 @@ class Child:
 def _files(directory: str) -> list[Path]:
     inside = [path for path in Path(directory).rglob("*") if path.is_file()]
     return [*inside, *Path(directory).parent.glob(f"{Path(directory).name}.sqlite*")]
+
+
+def _disk_bytes(directory: str) -> int:
+    total = 0
+    for path in _files(directory):
+        with suppress(FileNotFoundError):  # a compaction that goes on has just removed it
+            total += path.stat().st_size
+    return total
 
 
 def _written_bytes() -> int:

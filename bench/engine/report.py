@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import nan
+from math import isnan, nan
 from statistics import median
 
 from rich.console import Console
@@ -41,12 +41,18 @@ def _print_rates(results: Results, engines: list[str], others: list[str]) -> Non
     shown = Table(*["operations/s", *engines, *(f"{OURS} / {other} (rounds)" for other in others)])
     for row, measured in results.items():
         if any("rate" in rounds[0] for rounds in measured.values()):
-            rates = [f"{_middle(measured[engine], 'rate'):,.0f}" for engine in engines]
+            rates = [_shown(_middle(measured[engine], "rate")) for engine in engines]
             shown.add_row(row, *rates, *(_spread(_ratios(results, row, other)) for other in others))
     _CONSOLE.print(shown)
 
 
+def _shown(rate: float) -> str:
+    return "-" if isnan(rate) else f"{rate:,.0f}"
+
+
 def _spread(ratios: list[float]) -> str:
+    if isnan(ratios[0]):
+        return "-"
     if len(ratios) == 1:
         return f"{ratios[0]:.2f}"
     return f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
@@ -73,9 +79,9 @@ def _print_costs(results: Results, engines: list[str]) -> None:
             rates = (f"{_middle(measured[engine], 'settled'):,.0f}" for engine in engines)
             shown.add_row(f"{row}: entries/s until all is in tables", *rates)
         if "rss" in measured[engines[0]][0]:
-            for name, what in (("rss", "process"), ("workers", "its workers")):
+            for name, what in (("rss", "the process"), ("workers", "its workers")):
                 figures = (f"{_middle(measured[engine], name) / 2**20:.0f}" for engine in engines)
-                shown.add_row(f"{row} of the {what}, MiB", *figures)
+                shown.add_row(f"{row} of {what}, MiB", *figures)
     _CONSOLE.print(shown)
 
 
@@ -91,8 +97,13 @@ def _print_lookups(results: Results) -> None:
 
 
 def _growth(results: Results, engine: str, row: str, small: int, large: int) -> float:
-    """What one operation costs at the larger size, to what it costs at the smaller."""
+    """What one operation costs at the larger size, to what it costs at the smaller.
+
+    In CPU where that was measured: the two are minutes apart, and the machine's other work changes.
+    """
     before, after = results[f"{small:,}{row}"][engine], results[f"{large:,}{row}"][engine]
+    if "cpu" in before[0]:
+        return _middle(after, "cpu") / _middle(before, "cpu")
     return _middle(before, "rate") / _middle(after, "rate")
 
 

@@ -58,7 +58,15 @@ class Levels:
             return default
         hashed = hash_key(key)
         for table in self._newest_first:
-            value = table.get(key, hashed, default)
+            # most tables are asked in vain: their filters are tested here, without a call into each
+            holds = table.holds_hash
+            if holds is None:
+                value = table.get(key, hashed, default)
+            elif holds(hashed):
+                value = table.look_up(key, default)
+            else:
+                table.filter_useful += 1
+                continue
             if value is not default:
                 return value
         for level, largest in zip(self.deep, self._largest, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import TypeVar
 
@@ -112,6 +112,8 @@ class Table:
         self.path = f"{directory}/{table_name(info.number)}"
         self._cache = cache
         self._own_guide: Guide | None = None
+        self.holds_hash: Callable[[int], bool] | None = None
+        """The test of the filter, as long as that is at hand."""
         self.filter_useful = 0
         self.filter_false = 0
         self.filter_true = 0
@@ -185,6 +187,7 @@ class Table:
         # every lookup needs it: only where indexes and filters are too many, it has to be found each time
         if self._cache is None or self._cache.pin(number, guide.memory):
             self._own_guide = guide
+            self.holds_hash = guide.filter.holds_hash if guide.filter else None
         else:
             self._cache.put(number, offset, guide)
         return guide
@@ -231,12 +234,17 @@ class Table:
 
         `hashed` is `hash_key(key)`.
         """
+        bloom = (self._own_guide or self._guide()).filter
+        if bloom is not None and not bloom.holds_hash(hashed):
+            self.filter_useful += 1
+            return default
+        return self.look_up(key, default)
+
+    def look_up(self, key: bytes, default: bytes | None) -> bytes | None:
+        """As `get`, of a key that the filter lets pass."""
         if not self._smallest <= key <= self._largest:
             return default
         guide = self._own_guide or self._guide()
-        if guide.filter is not None and not guide.filter.holds_hash(hashed):
-            self.filter_useful += 1
-            return default
         i = bisect_left(guide.index.last_keys, key)
         value = self._data_block(guide.index, i).get(key, default)
         if value is default:

@@ -10,16 +10,12 @@ from operator import add
 import google_crc32c
 import msgspec
 
-from kvstore.config import MIB
 from kvstore.lsm.block import encode_entries, present, seal
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.merge import Chunk
 from kvstore.lsm.options import Options
 from kvstore.lsm.sstable import FOOTER, MAGIC, Index, Properties, TableInfo, table_name
-
-_SYNC_BYTES = MIB
-"""A table is synced each time so much was written: a sync of the log must not have to wait for all of it."""
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -91,7 +87,7 @@ class TableWriter:
         self._values: list[bytes | None] = []
         self._smallest: bytes | None = None
         self._entries = self._deletions = 0
-        self.size = self._synced = 0
+        self.size = 0
 
     def add(self, chunk: Chunk, most: int | None = None) -> Chunk:
         """Add entries behind those that are there; cuts as many blocks as they fill.
@@ -126,9 +122,6 @@ class TableWriter:
         offset = self.size
         self.size += len(data)
         self._pace(len(data))
-        if self.size - self._synced >= _SYNC_BYTES:
-            self._file.sync()
-            self._synced = self.size
         return offset, len(data)
 
     def finish(self, level: int, last_lsn: int) -> TableInfo:

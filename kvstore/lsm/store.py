@@ -103,6 +103,7 @@ class Store:
                 self._slow_down(delay, batch)
 
     def _wait_and_write(self, batch: Batch) -> None:
+        self._engine.sync()  # the wait may be longer than the interval of syncs
         while True:
             self._tend(_PAUSE)
             try:
@@ -252,6 +253,7 @@ class Store:
 
     def _drain(self) -> None:
         """Let the jobs under way come to their end, and begin no other."""
+        self._engine.sync()
         while self._workers.busy:
             self._collect(_PAUSE)
         self._retry(float("inf"))
