@@ -11,7 +11,17 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from kvstore.errors import Corruption, Overloaded, StorageError
-from kvstore.lsm import MemoryFileSystem, Sync, jobs, maintenance, memory_filesystem, record, snapshot, wal
+from kvstore.lsm import (
+    MemoryFileSystem,
+    Sync,
+    block,
+    jobs,
+    maintenance,
+    memory_filesystem,
+    record,
+    snapshot,
+    wal,
+)
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.checkpoint import write_checkpoint
 from kvstore.lsm.compaction import choose
@@ -113,29 +123,28 @@ def _damaged_filter_answers_absent(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Table, "_load_filter", empty_when_damaged)
 
 
-def _checksum_of_blocks_ignored(patch: pytest.MonkeyPatch) -> None:
-    from kvstore.lsm import block
+class _NoSum:
+    value = staticmethod(lambda data: 0)
 
-    patch.setattr(block, "_checksum", lambda body, kind: 0)
+
+def _checksum_of_blocks_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(block, "google_crc32c", _NoSum)
 
 
 def _checksum_of_records_ignored(patch: pytest.MonkeyPatch) -> None:
-    class NoSum:
-        value = staticmethod(lambda data: 0)
-
-    patch.setattr(record, "google_crc32c", NoSum)
+    patch.setattr(record, "google_crc32c", _NoSum)
 
 
 def _corrupt_block_reads_as_absent(patch: pytest.MonkeyPatch) -> None:
-    get = Table.get
+    look_up = Table.look_up
 
-    def absent(self: Table, key: bytes, hashed: int, default: bytes | None) -> bytes | None:
+    def absent(self: Table, key: bytes, default: bytes | None) -> bytes | None:
         try:
-            return get(self, key, hashed, default)
+            return look_up(self, key, default)
         except Corruption:
             return default
 
-    patch.setattr(Table, "get", absent)
+    patch.setattr(Table, "look_up", absent)
 
 
 def _damaged_log_record_not_questioned(patch: pytest.MonkeyPatch) -> None:
