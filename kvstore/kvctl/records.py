@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 from kvstore.config import NAME
-from kvstore.errors import Corruption
+from kvstore.errors import Corruption, InvalidRequest
 from kvstore.hlc import wall_time
 from kvstore.quorum.hints import hint_key, split_hint_key
 from kvstore.ring.token import data_key, split_data_key, token
@@ -58,7 +58,7 @@ def _data(key: bytes) -> Fields | None:
     """What a data key says; None for a key that is none, whatever it begins with."""
     try:
         key_token, bucket, name = split_data_key(key)
-    except UnicodeDecodeError:
+    except InvalidRequest:
         return None
     if not NAME.fullmatch(bucket) or key != data_key(token(bucket, name), bucket, name):
         return None
@@ -68,7 +68,7 @@ def _data(key: bytes) -> Fields | None:
 def _hint(key: bytes) -> Fields | None:
     try:
         target, kept = split_hint_key(key)
-    except UnicodeDecodeError:
+    except Corruption:
         return None
     found = _data(kept)
     return {"target": target} | found if found and key == hint_key(target, kept) else None

@@ -117,7 +117,7 @@ class DataBlock:
         """Raises DamagedBlock."""
         try:
             count, deletions = _COUNTS.unpack_from(payload)
-            if (2 * count + deletions) * 4 > len(payload):
+            if _COUNTS.size + (2 * count + deletions) * 4 > len(payload):
                 raise DamagedBlock("more entries than the block has room for")
             numbers = _numbers(payload, 2 * count + deletions)
         except struct.error as error:
