@@ -12,7 +12,7 @@ from kvstore.lsm import Fate
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import Member, data_key, initial_state, preference_list, token
 from kvstore.sim.host import Host
-from kvstore.sim.network import Network, Weather
+from kvstore.sim.network import Link, Network, Weather
 from kvstore.sim.scheduler import Scheduler
 
 PARTITIONS = 16
@@ -59,19 +59,27 @@ class SimulatedCluster:
             self.scheduler.record(f"{node} starts")
             self.hosts[node].start()
 
+    def links(self, side: Iterable[str]) -> list[Link]:
+        """All links between `side` and the other hosts, in both directions."""
+        inside = set(side)
+        return [(a, b) for a in self.hosts for b in self.hosts if (a in inside) != (b in inside)]
+
     def split(self, side: Iterable[str], one_way: bool = False) -> None:
         """Cut `side` off from the other hosts; one way: it is heard, but hears nothing."""
-        cut_off = set(side)
-        for a in self.hosts:
-            for b in self.hosts:
-                if (b in cut_off) != (a in cut_off) and (not one_way or b in cut_off):
-                    self.network.cut.add((a, b))
+        inside = set(side)
+        self.network.cut.update(link for link in self.links(inside) if not one_way or link[1] in inside)
 
     def heal(self) -> None:
-        """End all network faults; connections that hung break, and are made anew."""
-        cut, self.network.cut = self.network.cut, set()
+        """End all network faults."""
         self.network.weather = Weather()
-        for sender, to in sorted(cut):
+        self.network.unclog()
+        self.reconnect(set(self.network.cut))
+
+    def reconnect(self, links: Iterable[Link]) -> None:
+        """Links work again; connections that hung on them break, and are made anew."""
+        healed = self.network.cut.intersection(links)
+        self.network.cut -= healed
+        for sender, to in sorted(healed):
             if self.hosts[sender].up:
                 self.hosts[sender].link_lost(to)
 

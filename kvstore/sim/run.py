@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import traceback
 from collections import Counter
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ class Run:
             Client(f"c{i}", self.cluster, self.history, random.Random(workload.getrandbits(64)))
             for i in range(_CLIENTS)
         ]
-        self.nemesis = Nemesis(self.cluster, random.Random(f"{seed}/faults"))
+        self.nemesis = Nemesis(self.cluster, random.Random(f"{seed}/schedule"))
 
     def execute(self) -> Report:
         """Both phases and all checks; raises Violation."""
@@ -119,3 +120,5 @@ def try_seed(seed: int, nodes: int) -> Report | str:
         return run_seed(seed, nodes)
     except Violation as violation:
         return str(violation)
+    except Exception:  # noqa: BLE001  (a defect of the node: as bad as a broken promise)
+        return traceback.format_exc()
