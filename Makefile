@@ -3,13 +3,14 @@
 PYTHON ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+SIM := $(BIN)/python -m kvstore.sim
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench sim proto clean
+.PHONY: help venv run test check format demo bench sim sim-long proto clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
 
 venv: $(INSTALLED) $(PROTOCOL) ## make .venv and install kvstore into it
 
@@ -35,8 +36,12 @@ demo: venv ## import the world's airports, kill nodes, lose nothing
 bench: venv ## measure throughput and latency of a three-node cluster
 	@$(BIN)/python -m bench
 
-sim: venv ## simulated clusters: SEED=7 replays one, SEEDS=200 runs that many
-	@$(BIN)/python -m kvstore.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200))
+sim: venv ## simulated clusters: SEED=7 replays one, COUNT=200 runs that many; NODES=5 TIME=60 for each
+	@$(SIM) $(if $(SEED),--seed $(SEED),--count $(or $(COUNT),$(SEEDS),200)) \
+		$(if $(NODES),--nodes $(NODES)) $(if $(TIME),--time $(TIME))
+
+sim-long: venv ## 20 hours of simulated clusters and more; START=5000 begins with another seed
+	@$(SIM) --count $(or $(COUNT),1200) --start $(or $(START),1) --nodes $(or $(NODES),5) --time $(or $(TIME),60)
 
 proto: $(INSTALLED) ## generate kvstore/v1 from proto/
 	@$(BIN)/python hatch_build.py

@@ -5,28 +5,44 @@ from __future__ import annotations
 import random
 import traceback
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from kvstore.quorum.messages import Found, Get
+from kvstore.quorum.messages import Found, Get, Put, Stored
 from kvstore.sim.checker import Checker, Place, Violation
 from kvstore.sim.cluster import SimulatedCluster
+from kvstore.sim.disks import check_disks
 from kvstore.sim.history import History
-from kvstore.sim.nemesis import Nemesis
+from kvstore.sim.nemesis import Faults, Nemesis
 from kvstore.sim.workload import BUCKETS, KEYS_PER_BUCKET, Client
 
+SAFETY_SECONDS = 25.0
 _CLIENTS = 6
-_SAFETY_SECONDS = 25.0
 _HEALING_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What decides a run: the same plan takes the same course. `seconds` is the length of the faults."""
+
+    seed: int
+    nodes: int
+    seconds: float = SAFETY_SECONDS
+    faults: Faults = field(default_factory=Faults)
+
+    @property
+    def command(self) -> str:
+        """What replays exactly this run."""
+        return f"make sim SEED={self.seed} NODES={self.nodes} TIME={self.seconds:g}"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a run has exercised; all counts by name. `trace` is the hash of everything that happened."""
 
-    seed: int
-    nodes: int
+    plan: Plan
     trace: str
     events: int
+    seconds: float
     operations: Counter[str]
     faults: Counter[str]
     internals: Counter[str]
@@ -34,19 +50,17 @@ class Report:
 
 
 class Run:
-    """A cluster, its clients and its faults, all from one seed."""
+    """A cluster, its clients and its faults, all from one seed, but each from a random stream of its own."""
 
-    def __init__(self, seed: int, nodes: int) -> None:
-        self.seed = seed
-        self.nodes = nodes
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.history = History()
-        self.cluster = SimulatedCluster(seed, nodes, BUCKETS)
-        workload = random.Random(f"{seed}/workload")
+        self.cluster = SimulatedCluster(plan.seed, plan.nodes, BUCKETS)
         self.clients = [
-            Client(f"c{i}", self.cluster, self.history, random.Random(workload.getrandbits(64)))
+            Client(f"c{i}", self.cluster, self.history, random.Random(f"{plan.seed}/workload/{i}"))
             for i in range(_CLIENTS)
         ]
-        self.nemesis = Nemesis(self.cluster, random.Random(f"{seed}/schedule"))
+        self.nemesis = Nemesis(self.cluster, random.Random(f"{plan.seed}/schedule"), plan.faults)
 
     def execute(self) -> Report:
         """Both phases and all checks; raises Violation."""
@@ -55,10 +69,12 @@ class Run:
         for client in self.clients:
             client.start()
         self.nemesis.start()
-        self.cluster.run(_SAFETY_SECONDS)
+        self.cluster.run(self.plan.seconds)
         self._heal()
         buckets = {bucket.name: bucket for bucket in BUCKETS}
         checked = Checker(self.history, buckets).check(self._read_everything())
+        checked += check_disks(self.cluster, self.history)
+        self._write_everywhere()
         return self._report(checked)
 
     def _heal(self) -> None:
@@ -88,6 +104,13 @@ class Run:
                 final[bucket.name, key] = frozenset(sibling.value for sibling in reply.siblings)
         return final
 
+    def _write_everywhere(self) -> None:
+        """Every node takes a write again, and so do all replicas of its key."""
+        for node in self.cluster.hosts:
+            reply = self.cluster.call(node, Put("strict", f"after/{node}".encode(), b"well", w=3))
+            if not isinstance(reply, Stored):
+                raise Violation(f"{node} refuses a write in a healthy cluster: {reply}")
+
     def _report(self, checked: int) -> Report:
         internals = Counter({f"frames {k}": v for k, v in self.cluster.network.counts.items()})
         for host in self.cluster.hosts.values():
@@ -98,10 +121,10 @@ class Run:
             raise Violation("this run exercised nothing")
         scheduler = self.cluster.scheduler
         return Report(
-            self.seed,
-            self.nodes,
+            self.plan,
             scheduler.trace,
             scheduler.events,
+            scheduler.now,
             operations,
             faults,
             internals,
@@ -109,15 +132,15 @@ class Run:
         )
 
 
-def run_seed(seed: int, nodes: int) -> Report:
+def run_seed(seed: int, nodes: int, seconds: float = SAFETY_SECONDS) -> Report:
     """Run one seed; raises Violation."""
-    return Run(seed, nodes).execute()
+    return Run(Plan(seed, nodes, seconds)).execute()
 
 
-def try_seed(seed: int, nodes: int) -> Report | str:
-    """Run one seed; what was violated, if anything was."""
+def try_plan(plan: Plan) -> Report | str:
+    """Run a plan; what went wrong, if anything did."""
     try:
-        return run_seed(seed, nodes)
+        return Run(plan).execute()
     except Violation as violation:
         return str(violation)
     except Exception:  # noqa: BLE001  (a defect of the node: as bad as a broken promise)

@@ -19,6 +19,7 @@ Later = Callable[[float, Callable[[], None]], None]
 
 SYNC_SECONDS = 0.0005
 _JOB_SYNCS = 100
+_LONGEST_JOB = 10.0
 _FULL_PAUSE = 0.5
 _JOB_PAUSE = 1.0
 
@@ -93,7 +94,7 @@ class Storage:
 
     def start_job(self, job: Job) -> None:
         """Run a job after a while; one that fails is given back after a pause."""
-        self._later(_JOB_SYNCS * self._duration(), partial(self._run_job, job))
+        self._later(min(_JOB_SYNCS * self._duration(), _LONGEST_JOB), partial(self._run_job, job))
 
     def _run_job(self, job: Job) -> None:
         try:
