@@ -38,7 +38,7 @@ bench: venv ## measure throughput and latency of a three-node cluster
 
 sim: venv ## simulated clusters: SEED=7 replays one, COUNT=200 runs that many; NODES=5 TIME=60 for each
 	@$(SIM) $(if $(SEED),--seed $(SEED),--count $(or $(COUNT),$(SEEDS),200)) \
-		$(if $(NODES),--nodes $(NODES)) $(if $(TIME),--time $(TIME))
+		$(if $(NODES),--nodes $(NODES)) $(if $(TIME),--time $(TIME)) $(if $(TRACE),--trace)
 
 sim-long: venv ## 20 hours of simulated clusters and more; START=5000 begins with another seed
 	@$(SIM) --count $(or $(COUNT),1200) --start $(or $(START),1) --nodes $(or $(NODES),5) --time $(or $(TIME),60)

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 import click
 
 from kvstore.sim.nemesis import kinds
-from kvstore.sim.run import SAFETY_SECONDS, Plan, Report, try_plan
+from kvstore.sim.run import SAFETY_SECONDS, Plan, Report, transcribe, try_plan
 
 _ENOUGH = 50
 """Of so many seeds every kind of fault must have been seen."""
@@ -28,12 +28,24 @@ _ENOUGH = 50
 @click.option(
     "--time", "seconds", default=SAFETY_SECONDS, show_default=True, help="Virtual seconds of faults."
 )
+@click.option("--trace", is_flag=True, help="With --seed: print what happens, one line per event.")
 @click.option("--processes", default=2, show_default=True, help="How many seeds to run at once.")
-def main(seed: int | None, count: int, start: int, nodes: str | None, seconds: float, processes: int) -> None:
+def main(
+    seed: int | None,
+    count: int,
+    start: int,
+    nodes: str | None,
+    seconds: float,
+    trace: bool,
+    processes: int,
+) -> None:
     """Run whole clusters under virtual time, with faults, and check that they keep their promises."""
     began = time.monotonic()
     seeds = [seed] if seed is not None else range(start, start + count)
     plans = [Plan(each, int(nodes) if nodes else (3 if each % 2 else 5), seconds) for each in seeds]
+    if trace and seed is not None:
+        transcribe(plans[0], click.echo)
+        return
     reports: list[Report] = []
     failures = 0
     for plan, result in zip(plans, _results(plans, processes), strict=True):

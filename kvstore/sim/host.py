@@ -96,7 +96,7 @@ class Host:
 
     def crash(self, fate: Fate) -> None:
         """Stop at once; unsynced data meets its fate. Clients and peers see their connections break."""
-        self._scheduler.record(f"{self.name} crashed, {fate.value}")
+        self._scheduler.note(f"{self.name} crashed, {fate.value}")
         self.counts["crashes"] += 1
         self._gather()
         self._life += 1
@@ -114,7 +114,7 @@ class Host:
 
         What was not synced may be on the disk or not: the kernel may have dropped what it could not write.
         """
-        self._scheduler.record(f"{self.name} ends: {type(error).__name__}")
+        self._scheduler.note(f"{self.name} ends: {type(error).__name__}")
         self.counts[f"ends after {type(error).__name__}"] += 1
         self.crash(Fate.RANDOM)
 
@@ -137,11 +137,12 @@ class Host:
     def wipe(self) -> None:
         """Replace the disk of a machine that is down by an empty one."""
         assert not self.up
-        self._scheduler.record(f"{self.name} gets an empty disk")
+        self._scheduler.note(f"{self.name} gets an empty disk")
         self.disk = MemoryFileSystem()
 
     def pause(self, seconds: float) -> None:
         """Stand still: what arrives is handled afterwards."""
+        self._scheduler.note(f"{self.name} stands still for {seconds:.1f} s")
         self._paused_until = max(self._paused_until, self._scheduler.now + seconds)
         self._scheduler.after(seconds, self._wake)
 

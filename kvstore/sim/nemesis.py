@@ -56,7 +56,7 @@ class Nemesis:
     def _strike(self) -> None:
         name = self._rng.choice(self._kinds)
         self.counts[name] += 1
-        self._cluster.scheduler.record(name)
+        self._cluster.scheduler.note(f"fault: {name}")
         getattr(self, "_" + name.replace(" ", "_"))()
         self._later(self._rng.uniform(0.3, 2.5), self._strike)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kvstore.quorum.messages import Found, Get, Put, Stored
@@ -13,6 +14,7 @@ from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.disks import check_disks
 from kvstore.sim.history import History
 from kvstore.sim.nemesis import Faults, Nemesis
+from kvstore.sim.transcript import Transcript
 from kvstore.sim.workload import BUCKETS, KEYS_PER_BUCKET, Client
 
 SAFETY_SECONDS = 25.0
@@ -135,6 +137,13 @@ class Run:
 def run_seed(seed: int, nodes: int, seconds: float = SAFETY_SECONDS) -> Report:
     """Run one seed; raises Violation."""
     return Run(Plan(seed, nodes, seconds)).execute()
+
+
+def transcribe(plan: Plan, write: Callable[[str], None]) -> None:
+    """Run a plan and write down what happens."""
+    run = Run(plan)
+    Transcript(run.cluster, write)
+    run.execute()
 
 
 def try_plan(plan: Plan) -> Report | str:

@@ -126,8 +126,7 @@ class Client:
                 done(reply)
                 self._next()
 
-        host = self._cluster.hosts[self._rng.choice(sorted(self._cluster.hosts))]
-        host.request(call, once)
+        self._cluster.request(self._name, self._rng.choice(sorted(self._cluster.hosts)), call, once)
         self._cluster.scheduler.after(_PATIENCE, partial(once, None))
 
     def _count(self, what: str, reply: Reply | None) -> None:
