@@ -179,6 +179,16 @@ class Host:
         self._waiting[self._last_request] = respond
         self.node.on_requests([(self._last_request, call)], self._instant())
 
+    def keys(self, bucket: str, partition: int) -> list[bytes]:
+        """All keys of a bucket that the node holds in one partition, page by page."""
+        keys: list[bytes] = []
+        after = b""
+        while True:
+            page, after = self._living().scan_keys(bucket, partition, after, 0, self._instant())
+            keys.extend(page)
+            if not after:
+                return keys
+
     def link_lost(self, peer: str) -> None:
         """The connection to a peer broke."""
         self._enter(lambda: self._living().on_link_lost(peer, self._instant()))
