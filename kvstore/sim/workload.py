@@ -89,12 +89,14 @@ class Client:
         self._count("read", reply)
         if isinstance(reply, Found):
             values = frozenset(sibling.value for sibling in reply.siblings)
-            self._history.reads.append(Read(bucket, key, values, began, self._cluster.scheduler.now))
+            self._history.reads.append(
+                Read(self._name, bucket, key, values, began, self._cluster.scheduler.now)
+            )
             self._seen[bucket, key] = _Seen(reply.context, values)
 
     def _write(self, bucket: str, key: bytes, value: bytes | None, seen: _Seen | None) -> None:
         began = self._cluster.scheduler.now
-        write = Write(bucket, key, value, seen.values if seen else frozenset(), began)
+        write = Write(self._name, bucket, key, value, seen.values if seen else frozenset(), began)
         self._history.writes.append(write)
         context = seen.context if seen else b""
         call: Put | Delete = (
