@@ -257,6 +257,9 @@ class Node:
 
     def _turn(self) -> None:
         """The end of every input: start what the engine wants done, arm the timer."""
+        if self._engine.refuses:
+            # no write can ask for a sync now, and only a sync ends this
+            self._outbox.request_sync()
         for job in self._engine.take_jobs():
             self._outbox.start_job(job)
         due = min(

@@ -53,6 +53,11 @@ class Nemesis:
             host.resume()
         self._cluster.start()
 
+    def victim(self) -> str:
+        """The node whose disk is wiped when all replicas are equal again."""
+        self.counts["wipe in the end"] += 1
+        return self._some_host().name
+
     def _strike(self) -> None:
         name = self._rng.choice(self._kinds)
         self.counts[name] += 1

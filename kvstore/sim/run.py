@@ -12,7 +12,7 @@ from kvstore.quorum.messages import Found, Get, Put, Stored
 from kvstore.sim.checker import Checker, Place, Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.disks import check_disks
-from kvstore.sim.history import History
+from kvstore.sim.history import History, Result, Write
 from kvstore.sim.nemesis import Faults, Nemesis
 from kvstore.sim.transcript import Transcript
 from kvstore.sim.workload import BUCKETS, KEYS_PER_BUCKET, Client
@@ -72,17 +72,47 @@ class Run:
             client.start()
         self.nemesis.start()
         self.cluster.run(self.plan.seconds)
-        self._heal()
-        buckets = {bucket.name: bucket for bucket in BUCKETS}
-        checked = Checker(self.history, buckets).check(self._read_everything())
-        checked += check_disks(self.cluster, self.history)
-        self._write_everywhere()
-        return self._report(checked)
-
-    def _heal(self) -> None:
         self.nemesis.stop()
         for client in self.clients:
             client.stop()
+        self._supervise()
+        self._heal()
+        checked = self._check()
+        self._wipe(self.nemesis.victim())
+        self._heal()
+        checked += self._check()
+        self._write_everywhere()
+        return self._report(checked)
+
+    def _check(self) -> int:
+        """All that was promised, as far as the history goes; returns how many facts were checked."""
+        buckets = {bucket.name: bucket for bucket in BUCKETS}
+        checked = Checker(self.history, buckets).check(self._read_everything())
+        return checked + check_disks(self.cluster, self.history)
+
+    def _wipe(self, node: str) -> None:
+        """Now that all replicas are equal, one may lose its disk: writes through it must lose nothing."""
+        self.cluster.crash(node)
+        self.cluster.hosts[node].wipe()
+        self.cluster.restart(node)
+        for bucket in BUCKETS:
+            for i in range(KEYS_PER_BUCKET):
+                self._write_blind(node, bucket.name, b"k%d" % i)
+
+    def _write_blind(self, node: str, bucket: str, key: bytes) -> None:
+        value = f"blind.{bucket}.".encode() + key
+        began = self.cluster.scheduler.now
+        reply = self.cluster.call(node, Put(bucket, key, value))
+        result = Result.OK if isinstance(reply, Stored) else Result.UNKNOWN
+        ended = self.cluster.scheduler.now
+        self.history.writes.append(Write("wiped", bucket, key, value, frozenset(), began, ended, result))
+
+    def _supervise(self) -> None:
+        """A node that ended itself, even now because of a fault that is over, is started again."""
+        self.cluster.start()
+        self.cluster.scheduler.after(1.0, self._supervise)
+
+    def _heal(self) -> None:
         scheduler = self.cluster.scheduler
         if not scheduler.run_until(scheduler.now + _HEALING_SECONDS, self._calm):
             hints = {n: h.node.status().hints for n, h in self.cluster.hosts.items() if h.node}

@@ -7,10 +7,11 @@ import random
 import pytest
 
 from kvstore.config import BucketSettings, QuorumMode
-from kvstore.errors import Corruption, Overloaded, StorageFull
+from kvstore.errors import Corruption, Overloaded, StorageFailed, StorageFull
 from kvstore.lsm import Engine
 from kvstore.quorum.messages import Delete, Failed, Found, Get, Put, Reply, Stored
 from kvstore.sim.cluster import SimulatedCluster
+from kvstore.sim.host import OPTIONS
 from kvstore.sim.nemesis import Faults, Nemesis, kinds
 
 SLOPPY = BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)
@@ -53,6 +54,17 @@ def test_a_full_disk_refuses_writes_and_reads_go_on_until_there_is_space() -> No
     assert isinstance(cluster.call("n1", Put("carts", KEY, b"after")), Stored)
     assert values(cluster.call("n1", Get("carts", KEY, r=3))) == [b"after", b"before"]
     assert cluster.hosts["n1"].counts["crashes"] == 0
+
+
+def test_writes_are_taken_again_even_if_nobody_waited_for_the_sync_that_found_no_space() -> None:
+    """As when the last write was the deletion of a hint: no ack depends on it."""
+    cluster = started()
+    cluster.hosts["n1"].disk.full = True
+    cluster.hosts["n1"].engine.write([(b"n/unrelated", b"x" * OPTIONS.memtable_bytes)])
+    cluster.run(1.0)
+    cluster.hosts["n1"].disk.full = False
+    cluster.run(2.0)
+    assert isinstance(cluster.call("n1", Put("carts", KEY, b"after")), Stored)
 
 
 def test_a_node_with_a_full_disk_still_refutes_that_it_is_dead() -> None:
@@ -117,8 +129,9 @@ def test_a_node_whose_disk_fails_outside_a_sync_ends_as_well() -> None:
     """Else it would refuse every write for ever, and look alive."""
     cluster = started()
     cluster.hosts["n1"].disk.broken = True
-    for i in range(400):  # more than a memtable, so that the next segment cannot be made
-        cluster.hosts["n1"].request(Put("carts", b"k%d" % i, b"x" * 64), lambda reply: None)
+    whole_memtable = b"x" * OPTIONS.memtable_bytes
+    assert isinstance(error(cluster.call("n1", Put("carts", KEY, whole_memtable))), StorageFailed)
+    cluster.hosts["n1"].disk.broken = False
     cluster.run(1.0)
     assert not cluster.hosts["n1"].up
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -17,7 +18,9 @@ from kvstore.quorum.durability import Durability
 from kvstore.quorum.read import ReadOperation
 from kvstore.sim.__main__ import main
 from kvstore.sim.checker import Checker, Violation
+from kvstore.sim.host import Host
 from kvstore.sim.run import Plan, Report, run_seed, try_plan
+from kvstore.versions import Dot
 
 
 @pytest.mark.parametrize("seed", range(1, 21))
@@ -98,6 +101,23 @@ def _actor_not_renewed_after_a_crash(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Actors, "_name", lambda self, partition, generation: f"{self._node}.{partition}")
 
 
+def _dots_reused_after_a_wipe(patch: pytest.MonkeyPatch) -> None:
+    """BUGS 2: counters that survive every crash, but not the loss of the disk."""
+    counters: Counter[str] = Counter()
+    wipe = Host.wipe
+
+    def mint(self: Actors, partition: int) -> Dot:
+        counters[self._node] += 1
+        return Dot(f"{self._node}.{partition}", counters[self._node])
+
+    def forget(self: Host) -> None:
+        counters[self.name] = 0
+        wipe(self)
+
+    patch.setattr(Actors, "mint", mint)
+    patch.setattr(Host, "wipe", forget)
+
+
 def _repair_without_waiting(patch: pytest.MonkeyPatch) -> None:
     """BUGS 6: reads that go back in time."""
     evaluate = ReadOperation._evaluate
@@ -148,6 +168,7 @@ def _first_violation(seeds: int) -> str | None:
     [
         _ack_before_fsync,
         _actor_not_renewed_after_a_crash,
+        _dots_reused_after_a_wipe,
         _repair_without_waiting,
         _a_put_returns_a_context_that_covers_unseen_siblings,
         _a_write_overwrites_what_it_did_not_see,
