@@ -346,8 +346,11 @@ class TestExperiences:
     def test_a_client_that_knows_the_ring_sends_to_a_replica_at_once(self) -> None:
         """6.4"""
         cluster = Cluster(5)
-        carts = cluster.connect().bucket("carts")
+        db = cluster.connect()
         for i in range(20):
-            got = carts.put(f"k{i}", "v", explain=True)
+            got = db.bucket("carts").put(f"k{i}", "v", explain=True)
             assert got.explain is not None
             assert got.explain.coordinator == cluster.replicas("carts", f"k{i}")[0]
+        for status in db.status().values():
+            assert not isinstance(status, kvstore.KVError)
+            assert status.counters.forwards == 0

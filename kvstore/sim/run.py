@@ -20,6 +20,7 @@ from kvstore.sim.workload import BUCKETS, KEYS_PER_BUCKET, Client
 SAFETY_SECONDS = 25.0
 _CLIENTS = 6
 _HEALING_SECONDS = 120.0
+_LOOK_AGAIN = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +114,12 @@ class Run:
         self.cluster.scheduler.after(1.0, self._supervise)
 
     def _heal(self) -> None:
-        scheduler = self.cluster.scheduler
-        if not scheduler.run_until(scheduler.now + _HEALING_SECONDS, self._calm):
-            hints = {n: h.node.status().hints for n, h in self.cluster.hosts.items() if h.node}
-            raise Violation(f"not calm {_HEALING_SECONDS:g} s after the last fault; hints: {hints}")
+        end = self.cluster.scheduler.now + _HEALING_SECONDS
+        while not self._calm():
+            if self.cluster.scheduler.now >= end:
+                hints = {n: h.node.status().hints for n, h in self.cluster.hosts.items() if h.node}
+                raise Violation(f"not calm {_HEALING_SECONDS:g} s after the last fault; hints: {hints}")
+            self.cluster.run(_LOOK_AGAIN)
 
     def _calm(self) -> bool:
         return all(client.idle for client in self.clients) and self.cluster.settled()
