@@ -4,10 +4,11 @@ PYTHON ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH_INSTALLED := .venv/.bench
+SIM := $(BIN)/python -m kvstore.sim
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench bench-engine sim fuzz power-loss proto clean
+.PHONY: help venv run test check format demo bench bench-engine sim sim-long fuzz power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -39,8 +40,12 @@ bench: venv ## measure throughput and latency of a three-node cluster
 bench-engine: $(BENCH_INSTALLED) ## measure the storage engine beside LevelDB, RocksDB and SQLite
 	@$(BIN)/python -m bench.engine $(ARGS)
 
-sim: venv ## simulated clusters: SEED=7 replays one, SEEDS=200 runs that many
-	@$(BIN)/python -m kvstore.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200))
+sim: venv ## simulated clusters: SEED=7 replays one, COUNT=200 runs that many; NODES=5 TIME=60 for each
+	@$(SIM) $(if $(SEED),--seed $(SEED),--count $(or $(COUNT),$(SEEDS),200)) \
+		$(if $(NODES),--nodes $(NODES)) $(if $(TIME),--time $(TIME)) $(if $(TRACE),--trace)
+
+sim-long: venv ## 20 hours of simulated clusters and more; START=5000 begins with another seed
+	@$(SIM) --count $(or $(COUNT),1200) --start $(or $(START),1) --nodes $(or $(NODES),5) --time $(or $(TIME),60)
 
 fuzz: venv ## every decoder under a million damaged inputs: SEED=7 EXECUTIONS=5000000
 	@$(BIN)/python -m tests.fuzz --executions $(or $(EXECUTIONS),1000000) --seed $(or $(SEED),0)

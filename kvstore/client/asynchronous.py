@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -11,11 +11,10 @@ from kvstore.client.batch import Items, by_key, pairs
 from kvstore.client.dispatcher import Dispatcher
 from kvstore.client.endpoints import parse_endpoints
 from kvstore.client.errors import ClientClosed
+from kvstore.client.ports import Carrier
 from kvstore.client.requests import Requests, requests_for, seconds
 from kvstore.client.results import K, Key, Resolver, Result, Stored
 from kvstore.client.router import Router, discover
-from kvstore.client.scan import scan_partition
-from kvstore.client.unary import unary
 from kvstore.errors import KVError
 from kvstore.quorum.messages import Found, Get
 from kvstore.ring import ClusterState
@@ -31,16 +30,21 @@ def connect(endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT)
     `timeout` in seconds is the default of every call. Raises ConfigError for endpoints that are
     none, InvalidRequest for a bad timeout; awaiting it raises NoNodeAvailable when none answers.
     """
-    return Client(parse_endpoints(endpoints), seconds(timeout))
+    limit = seconds(timeout)
+    return Client(partial(_open_dispatcher, parse_endpoints(endpoints), limit), limit)
+
+
+async def _open_dispatcher(endpoints: tuple[str, ...], timeout: float) -> Carrier:
+    return Dispatcher(Router(endpoints, await discover(endpoints, timeout)))
 
 
 class Client:
     """One cluster, for coroutines of one event loop. Made by `connect`."""
 
-    def __init__(self, endpoints: tuple[str, ...], timeout: float) -> None:
-        self._endpoints = endpoints
+    def __init__(self, connect: Callable[[], Awaitable[Carrier]], timeout: float) -> None:
+        self._connect = connect
         self._timeout = timeout
-        self._opened: Dispatcher | None = None
+        self._opened: Carrier | None = None
         self._closed = False
 
     def __await__(self) -> Generator[object, None, Self]:
@@ -58,12 +62,11 @@ class Client:
         if self._closed:
             raise ClientClosed("the client is closed")
         if self._opened is None:
-            state = await discover(self._endpoints, self._timeout)
-            self._opened = Dispatcher(Router(self._endpoints, state))
+            self._opened = await self._connect()
         return self
 
     @property
-    def _dispatcher(self) -> Dispatcher:
+    def _dispatcher(self) -> Carrier:
         if self._opened is None or self._closed:
             problem = "is closed" if self._closed else "is not connected: await it or use `async with`"
             raise ClientClosed(f"the client {problem}")
@@ -91,31 +94,12 @@ class Client:
 
     async def ring(self) -> ClusterState:
         """The cluster state (members, partitions, bucket settings), fetched anew if that is possible."""
-        self._dispatcher.check_open()
-        router = self._dispatcher.router
-        await router.refresh()
-        return router.state
+        await self._dispatcher.refresh()
+        return self._dispatcher.state
 
     async def status(self) -> dict[str, admin_pb2.GetStatusResponse | KVError]:
         """What each member says of itself, or why it says nothing, by node id."""
-        self._dispatcher.check_open()
-        members = self._dispatcher.router.state.members
-        answers = await asyncio.gather(*(self._status_of(member.node) for member in members))
-        return {member.node: answer for member, answer in zip(members, answers, strict=True)}
-
-    async def _status_of(self, node: str) -> admin_pb2.GetStatusResponse | KVError:
-        connection = self._dispatcher.router.connection(node)
-        try:
-            return await unary(
-                connection.channel,
-                connection.address,
-                "/kvstore.v1.Admin/GetStatus",
-                admin_pb2.GetStatusRequest(),
-                admin_pb2.GetStatusResponse.FromString,
-                self._timeout,
-            )
-        except KVError as error:
-            return error
+        return await self._dispatcher.status(self._timeout)
 
 
 class Bucket:
@@ -125,7 +109,7 @@ class Bucket:
     seconds, `explain` asks how the reply came about. docs/client.md lists the errors.
     """
 
-    def __init__(self, dispatcher: Dispatcher, requests: Requests) -> None:
+    def __init__(self, dispatcher: Carrier, requests: Requests) -> None:
         self._dispatcher = dispatcher
         self._requests = requests
 
@@ -275,15 +259,13 @@ class Bucket:
 
     def partitions(self) -> int:
         """How many partitions `scan_partition` can be asked about."""
-        return self._dispatcher.router.state.ring.partitions
+        return self._dispatcher.state.ring.partitions
 
     async def scan_partition(self, partition: int, *, timeout: float | None = None) -> list[bytes]:
         """The keys of one partition, in order: `scan_keys` in steps."""
         limit = self._requests.timeout if timeout is None else seconds(timeout)
-        self._dispatcher.check_open()
-        router = self._dispatcher.router
-        w = self._requests.w or router.state.bucket(self.name).w
-        return await scan_partition(router, self.name, w, partition, limit)
+        w = self._requests.w or self._dispatcher.state.bucket(self.name).w
+        return await self._dispatcher.scan_partition(self.name, w, partition, limit)
 
     def _result(self, request: Get, reply: object, resolver: Resolver | None) -> Result:
         assert isinstance(reply, Found)

@@ -131,7 +131,7 @@ class Calls:
             if taken and size > FRAME_BYTES:
                 break
             self._queue.popleft()
-            taken.append(OpenCall(number, call.request, _time_for_node(call.deadline - now), call.epoch))
+            taken.append(OpenCall(number, call.request, time_for_node(call.deadline - now), call.epoch))
             call.sent = True
             self._in_flight += 1
         if taken and self._unheard_since == math.inf:
@@ -206,6 +206,6 @@ class Calls:
         call.fail(ReadTimeout(0, required) if call.read else WriteTimeout(0, required))
 
 
-def _time_for_node(seconds: float) -> int:
+def time_for_node(seconds: float) -> int:
     """Milliseconds that the node is given: a little less, so that its verdict arrives in time."""
     return max(1, int((seconds - min(_VERDICT_SHARE * seconds, _VERDICT_SECONDS)) * 1000))

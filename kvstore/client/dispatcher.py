@@ -9,9 +9,12 @@ from kvstore.client.connection import Connection
 from kvstore.client.errors import ClientClosed
 from kvstore.client.retry import ATTEMPTS, may_retry, pause
 from kvstore.client.router import Router
+from kvstore.client.scan import scan_partition
+from kvstore.client.unary import unary
 from kvstore.errors import KVError, StaleRing
 from kvstore.quorum.messages import ClientRequest, Found, Get, Stored
-from kvstore.ring import partition_of, token
+from kvstore.ring import ClusterState, partition_of, token
+from kvstore.v1 import admin_pb2
 
 BATCH_CALLS = 512
 """Calls that one `get_many` or `put_many` has under way at a time."""
@@ -23,6 +26,42 @@ class Dispatcher:
     def __init__(self, router: Router) -> None:
         self.router = router
         self._closed = False
+
+    @property
+    def state(self) -> ClusterState:
+        """The cluster state that requests are routed by."""
+        return self.router.state
+
+    async def refresh(self) -> None:
+        """Fetch the cluster state anew, if that is possible."""
+        self.check_open()
+        await self.router.refresh()
+
+    async def scan_partition(self, bucket: str, w: int, partition: int, timeout: float) -> list[bytes]:
+        """See kvstore.client.scan."""
+        self.check_open()
+        return await scan_partition(self.router, bucket, w, partition, timeout)
+
+    async def status(self, timeout: float) -> dict[str, admin_pb2.GetStatusResponse | KVError]:
+        """What each member says of itself, or why it says nothing, by node id."""
+        self.check_open()
+        members = self.router.state.members
+        answers = await asyncio.gather(*(self._status_of(member.node, timeout) for member in members))
+        return {member.node: answer for member, answer in zip(members, answers, strict=True)}
+
+    async def _status_of(self, node: str, timeout: float) -> admin_pb2.GetStatusResponse | KVError:
+        connection = self.router.connection(node)
+        try:
+            return await unary(
+                connection.channel,
+                connection.address,
+                "/kvstore.v1.Admin/GetStatus",
+                admin_pb2.GetStatusRequest(),
+                admin_pb2.GetStatusResponse.FromString,
+                timeout,
+            )
+        except KVError as error:
+            return error
 
     async def close(self) -> None:
         """Close the connections; calls under way end with ClientClosed, or with an unknown outcome."""

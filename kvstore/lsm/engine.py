@@ -130,6 +130,11 @@ class Engine:
         return self._segments.durable_lsn
 
     @property
+    def refuses(self) -> bool:
+        """Whether writes are refused until a sync is begun: it finds space again, or ends the process."""
+        return self._segments.full or self._segments.failed is not None
+
+    @property
     def waits_for_disk(self) -> bool:
         """Whether a write may be acknowledged only when it is durable."""
         return self.options.durability is Durability.SYNC

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
-from kvstore.errors import KVError, StaleRing
+from kvstore.errors import KVError, Overloaded, StaleRing, StorageFull
 from kvstore.gossip import FailureDetector, Output, PersistIncarnation, Send, Status, StatusChanged
 from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.lsm import Engine, Job, JobResult
@@ -93,8 +94,10 @@ class Node:
         return int.from_bytes(stored, "big") + 1 if stored else 1
 
     def _persist_incarnation(self, incarnation: int) -> None:
-        lsn = self._coordinator.replica.write([(_INCARNATION, incarnation.to_bytes(8, "big"))])
-        self._coordinator.durability.after(lsn, _nothing_waits)
+        # one that a full disk does not take may be used again after a restart: then it is refuted once more
+        with suppress(StorageFull, Overloaded):
+            lsn = self._coordinator.replica.write([(_INCARNATION, incarnation.to_bytes(8, "big"))])
+            self._coordinator.durability.after(lsn, _nothing_waits)
 
     # clients
 
@@ -266,6 +269,9 @@ class Node:
 
     def _turn(self) -> None:
         """The end of every input: start what the engine wants done, arm the timer."""
+        if self._engine.refuses:
+            # no write can ask for a sync now, and only a sync ends this
+            self._outbox.request_sync()
         for job in self._engine.take_jobs():
             self._outbox.start_job(job)
         due = min(

@@ -9,6 +9,8 @@ from kvstore.ring import ClusterState
 from kvstore.v1 import admin_pb2 as pb
 from kvstore.wire.peer import status_to_wire
 
+StatusResponse = pb.GetStatusResponse
+
 
 def status_to_wire_response(status: NodeStatus, state: ClusterState) -> pb.GetStatusResponse:
     """What a node knows; the shell adds what only it knows (pid, version, frames)."""
