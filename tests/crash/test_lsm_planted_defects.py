@@ -47,7 +47,7 @@ def _acknowledged_before_fsync(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_directory_fsync(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(MemoryFileSystem, "sync_directory", lambda self, path: self.checked())
+    patch.setattr(MemoryFileSystem, "sync_directory", lambda self, path: self.checked(path))
 
 
 def _not_synced(patch: pytest.MonkeyPatch, part_of_name: str) -> None:
