@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from kvstore.config import BucketSettings, Conflict
 from kvstore.lsm import Engine
+from kvstore.quorum.merkle import Trees
 from kvstore.ring.token import split_data_key
 from kvstore.versions import decode_version, encode_version, reconcile, reconcile_lww
 
@@ -13,13 +14,14 @@ Batch = Sequence[tuple[bytes, bytes | None]]
 
 
 class Replica:
-    """Versions by internal key in the engine; knows which of them are not durable yet."""
+    """Versions by internal key in the engine; knows which of them are not durable yet, keeps their trees."""
 
-    __slots__ = ("_bucket", "_engine", "_unsynced")
+    __slots__ = ("_bucket", "_engine", "_unsynced", "trees")
 
-    def __init__(self, engine: Engine, bucket: Callable[[str], BucketSettings]) -> None:
+    def __init__(self, engine: Engine, bucket: Callable[[str], BucketSettings], trees: Trees) -> None:
         self._engine = engine
         self._bucket = bucket
+        self.trees = trees
         self._unsynced: dict[bytes, int] = {}
 
     def read(self, key: bytes) -> bytes:
@@ -39,7 +41,7 @@ class Replica:
         result = self.combine(key, current, incoming) if current else incoming
         if result == current:
             return self.unsynced(key)
-        return self.write([(key, result)])
+        return self.replace(key, current, result)
 
     def combine(self, key: bytes, a: bytes, b: bytes) -> bytes:
         """Two encoded versions of `key` reconciled by the rule of its bucket."""
@@ -52,8 +54,17 @@ class Replica:
         rule = reconcile_lww if lww else reconcile
         return encode_version(rule(decode_version(a), decode_version(b)))
 
+    def replace(self, key: bytes, old: bytes, new: bytes, others: Batch = ()) -> int:
+        """Write `new` (empty: nothing) over `old`, which is what is stored, in one batch with `others`.
+
+        The only way to change a version: the trees depend on it. `others` are no versions.
+        """
+        lsn = self.write([(key, new or None), *others])
+        self.trees.update(key, old, new)
+        return lsn
+
     def write(self, batch: Batch) -> int:
-        """Append a batch; returns its LSN, which must be durable before anything is acknowledged."""
+        """Append hints and the node's own records; returns the LSN that an acknowledgement must wait for."""
         lsn = self._engine.write(batch)
         if not self._engine.waits_for_disk:
             return lsn
