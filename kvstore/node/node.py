@@ -18,18 +18,23 @@ from kvstore.node.outbox import Instant, Outbox, PeerMessage
 from kvstore.node.scan import scan_keys
 from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus
+from kvstore.quorum.anti_entropy import AntiEntropy
 from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.forward import Repeats
 from kvstore.quorum.messages import (
     ClientRequest,
     Forward,
     ForwardReply,
+    RangeDifference,
+    RangeItems,
     ReadReply,
     ReadSame,
     Refusal,
     ReplicaRead,
     ReplicaWrite,
     Reply,
+    TreeHashes,
+    TreeRead,
     WriteAck,
 )
 from kvstore.quorum.replay import HintReplay
@@ -73,7 +78,10 @@ class Node:
             settings.limits,
         )
         self._forwards = Repeats()
-        self._replay = HintReplay(self._coordinator, self._coordinator.hints, self._alive)
+        hints = self._coordinator.hints
+        self._replay = HintReplay(self._coordinator, hints, self._alive)
+        self._anti_entropy = AntiEntropy(self._coordinator, engine.scan, self._alive, settings.anti_entropy)
+        hints.on_dropped = self._anti_entropy.mark
 
     # life
 
@@ -166,6 +174,11 @@ class Node:
             case ForwardReply(request, reply):
                 if operation := coordinator.operation(request):
                     operation.on_forward_reply(sender, reply)
+            case TreeHashes() | RangeDifference():
+                if operation := coordinator.operation(message.request):
+                    operation.on_answer(sender, message)
+            case TreeRead() | RangeItems():
+                self._exchange(sender, message)
             case Ping() | PingRequest() | Ack() | Nack() | PushPull():
                 self._carry_out(self._detector.on_message(sender, message, now.mono))
 
@@ -207,6 +220,16 @@ class Node:
         # shown only once it cannot be lost: a later read must see it too
         coordinator.durability.after(lsn, partial(self._outbox.send, sender, answer))
 
+    def _exchange(self, sender: str, message: TreeRead | RangeItems) -> None:
+        try:
+            self._check_epoch(message.epoch)
+            if isinstance(message, TreeRead):
+                self._anti_entropy.on_tree_read(sender, message)
+            else:
+                self._anti_entropy.on_range_items(sender, message)
+        except KVError as error:
+            self._outbox.send(sender, Refusal(message.request, error))
+
     def _check_epoch(self, epoch: int) -> None:
         if epoch != self.state.epoch:
             raise StaleRing(self.state.epoch)
@@ -227,6 +250,7 @@ class Node:
         self._carry_out(self._detector.on_timer(now.mono))
         self._coordinator.on_timer(now.mono)
         self._replay.on_timer(now.mono)
+        self._anti_entropy.on_timer(now.mono)
         self._turn()
 
     def on_durable(self, lsn: int, now: Instant) -> None:
@@ -257,7 +281,10 @@ class Node:
         for job in self._engine.take_jobs():
             self._outbox.start_job(job)
         due = min(
-            self._coordinator.next_deadline(), self._replay.next_deadline(), self._detector.next_deadline()
+            self._coordinator.next_deadline(),
+            self._replay.next_deadline(),
+            self._anti_entropy.next_deadline(),
+            self._detector.next_deadline(),
         )
         if due < self._timer:
             self._timer = due

@@ -381,6 +381,11 @@ class Coordinator:
         if not self._place(partition, self.state.bucket(bucket).n).here:
             self._actors.renew(partition)
 
+    @property
+    def under_way(self) -> int:
+        """How many requests of clients have not been answered."""
+        return self._unanswered
+
     # inputs
 
     def operation(self, number: int) -> Operation | None:

@@ -19,3 +19,5 @@ class Counters:
     hints_delivered: int = 0
     hints_dropped: int = 0
     syncs: int = 0
+    repairs: int = 0
+    repair_bytes: int = 0

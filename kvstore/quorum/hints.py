@@ -6,6 +6,7 @@ value the version. Counts and bytes per target are kept in memory and bounded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvstore.config import QuorumSettings
@@ -51,7 +52,7 @@ def split_hint_key(key: bytes) -> tuple[str, bytes]:
 class Hints:
     """The hints of one node."""
 
-    __slots__ = ("_counters", "_engine", "_pending", "_replica", "_settings")
+    __slots__ = ("_counters", "_engine", "_pending", "_replica", "_settings", "on_dropped")
 
     def __init__(
         self, engine: Engine, replica: Replica, settings: QuorumSettings, counters: Counters
@@ -60,6 +61,7 @@ class Hints:
         self._replica = replica
         self._settings = settings
         self._counters = counters
+        self.on_dropped: Callable[[str, bytes], None] = _nobody_cares
         self._pending: dict[str, tuple[int, int]] = {}
         for key, version in engine.scan(_TAG, bytes([_TAG[0] + 1])):
             self._count(split_hint_key(key)[0], 1, len(version))
@@ -92,6 +94,7 @@ class Hints:
             return None
         if not old and not self._room(target, len(new)):
             self._counters.hints_dropped += 1
+            self.on_dropped(target, key)
             raise Overloaded(self._settings.hint_interval, f"hints for {target} are at their limit")
         return HintChange(target, hint_key(target, key), new, 0 if old else 1, len(new) - len(old))
 
@@ -130,3 +133,7 @@ class Hints:
             self._pending[target] = (old_count + count, old_size + size)
         else:
             self._pending.pop(target, None)
+
+
+def _nobody_cares(target: str, key: bytes) -> None:
+    """Until somebody wants to hear of dropped hints."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvstore.errors import KVError
-from kvstore.quorum.messages import Failed, Reply
+from kvstore.quorum.messages import Failed, RangeDifference, Reply, TreeHashes
 
 if TYPE_CHECKING:
     from kvstore.quorum.coordinator import Coordinator
@@ -67,6 +67,9 @@ class Operation:
 
     def on_read_reply(self, node: str, version: bytes) -> None:
         """`node` holds `version`."""
+
+    def on_answer(self, node: str, answer: TreeHashes | RangeDifference) -> None:
+        """`node` answers a question of an exchange."""
 
     def on_forward_reply(self, node: str, reply: Reply) -> None:
         """The coordinator that this request was forwarded to has replied."""

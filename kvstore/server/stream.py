@@ -19,9 +19,13 @@ from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.messages import (
     Forward,
     ForwardReply,
+    RangeDifference,
+    RangeItems,
     ReadReply,
     ReplicaRead,
     ReplicaWrite,
+    TreeHashes,
+    TreeRead,
     WriteAck,
 )
 from kvstore.ring import Member
@@ -56,6 +60,14 @@ def message_bytes(message: PeerMessage) -> int:
             return request_bytes(call)
         case ForwardReply(_, reply):
             return reply_bytes(reply)
+        case TreeRead(_, _, nodes):
+            return 64 + 8 * len(nodes)
+        case TreeHashes(_, hashes):
+            return 64 + 12 * len(hashes)
+        case RangeItems():
+            return 64 + len(message.leaves) + len(message.after) + len(message.until) + len(message.items)
+        case RangeDifference(_, versions, wanted):
+            return 64 + 4 * len(wanted) + sum(16 + len(key) + len(version) for key, version in versions)
         case _:
             return 64
 

@@ -6,9 +6,10 @@ import random
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from kvstore.config import BucketSettings
+from kvstore.config import AntiEntropySettings, BucketSettings
 from kvstore.gossip import Status
 from kvstore.lsm import Fate
+from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import Member, data_key, initial_state, preference_list, token
 from kvstore.sim.host import Host
@@ -16,20 +17,33 @@ from kvstore.sim.network import Network, Weather
 from kvstore.sim.scheduler import Scheduler
 
 PARTITIONS = 16
+SETTINGS = NodeSettings(anti_entropy=AntiEntropySettings(interval=2.0, settle=0.5))
 _RESET_SECONDS = 0.001
 
 
 class SimulatedCluster:
     """Hosts n1, n2, ... on one scheduler; one seed, one course of events."""
 
-    def __init__(self, seed: int | str, nodes: int = 3, buckets: Sequence[BucketSettings] = ()) -> None:
+    def __init__(
+        self,
+        seed: int | str,
+        nodes: int = 3,
+        buckets: Sequence[BucketSettings] = (),
+        settings: NodeSettings = SETTINGS,
+    ) -> None:
         self.scheduler = Scheduler()
         self.network = Network(self.scheduler, random.Random(f"{seed}/network"))
         members = [Member(f"n{i}", f"n{i}:7000") for i in range(1, nodes + 1)]
         self.state = initial_state("simulated", members, PARTITIONS, 3, buckets)
         self.hosts = {
             member.node: Host(
-                member.node, self.state, self.scheduler, self.network, str(seed), self._connections_broke
+                member.node,
+                self.state,
+                self.scheduler,
+                self.network,
+                str(seed),
+                self._connections_broke,
+                settings,
             )
             for member in members
         }

@@ -19,6 +19,7 @@ from kvstore.lsm import (
 )
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
+from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import ClusterState
 from kvstore.sim.network import Network
@@ -46,6 +47,7 @@ class Host:
         network: Network,
         seed: str,
         on_crash: Callable[[str], None],
+        settings: NodeSettings,
     ) -> None:
         self.name = name
         self._state = state
@@ -54,6 +56,7 @@ class Host:
         self._disk_rng = random.Random(f"{seed}/disk/{name}")
         self._node_rng = random.Random(f"{seed}/node/{name}")
         self._on_crash = on_crash
+        self._settings = settings
         self.disk = MemoryFileSystem()
         self.counts: Counter[str] = Counter()
         self.clock_error_ms = 0
@@ -89,7 +92,7 @@ class Host:
         self._paused_until = 0.0
         try:
             self._engine = Engine.open(self.disk, "data", OPTIONS)
-            self.node = Node(self.name, self._state, self._engine, self, self._node_rng)
+            self.node = Node(self.name, self._state, self._engine, self, self._node_rng, self._settings)
             self._network.attach(self.name, self._receive)
             self.node.start(self._instant())
         except SimulatedCrash:
@@ -116,7 +119,7 @@ class Host:
             self.counts["flushes"] += statistics.flushes
             self.counts["compactions"] += statistics.compactions
             counters = self.node.status().counters
-            for name in ("read_repairs", "hints_stored", "hints_delivered", "forwards"):
+            for name in ("read_repairs", "hints_stored", "hints_delivered", "forwards", "repairs"):
                 self.counts[name.replace("_", " ")] += getattr(counters, name)
 
     def finish(self) -> None:
