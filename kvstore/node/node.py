@@ -21,6 +21,7 @@ from kvstore.node.status import NodeStatus
 from kvstore.quorum.anti_entropy import AntiEntropy
 from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.forward import Repeats
+from kvstore.quorum.merkle import Trees
 from kvstore.quorum.messages import (
     ClientRequest,
     Forward,
@@ -134,7 +135,19 @@ class Node:
             self._coordinator.hints.all_pending(),
             self._coordinator.counters,
             self._engine.statistics(),
+            self._anti_entropy.status(),
         )
+
+    def repair_now(self, now: Instant) -> None:
+        """Compare with all peers now, without pauses; `status` tells how far that is."""
+        self._at(now)
+        self._anti_entropy.repair_now()
+        self._turn()
+
+    @property
+    def trees(self) -> Trees:
+        """The Merkle trees of what this node's replica holds."""
+        return self._coordinator.replica.trees
 
     # other nodes
 

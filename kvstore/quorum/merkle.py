@@ -20,6 +20,7 @@ FAN_OUT = 16
 LEAVES = FAN_OUT * FAN_OUT
 ROOT = 0
 FIRST_LEAF = 1 + FAN_OUT
+NODES = FIRST_LEAF + LEAVES
 
 _LEAF_BITS = LEAVES.bit_length() - 1
 _TOKEN_BITS = 64
@@ -157,7 +158,7 @@ class Trees:
 
     def node(self, name: TreeNode) -> NodeHash | None:
         """The hash of a node, None while it is not known or when there is no such tree."""
-        if not 0 <= name.partition < self.partitions or not 0 <= name.number < FIRST_LEAF + LEAVES:
+        if not 0 <= name.partition < self.partitions or not 0 <= name.number < NODES:
             return None
         ready = self._ready[name.partition]
         tree = ready.get(name.n) if ready else None

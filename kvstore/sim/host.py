@@ -146,6 +146,10 @@ class Host:
         """The connection to a peer broke."""
         self._enter(lambda: self._living().on_link_lost(peer, self._instant()))
 
+    def repair_now(self) -> None:
+        """An operator asks for anti-entropy."""
+        self._enter(lambda: self._living().repair_now(self._instant()))
+
     def _receive(self, sender: str, frame: bytes) -> None:
         self._enter(lambda: self._living().on_frame(sender, decode_frame(frame), self._instant()))
 

@@ -12,7 +12,9 @@ import pytest
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.durability import Durability
+from kvstore.quorum.merkle import Trees
 from kvstore.quorum.read import ReadOperation
+from kvstore.quorum.replica import Replica
 from kvstore.sim.run import Report, run_seed, try_seed
 
 
@@ -93,6 +95,28 @@ def _a_write_overwrites_what_it_did_not_see(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(coordinator, "write", overwrite)
 
 
+def _a_leaf_not_updated_by_replica_writes(patch: pytest.MonkeyPatch) -> None:
+    """BUGS 18: the tree says equal, or different, and is wrong."""
+
+    def apply(self: Replica, key: bytes, incoming: bytes) -> int:
+        current = self.read(key)
+        result = self.combine(key, current, incoming)
+        return self.unsynced(key) if result == current else self.write([(key, result)])
+
+    patch.setattr(Replica, "apply", apply)
+
+
+def _a_leaf_not_updated_by_the_coordinator(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        Replica, "replace", lambda self, key, old, new, others=(): self.write([(key, new), *others])
+    )
+
+
+def _an_old_hash_left_in_its_leaf(patch: pytest.MonkeyPatch) -> None:
+    update = Trees.update
+    patch.setattr(Trees, "update", lambda self, key, old, new: update(self, key, b"", new))
+
+
 def _first_violation(seeds: int) -> str | None:
     for seed in range(1, seeds + 1):
         outcome = try_seed(seed, 3 if seed % 2 else 5)
@@ -109,6 +133,9 @@ def _first_violation(seeds: int) -> str | None:
         _repair_without_waiting,
         _a_put_returns_a_context_that_covers_unseen_siblings,
         _a_write_overwrites_what_it_did_not_see,
+        _a_leaf_not_updated_by_replica_writes,
+        _a_leaf_not_updated_by_the_coordinator,
+        _an_old_hash_left_in_its_leaf,
     ],
 )
 def test_a_planted_defect_is_caught(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
