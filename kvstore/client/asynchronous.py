@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
+
+from google.protobuf.message import Message
 
 from kvstore.client.batch import Items, by_key, pairs
 from kvstore.client.dispatcher import Dispatcher
@@ -20,6 +22,8 @@ from kvstore.errors import KVError
 from kvstore.quorum.messages import Found, Get
 from kvstore.ring import ClusterState
 from kvstore.v1 import admin_pb2
+
+Answer = TypeVar("Answer", bound=Message)
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds that a call may take, all attempts together."""
@@ -98,20 +102,34 @@ class Client:
 
     async def status(self) -> dict[str, admin_pb2.GetStatusResponse | KVError]:
         """What each member says of itself, or why it says nothing, by node id."""
+        return await self._ask_all("GetStatus", admin_pb2.GetStatusRequest(), admin_pb2.GetStatusResponse)
+
+    async def repair(self, start: bool = True) -> dict[str, admin_pb2.RepairResponse | KVError]:
+        """Make every member compare what it holds with the others now, or (not `start`) ask how far that is.
+
+        Returns by node id what is left to be proven equal, or why the node does not say.
+        """
+        return await self._ask_all("Repair", admin_pb2.RepairRequest(start=start), admin_pb2.RepairResponse)
+
+    async def _ask_all(
+        self, method: str, request: Message, response: type[Answer]
+    ) -> dict[str, Answer | KVError]:
         self._dispatcher.check_open()
         members = self._dispatcher.router.state.members
-        answers = await asyncio.gather(*(self._status_of(member.node) for member in members))
-        return {member.node: answer for member, answer in zip(members, answers, strict=True)}
+        asked = (self._ask(member.node, method, request, response) for member in members)
+        return dict(zip((member.node for member in members), await asyncio.gather(*asked), strict=True))
 
-    async def _status_of(self, node: str) -> admin_pb2.GetStatusResponse | KVError:
+    async def _ask(
+        self, node: str, method: str, request: Message, response: type[Answer]
+    ) -> Answer | KVError:
         connection = self._dispatcher.router.connection(node)
         try:
             return await unary(
                 connection.channel,
                 connection.address,
-                "/kvstore.v1.Admin/GetStatus",
-                admin_pb2.GetStatusRequest(),
-                admin_pb2.GetStatusResponse.FromString,
+                f"/kvstore.v1.Admin/{method}",
+                request,
+                response.FromString,
                 self._timeout,
             )
         except KVError as error:

@@ -12,7 +12,21 @@ from kvstore.errors import KVError
 from kvstore.kvctl.session import Row, Session
 from kvstore.ring import ClusterState, fallbacks, partition_of, preference_list, token
 
-COLUMNS = ("node", "address", "zone", "state", "pid", "entries", "tables", "MB", "hints", "puts", "gets")
+COLUMNS = (
+    "node",
+    "address",
+    "zone",
+    "state",
+    "pid",
+    "entries",
+    "tables",
+    "MB",
+    "hints",
+    "unproven",
+    "proof",
+    "puts",
+    "gets",
+)
 
 
 @click.command()
@@ -71,9 +85,19 @@ def _own_words(status: GetStatusResponse) -> dict[str, object]:
         "tables": engine.tables,
         "MB": round((engine.table_bytes + engine.wal_bytes) / 1e6, 1),
         "hints": sum(hints.count for hints in status.hints),
+        "unproven": status.anti_entropy.unproven,
+        "proof": _age(status.anti_entropy.oldest_s),
         "puts": counters.puts,
         "gets": counters.gets,
     }
+
+
+def _age(seconds: float) -> str:
+    """The age of the oldest proof that two replicas are equal."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 @click.command()

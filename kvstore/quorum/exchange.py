@@ -11,12 +11,14 @@ from itertools import islice
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from kvstore.errors import Overloaded
-from kvstore.quorum.merkle import FIRST_LEAF, ROOT, Scan, TreeNode, Trees, children, item
+from kvstore.quorum.merkle import FAN_OUT, FIRST_LEAF, ROOT, Scan, TreeNode, Trees, children, item
 from kvstore.quorum.messages import RangeDifference, RangeItems, TreeHashes, TreeRead
 
 _NODES_A_MESSAGE = 512
 _ITEMS_A_MESSAGE = 1024
 _ITEM_BYTES = 8
+_FEW = 2 * FAN_OUT
+"""Items of a node whose children are not worth asking for: 8 bytes each, against 14 for each child."""
 _ANSWER_BYTES = 256 * 1024
 
 
@@ -96,12 +98,18 @@ class Exchange:
         return differing
 
     def _repair(self, root: TreeNode) -> Flow[None]:
-        inner = yield from self._differing(_below([root]))
-        leaves = yield from self._differing(_below(inner))
+        inner = yield from self._below([root])
+        leaves = yield from self._below(inner)
         if leaves:
             numbers = sorted(leaf.number - FIRST_LEAF for leaf in leaves)
             yield from self._exchange(root.partition, root.n, bytes(numbers))
         yield from self._differing([root])
+
+    def _below(self, nodes: Sequence[TreeNode]) -> Flow[list[TreeNode]]:
+        """The nodes one level down that differ, or that may: asking costs more than a few items."""
+        large = [node for node in nodes if (found := self._trees.node(node)) and found.items > _FEW]
+        asked = yield from self._differing(_children(large))
+        return _children([node for node in nodes if node not in large]) + asked
 
     def _exchange(self, partition: int, n: int, leaves: bytes) -> Flow[None]:
         after = b""
@@ -184,5 +192,5 @@ def _runs(leaves: bytes) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-def _below(nodes: Sequence[TreeNode]) -> list[TreeNode]:
+def _children(nodes: Sequence[TreeNode]) -> list[TreeNode]:
     return [TreeNode(p, n, child) for p, n, number in nodes for child in children(number)]

@@ -14,7 +14,7 @@ import click
 # what is wrong is said by kvnode itself, in one line
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from kvstore.config import NAME, BucketSettings, Limits, bucket_from_settings, parse_bucket
+from kvstore.config import NAME, BucketSettings, Limits, QuorumSettings, bucket_from_settings, parse_bucket
 from kvstore.errors import ConfigError, KVError
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import initial_state, parse_members
@@ -86,6 +86,13 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
 @click.option("--replicas", default=DEFAULT_REPLICAS, show_default=True, help="Replicas of each key.")
 @click.option("--max-value", default=Limits().value, show_default=True, help="Largest value in bytes.")
 @click.option(
+    "--hint-count",
+    type=click.IntRange(min=0),
+    default=QuorumSettings().hint_count,
+    show_default=True,
+    help="Hints kept for one node; 0: none, anti-entropy alone brings home what a node has missed.",
+)
+@click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
 @click.version_option(package_name="kvstore")
@@ -101,6 +108,7 @@ def kvnode(
     partitions: int,
     replicas: int,
     max_value: int,
+    hint_count: int,
     log_level: str,
 ) -> None:
     """Run one node of a kvstore cluster until SIGTERM or Ctrl-C."""
@@ -118,7 +126,8 @@ def kvnode(
     if not 1 <= max_value <= Limits.MAX_VALUE:
         raise ConfigError(f"max-value={max_value} must be between 1 and {Limits.MAX_VALUE}")
     host, port = _address(listen or member.address)
-    settings = NodeSettings(limits=Limits(value=max_value))
+    quorum = QuorumSettings(hint_count=hint_count)
+    settings = NodeSettings(quorum=quorum, limits=Limits(value=max_value))
     asyncio.run(serve(ServerSettings(node, host, port, data, state, settings)))
 
 

@@ -17,6 +17,7 @@ _SETTINGS: dict[str, type] = {
     "partitions": int,
     "replicas": int,
     "max-value": int,
+    "hint-count": int,
     "log-level": str,
 }
 _KINDS = {str: "a string", int: "a whole number"}
