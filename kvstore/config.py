@@ -197,3 +197,7 @@ class AntiEntropySettings:
     """Entries of a scan that are taken into the trees in one step."""
     rebuild: float = 86_400.0
     """Trees are built anew after this."""
+    reap_interval: float = 600.0
+    """Between two passes that look for tombstones to reap; infinite: they are kept."""
+    reap_age: float = 600.0
+    """All members must confirm a tombstone twice, so far apart: more than twice a message's longest way."""

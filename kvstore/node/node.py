@@ -30,6 +30,8 @@ from kvstore.quorum.messages import (
     RangeItems,
     ReadReply,
     ReadSame,
+    ReapCheck,
+    ReapConfirm,
     Refusal,
     ReplicaRead,
     ReplicaWrite,
@@ -38,6 +40,7 @@ from kvstore.quorum.messages import (
     TreeRead,
     WriteAck,
 )
+from kvstore.quorum.reap import Reaper
 from kvstore.quorum.replay import HintReplay
 from kvstore.ring import ClusterState
 from kvstore.versions import digest
@@ -82,6 +85,13 @@ class Node:
         hints = self._coordinator.hints
         self._replay = HintReplay(self._coordinator, hints, self._alive)
         self._anti_entropy = AntiEntropy(self._coordinator, engine.scan, self._alive, settings.anti_entropy)
+        self._reaper = Reaper(
+            self._coordinator,
+            engine.scan,
+            self._wall,
+            self._anti_entropy.exchanging,
+            settings.anti_entropy,
+        )
         hints.on_dropped = self._anti_entropy.mark
 
     # life
@@ -91,6 +101,7 @@ class Node:
         self._at(now)
         self._persist_incarnation(self._next_incarnation())
         self._carry_out(self._detector.start(now.mono))
+        self._reaper.start(now.mono)
         self._turn()
 
     def stop(self) -> None:
@@ -190,7 +201,10 @@ class Node:
             case TreeHashes() | RangeDifference():
                 if operation := coordinator.operation(message.request):
                     operation.on_answer(sender, message)
-            case TreeRead() | RangeItems():
+            case ReapConfirm(request, positions):
+                if operation := coordinator.operation(request):
+                    operation.on_confirm(sender, positions)
+            case TreeRead() | RangeItems() | ReapCheck():
                 self._exchange(sender, message)
             case Ping() | PingRequest() | Ack() | Nack() | PushPull():
                 self._carry_out(self._detector.on_message(sender, message, now.mono))
@@ -233,11 +247,13 @@ class Node:
         # shown only once it cannot be lost: a later read must see it too
         coordinator.durability.after(lsn, partial(self._outbox.send, sender, answer))
 
-    def _exchange(self, sender: str, message: TreeRead | RangeItems) -> None:
+    def _exchange(self, sender: str, message: TreeRead | RangeItems | ReapCheck) -> None:
         try:
             self._check_epoch(message.epoch)
             if isinstance(message, TreeRead):
                 self._anti_entropy.on_tree_read(sender, message)
+            elif isinstance(message, ReapCheck):
+                self._outbox.send(sender, self._reaper.on_check(message))
             else:
                 self._anti_entropy.on_range_items(sender, message)
         except KVError as error:
@@ -264,6 +280,7 @@ class Node:
         self._coordinator.on_timer(now.mono)
         self._replay.on_timer(now.mono)
         self._anti_entropy.on_timer(now.mono)
+        self._reaper.on_timer(now.mono)
         self._turn()
 
     def on_durable(self, lsn: int, now: Instant) -> None:
@@ -297,11 +314,15 @@ class Node:
             self._coordinator.next_deadline(),
             self._replay.next_deadline(),
             self._anti_entropy.next_deadline(),
+            self._reaper.next_deadline(),
             self._detector.next_deadline(),
         )
         if due < self._timer:
             self._timer = due
             self._outbox.set_timer(due)
+
+    def _wall(self) -> int:
+        return self._now.wall
 
     def _alive(self, node: str) -> bool:
         return node == self.name or self._detector.status(node) is not Status.DEAD

@@ -77,6 +77,7 @@ class AntiEntropy:
         self._pushing: list[bytes] = []
         self._under_way: set[int] = set()
         self._found_work = False
+        self._exchanging = -1
         self._wake_at = _FOR_EVER
         self._build_at = 0.0
         self._rebuild_at = _FOR_EVER
@@ -118,6 +119,10 @@ class AntiEntropy:
             for root in roots
             if self._proven.get((peer, root), -_FOR_EVER) < self._wanted_since
         ]
+
+    def exchanging(self, partition: int) -> bool:
+        """Whether versions of a partition may be on their way here for an exchange of this node."""
+        return partition == self._exchanging
 
     def repair_now(self) -> None:
         """Compare everything with everyone, without pauses."""
@@ -231,6 +236,7 @@ class AntiEntropy:
     def _end(self) -> None:
         now = self._core.now
         self._flow = None
+        self._exchanging = -1
         soon = self._found_work or any(peer == self._peer for peer, _ in self._unproven())
         self._next[self._peer] = now + (self._settings.settle if soon else self._settings.interval)
         self._wake_at = now + self._pause()
@@ -244,6 +250,7 @@ class AntiEntropy:
                 self._push_page()
             case _:
                 self._asked_at = self._core.now
+                self._exchanging = step.partition if isinstance(step, RangeItems) else -1
                 AskOperation(self, self._core, self._peer, step, self._settings.timeout)
 
     def on_answer(self, answer: object) -> None:
@@ -369,6 +376,10 @@ class PushOperation(Operation):
         self._peer = peer
         self.key = key
         core.transport.send(peer, ReplicaWrite(self.number, core.state.epoch, key, version, replay=True))
+
+    def touches(self) -> bytes:
+        """See Operation."""
+        return self.key
 
     def on_write_ack(self, node: str) -> None:
         """The peer has it durably."""

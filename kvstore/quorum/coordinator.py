@@ -386,6 +386,18 @@ class Coordinator:
         """How many requests of clients have not been answered."""
         return self._unanswered
 
+    def keys_under_way(self) -> set[bytes]:
+        """The keys that some operation may yet bring to a replica."""
+        return {operation.touches() for operation in self._operations.values()}
+
+    def reap(self, key: bytes) -> None:
+        """Delete the version of a key that nobody can see any more: kvstore.quorum.reap has made sure."""
+        version = self.replica.read(key)
+        # in an lww bucket a later write must not lose to what has been forgotten here
+        self._clock.observe(max(sibling.time for sibling in decode_version(version).siblings))
+        self.durability.after(self.replica.replace(key, version, b""), _nothing_waits)
+        self.counters.reaped += 1
+
     # inputs
 
     def operation(self, number: int) -> Operation | None:
@@ -425,3 +437,7 @@ class Coordinator:
                 operation.on_time(now)
                 if number in self._operations:
                     self._wake_later(operation, number)
+
+
+def _nothing_waits() -> None:
+    """For a write that should be synced soon, although no ack depends on it."""

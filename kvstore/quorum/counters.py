@@ -21,3 +21,4 @@ class Counters:
     syncs: int = 0
     repairs: int = 0
     repair_bytes: int = 0
+    reaped: int = 0

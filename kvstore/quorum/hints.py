@@ -83,6 +83,10 @@ class Hints:
         """The version kept for `target`, empty when there is none."""
         return self._engine.get(hint_key(target, key)) or b""
 
+    def holds(self, key: bytes) -> bool:
+        """Whether a hint about the data key is kept, for anyone."""
+        return any(self.read(target, key) for target in self._pending)
+
     def plan(self, target: str, key: bytes, version: bytes) -> HintChange | None:
         """What keeping `version` for `target` changes, None if it is kept already.
 

@@ -7,7 +7,6 @@ pairs of rows that are missing go unnoticed: BUGS 18.) An inner node is the sum 
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -25,6 +24,9 @@ NODES = FIRST_LEAF + LEAVES
 _LEAF_BITS = LEAVES.bit_length() - 1
 _TOKEN_BITS = 64
 _MASK = 2**64 - 1
+_COUNT_BITS = 32
+_COUNT_MASK = 2**_COUNT_BITS - 1
+_ALL = LEAVES
 _hash64 = mmh3.hash64
 _digest = mmh3.mmh3_x64_128_digest
 _SLICE_BYTES = 1024 * 1024
@@ -61,39 +63,35 @@ def children(number: int) -> range:
 
 
 class Tree:
-    """The hashes of one (partition, n)."""
+    """The hashes of one (partition, n). `leaves` holds for each leaf, and then for all, one number.
 
-    __slots__ = ("_counts", "_sums", "count", "sum")
+    Its lower 32 bits count the items, the rest is their sum: so a write changes a leaf with one addition.
+    """
+
+    __slots__ = ("leaves",)
 
     def __init__(self) -> None:
-        self._sums = array("Q", bytes(8 * LEAVES))
-        self._counts = array("Q", bytes(8 * LEAVES))
-        self.sum = 0
-        self.count = 0
+        self.leaves = [0] * (LEAVES + 1)
 
-    def change(self, leaf: int, difference: int, count: int) -> None:
+    def change(self, leaf: int, difference: int, items: int) -> None:
         """Add to a leaf."""
-        sums = self._sums
-        sums[leaf] = (sums[leaf] + difference) & _MASK
-        self.sum += difference
-        if count:
-            self._counts[leaf] += count
-            self.count += count
+        change = (difference << _COUNT_BITS) + items
+        self.leaves[leaf] += change
+        self.leaves[_ALL] += change
 
     def node(self, number: int) -> NodeHash:
         """The hash of a node."""
         if number == ROOT:
-            return NodeHash(self.sum & _MASK, self.count)
-        if number >= FIRST_LEAF:
-            leaf = number - FIRST_LEAF
-            return NodeHash(self._sums[leaf], self._counts[leaf])
-        below = slice(FAN_OUT * (number - 1), FAN_OUT * number)
-        return NodeHash(sum(self._sums[below]) & _MASK, sum(self._counts[below]))
+            total = self.leaves[_ALL]
+        elif number >= FIRST_LEAF:
+            total = self.leaves[number - FIRST_LEAF]
+        else:
+            total = sum(self.leaves[FAN_OUT * (number - 1) : FAN_OUT * number])
+        return NodeHash(total >> _COUNT_BITS & _MASK, total & _COUNT_MASK)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Tree) and (self._sums, self._counts) == (other._sums, other._counts)
-
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    def same(self, other: Tree) -> bool:
+        """Whether all leaves are equal."""
+        return all(self.node(number) == other.node(number) for number in range(FIRST_LEAF, NODES))
 
 
 _Trees = dict[int, Tree]
@@ -133,16 +131,18 @@ class Trees:
             return
         n = self._n.get(key[9 : key.index(0, 9)], self._usual_n)
         leaf = token >> self._leaf_shift & (LEAVES - 1)
-        difference, count = 0, 0
-        if new:
-            difference, count = item(key, new), 1
+        # written out: this is on the way of every write
+        change = (_hash64(_digest(new) + key)[0] << _COUNT_BITS) + 1 if new else 0
         if old:
-            difference -= item(key, old)
-            count -= 1
+            change -= (_hash64(_digest(old) + key)[0] << _COUNT_BITS) + 1
         if trees is not None:
-            trees[n].change(leaf, difference, count)
+            leaves = trees[n].leaves
+            leaves[leaf] += change
+            leaves[_ALL] += change
         if building:
-            self._new[n].change(leaf, difference, count)
+            leaves = self._new[n].leaves
+            leaves[leaf] += change
+            leaves[_ALL] += change
 
     def n_of(self, key: bytes) -> int:
         """The n of the bucket of an internal key."""
@@ -201,7 +201,8 @@ class Trees:
         return taken
 
     def _finish(self) -> None:
-        if self._ready[self._place] not in (None, self._new):
+        old = self._ready[self._place]
+        if old is not None and not all(old[n].same(self._new[n]) for n in self.ns):
             self.corrected += 1
         self._ready[self._place] = self._new
         self._begin(self._place + 1)

@@ -9,6 +9,8 @@ a struct 0.15. Those that hold no error cannot be part of a cycle, so the collec
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from kvstore.config import QuorumMode
@@ -109,8 +111,41 @@ class RangeDifference(msgspec.Struct, frozen=True, gc=False):
     reached: bytes
 
 
+class Candidate(NamedTuple):
+    """A key whose version, with this digest, nobody can see any more."""
+
+    key: bytes
+    digest: bytes
+
+
+class ReapCheck(msgspec.Struct, frozen=True, gc=False):
+    """Asks which candidates may be reaped; with `commit` to reap them (kvstore.quorum.reap)."""
+
+    request: int
+    epoch: int
+    candidates: tuple[Candidate, ...]
+    commit: bool
+
+
+class ReapConfirm(msgspec.Struct, frozen=True, gc=False):
+    """Positions of the candidates that nothing at the sender speaks against, or that it has reaped."""
+
+    request: int
+    positions: tuple[int, ...]
+
+
 AntiEntropyMessage = TreeRead | TreeHashes | RangeItems | RangeDifference
-QuorumMessage = ReplicaWrite | WriteAck | ReplicaRead | ReadSame | ReadReply | Refusal | AntiEntropyMessage
+QuorumMessage = (
+    ReplicaWrite
+    | WriteAck
+    | ReplicaRead
+    | ReadSame
+    | ReadReply
+    | Refusal
+    | AntiEntropyMessage
+    | ReapCheck
+    | ReapConfirm
+)
 
 
 class Get(msgspec.Struct, frozen=True, gc=False):

@@ -112,6 +112,10 @@ class DeliveryOperation(Operation):
         self.version = version
         core.transport.send(target, ReplicaWrite(self.number, core.state.epoch, key, version, replay=True))
 
+    def touches(self) -> bytes:
+        """See Operation."""
+        return self.key
+
     def on_write_ack(self, node: str) -> None:
         """The target has it durably."""
         if node == self.target:

@@ -22,6 +22,7 @@ from kvstore.quorum.messages import (
     RangeDifference,
     RangeItems,
     ReadReply,
+    ReapCheck,
     ReplicaRead,
     ReplicaWrite,
     TreeHashes,
@@ -60,6 +61,8 @@ def message_bytes(message: PeerMessage) -> int:
             return request_bytes(call)
         case ForwardReply(_, reply):
             return reply_bytes(reply)
+        case ReapCheck(_, _, candidates):
+            return 64 + sum(24 + len(key) for key, _ in candidates)
         case TreeRead(_, _, nodes):
             return 64 + 8 * len(nodes)
         case TreeHashes(_, hashes):

@@ -18,7 +18,9 @@ from kvstore.sim.network import Network, Weather
 from kvstore.sim.scheduler import Scheduler
 
 PARTITIONS = 16
-SETTINGS = NodeSettings(anti_entropy=AntiEntropySettings(interval=2.0, settle=0.5))
+SETTINGS = NodeSettings(
+    anti_entropy=AntiEntropySettings(interval=2.0, settle=0.5, reap_interval=3.0, reap_age=5.0)
+)
 _RESET_SECONDS = 0.001
 
 

@@ -119,7 +119,7 @@ class Host:
             self.counts["flushes"] += statistics.flushes
             self.counts["compactions"] += statistics.compactions
             counters = self.node.status().counters
-            for name in ("read_repairs", "hints_stored", "hints_delivered", "forwards", "repairs"):
+            for name in ("read_repairs", "hints_stored", "hints_delivered", "forwards", "repairs", "reaped"):
                 self.counts[name.replace("_", " ")] += getattr(counters, name)
 
     def finish(self) -> None:

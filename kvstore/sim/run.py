@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kvstore.config import AntiEntropySettings
+from kvstore.config import AntiEntropySettings, QuorumSettings
 from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import Found, Get
 from kvstore.sim.checker import Checker, Place, Violation
@@ -23,9 +24,15 @@ _HEALING_SECONDS = 120.0
 
 
 def _settings(rng: random.Random) -> NodeSettings:
-    """In some runs anti-entropy works all the time; in others only when asked, so that it hides nothing."""
-    interval = rng.choice((1.0, 10.0, float("inf")))
-    return NodeSettings(anti_entropy=AntiEntropySettings(interval=interval, settle=0.5))
+    """In some runs anti-entropy works all the time, or instead of hints; in others only when asked.
+
+    So neither hides what the other has to do.
+    """
+    interval, hints = rng.choice(((1.0, 1000), (10.0, 1000), (float("inf"), 1000), (1.0, 0)))
+    return NodeSettings(
+        quorum=QuorumSettings(hint_count=hints),
+        anti_entropy=AntiEntropySettings(interval, settle=0.5, reap_interval=1.0, reap_age=5.0),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +100,38 @@ class Run:
                 reply = self.cluster.call(replicas[0], Get(bucket.name, key, r=bucket.n))
                 if not isinstance(reply, Found):
                     raise Violation(f"{bucket.name}/{key!r} cannot be read in a healthy cluster: {reply}")
-                if len({self.cluster.stored(node, bucket.name, key) for node in replicas}) > 1:
+                versions = {self.cluster.stored(node, bucket.name, key) for node in replicas}
+                # nothing is what a tombstone becomes when it is reaped, on one replica after the other
+                if len(versions) > 1 and any(v and decode_version(v).visible(EPOCH_MS) for v in versions):
                     raise Violation(f"replicas of {bucket.name}/{key!r} differ after a read of all of them")
 
     def _converge(self) -> None:
-        """Nobody reads the other half: anti-entropy alone must make replicas and trees equal."""
+        """Nobody reads the other half: anti-entropy alone must make replicas and trees equal.
+
+        What was deleted must leave the disks, as all nodes are up and no hints are left.
+        """
         cluster = self.cluster
         for host in cluster.hosts.values():
             host.repair_now()
         deadline = cluster.scheduler.now + _HEALING_SECONDS
-        while not cluster.roots_equal():
+        while not (equal := cluster.roots_equal()) or self._tombstones():
             if cluster.scheduler.now >= deadline:
-                raise Violation(f"Merkle roots differ {_HEALING_SECONDS:g} s after hints were delivered")
+                what = "tombstones are left" if equal else "Merkle roots differ"
+                raise Violation(f"{what} {_HEALING_SECONDS:g} s after hints were delivered")
             cluster.run(0.5)
         if not cluster.trees_match_disks():
             raise Violation("a Merkle tree is not that of its disk")
+
+    def _tombstones(self) -> bool:
+        """Whether some key has nothing but tombstones."""
+        return any(version and not decode_version(version).visible(EPOCH_MS) for version in self._stored())
+
+    def _stored(self) -> Iterator[bytes | None]:
+        for bucket in BUCKETS:
+            for i in range(KEYS_PER_BUCKET):
+                key = b"k%d" % i
+                for node in self.cluster.replicas(bucket.name, key):
+                    yield self.cluster.stored(node, bucket.name, key)
 
     def _what_is_left(self) -> dict[Place, frozenset[bytes]]:
         """The values of every key, of which all replicas must hold the same bytes."""

@@ -17,12 +17,15 @@ from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.merkle import NodeHash, TreeNode
 from kvstore.quorum.messages import (
+    Candidate,
     Forward,
     ForwardReply,
     RangeDifference,
     RangeItems,
     ReadReply,
     ReadSame,
+    ReapCheck,
+    ReapConfirm,
     Refusal,
     ReplicaRead,
     ReplicaWrite,
@@ -81,6 +84,8 @@ def decode_frame(data: bytes) -> list[PeerMessage]:
         for m in frame.range_items
     ]
     messages += map(_range_difference, frame.range_differences)
+    messages += map(_reap_check, frame.reap_checks)
+    messages += [ReapConfirm(m.request, tuple(m.positions)) for m in frame.reap_confirms]
     messages += [Ping(m.sequence, m.target, _updates(m.updates)) for m in frame.pings]
     messages += [PingRequest(m.sequence, m.target, _updates(m.updates)) for m in frame.ping_requests]
     messages += [Ack(m.sequence, _updates(m.updates)) for m in frame.acks]
@@ -197,6 +202,25 @@ def _range_difference(m: pb.RangeDifference) -> RangeDifference:
     return RangeDifference(m.request, versions, tuple(m.wanted), m.reached)
 
 
+def _add_reap_check(frame: pb.Frame, m: ReapCheck) -> None:
+    frame.reap_checks.add(
+        request=m.request,
+        epoch=m.epoch,
+        keys=[candidate.key for candidate in m.candidates],
+        digests=[candidate.digest for candidate in m.candidates],
+        commit=m.commit,
+    )
+
+
+def _reap_check(m: pb.ReapCheck) -> ReapCheck:
+    _same_length("reap check", m.keys, m.digests)
+    return ReapCheck(m.request, m.epoch, tuple(map(Candidate, m.keys, m.digests)), m.commit)
+
+
+def _add_reap_confirm(frame: pb.Frame, m: ReapConfirm) -> None:
+    frame.reap_confirms.add(request=m.request, positions=m.positions)
+
+
 def _same_length(what: str, *columns: Sequence[object]) -> None:
     if len({len(column) for column in columns}) != 1:
         raise InvalidRequest("frame", f"the columns of a {what} are incomplete")
@@ -254,6 +278,8 @@ _ADD: dict[type, Callable[[pb.Frame, Any], None]] = {
     TreeHashes: _add_tree_hashes,
     RangeItems: _add_range_items,
     RangeDifference: _add_range_difference,
+    ReapCheck: _add_reap_check,
+    ReapConfirm: _add_reap_confirm,
     Ping: _add_ping,
     PingRequest: _add_ping_request,
     Ack: _add_ack,

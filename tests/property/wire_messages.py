@@ -23,6 +23,7 @@ from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.merkle import NodeHash, TreeNode
 from kvstore.quorum.messages import (
+    Candidate,
     ClientRequest,
     Delete,
     Explain,
@@ -36,6 +37,8 @@ from kvstore.quorum.messages import (
     RangeItems,
     ReadReply,
     ReadSame,
+    ReapCheck,
+    ReapConfirm,
     Refusal,
     ReplicaRead,
     ReplicaWrite,
@@ -88,6 +91,8 @@ _hashes = st.lists(st.none() | st.builds(NodeHash, u64, u64), max_size=3).map(tu
 _versions = st.lists(st.tuples(data, data), max_size=3).map(tuple)
 _positions = st.lists(u32, max_size=3).map(tuple)
 
+_candidates = st.lists(st.builds(Candidate, data, data), max_size=3).map(tuple)
+
 peer_messages: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(ReplicaWrite, u64, u64, data, data, texts, st.booleans()),
     st.builds(WriteAck, st.lists(u64, min_size=1, max_size=4).map(tuple)),
@@ -101,6 +106,8 @@ peer_messages: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(TreeHashes, u64, _hashes),
     st.builds(RangeItems, u64, u64, u32, u32, data, data, data, data),
     st.builds(RangeDifference, u64, _versions, _positions, data),
+    st.builds(ReapCheck, u64, u64, _candidates, st.booleans()),
+    st.builds(ReapConfirm, u64, _positions),
     st.builds(Ping, u64, texts, _updates),
     st.builds(PingRequest, u64, texts, _updates),
     st.builds(Ack, u64, _updates),

@@ -14,6 +14,7 @@ from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.durability import Durability
 from kvstore.quorum.merkle import Trees
 from kvstore.quorum.read import ReadOperation
+from kvstore.quorum.reap import Reaper
 from kvstore.quorum.replica import Replica
 from kvstore.sim.run import Report, run_seed, try_seed
 
@@ -117,6 +118,12 @@ def _an_old_hash_left_in_its_leaf(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Trees, "update", lambda self, key, old, new: update(self, key, b"", new))
 
 
+def _reaping_by_timer_alone(patch: pytest.MonkeyPatch) -> None:
+    """BUGS 11: every replica forgets its tombstones by itself when they are old enough."""
+    patch.setattr(Reaper, "_everyone", lambda self: ())
+    patch.setattr(Reaper, "_is_mine", lambda self, key: self._core.name in self._primaries(key))
+
+
 def _first_violation(seeds: int) -> str | None:
     for seed in range(1, seeds + 1):
         outcome = try_seed(seed, 3 if seed % 2 else 5)
@@ -136,6 +143,7 @@ def _first_violation(seeds: int) -> str | None:
         _a_leaf_not_updated_by_replica_writes,
         _a_leaf_not_updated_by_the_coordinator,
         _an_old_hash_left_in_its_leaf,
+        _reaping_by_timer_alone,
     ],
 )
 def test_a_planted_defect_is_caught(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
