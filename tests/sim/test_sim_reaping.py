@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
+from kvstore.quorum.hints import Hints
 from kvstore.quorum.messages import Delete, Found, Get, Put, Reply, Stored
 from kvstore.quorum.reap import Reaper
+from kvstore.ring import data_key, token
 from kvstore.sim.cluster import SimulatedCluster
 
 BUCKETS = [
@@ -58,6 +60,25 @@ def test_a_tombstone_that_everyone_confirms_leaves_all_disks(bucket: str) -> Non
     assert values(cluster.call("n1", Get(bucket, KEY, r=3))) == [b"again"]
 
 
+@pytest.mark.parametrize("bucket", ["carts", "lww"])
+def test_bugs_3_a_copy_of_a_reaped_tombstone_does_not_erase_what_was_created_after_it(bucket: str) -> None:
+    cluster = started(3)
+    first, slow, last = cluster.replicas(bucket, KEY)
+    cluster.call(first, Put(bucket, KEY, b"v", w=3))
+    cluster.call(first, Delete(bucket, KEY, w=3))
+    tombstone = cluster.stored(last, bucket, KEY)
+    assert tombstone is not None
+    cluster.run(LONG)
+    assert held(cluster, bucket) == [False] * 3
+    cluster.hosts[slow].clock_error_ms = -3_600_000
+    assert isinstance(cluster.call(slow, Put(bucket, KEY, b"recreated", w=3)), Stored)
+    node = cluster.hosts[last].node
+    assert node is not None
+    node._coordinator.store(data_key(token(bucket, KEY), bucket, KEY), tombstone, "")
+    cluster.run(LONG)
+    assert values(cluster.call(first, Get(bucket, KEY, r=3))) == [b"recreated"]
+
+
 def away_past_every_horizon() -> list[bytes]:
     cluster = started()
     cluster.call("n1", Put("carts", KEY, b"deleted", w=3))
@@ -77,8 +98,6 @@ def test_bugs_11_a_node_away_past_every_horizon_does_not_bring_deleted_data_back
 
 def test_bugs_11_reaping_by_timer_alone_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the test above must notice. The hint of the tombstone is reaped with it, as by a horizon."""
-    from kvstore.quorum.hints import Hints
-
     monkeypatch.setattr(Reaper, "_everyone", lambda self: ())
     monkeypatch.setattr(Reaper, "_is_mine", lambda self, key: self._core.name in self._primaries(key))
     monkeypatch.setattr(Hints, "_room", lambda self, target, size: False)
@@ -88,8 +107,6 @@ def test_bugs_11_reaping_by_timer_alone_is_caught(monkeypatch: pytest.MonkeyPatc
 def test_bugs_11_without_hints_anti_entropy_brings_the_tombstone_and_then_it_is_reaped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from kvstore.quorum.hints import Hints
-
     monkeypatch.setattr(Hints, "_room", lambda self, target, size: False)
     assert away_past_every_horizon() == []
 
@@ -134,8 +151,6 @@ def test_a_hint_kept_anywhere_keeps_the_tombstone() -> None:
     cluster.call(primaries[0], Delete("carts", KEY, w=3))
     cluster.run(0.5)
     # a member that does not exist never takes its hint, so that it stays
-    from kvstore.ring import data_key, token
-
     keeper.node._coordinator.store(data_key(token("carts", KEY), "carts", KEY), old, "nobody")
     keeper.node._replay._alive = lambda node: node != "nobody"
     cluster.run(LONG)
