@@ -23,7 +23,7 @@ COLUMNS = (
     "MB",
     "hints",
     "unproven",
-    "proof",
+    "proof s",
     "puts",
     "gets",
 )
@@ -86,18 +86,10 @@ def _own_words(status: GetStatusResponse) -> dict[str, object]:
         "MB": round((engine.table_bytes + engine.wal_bytes) / 1e6, 1),
         "hints": sum(hints.count for hints in status.hints),
         "unproven": status.anti_entropy.unproven,
-        "proof": _age(status.anti_entropy.oldest_s),
+        "proof s": round(status.anti_entropy.oldest_s),
         "puts": counters.puts,
         "gets": counters.gets,
     }
-
-
-def _age(seconds: float) -> str:
-    """The age of the oldest proof that two replicas are equal."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 @click.command()

@@ -36,23 +36,18 @@ def hintless(tmp_path: Path) -> Iterator[LocalCluster]:
         found.stop()
 
 
-def repair(cluster: LocalCluster) -> dict[str, int]:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "kvstore.kvctl.main",
-            "--endpoints",
-            cluster.endpoints,
-            "-o",
-            "json",
-            "repair",
-        ],
+def kvctl(cluster: LocalCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kvstore.kvctl.main", "--endpoints", cluster.endpoints, *arguments],
         capture_output=True,
         text=True,
         check=False,
         timeout=110,
     )
+
+
+def repair(cluster: LocalCluster) -> dict[str, int]:
+    done = kvctl(cluster, "-o", "json", "repair")
     assert done.returncode == 0, done.stderr
     found: dict[str, int] = json.loads(done.stdout)
     return found
@@ -158,6 +153,11 @@ def test_replicas_become_equal_without_anyone_asking_and_status_tells(hintless: 
     statuses = cluster.statuses()
     assert [status.anti_entropy.pairs for status in statuses.values()] == [512] * 3
     assert all(status.anti_entropy.oldest_s < 60 for status in statuses.values())
+    rows = json.loads(kvctl(cluster, "-o", "json", "status").stdout)
+    assert [row["unproven"] for row in rows] == [0, 0, 0]
+    assert all(row["proof s"] < 60 for row in rows)
+    done = kvctl(cluster, "repair")
+    assert (done.returncode, done.stdout) == (0, "all replicas are equal: 1,536 proofs\n")
 
 
 def unproven(status: GetStatusResponse) -> int:
@@ -166,13 +166,7 @@ def unproven(status: GetStatusResponse) -> int:
 
 def test_repair_says_which_node_is_away(hintless: LocalCluster) -> None:
     hintless.kill("n3")
-    done = subprocess.run(
-        [sys.executable, "-m", "kvstore.kvctl.main", "--endpoints", hintless.endpoints, "repair"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = kvctl(hintless, "repair")
     assert done.returncode == 3
     assert "n3" in done.stderr
     assert "Traceback" not in done.stderr
