@@ -3,13 +3,15 @@
 PYTHON ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+BENCH_INSTALLED := .venv/.bench
+SIM := $(BIN)/python -m kvstore.sim
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench sim heal proto clean
+.PHONY: help venv run test check format demo bench bench-engine sim sim-long heal fuzz power-loss proto clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
 
 venv: $(INSTALLED) $(PROTOCOL) ## make .venv and install kvstore into it
 
@@ -35,8 +37,21 @@ demo: venv ## import the world's airports, kill nodes, lose nothing
 bench: venv ## measure throughput and latency of a three-node cluster
 	@$(BIN)/python -m bench
 
-sim: venv ## simulated clusters: SEED=7 replays one, SEEDS=200 runs that many
-	@$(BIN)/python -m kvstore.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200))
+bench-engine: $(BENCH_INSTALLED) ## measure the storage engine beside LevelDB, RocksDB and SQLite
+	@$(BIN)/python -m bench.engine $(ARGS)
+
+sim: venv ## simulated clusters: SEED=7 replays one, COUNT=200 runs that many; NODES=5 TIME=60 for each
+	@$(SIM) $(if $(SEED),--seed $(SEED),--count $(or $(COUNT),$(SEEDS),200)) \
+		$(if $(NODES),--nodes $(NODES)) $(if $(TIME),--time $(TIME)) $(if $(TRACE),--trace)
+
+sim-long: venv ## 20 hours of simulated clusters and more; START=5000 begins with another seed
+	@$(SIM) --count $(or $(COUNT),1200) --start $(or $(START),1) --nodes $(or $(NODES),5) --time $(or $(TIME),60)
+
+fuzz: venv ## every decoder under a million damaged inputs: SEED=7 EXECUTIONS=5000000
+	@$(BIN)/python -m tests.fuzz --executions $(or $(EXECUTIONS),1000000) --seed $(or $(SEED),0)
+
+power-loss: venv ## 200 times cut the power of a disk that is written to (root only): CYCLES=1000
+	@POWER_LOSS_CYCLES=$(or $(CYCLES),200) $(BIN)/python -m pytest -s --timeout 3600 tests/crash/test_power_loss.py
 
 heal: venv ## real nodes: one misses 20,000 writes and deletes, anti-entropy alone brings them back
 	@KVSTORE_ANTI_ENTROPY_WRITES=20000 $(BIN)/python -m pytest -q -s tests/cluster/test_anti_entropy.py -k was_down
@@ -50,6 +65,11 @@ clean: ## remove everything made here, except the data of clusters
 
 $(INSTALLED): pyproject.toml constraints.txt tools/setup-venv
 	@PYTHON="$(PYTHON)" sh tools/setup-venv
+
+$(BENCH_INSTALLED): $(INSTALLED) $(PROTOCOL)
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+		$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
 
 $(PROTOCOL): $(PROTOS) hatch_build.py | $(INSTALLED)
 	@$(BIN)/python hatch_build.py

@@ -134,12 +134,16 @@ class StorageError(KVError):
 
 
 class Corruption(StorageError):
-    """Stored bytes do not match their checksum or format; `path` is the file. Never "not found"."""
+    """Stored bytes do not match their checksum or format. Never "not found".
 
-    def __init__(self, path: str, reason: str) -> None:
+    `path` is the file, `offset` where in it the bad block or record begins, if that is known.
+    """
+
+    def __init__(self, path: str, reason: str, offset: int | None = None) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+        self.offset = offset
 
 
 class UnsupportedFormat(StorageError):

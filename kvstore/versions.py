@@ -8,6 +8,7 @@ and in one order, so equal versions have equal bytes on every node: digests depe
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -58,7 +59,10 @@ class Version(msgspec.Struct, frozen=True, array_like=True):
 
     def visible(self, wall: int) -> tuple[Sibling, ...]:
         """The siblings a reader sees: no tombstones, nothing expired at `wall` (milliseconds)."""
-        return tuple([sibling for sibling in self.siblings if sibling.visible(wall)])
+        siblings = self.siblings
+        if len(siblings) == 1:  # nearly always
+            return siblings if siblings[0].visible(wall) else ()
+        return tuple(sibling for sibling in siblings if sibling.visible(wall))
 
 
 EMPTY = Version()
@@ -130,6 +134,8 @@ def _ordered(siblings: Iterable[Sibling]) -> tuple[Sibling, ...]:
 _encoder = msgspec.msgpack.Encoder()
 _version_decoder = msgspec.msgpack.Decoder(Version)
 _context_decoder = msgspec.msgpack.Decoder(CausalContext)
+_TOKEN = struct.Struct(">Q")
+_CHECKSUM = struct.Struct(">I")
 
 
 def encode_version(version: Version) -> bytes:
@@ -176,4 +182,4 @@ def decode_context(data: bytes, token: int) -> CausalContext:
 
 
 def _checksum(payload: bytes, token: int) -> bytes:
-    return int(google_crc32c.value(token.to_bytes(8, "big") + payload)).to_bytes(4, "big")
+    return _CHECKSUM.pack(google_crc32c.value(_TOKEN.pack(token) + payload))

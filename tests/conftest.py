@@ -1,8 +1,11 @@
-"""What every test shares: how hypothesis searches, and that real clusters run one after another."""
+"""What every test shares: how hypothesis searches, what was exercised, that real clusters run in turn."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -28,3 +31,28 @@ class ClustersInTurn(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ClustersInTurn:
     return ClustersInTurn(config, log)
+
+
+Exercised = Callable[[str, int], None]
+_EXERCISED = "exercised: "
+
+
+@pytest.fixture
+def exercised(record_property: Callable[[str, object], None]) -> Exercised:
+    """Counts something that a test has done: the sums over all tests are printed at the end of the run.
+
+    As properties of the tests they come back from the workers of xdist by themselves.
+    """
+    return lambda what, count: record_property(_EXERCISED + what, count)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    sums: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "call":
+                sums.update({n: c for n, c in report.user_properties if n.startswith(_EXERCISED)})
+    if sums:
+        terminalreporter.section("exercised")
+        for name, count in sorted(sums.items()):
+            terminalreporter.write_line(f"{name.removeprefix(_EXERCISED)}: {count:,}")

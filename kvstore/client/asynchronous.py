@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
-
-from google.protobuf.message import Message
+from typing import Self
 
 from kvstore.client.batch import Items, by_key, pairs
 from kvstore.client.dispatcher import Dispatcher
 from kvstore.client.endpoints import parse_endpoints
 from kvstore.client.errors import ClientClosed
+from kvstore.client.ports import Carrier
 from kvstore.client.requests import Requests, requests_for, seconds
 from kvstore.client.results import K, Key, Resolver, Result, Stored
 from kvstore.client.router import Router, discover
-from kvstore.client.scan import scan_partition
-from kvstore.client.unary import unary
 from kvstore.errors import KVError
 from kvstore.quorum.messages import Found, Get
 from kvstore.ring import ClusterState
 from kvstore.v1 import admin_pb2
-
-Answer = TypeVar("Answer", bound=Message)
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds that a call may take, all attempts together."""
@@ -35,16 +30,21 @@ def connect(endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT)
     `timeout` in seconds is the default of every call. Raises ConfigError for endpoints that are
     none, InvalidRequest for a bad timeout; awaiting it raises NoNodeAvailable when none answers.
     """
-    return Client(parse_endpoints(endpoints), seconds(timeout))
+    limit = seconds(timeout)
+    return Client(partial(_open_dispatcher, parse_endpoints(endpoints), limit), limit)
+
+
+async def _open_dispatcher(endpoints: tuple[str, ...], timeout: float) -> Carrier:
+    return Dispatcher(Router(endpoints, await discover(endpoints, timeout)))
 
 
 class Client:
     """One cluster, for coroutines of one event loop. Made by `connect`."""
 
-    def __init__(self, endpoints: tuple[str, ...], timeout: float) -> None:
-        self._endpoints = endpoints
+    def __init__(self, connect: Callable[[], Awaitable[Carrier]], timeout: float) -> None:
+        self._connect = connect
         self._timeout = timeout
-        self._opened: Dispatcher | None = None
+        self._opened: Carrier | None = None
         self._closed = False
 
     def __await__(self) -> Generator[object, None, Self]:
@@ -62,12 +62,11 @@ class Client:
         if self._closed:
             raise ClientClosed("the client is closed")
         if self._opened is None:
-            state = await discover(self._endpoints, self._timeout)
-            self._opened = Dispatcher(Router(self._endpoints, state))
+            self._opened = await self._connect()
         return self
 
     @property
-    def _dispatcher(self) -> Dispatcher:
+    def _dispatcher(self) -> Carrier:
         if self._opened is None or self._closed:
             problem = "is closed" if self._closed else "is not connected: await it or use `async with`"
             raise ClientClosed(f"the client {problem}")
@@ -95,45 +94,19 @@ class Client:
 
     async def ring(self) -> ClusterState:
         """The cluster state (members, partitions, bucket settings), fetched anew if that is possible."""
-        self._dispatcher.check_open()
-        router = self._dispatcher.router
-        await router.refresh()
-        return router.state
+        await self._dispatcher.refresh()
+        return self._dispatcher.state
 
     async def status(self) -> dict[str, admin_pb2.GetStatusResponse | KVError]:
         """What each member says of itself, or why it says nothing, by node id."""
-        return await self._ask_all("GetStatus", admin_pb2.GetStatusRequest(), admin_pb2.GetStatusResponse)
+        return await self._dispatcher.status(self._timeout)
 
     async def repair(self, start: bool = True) -> dict[str, admin_pb2.RepairResponse | KVError]:
         """Make every member compare what it holds with the others now, or (not `start`) ask how far that is.
 
         Returns by node id what is left to be proven equal, or why the node does not say.
         """
-        return await self._ask_all("Repair", admin_pb2.RepairRequest(start=start), admin_pb2.RepairResponse)
-
-    async def _ask_all(
-        self, method: str, request: Message, response: type[Answer]
-    ) -> dict[str, Answer | KVError]:
-        self._dispatcher.check_open()
-        members = self._dispatcher.router.state.members
-        asked = (self._ask(member.node, method, request, response) for member in members)
-        return dict(zip((member.node for member in members), await asyncio.gather(*asked), strict=True))
-
-    async def _ask(
-        self, node: str, method: str, request: Message, response: type[Answer]
-    ) -> Answer | KVError:
-        connection = self._dispatcher.router.connection(node)
-        try:
-            return await unary(
-                connection.channel,
-                connection.address,
-                f"/kvstore.v1.Admin/{method}",
-                request,
-                response.FromString,
-                self._timeout,
-            )
-        except KVError as error:
-            return error
+        return await self._dispatcher.repair(start, self._timeout)
 
 
 class Bucket:
@@ -143,7 +116,7 @@ class Bucket:
     seconds, `explain` asks how the reply came about. docs/client.md lists the errors.
     """
 
-    def __init__(self, dispatcher: Dispatcher, requests: Requests) -> None:
+    def __init__(self, dispatcher: Carrier, requests: Requests) -> None:
         self._dispatcher = dispatcher
         self._requests = requests
 
@@ -293,15 +266,13 @@ class Bucket:
 
     def partitions(self) -> int:
         """How many partitions `scan_partition` can be asked about."""
-        return self._dispatcher.router.state.ring.partitions
+        return self._dispatcher.state.ring.partitions
 
     async def scan_partition(self, partition: int, *, timeout: float | None = None) -> list[bytes]:
         """The keys of one partition, in order: `scan_keys` in steps."""
         limit = self._requests.timeout if timeout is None else seconds(timeout)
-        self._dispatcher.check_open()
-        router = self._dispatcher.router
-        w = self._requests.w or router.state.bucket(self.name).w
-        return await scan_partition(router, self.name, w, partition, limit)
+        w = self._requests.w or self._dispatcher.state.bucket(self.name).w
+        return await self._dispatcher.scan_partition(self.name, w, partition, limit)
 
     def _result(self, request: Get, reply: object, resolver: Resolver | None) -> Result:
         assert isinstance(reply, Found)

@@ -47,17 +47,22 @@ _VERDICT_SECONDS = 0.1
 class Call:
     """One call: its request, the epoch it was routed by, and the future of its reply."""
 
-    __slots__ = ("deadline", "epoch", "future", "read", "request", "sent")
+    __slots__ = ("deadline", "epoch", "expected", "future", "request", "sent")
 
     def __init__(
         self, request: ClientRequest, deadline: float, epoch: int, future: asyncio.Future[Found | Stored]
     ) -> None:
         self.request = request
-        self.read = isinstance(request, Get)
+        self.expected: type[Found | Stored] = Found if type(request) is Get else Stored
         self.deadline = deadline
         self.epoch = epoch
         self.sent = False
         self.future = future
+
+    @property
+    def read(self) -> bool:
+        """Whether it changes nothing, whatever becomes of it."""
+        return self.expected is Found
 
     def fail(self, error: KVError) -> None:
         """End the call with an error, unless its caller has left."""
@@ -126,7 +131,7 @@ class Calls:
             if taken and size > FRAME_BYTES:
                 break
             self._queue.popleft()
-            taken.append(OpenCall(number, call.request, _time_for_node(call.deadline - now), call.epoch))
+            taken.append(OpenCall(number, call.request, time_for_node(call.deadline - now), call.epoch))
             call.sent = True
             self._in_flight += 1
         if taken and self._unheard_since == math.inf:
@@ -146,10 +151,10 @@ class Calls:
             self._in_flight -= 1
             if call.future.done():
                 continue
-            if isinstance(reply, Failed):
-                call.fail(reply.error)
-            elif reply is not None and isinstance(reply, Found) is call.read:
+            if isinstance(reply, call.expected):
                 call.future.set_result(reply)
+            elif isinstance(reply, Failed):
+                call.fail(reply.error)
             else:
                 call.fail(InternalError(f"{self._address} sent a reply that does not fit the request"))
         self._work.set()
@@ -201,6 +206,6 @@ class Calls:
         call.fail(ReadTimeout(0, required) if call.read else WriteTimeout(0, required))
 
 
-def _time_for_node(seconds: float) -> int:
+def time_for_node(seconds: float) -> int:
     """Milliseconds that the node is given: a little less, so that its verdict arrives in time."""
     return max(1, int((seconds - min(_VERDICT_SHARE * seconds, _VERDICT_SECONDS)) * 1000))

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from kvstore.client.connection import Connection
 from kvstore.client.errors import ClientClosed
 from kvstore.client.retry import ATTEMPTS, may_retry, pause
 from kvstore.client.router import Router
+from kvstore.client.scan import scan_partition
+from kvstore.client.unary import unary
 from kvstore.errors import KVError, StaleRing
 from kvstore.quorum.messages import ClientRequest, Found, Get, Stored
-from kvstore.ring import partition_of, token
+from kvstore.ring import ClusterState, partition_of, token
+from kvstore.v1 import admin_pb2
+
+Answer = TypeVar("Answer", bound=Message)
 
 BATCH_CALLS = 512
 """Calls that one `get_many` or `put_many` has under way at a time."""
@@ -23,6 +31,55 @@ class Dispatcher:
     def __init__(self, router: Router) -> None:
         self.router = router
         self._closed = False
+
+    @property
+    def state(self) -> ClusterState:
+        """The cluster state that requests are routed by."""
+        return self.router.state
+
+    async def refresh(self) -> None:
+        """Fetch the cluster state anew, if that is possible."""
+        self.check_open()
+        await self.router.refresh()
+
+    async def scan_partition(self, bucket: str, w: int, partition: int, timeout: float) -> list[bytes]:
+        """See kvstore.client.scan."""
+        self.check_open()
+        return await scan_partition(self.router, bucket, w, partition, timeout)
+
+    async def status(self, timeout: float) -> dict[str, admin_pb2.GetStatusResponse | KVError]:
+        """What each member says of itself, or why it says nothing, by node id."""
+        return await self._ask_all(
+            "GetStatus", admin_pb2.GetStatusRequest(), admin_pb2.GetStatusResponse, timeout
+        )
+
+    async def repair(self, start: bool, timeout: float) -> dict[str, admin_pb2.RepairResponse | KVError]:
+        """Make every member repair now, or ask how far that is: what each has left, by node id."""
+        return await self._ask_all(
+            "Repair", admin_pb2.RepairRequest(start=start), admin_pb2.RepairResponse, timeout
+        )
+
+    async def _ask_all(
+        self, method: str, request: Message, response: type[Answer], timeout: float
+    ) -> dict[str, Answer | KVError]:
+        self.check_open()
+        nodes = [member.node for member in self.router.state.members]
+        answers = await asyncio.gather(
+            *(self._ask(node, method, request, response, timeout) for node in nodes)
+        )
+        return dict(zip(nodes, answers, strict=True))
+
+    async def _ask(
+        self, node: str, method: str, request: Message, response: type[Answer], timeout: float
+    ) -> Answer | KVError:
+        connection = self.router.connection(node)
+        path = f"/kvstore.v1.Admin/{method}"
+        try:
+            return await unary(
+                connection.channel, connection.address, path, request, response.FromString, timeout
+            )
+        except KVError as error:
+            return error
 
     async def close(self) -> None:
         """Close the connections; calls under way end with ClientClosed, or with an unknown outcome."""
@@ -49,7 +106,7 @@ class Dispatcher:
                 await router.wait(deadline)
                 continue
             until = deadline
-            if not failed and isinstance(request, Get):
+            if type(request) is Get and not failed:
                 until -= request.timeout / 2  # so that another replica can be asked
             try:
                 return await connection.submit(request, until, router.state.epoch)

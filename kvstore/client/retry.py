@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from kvstore.errors import KVError, Outcome, Overloaded
 from kvstore.quorum.messages import ClientRequest, Get
@@ -19,8 +20,8 @@ def may_retry(request: ClientRequest, error: KVError) -> bool:
     return error.retryable and (isinstance(request, Get) or error.outcome is Outcome.NOT_APPLIED)
 
 
-def pause(attempt: int, error: KVError) -> float:
+def pause(attempt: int, error: KVError, uniform: Callable[[float, float], float] = random.uniform) -> float:
     """Seconds to wait after attempt `attempt` (from 1): doubling, jittered, on top of what the node asks."""
     longest = min(_FIRST_PAUSE * float(2**attempt), _LONGEST_PAUSE)
     asked = error.retry_after if isinstance(error, Overloaded) else 0.0
-    return asked + random.uniform(0.5, 1.0) * longest
+    return asked + uniform(0.5, 1.0) * longest

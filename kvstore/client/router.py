@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from kvstore.client.connection import Connection
 from kvstore.client.errors import ClientClosed
+from kvstore.client.routes import route
 from kvstore.client.unary import fetch_state, open_channel
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.quorum.messages import ClientRequest, Get
@@ -114,14 +115,8 @@ class Router:
             self._connections[address] = known or Connection(address, self.required, self._on_ready)
         self._leaving.update(asyncio.create_task(connection.close()) for connection in previous.values())
         self._routes = [
-            self._route(partition, nodes) for partition, nodes in enumerate(state.ring.replica_lists)
+            tuple(map(self.connection, route(state, partition))) for partition in range(state.ring.partitions)
         ]
-
-    def _route(self, partition: int, replicas: Sequence[str]) -> tuple[Connection, ...]:
-        """Replicas in order of preference, then the others, each partition beginning at another one."""
-        others = [member.node for member in self.state.members if member.node not in replicas]
-        turn = partition % len(others) if others else 0
-        return tuple(self.connection(node) for node in (*replicas, *others[turn:], *others[:turn]))
 
     def _address(self, node: str) -> str:
         member = self.state.member(node)

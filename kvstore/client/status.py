@@ -5,7 +5,14 @@ from __future__ import annotations
 from kvstore.v1.admin_pb2 import GetStatusResponse, MemberStatus, RepairResponse
 from kvstore.v1.peer_pb2 import STATUS_ALIVE, Status
 
-__all__ = ["GetStatusResponse", "MemberStatus", "RepairResponse", "is_alive", "status_name"]
+__all__ = [
+    "GetStatusResponse",
+    "MemberStatus",
+    "RepairResponse",
+    "engine_figures",
+    "is_alive",
+    "status_name",
+]
 
 
 def is_alive(member: MemberStatus) -> bool:
@@ -16,3 +23,9 @@ def is_alive(member: MemberStatus) -> bool:
 def status_name(member: MemberStatus) -> str:
     """`alive`, `suspect` or `dead`."""
     return Status.Name(member.status).removeprefix("STATUS_").lower()
+
+
+def engine_figures(status: GetStatusResponse) -> dict[str, int | float]:
+    """What a node says of its storage engine, by the names in admin.proto."""
+    engine = status.engine
+    return {field.name: getattr(engine, field.name) for field in engine.DESCRIPTOR.fields}

@@ -12,8 +12,9 @@ from typing import Self
 
 from kvstore.client import asynchronous
 from kvstore.client.asynchronous import DEFAULT_TIMEOUT
-from kvstore.client.background import Background, shared_background
+from kvstore.client.background import shared_background
 from kvstore.client.batch import Items
+from kvstore.client.ports import Runner
 from kvstore.client.results import K, Key, Resolver, Result, Stored
 from kvstore.errors import KVError
 from kvstore.ring import ClusterState
@@ -35,7 +36,7 @@ def connect(endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT)
 class Client:
     """One cluster; may be shared by threads. Made by `connect`."""
 
-    def __init__(self, client: asynchronous.Client, background: Background) -> None:
+    def __init__(self, client: asynchronous.Client, background: Runner) -> None:
         self._client = client
         self._background = background
 
@@ -88,7 +89,7 @@ class Bucket:
     seconds, `explain` asks how the reply came about. docs/client.md lists the errors.
     """
 
-    def __init__(self, bucket: asynchronous.Bucket, background: Background) -> None:
+    def __init__(self, bucket: asynchronous.Bucket, background: Runner) -> None:
         self._bucket = bucket
         self._run = background.run
 

@@ -18,6 +18,7 @@ USAGE = 2
 UNAVAILABLE = 3
 TIMEOUT = 4
 INCOMPLETE = 5
+STORAGE = 6
 
 EXIT_CODES = f"""\b
 Exit codes:
@@ -27,6 +28,7 @@ Exit codes:
   {UNAVAILABLE}  no node, or too few of them, could be reached; nothing was changed
   {TIMEOUT}  timed out, or the connection broke: a write may or may not have been applied
   {INCOMPLETE}  import or export left something out, or repair did not prove all replicas equal, and said what
+  {STORAGE}  data: the store is damaged, of another format, or could not be read or written
 """
 
 

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress
 
 from kvstore.client.jsonl import BadLine, ExportReport, Importer, ImportReport, export_lines
 from kvstore.errors import KVError
 from kvstore.kvctl.failures import INCOMPLETE
-from kvstore.kvctl.session import Session
+from kvstore.kvctl.session import Session, progress_bar
 
 _SHOWN = 20
 """Bad lines or skipped keys that are named one by one."""
@@ -55,7 +54,7 @@ def import_(
     with session.connect() as client:
         importer = Importer(client.bucket(bucket), patience)
         try:
-            with _progress() as progress:
+            with progress_bar() as progress:
                 importer.run(_counted(file, progress), key_field, skip_bad=on_error == "skip")
         except BadLine:
             pass  # it is in the report, and named below
@@ -86,7 +85,7 @@ def export(session: Session, file: BinaryIO, bucket: str) -> None:
       kvctl export --bucket airports airports.jsonl
     """
     report = ExportReport()
-    with session.connect() as client, _progress() as progress:
+    with session.connect() as client, progress_bar() as progress:
         task = progress.add_task("exporting", total=None)
         for line in export_lines(client.bucket(bucket), report):
             file.write(line)
@@ -99,24 +98,6 @@ def export(session: Session, file: BinaryIO, bucket: str) -> None:
         if len(report.skipped) > _SHOWN:
             click.echo(f"kvctl: and {len(report.skipped) - _SHOWN} keys more", err=True)
         sys.exit(INCOMPLETE)
-
-
-def _progress() -> Progress:
-    """A bar on a terminal; nothing in a pipe or a log."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        disable=not sys.stderr.isatty(),
-        console=_stderr_console(),
-        transient=True,
-    )
-
-
-def _stderr_console() -> Console:
-    return Console(stderr=True)
 
 
 def _counted(file: BinaryIO, progress: Progress) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ import click
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from kvstore.errors import KVError
-from kvstore.kvctl import cluster, files, keys, nodes, repair
+from kvstore.kvctl import cluster, data, files, keys, nodes, repair
 from kvstore.kvctl.failures import EXIT_CODES, exit_code
 from kvstore.kvctl.session import DEFAULT_ENDPOINTS, Session
 
@@ -64,6 +64,7 @@ for command in (
     keys.delete,
     files.import_,
     files.export,
+    data.data,
 ):
     kvctl.add_command(command)
 

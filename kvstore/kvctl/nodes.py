@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import click
 
-from kvstore.client.status import GetStatusResponse, status_name
+from kvstore.client.status import GetStatusResponse, engine_figures, status_name
 from kvstore.errors import KVError
 from kvstore.kvctl.session import Row, Session
 from kvstore.ring import ClusterState, fallbacks, partition_of, preference_list, token
@@ -33,6 +33,8 @@ COLUMNS = (
 @click.pass_obj
 def status(session: Session) -> None:
     """Show every member: as the others see it, and what it says of itself.
+
+    JSON has the figures of each node's engine too: sizes, amplification, use of filters and cache.
 
     \b
     Examples:
@@ -89,6 +91,7 @@ def _own_words(status: GetStatusResponse) -> dict[str, object]:
         "proof s": round(status.anti_entropy.oldest_s),
         "puts": counters.puts,
         "gets": counters.gets,
+        "engine": engine_figures(status),
     }
 
 

@@ -1,4 +1,7 @@
-"""The storage engine, usable without the rest of kvstore: `from kvstore.lsm import Engine`."""
+"""The storage engine, usable without the rest of kvstore.
+
+`Store` runs by itself; `Engine` is the part that does no work of its own accord, for those who drive it.
+"""
 
 from kvstore.lsm.disk import DiskFileSystem
 from kvstore.lsm.engine import Engine, EngineStatistics
@@ -18,6 +21,7 @@ from kvstore.lsm.memory_filesystem import Fate, MemoryFileSystem, SimulatedCrash
 from kvstore.lsm.options import Compaction, Durability, Options
 from kvstore.lsm.segments import Sync
 from kvstore.lsm.snapshot import Snapshot
+from kvstore.lsm.store import Store
 
 __all__ = [
     "Compaction",
@@ -35,6 +39,7 @@ __all__ = [
     "Options",
     "SimulatedCrash",
     "Snapshot",
+    "Store",
     "Sync",
     "decode_job",
     "decode_result",

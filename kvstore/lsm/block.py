@@ -7,6 +7,7 @@ made and read by a few calls for all its entries together, and a lookup touches 
 from __future__ import annotations
 
 import struct
+import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -17,13 +18,17 @@ import lz4.block
 
 _RAW, _LZ4 = 0, 1
 _TRAILER = struct.Struct("<BI")  # compression, CRC of payload and compression byte
+_CHECKSUM_BYTES = 4
 _COUNTS = struct.Struct("<II")  # entries, deletions
 
 MAX_BLOCK_BYTES = 64 * 1024 * 1024
 """No block is larger: a damaged size must not make a reader allocate more."""
 
-_ENTRY_MEMORY = 112
-"""About what a decoded entry takes beside its bytes: a key object, two numbers, their places in lists."""
+_ENTRY_MEMORY = 48
+"""About what a decoded key takes beside its bytes: an object, and its place in a list."""
+
+_FEW_SEARCHES = 16
+"""Decoding all keys of a block costs as much as so many searches save by it."""
 
 
 class DamagedBlock(Exception):
@@ -35,7 +40,8 @@ def seal(payload: bytes) -> bytes:
     compressed = lz4.block.compress(payload)
     kind = _LZ4 if len(compressed) < len(payload) else _RAW
     body = compressed if kind == _LZ4 else payload
-    return body + _TRAILER.pack(kind, _checksum(body, kind))
+    summed = body + bytes((kind,))
+    return summed + int(google_crc32c.value(summed)).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def unseal(data: bytes) -> bytes:
@@ -44,7 +50,7 @@ def unseal(data: bytes) -> bytes:
         raise DamagedBlock("shorter than a trailer")
     body = data[: -_TRAILER.size]
     kind, checksum = _TRAILER.unpack_from(data, len(body))
-    if _checksum(body, kind) != checksum:
+    if google_crc32c.value(data[:-_CHECKSUM_BYTES]) != checksum:
         raise DamagedBlock("checksum does not match")
     if kind == _RAW:
         return body
@@ -61,8 +67,11 @@ def _most_from(compressed: int) -> int:
     return min(MAX_BLOCK_BYTES, 255 * compressed)
 
 
-def _checksum(body: bytes, kind: int) -> int:
-    return int(google_crc32c.extend(google_crc32c.value(body), bytes([kind])))
+def _numbers(payload: bytes, count: int) -> Sequence[int]:
+    """The numbers behind the counts, where they lie: a lookup needs a few of them, and the cache no more."""
+    if sys.byteorder == "big":
+        return struct.unpack_from(f"<{count}I", payload, _COUNTS.size)
+    return memoryview(payload)[_COUNTS.size : _COUNTS.size + 4 * count].cast("I")
 
 
 def present(values: Sequence[bytes | None]) -> Sequence[bytes]:
@@ -86,6 +95,10 @@ def encode_entries(keys: Sequence[bytes], values: Sequence[bytes | None]) -> byt
     return b"".join((_COUNTS.pack(count, len(deleted)), numbers, *keys, *contents))
 
 
+def _ascending(numbers: Sequence[int]) -> bool:
+    return sorted(numbers) == list(numbers)
+
+
 class DataBlock:
     """A block of entries, in order of their keys."""
 
@@ -95,18 +108,18 @@ class DataBlock:
         "_keys",
         "_keys_at",
         "_payload",
+        "_searches",
         "_value_ends",
         "_values_at",
-        "_warm",
     )
 
     def __init__(self, payload: bytes) -> None:
         """Raises DamagedBlock."""
         try:
             count, deletions = _COUNTS.unpack_from(payload)
-            if (2 * count + deletions) * 4 > len(payload):
+            if _COUNTS.size + (2 * count + deletions) * 4 > len(payload):
                 raise DamagedBlock("more entries than the block has room for")
-            numbers = struct.unpack_from(f"<{2 * count + deletions}I", payload, _COUNTS.size)
+            numbers = _numbers(payload, 2 * count + deletions)
         except struct.error as error:
             raise DamagedBlock(str(error)) from error
         self._payload = payload
@@ -116,9 +129,12 @@ class DataBlock:
         self._keys_at = _COUNTS.size + 4 * len(numbers)
         self._values_at = self._keys_at + (self._key_ends[-1] if count else 0)
         self._keys: list[bytes] | None = None
-        self._warm = False
+        self._searches = 0
         if self._values_at + (self._value_ends[-1] if count else 0) != len(payload):
             raise DamagedBlock("its entries do not fill the block")
+        # else each entry could be as long as the block, and decoding it take the square of its size
+        if not (_ascending(self._key_ends) and _ascending(self._value_ends)):
+            raise DamagedBlock("its entries overlap")
 
     def __len__(self) -> int:
         return len(self._key_ends)
@@ -157,8 +173,8 @@ class DataBlock:
 
     def _find(self, key: bytes) -> int:
         """The position of a key, -1 when it is not here."""
-        if self._keys is None and not self._warm:
-            self._warm = True  # decoding all keys pays from the second lookup on
+        if self._keys is None and self._searches < _FEW_SEARCHES:
+            self._searches += 1
             return self._search(key)
         keys = self.keys()
         i = bisect_left(keys, key)

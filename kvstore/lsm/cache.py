@@ -23,6 +23,7 @@ class BlockCache:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._items: OrderedDict[tuple[int, int], tuple[Cached, int]] = OrderedDict()
+        self._pinned: dict[int, int] = {}
         self.memory = 0
         self.hits = 0
         self.misses = 0
@@ -36,9 +37,7 @@ class BlockCache:
             return None
         self.hits += 1
         self._items.move_to_end(place)
-        found = item[0]
-        assert isinstance(found, kind)
-        return found
+        return item[0]  # type: ignore[return-value]  # `kind` is what was put there
 
     def put(self, table: int, offset: int, item: Cached) -> None:
         """Keep something, and let go of what was used longest ago."""
@@ -47,11 +46,24 @@ class BlockCache:
             self.memory -= replaced[1]
         self._items[table, offset] = (item, size)
         self.memory += size
+        self._make_room()
+
+    def pin(self, table: int, size: int) -> bool:
+        """Count what the table keeps itself until it is forgotten; False when half is taken by such."""
+        if size + sum(self._pinned.values()) > self._capacity // 2:
+            return False
+        self._pinned[table] = size
+        self.memory += size
+        self._make_room()
+        return True
+
+    def _make_room(self) -> None:
         while self.memory > self._capacity and self._items:
             _, (_, freed) = self._items.popitem(last=False)
             self.memory -= freed
 
     def forget(self, table: int) -> None:
         """Let go of a table that is no longer used."""
+        self.memory -= self._pinned.pop(table, 0)
         for place in [place for place in self._items if place[0] == table]:
             self.memory -= self._items.pop(place)[1]

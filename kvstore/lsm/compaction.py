@@ -41,7 +41,7 @@ def _oldest_first(tables: Sequence[TableInfo]) -> tuple[TableInfo, ...]:
 
 
 def _choose_tier(tables: Sequence[TableInfo], busy: Collection[int], options: Options) -> Choice | None:
-    """The longest run of tables with sizes within the ratio.
+    """The longest run of tables with sizes within the ratio; with too many tables, some run all the same.
 
     Only neighbours in age may be merged: lookups go from the newest table to the oldest.
     """
@@ -53,6 +53,8 @@ def _choose_tier(tables: Sequence[TableInfo], busy: Collection[int], options: Op
         run = _alike(ordered[start:], busy, options.tier_ratio)
         if len(run) >= max(options.tier_tables, len(best) + 1):
             best = run
+    if not best and len(ordered) >= options.slow_tables:
+        best = _cheapest(ordered, busy, options.tier_tables)
     if not best:
         return None
     return Choice(best, 0, drop_deletions=best[0] is ordered[0])
@@ -66,6 +68,13 @@ def _alike(tables: Sequence[TableInfo], busy: Collection[int], ratio: float) -> 
         if table.number in busy or largest > ratio * smallest:
             return tuple(tables[:i])
     return tuple(tables)
+
+
+def _cheapest(tables: Sequence[TableInfo], busy: Collection[int], count: int) -> tuple[TableInfo, ...]:
+    """So many free neighbours, of the fewest bytes: where none are alike, writers must not wait for ever."""
+    runs = (tuple(tables[i : i + count]) for i in range(len(tables) - count + 1))
+    free = (run for run in runs if not any(table.number in busy for table in run))
+    return min(free, key=lambda run: sum(table.size for table in run), default=())
 
 
 # by levels

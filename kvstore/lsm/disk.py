@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from kvstore.errors import StorageError, StorageFailed, StorageFull, WrongDataDirectory
+from kvstore.errors import WrongDataDirectory
+from kvstore.lsm.filesystem import storage_error, sync_error
 
 
-def _failure(path: str, error: OSError) -> StorageError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(f"{path}: no space left on the disk")
-    return StorageFailed(f"{path}: {error.strerror}")
+@contextmanager
+def _typed(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def _open(path: str, flags: int) -> int:
+    with _typed(path):
+        return os.open(path, flags | os.O_CLOEXEC, 0o644)
 
 
 class _DiskWriter:
@@ -22,8 +31,12 @@ class _DiskWriter:
         self._path = path
         self._descriptor = descriptor
         self._size = 0
+        self._torn = False
 
     def append(self, data: bytes) -> None:
+        if self._torn:
+            # the next record may be shorter than what is left of the one that failed
+            self.truncate(self._size)
         view = memoryview(data)
         offset = self._size
         try:
@@ -32,40 +45,55 @@ class _DiskWriter:
                 view = view[written:]
                 offset += written
         except OSError as error:
-            raise _failure(self._path, error) from error
+            self._torn = True
+            raise storage_error(self._path, error) from error
         self._size = offset
 
     def sync(self) -> None:
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:
-            raise StorageFailed(f"{self._path}: {error.strerror}") from error
+            raise sync_error(self._path, error) from error
+
+    def truncate(self, size: int) -> None:
+        with _typed(self._path):
+            os.ftruncate(self._descriptor, size)
+        self._size = size
+        self._torn = False
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with _typed(self._path):
+                os.close(descriptor)
 
 
 class _DiskReader:
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor = -1
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise storage_error(path, error) from error
 
     def read(self, offset: int, length: int) -> bytes:
         try:
             return os.pread(self._descriptor, length, offset)
         except OSError as error:
-            raise _failure(self._path, error) from error
+            raise storage_error(self._path, error) from error
 
     def size(self) -> int:
-        return os.fstat(self._descriptor).st_size
+        with _typed(self._path):
+            return os.fstat(self._descriptor).st_size
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with _typed(self._path):
+                os.close(descriptor)
 
     def __del__(self) -> None:
         # a scan may hold the last reference to a table that compaction has replaced
@@ -77,30 +105,30 @@ class DiskFileSystem:
 
     def make_directory(self, path: str) -> None:
         """See FileSystem."""
-        try:
-            os.makedirs(path, exist_ok=True)
-        except OSError as error:
-            raise _failure(path, error) from error
+        if os.path.isdir(path):
+            return
+        parent = os.path.dirname(path.rstrip("/")) or "."
+        self.make_directory(parent)
+        with _typed(path):
+            os.mkdir(path)
+        self.sync_directory(parent)
 
     def lock(self, path: str) -> _DiskWriter:
         """See FileSystem. The lock goes with the process, however it ends."""
-        descriptor = self._open(path, os.O_RDWR | os.O_CREAT)
+        descriptor = _open(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(descriptor)
             raise WrongDataDirectory(f"{path} is locked: another process uses this directory") from None
+        except OSError as error:
+            os.close(descriptor)
+            raise storage_error(path, error) from error
         return _DiskWriter(path, descriptor)
 
     def create(self, path: str) -> _DiskWriter:
         """See FileSystem."""
-        return _DiskWriter(path, self._open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
-
-    def _open(self, path: str, flags: int) -> int:
-        try:
-            return os.open(path, flags | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise _failure(path, error) from error
+        return _DiskWriter(path, _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
 
     def open(self, path: str) -> _DiskReader:
         """See FileSystem."""
@@ -108,35 +136,33 @@ class DiskFileSystem:
 
     def list(self, path: str) -> list[str]:
         """See FileSystem."""
-        return sorted(os.listdir(path))
+        with _typed(path):
+            return sorted(os.listdir(path))
 
     def rename(self, old: str, new: str) -> None:
         """See FileSystem."""
-        try:
+        with _typed(new):
             os.rename(old, new)
-        except OSError as error:
-            raise _failure(new, error) from error
 
     def link(self, old: str, new: str) -> None:
         """See FileSystem."""
-        try:
+        with _typed(new):
             os.link(old, new)
-        except OSError as error:
-            raise _failure(new, error) from error
 
     def remove(self, path: str) -> None:
         """See FileSystem."""
-        try:
-            os.remove(path)
-        except OSError as error:
-            raise _failure(path, error) from error
+        with _typed(path):
+            try:
+                os.remove(path)
+            except FileNotFoundError:
+                return
 
     def sync_directory(self, path: str) -> None:
         """See FileSystem."""
-        descriptor = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = _open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
         except OSError as error:
-            raise StorageFailed(f"{path}: {error.strerror}") from error
+            raise sync_error(path, error) from error
         finally:
             os.close(descriptor)

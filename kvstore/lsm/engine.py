@@ -8,9 +8,10 @@ no work of its own accord: `begin_sync` and `take_jobs` hand it out, whoever run
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from kvstore.errors import Overloaded, StorageFailed, StorageFull
+from kvstore.errors import Overloaded, StorageError, StorageFailed, StorageFull
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.checkpoint import write_checkpoint
 from kvstore.lsm.filesystem import FileSystem
@@ -22,7 +23,7 @@ from kvstore.lsm.options import Durability, Options
 from kvstore.lsm.segments import Segments, Sync
 from kvstore.lsm.snapshot import Snapshot, prefix_end
 from kvstore.lsm.sstable import table_name
-from kvstore.lsm.sstable_writer import write_tables
+from kvstore.lsm.sstable_writer import Pace, full_speed, write_tables
 from kvstore.lsm.wal import Batch, read_segments
 
 LOCK = "LOCK"
@@ -36,7 +37,7 @@ class EngineStatistics:
     """Sizes now, counts since the engine was opened.
 
     `write_amplification` is what was written for each byte of the log, `space_amplification` what the
-    tables take for each byte of the oldest of their runs (0 while there is nothing to tell).
+    tables take for each byte of the largest of their runs (0 while there is nothing to tell).
     """
 
     memtable_bytes: int
@@ -67,16 +68,17 @@ class Engine:
         self._closed = False
         self._cache = BlockCache(options.cache_bytes)
         fs.make_directory(directory)
-        self._lock = fs.lock(f"{directory}/{LOCK}")
-        try:
-            self._manifest = Manifest(fs, directory)
+        with ExitStack() as opened:
+            opened.callback(fs.lock(f"{directory}/{LOCK}").close)
+            self._manifest = Manifest(fs, directory, options.manifest_bytes)
+            opened.callback(self._manifest.close)
             self._maintenance = Maintenance(fs, directory, options, self._manifest, self._cache)
+            opened.callback(self._maintenance.close)
             lsn = self._recover()
             self._remove_strangers()
             self._segments = Segments(fs, directory, self._manifest.take_number(), lsn)
-        except BaseException:
-            self._lock.close()
-            raise
+            opened.callback(self._segments.close)
+            self._opened = opened.pop_all()
 
     @classmethod
     def open(cls, fs: FileSystem, directory: str, options: Options | None = None) -> Engine:
@@ -95,9 +97,8 @@ class Engine:
         lsn = self._manifest.flushed_lsn
         records = list(read_segments(self._fs, [f"{self._directory}/{name}" for name in names], lsn))
         memtable = Memtable.of(batch for record in records for batch in record.batches)
-        if records:
+        if records:  # of empty batches there is no table, but their numbers are used
             lsn = records[-1].last_lsn
-        if len(memtable):
             maintenance, numbers = self._maintenance, (self._manifest.take_number(),)
             chunks = memtable.chunks(b"", None)
             infos = write_tables(
@@ -129,6 +130,11 @@ class Engine:
         return self._segments.durable_lsn
 
     @property
+    def refuses(self) -> bool:
+        """Whether writes are refused until a sync is begun: it finds space again, or ends the process."""
+        return self._segments.full or self._segments.failed is not None
+
+    @property
     def waits_for_disk(self) -> bool:
         """Whether a write may be acknowledged only when it is durable."""
         return self.options.durability is Durability.SYNC
@@ -149,7 +155,8 @@ class Engine:
             raise Overloaded(_RETRY_AFTER, "flushes and compactions are behind")
         lsn = segments.append(batch)
         if segments.active.memtable.bytes >= self.options.memtable_bytes:
-            segments.seal(self._manifest.take_number())
+            with suppress(StorageFull):  # the batch is in: it waits for space in the old segment
+                segments.seal(self._manifest.take_number())
         return lsn
 
     def _check(self) -> None:
@@ -182,6 +189,14 @@ class Engine:
         """Seconds that the next sync should be put off: writers wait for it, and so slow down."""
         interval = self.options.sync_interval if self.options.durability is Durability.INTERVAL else 0.0
         return max(interval, self.write_delay())
+
+    def write_out(self) -> None:
+        """Hand what was appended to the operating system, which keeps it if this process ends.
+
+        Raises StorageFull as `begin_sync` does.
+        """
+        self._check()
+        self._segments.write_out()
 
     def begin_sync(self) -> Sync | None:
         """Write what was appended to the log; None when nothing needs a sync. At most one at a time.
@@ -224,10 +239,11 @@ class Engine:
         value = segments.active.memtable.get(key, ABSENT)
         if value is not ABSENT:
             return value
-        for segment in reversed(segments.sealed):
-            value = segment.memtable.get(key, ABSENT)
-            if value is not ABSENT:
-                return value
+        if segments.sealed:
+            for segment in reversed(segments.sealed):
+                value = segment.memtable.get(key, ABSENT)
+                if value is not ABSENT:
+                    return value
         value = self._maintenance.levels.get(key, ABSENT)
         return None if value is ABSENT else value
 
@@ -260,12 +276,18 @@ class Engine:
         """Take the output of a job into use and remove its inputs.
 
         Raises StorageFull when that could not be noted: the job has to be done again, after `job_failed`.
+        After StorageFailed half of it may be in use: only recovery can tell, nothing more may be written.
         """
-        match result.job:
-            case FlushJob():
-                self._maintenance.flushed(result, self._segments)
-            case CompactionJob() as job:
-                self._maintenance.compacted(job, result)
+        self._check()
+        try:
+            match result.job:
+                case FlushJob():
+                    self._maintenance.flushed(result, self._segments)
+                case CompactionJob() as job:
+                    self._maintenance.compacted(job, result)
+        except StorageFailed as error:
+            self._segments.failed = error
+            raise
 
     def job_failed(self, job: Job) -> None:
         """A job could not be done: its output is removed, and it will be offered again."""
@@ -281,28 +303,31 @@ class Engine:
         while self._segments.sealed:
             self._run(self._maintenance.flush_job(self._segments))
 
-    def compact(self) -> None:
-        """Merge all tables into one run, here and now; no job may be under way."""
-        if job := self._maintenance.full_compaction():
-            self._run(job)
+    def compact(self, pace: Pace = full_speed) -> None:
+        """Merge all tables into one run, here and now; no job may be under way.
 
-    def _run(self, job: Job) -> None:
+        `pace` is told of the bytes that are written.
+        """
+        if job := self._maintenance.full_compaction():
+            self._run(job, pace)
+
+    def _run(self, job: Job, pace: Pace = full_speed) -> None:
         try:
-            self.job_done(run_job(self._fs, job))
-        except (StorageFull, StorageFailed):
-            self.job_failed(job)
+            self.job_done(run_job(self._fs, job, pace))
+        except StorageError:
+            if self._segments.failed is None:
+                self.job_failed(job)
             raise
 
     def checkpoint(self, directory: str) -> None:
         """Make `directory`, on the same disk, a store of its own with all that is in this one now.
 
         Files are linked, not copied. Raises StorageFailed when the directory holds something already,
-        StorageFull.
+        StorageFull; what was made of it is removed then.
         """
         self.sync()
         if len(self._segments.active.memtable):
             self._segments.seal(self._manifest.take_number())
-        self._check()
         logs = self._segments.names()[:-1]
         tables = self._maintenance.levels.infos()
         write_checkpoint(self._fs, self._directory, directory, logs, tables, self._manifest)
@@ -316,10 +341,7 @@ class Engine:
                 self.sync()
         finally:
             self._closed = True
-            self._segments.close()
-            self._maintenance.close()
-            self._manifest.close()
-            self._lock.close()
+            self._opened.close()
 
     def statistics(self) -> EngineStatistics:
         """Sizes and counts for operators."""
@@ -327,7 +349,7 @@ class Engine:
         tables = list(maintenance.levels)
         table_bytes = sum(table.info.size for table in tables)
         written = segments.written_bytes + maintenance.flushed_bytes + maintenance.compacted_bytes
-        oldest = maintenance.levels.oldest_run_bytes()
+        largest = maintenance.levels.largest_run_bytes()
         return EngineStatistics(
             memtable_bytes=segments.memory(),
             sealed_memtables=len(segments.sealed),
@@ -344,7 +366,7 @@ class Engine:
             cache_misses=self._cache.misses,
             cache_bytes=self._cache.memory,
             write_amplification=written / segments.written_bytes if segments.written_bytes else 0.0,
-            space_amplification=table_bytes / oldest if oldest else 0.0,
+            space_amplification=table_bytes / largest if largest else 0.0,
         )
 
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Protocol
+
+from kvstore.errors import Corruption, StorageError, StorageFailed, StorageFull
 
 
 class WritableFile(Protocol):
     """A file being appended to."""
 
     def append(self, data: bytes) -> None:
-        """Append `data`; raises StorageFull when there is no space, StorageFailed on another error."""
+        """Append `data`; raises StorageFull when there is no space, StorageFailed on another error.
+
+        A part may have been written then: it does not count, the next append takes its place.
+        """
 
     def sync(self) -> None:
         """Make what was appended durable (fdatasync); raises StorageFailed. Safe beside `append`."""
+
+    def truncate(self, size: int) -> None:
+        """Cut the file to its first `size` bytes; raises StorageFailed."""
 
     def close(self) -> None:
         """Close, without syncing."""
@@ -32,10 +41,13 @@ class ReadableFile(Protocol):
 
 
 class FileSystem(Protocol):
-    """What the engine asks of a file system. Paths are text with `/`."""
+    """What the engine asks of a file system. Paths are text with `/`.
+
+    Every call raises StorageFull when there is no space for it, StorageFailed on another error.
+    """
 
     def make_directory(self, path: str) -> None:
-        """Make a directory and its parents; no error when it exists."""
+        """Make a directory and its parents, durably; no error when it exists."""
 
     def lock(self, path: str) -> WritableFile:
         """Lock the file until it is closed; raises WrongDataDirectory when another has it locked."""
@@ -56,7 +68,31 @@ class FileSystem(Protocol):
         """Give a file a second name, in a directory of the same disk."""
 
     def remove(self, path: str) -> None:
-        """Remove a file."""
+        """Remove a file; no error when there is none."""
 
     def sync_directory(self, path: str) -> None:
         """Make creations, renames and removals in a directory durable."""
+
+
+def storage_error(path: str, error: OSError) -> StorageError:
+    """What a FileSystem raises for an error of the operating system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(f"{path}: no space left on the disk")
+    return StorageFailed(f"{path}: {error.strerror}")
+
+
+def sync_error(path: str, error: OSError) -> StorageFailed:
+    """The same for a sync: whatever made it fail, what was written before may be lost."""
+    return StorageFailed(f"{path}: {error.strerror}")
+
+
+def read_file(fs: FileSystem, path: str) -> bytes:
+    """All bytes of a file that has to be there; raises Corruption when it is not."""
+    try:
+        file = fs.open(path)
+    except FileNotFoundError:
+        raise Corruption(path, "is missing") from None
+    try:
+        return file.read(0, file.size())
+    finally:
+        file.close()

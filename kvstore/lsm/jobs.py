@@ -118,8 +118,11 @@ def encode_job(job: Job) -> bytes:
 
 
 def decode_job(data: bytes) -> Job:
-    """Inverse of `encode_job`."""
-    job: Job = _job_decoder.decode(data)
+    """Inverse of `encode_job`; raises Corruption, ConfigError."""
+    try:
+        job: Job = _job_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Corruption("job", str(error)) from error
     return job
 
 
@@ -129,5 +132,8 @@ def encode_result(result: JobResult) -> bytes:
 
 
 def decode_result(data: bytes) -> JobResult:
-    """Inverse of `encode_result`."""
-    return _result_decoder.decode(data)
+    """Inverse of `encode_result`; raises Corruption, ConfigError."""
+    try:
+        return _result_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Corruption("result", str(error)) from error

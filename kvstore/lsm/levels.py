@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
+from kvstore.lsm.bloom import hash_key
 from kvstore.lsm.merge import Chunk
 from kvstore.lsm.sstable import Table, TableInfo
 
@@ -16,12 +17,13 @@ from kvstore.lsm.sstable import Table, TableInfo
 class Levels:
     """Immutable: a change makes another one, so that readers keep the tables they began with."""
 
-    __slots__ = ("_largest", "deep", "flushed")
+    __slots__ = ("_largest", "_newest_first", "deep", "flushed")
 
     def __init__(self, tables: Iterable[Table]) -> None:
         ordered = sorted(tables, key=lambda table: table.info.last_lsn)
         self.flushed: tuple[Table, ...] = tuple(table for table in ordered if table.info.level == 0)
         """Level 0, the oldest first."""
+        self._newest_first = self.flushed[::-1]
         deep: dict[int, list[Table]] = {}
         for table in ordered:
             if table.info.level:
@@ -41,11 +43,10 @@ class Levels:
         """What the manifest knows of all tables, those of level 0 from the oldest to the newest."""
         return [table.info for table in self]
 
-    def oldest_run_bytes(self) -> int:
-        """The size of the deepest level, or of the oldest table where there are no levels."""
-        if self.deep:
-            return sum(table.info.size for table in self.deep[-1])
-        return self.flushed[0].info.size if self.flushed else 0
+    def largest_run_bytes(self) -> int:
+        """The size of the largest flushed table or level: about what is left when all are merged."""
+        runs = [*((table,) for table in self.flushed), *self.deep]
+        return max((sum(table.info.size for table in run) for run in runs), default=0)
 
     def replace(self, removed: Sequence[int], added: Iterable[Table]) -> Levels:
         """With some tables in the place of others."""
@@ -53,14 +54,25 @@ class Levels:
 
     def get(self, key: bytes, default: bytes | None) -> bytes | None:
         """The newest value of a key, None for a deletion, `default` when it is nowhere."""
-        for table in reversed(self.flushed):
-            value = table.get(key, default)
+        if not self._newest_first and not self.deep:
+            return default
+        hashed = hash_key(key)
+        for table in self._newest_first:
+            # most tables are asked in vain: their filters are tested here, without a call into each
+            holds = table.holds_hash
+            if holds is None:
+                value = table.get(key, hashed, default)
+            elif holds(hashed):
+                value = table.look_up(key, default)
+            else:
+                table.filter_useful += 1
+                continue
             if value is not default:
                 return value
         for level, largest in zip(self.deep, self._largest, strict=True):
             i = bisect_left(largest, key)
             if i < len(level):
-                value = level[i].get(key, default)
+                value = level[i].get(key, hashed, default)
                 if value is not default:
                     return value
         return default

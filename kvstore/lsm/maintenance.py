@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from kvstore.errors import StorageError
 from kvstore.lsm.cache import BlockCache
@@ -30,7 +31,8 @@ class Maintenance:
         self._busy: set[int] = set()
         self._compacting = 0
         self._changed = True
-        self.levels = Levels(self.open_table(info) for info in manifest.tables.values())
+        self.levels = Levels(self._open_all(manifest.tables.values()))
+        self._obsolete: list[str] = []
         self.flushes = self.compactions = 0
         self.flushed_bytes = self.compacted_bytes = 0
 
@@ -86,36 +88,41 @@ class Maintenance:
 
     def flushed(self, result: JobResult, segments: Segments) -> None:
         """The oldest sealed segment is in a table."""
-        opened = self._open_all(result)
-        self._manifest.edit(result.tables, (), segments.sealed[0].last_lsn)
-        self.levels = self.levels.replace((), opened)
+        self._replace((), result.tables, segments.sealed[0].last_lsn)
         self._changed = True
         self.flushes += 1
         self.flushed_bytes += sum(info.size for info in result.tables)
-        segments.flushed()
+        self._remove([segments.flushed()])
 
     def compacted(self, job: CompactionJob, result: JobResult) -> None:
         """The inputs of a compaction have been merged: they go."""
-        opened = self._open_all(result)
         numbers = tuple(info.number for info in job.inputs)
-        self._manifest.edit(result.tables, numbers, 0)
-        # a scan may still read the old ones: their files close with the last reference
-        self.levels = self.levels.replace(numbers, opened)
+        self._replace(numbers, result.tables, 0)
         self._give_back(job)
         self.compactions += 1
         self.compacted_bytes += sum(info.size for info in result.tables)
         for number in numbers:
             self._cache.forget(number)
-            self._fs.remove(f"{self._directory}/{table_name(number)}")
+        self._remove(map(table_name, numbers))
 
-    def _open_all(self, result: JobResult) -> list[Table]:
-        """Before anything is changed: a table that cannot be read must not replace what can."""
+    def _replace(self, removed: Sequence[int], added: Sequence[TableInfo], flushed_lsn: int) -> None:
+        """Opened before anything is changed: a table that cannot be read must not replace what can."""
+        opened = self._open_all(added)
+        try:
+            self._manifest.edit(added, removed, flushed_lsn)
+        except StorageError:
+            _close_all(opened)
+            raise
+        # a scan may still read the old ones: their files close with the last reference
+        self.levels = self.levels.replace(removed, opened)
+
+    def _open_all(self, infos: Iterable[TableInfo]) -> list[Table]:
         opened: list[Table] = []
         try:
-            opened += map(self.open_table, result.tables)
-        except StorageError:
-            for table in opened:
-                table.close()
+            for info in infos:
+                opened.append(self.open_table(info))  # noqa: PERF401  (to close them if one fails)
+        except BaseException:
+            _close_all(opened)
             raise
         return opened
 
@@ -126,21 +133,27 @@ class Maintenance:
 
     def failed(self, job: Job, segments: Segments) -> None:
         """A job could not be done: its outputs are removed, and it will be offered again."""
-        self.remove_outputs(job.outputs)
         match job:
             case FlushJob():
                 segments.sealed[0].flushing = False
             case CompactionJob():
                 self._give_back(job)
+        unused = [number for number in job.outputs if number not in self._manifest.tables]
+        self._remove(map(table_name, unused))
 
-    def remove_outputs(self, numbers: Sequence[int]) -> None:
-        """Remove what a job that failed has left."""
-        there = set(self._fs.list(self._directory))
-        for name in map(table_name, numbers):
-            if name in there:
+    def _remove(self, names: Iterable[str]) -> None:
+        """Remove files that nothing needs. What cannot be removed now is tried again with the next ones."""
+        self._obsolete += names
+        for name in tuple(self._obsolete):
+            with suppress(StorageError):
                 self._fs.remove(f"{self._directory}/{name}")
+                self._obsolete.remove(name)
 
     def close(self) -> None:
         """Close all tables."""
-        for table in self.levels:
-            table.close()
+        _close_all(self.levels)
+
+
+def _close_all(tables: Iterable[Table]) -> None:
+    for table in tables:
+        table.close()

@@ -6,19 +6,19 @@ an atomic rename; every open begins a new manifest with one edit that holds ever
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 import msgspec
 
-from kvstore.errors import Corruption, StorageFull, UnsupportedFormat
-from kvstore.lsm.filesystem import FileSystem, WritableFile
+from kvstore.errors import Corruption, StorageError, StorageFull
+from kvstore.lsm.filesystem import FileSystem, WritableFile, read_file
+from kvstore.lsm.magic import check_magic
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
 from kvstore.lsm.sstable import TableInfo
 
 MAGIC = b"kvsman\x00\x02"
 CURRENT = "CURRENT"
-LARGEST = 256 * 1024
 
 
 class Edit(msgspec.Struct, frozen=True, array_like=True):
@@ -39,23 +39,87 @@ def manifest_name(number: int) -> str:
     return f"MANIFEST-{number:08d}"
 
 
-class Manifest:
+class StoreState:
+    """Which files make up a store: what all edits add up to."""
+
+    def __init__(self) -> None:
+        self.next_file = 1
+        self.flushed_lsn = 0
+        self.tables: dict[int, TableInfo] = {}
+
+    def apply(self, edit: Edit) -> None:
+        """Make a change."""
+        self.next_file = max(self.next_file, edit.next_file)
+        self.flushed_lsn = edit.flushed_lsn
+        for number in edit.removed:
+            self.tables.pop(number, None)
+        self.tables.update((table.number, table) for table in edit.added)
+
+    def everything(self) -> Edit:
+        """One edit with all that is here."""
+        tables = tuple(self.tables[number] for number in sorted(self.tables))
+        return Edit(self.next_file, self.flushed_lsn, tables)
+
+
+def current_manifest(fs: FileSystem, directory: str) -> str:
+    """The name of the manifest in use, empty where there is no store yet; raises Corruption."""
+    names = fs.list(directory)
+    if CURRENT not in names:
+        # it was durable before the first of them: lost, or a checkpoint that a crash has cut short
+        if any(name.endswith((".sst", ".wal")) for name in names):
+            raise Corruption(f"{directory}/{CURRENT}", "is missing, but there are tables or logs")
+        return ""
+    path = f"{directory}/{CURRENT}"
+    name = read_file(fs, path).decode(errors="replace").strip()
+    if not name.startswith("MANIFEST-") or name not in names:
+        raise Corruption(path, f"names {name[:40]!r}, which is no manifest here")
+    return name
+
+
+def read_edits(fs: FileSystem, path: str) -> Iterator[Edit]:
+    """All edits of a manifest, at least one; raises Corruption, UnsupportedFormat.
+
+    An edit that the file ends within was never synced, so nothing was done because of it: it is ignored.
+    The same goes for zeros at the end, which some file systems leave of what was not synced.
+    """
+    data = read_file(fs, path)
+    if len(data) < len(MAGIC):
+        raise Corruption(path, "is cut off")
+    check_magic(path, data[: len(MAGIC)], MAGIC, "manifest")
+    offset = len(MAGIC)
+    while offset < len(data):
+        try:
+            payload, after = decode_record(data, offset)
+            edit = _decoder.decode(payload)
+        except TornRecord:
+            break
+        except (DamagedRecord, msgspec.MsgspecError, UnicodeDecodeError):
+            if not data[offset:].strip(b"\0"):
+                break
+            raise Corruption(path, f"the edit at byte {offset} is damaged", offset) from None
+        yield edit
+        offset = after
+    if offset == len(MAGIC):
+        raise Corruption(path, "holds no edit")
+
+
+class Manifest(StoreState):
     """The state of the store's files, and the log it is kept in.
 
     A log of edits that has grown beyond `largest` bytes, and to twice its first edit, begins anew.
     """
 
-    def __init__(self, fs: FileSystem, directory: str, largest: int = LARGEST) -> None:
+    def __init__(self, fs: FileSystem, directory: str, largest: int) -> None:
+        super().__init__()
         self._fs = fs
         self.largest = largest
         self._file: WritableFile | None = None
         self._bytes = self._first_bytes = 0
         self._directory = directory
-        self.next_file = 1
-        self.flushed_lsn = 0
-        self.tables: dict[int, TableInfo] = {}
-        self.name = ""
-        self._load()
+        self.name = current_manifest(fs, directory)
+        if self.name:
+            for edit in read_edits(fs, f"{directory}/{self.name}"):
+                self.apply(edit)
         self._skip_used_numbers()
         self._begin()
 
@@ -71,7 +135,7 @@ class Manifest:
         assert self._file is not None
         self._file.append(record)
         self._file.sync()
-        self._apply(edit)
+        self.apply(edit)
         self._bytes += len(record)
         if self._bytes > max(self.largest, 2 * self._first_bytes):
             with suppress(StorageFull):  # the edit is durable: the old log will do until there is space
@@ -81,43 +145,21 @@ class Manifest:
         """Begin a new log of edits, and remove the one before it."""
         old, old_file = self.name, self._file
         name = manifest_name(self.take_number())
-        self._file, self._first_bytes = _begin_log(self._fs, self._directory, name, self._everything())
+        self._file, self._first_bytes = _begin_log(self._fs, self._directory, name, self.everything())
         self._bytes, self.name = self._first_bytes, name
         if old_file is not None:
             old_file.close()
-            self._fs.remove(f"{self._directory}/{old}")
+            with suppress(StorageError):  # else it stays until the next open
+                self._fs.remove(f"{self._directory}/{old}")
 
     def copy_to(self, directory: str) -> None:
         """Make this state that of a store in another directory."""
-        _begin_log(self._fs, directory, manifest_name(self.take_number()), self._everything())[0].close()
-
-    def _everything(self) -> Edit:
-        tables = tuple(self.tables[number] for number in sorted(self.tables))
-        return Edit(self.next_file, self.flushed_lsn, tables)
+        _begin_log(self._fs, directory, manifest_name(self.take_number()), self.everything())[0].close()
 
     def close(self) -> None:
         """Close the log."""
         assert self._file is not None
         self._file.close()
-
-    def _apply(self, edit: Edit) -> None:
-        self.next_file = max(self.next_file, edit.next_file)
-        self.flushed_lsn = edit.flushed_lsn
-        for number in edit.removed:
-            self.tables.pop(number, None)
-        self.tables.update((table.number, table) for table in edit.added)
-
-    def _load(self) -> None:
-        names = self._fs.list(self._directory)
-        if CURRENT not in names:
-            if any(name.endswith(".sst") for name in names):
-                raise Corruption(f"{self._directory}/{CURRENT}", "is missing, but there are tables")
-            return
-        path = f"{self._directory}/{CURRENT}"
-        name = _read(self._fs, path).decode(errors="replace").strip()
-        if not name.startswith("MANIFEST-") or name not in names:
-            raise Corruption(path, f"names {name[:40]!r}, which is no manifest here")
-        self._replay(f"{self._directory}/{name}")
 
     def _skip_used_numbers(self) -> None:
         """Begin above every file that is here: a job given out before a crash may still be writing one."""
@@ -126,48 +168,30 @@ class Manifest:
             if digits.isascii() and digits.isdigit():
                 self.next_file = max(self.next_file, int(digits) + 1)
 
-    def _replay(self, path: str) -> None:
-        data = _read(self._fs, path)
-        magic = data[: len(MAGIC)]
-        if magic != MAGIC:
-            if magic[:-1] == MAGIC[:-1]:
-                raise UnsupportedFormat(path, f"is of format {magic[-1]}, this program reads {MAGIC[-1]}")
-            raise Corruption(path, "is no manifest")
-        offset = len(MAGIC)
-        edits = 0
-        while offset < len(data):
-            try:
-                payload, offset = decode_record(data, offset)
-                self._apply(_decoder.decode(payload))
-            except TornRecord:
-                break  # the edit was never synced, so nothing was done because of it
-            except (DamagedRecord, msgspec.MsgspecError, UnicodeDecodeError):
-                raise Corruption(path, f"the edit at byte {offset} is damaged") from None
-            edits += 1
-        if not edits:
-            raise Corruption(path, "holds no edit")
-
 
 def _begin_log(fs: FileSystem, directory: str, name: str, everything: Edit) -> tuple[WritableFile, int]:
     """A log with one edit, and CURRENT naming it, both durable; the file and its size."""
     data = MAGIC + encode_record(_encoder.encode(everything))
     file = fs.create(f"{directory}/{name}")
-    file.append(data)
-    file.sync()
-    fs.sync_directory(directory)
-    temporary = f"{directory}/{CURRENT}.new"
-    current = fs.create(temporary)
-    current.append(name.encode() + b"\n")
-    current.sync()
-    current.close()
-    fs.rename(temporary, f"{directory}/{CURRENT}")
-    fs.sync_directory(directory)
+    try:
+        file.append(data)
+        file.sync()
+        fs.sync_directory(directory)
+        _point_to(fs, directory, name)
+    except BaseException:
+        file.close()
+        raise
     return file, len(data)
 
 
-def _read(fs: FileSystem, path: str) -> bytes:
-    file = fs.open(path)
+def _point_to(fs: FileSystem, directory: str, name: str) -> None:
+    """Make CURRENT name a manifest, durably and at once."""
+    temporary = f"{directory}/{CURRENT}.new"
+    current = fs.create(temporary)
     try:
-        return file.read(0, file.size())
+        current.append(name.encode() + b"\n")
+        current.sync()
     finally:
-        file.close()
+        current.close()
+    fs.rename(temporary, f"{directory}/{CURRENT}")
+    fs.sync_directory(directory)

@@ -1,7 +1,7 @@
 """A file system in memory that forgets, at a crash, what a disk may forget.
 
 Unsynced bytes are lost, kept, or kept up to a random point; names are lost unless their directory was
-synced. It can be told to crash at any call that changes something.
+synced. It can be told to crash at any call that changes something, to have no space, or to fail.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass, field
 from enum import Enum
 
-from kvstore.errors import WrongDataDirectory
+from kvstore.errors import StorageFailed, StorageFull, WrongDataDirectory
 
 
 class SimulatedCrash(BaseException):
@@ -36,17 +36,31 @@ class _MemoryWriter:
         self._system = system
         self._path = path
         self._inode = inode
+        self._size = 0
 
     def append(self, data: bytes) -> None:
-        torn = self._system.mutate()
-        if torn is not None:
-            self._inode.data += data[: int(len(data) * torn)]
-            raise SimulatedCrash
-        self._inode.data += data
+        system, written = self._system, self._inode.data
+        torn = system.mutate(self._path)
+        end = self._size + len(data)
+        if torn is not None or system.full:
+            # the part that found room; the next append begins where this one did, as on a real disk
+            share = system.torn if torn is None else torn
+            written[self._size : end] = data[: int(len(data) * share)]
+            if torn is not None:
+                raise SimulatedCrash
+            raise StorageFull(f"{self._path}: no space left on the disk")
+        written[self._size : end] = data
+        self._size = end
 
     def sync(self) -> None:
-        self._system.checked()
+        self._system.checked(self._path)
         self._inode.synced = len(self._inode.data)
+
+    def truncate(self, size: int) -> None:
+        self._system.checked(self._path)
+        self._size = size
+        del self._inode.data[size:]
+        self._inode.synced = min(self._inode.synced, size)
 
     def close(self) -> None:
         self._system.locked.discard(self._path)
@@ -67,7 +81,11 @@ class _MemoryReader:
 
 
 class MemoryFileSystem:
-    """`FileSystem` in memory. `crash_at` is the number of the changing call at which it crashes, if any."""
+    """`FileSystem` in memory.
+
+    `crash_at` is the number of the changing call at which it crashes, if any. While `full`, nothing new
+    is taken, and of an append that much is written as `torn` says. While `broken`, every change fails.
+    """
 
     def __init__(self) -> None:
         self._files: dict[str, _Inode] = {}
@@ -76,20 +94,27 @@ class MemoryFileSystem:
         self.mutations = 0
         self.crash_at: int | None = None
         self.torn = 0.5
+        self.full = self.broken = False
 
-    def mutate(self) -> float | None:
-        """Count a changing call; the share of it that still happens if the crash is now."""
+    def mutate(self, path: str) -> float | None:
+        """Count a changing call; the share of it that still happens if the crash is now.
+
+        Raises StorageFailed while the disk is broken.
+        """
         self.mutations += 1
+        if self.broken:
+            raise StorageFailed(f"{path}: input/output error")
         return self.torn if self.crash_at is not None and self.mutations >= self.crash_at else None
 
-    def checked(self) -> None:
+    def checked(self, path: str) -> None:
         """Count a changing call that happens wholly or not at all; raises SimulatedCrash."""
-        if self.mutate() is not None:
+        if self.mutate(path) is not None:
             raise SimulatedCrash
 
     def crash(self, rng: random.Random, fate: Fate) -> MemoryFileSystem:
         """What is found on the disk after a crash now."""
         after = MemoryFileSystem()
+        after.full = self.full
         for path in sorted(self._files.keys() | self._durable.keys()):
             new, old = self._files.get(path), self._durable.get(path)
             keep_new = fate is Fate.ALL or (fate is Fate.RANDOM and rng.random() < 0.5)
@@ -128,7 +153,9 @@ class MemoryFileSystem:
 
     def create(self, path: str) -> _MemoryWriter:
         """See FileSystem."""
-        self.checked()
+        self.checked(path)
+        if self.full:
+            raise StorageFull(f"{path}: no space left on the disk")
         inode = self._files[path] = _Inode()
         return _MemoryWriter(self, path, inode)
 
@@ -146,22 +173,22 @@ class MemoryFileSystem:
 
     def rename(self, old: str, new: str) -> None:
         """See FileSystem."""
-        self.checked()
+        self.checked(new)
         self._files[new] = self._files.pop(old)
 
     def link(self, old: str, new: str) -> None:
         """See FileSystem."""
-        self.checked()
+        self.checked(new)
         self._files[new] = self._files[old]
 
     def remove(self, path: str) -> None:
         """See FileSystem."""
-        self.checked()
-        del self._files[path]
+        self.checked(path)
+        self._files.pop(path, None)
 
     def sync_directory(self, path: str) -> None:
         """See FileSystem."""
-        self.checked()
+        self.checked(path)
         prefix = path + "/"
         for name in [name for name in self._durable if name.startswith(prefix)]:
             del self._durable[name]

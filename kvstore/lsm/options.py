@@ -17,7 +17,7 @@ class Durability(Enum):
     INTERVAL = "interval"
     """Nothing, but the log is synced every `sync_interval`: a power loss costs that much at most."""
     NONE = "none"
-    """Nothing, and the log is synced when its segment is full: for what can be made again."""
+    """Nothing, and only tables are synced: for what can be made again."""
 
 
 class Compaction(Enum):
@@ -44,7 +44,8 @@ class Options:
     block_bytes: int = 8 * KIB
     table_bytes: int = 64 * MIB
     """A compaction into levels begins another table at about this size."""
-    false_positive_rate: float = 0.01
+    false_positive_rate: float = 0.001
+    """Of one table's filter: a key that is nowhere costs a block read in so many lookups for each table."""
     durability: Durability = Durability.SYNC
     sync_interval: float = 0.1
     """Seconds between syncs when `durability` is INTERVAL."""
@@ -56,6 +57,8 @@ class Options:
     level_bytes: int = 256 * MIB
     """The size of level 1; each further level may be `level_ratio` times the one above."""
     level_ratio: int = 10
+    manifest_bytes: int = 256 * KIB
+    """A log of edits that has grown beyond this, and to twice its first edit, begins anew."""
     compactions: int = 2
     """Compactions at a time, where their tables do not meet."""
     compaction_rate: int = 0
@@ -66,8 +69,8 @@ class Options:
     """At so many, writes are refused as overloaded."""
 
     def __post_init__(self) -> None:
-        sizes = "memtable_bytes", "max_sealed", "block_bytes", "table_bytes", "level_bytes", "compactions"
-        for name in sizes:
+        sizes = "memtable_bytes", "max_sealed", "block_bytes", "table_bytes", "level_bytes"
+        for name in (*sizes, "manifest_bytes", "compactions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
         if not 0 < self.false_positive_rate < 1:

@@ -19,7 +19,11 @@ class TornRecord(Exception):
 
 
 class DamagedRecord(Exception):
-    """The bytes do not match their checksums."""
+    """The bytes do not match their checksums. `end` is where the record ends, if its header is whole."""
+
+    def __init__(self, end: int | None = None) -> None:
+        super().__init__(end)
+        self.end = end
 
 
 def encode_record(payload: bytes) -> bytes:
@@ -43,5 +47,5 @@ def decode_record(data: bytes, offset: int) -> tuple[bytes, int]:
         raise TornRecord
     payload = data[start : start + length]
     if google_crc32c.value(payload) != payload_crc:
-        raise DamagedRecord
+        raise DamagedRecord(start + length)
     return payload, start + length

@@ -6,9 +6,10 @@ sync begins (Gray and Reuter, "Transaction Processing", 1993, section 9.4.7).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from kvstore.errors import StorageFailed, StorageFull
+from kvstore.errors import StorageError, StorageFailed, StorageFull
 from kvstore.lsm.filesystem import FileSystem, WritableFile
 from kvstore.lsm.memtable import Memtable
 from kvstore.lsm.wal import MAGIC, Batch, encode_wal_record, segment_name
@@ -64,8 +65,12 @@ class Segments:
 
     def _new(self, number: int) -> Segment:
         file = self._fs.create(self._path(number))
-        file.append(MAGIC)
-        self._fs.sync_directory(self._directory)
+        try:
+            file.append(MAGIC)
+            self._fs.sync_directory(self._directory)
+        except BaseException:
+            file.close()
+            raise
         return Segment(number, file, self.last_lsn, self.last_lsn, Memtable())
 
     def _path(self, number: int) -> str:
@@ -81,13 +86,16 @@ class Segments:
         return lsn
 
     def seal(self, number: int) -> None:
-        """Begin a new segment and memtable, unless the disk is full: then the old ones grow on."""
+        """Begin a new segment and memtable; raises StorageFull: then the old ones grow on, StorageFailed."""
         try:
             self._write_buffer()
             fresh = self._new(number)
         except StorageFull:
-            self.full = True
-            return
+            # what waits for a sync waits for space; with nothing waiting, the next write will find out
+            self.full = self.durable_lsn < self.last_lsn
+            with suppress(StorageError):  # else it stays until the next open
+                self._fs.remove(self._path(number))
+            raise
         except StorageFailed as error:
             self.failed = error
             raise
@@ -143,14 +151,14 @@ class Segments:
 
     # flushing
 
-    def flushed(self) -> None:
-        """The oldest sealed segment is in a table, and durable by that: its file goes."""
+    def flushed(self) -> str:
+        """The oldest sealed segment is in a table, and durable by that; returns its file, to be removed."""
         segment = self.sealed.pop(0)
         self.durable_lsn = max(self.durable_lsn, segment.last_lsn)
         if segment in self._unsynced and not self.syncing:
             self._unsynced.remove(segment)
             segment.file.close()
-        self._fs.remove(self._path(segment.number))
+        return segment_name(segment.number)
 
     def names(self) -> list[str]:
         """The files, in order."""

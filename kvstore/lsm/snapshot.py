@@ -37,6 +37,10 @@ class Snapshot:
         """Let go of it; nothing may be read any more. May be called again."""
         self._active.end_undo(self._undo)
 
+    def __del__(self) -> None:
+        # a scan that nobody has read from has not entered its `with`
+        self.close()
+
     def get(self, key: bytes) -> bytes | None:
         """The value of a key, None when it had none; raises Corruption."""
         value = self._undo[key] if key in self._undo else self._active.get(key, ABSENT)

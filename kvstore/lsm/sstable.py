@@ -7,18 +7,21 @@ properties block, footer. Every block has its checksum; the footer has its own, 
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 import google_crc32c
 import msgspec
 
-from kvstore.errors import Corruption, UnsupportedFormat
+from kvstore.errors import Corruption
 from kvstore.lsm.block import DamagedBlock, DataBlock, unseal
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.magic import check_magic
 from kvstore.lsm.merge import Chunk
 
 MAGIC = b"kvsst\x00\x00\x02"
@@ -26,7 +29,8 @@ FOOTER = struct.Struct("<QIQIQI")  # offset and length of filter, index, propert
 FOOTER_BYTES = FOOTER.size + 4 + len(MAGIC)
 
 _MOST_READ_AHEAD = 16
-_KEY_MEMORY = 110
+_KEY_MEMORY = 54
+"""What a block's last key takes beside its bytes, with the numbers of the block."""
 
 
 class TableInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -64,6 +68,17 @@ class Index(msgspec.Struct, frozen=True, array_like=True):
     lengths: list[int]
 
 
+class PackedIndex:
+    """An index as it is kept in memory: a number takes what it needs, and not an object."""
+
+    __slots__ = ("last_keys", "lengths", "offsets")
+
+    def __init__(self, index: Index) -> None:
+        self.last_keys = index.last_keys
+        self.offsets = array("Q", index.offsets)
+        self.lengths = array("I", index.lengths)
+
+
 class Guide:
     """What leads to an entry of a table: its filter, None if that is damaged, and its index."""
 
@@ -71,7 +86,7 @@ class Guide:
 
     def __init__(self, bloom: BloomFilter | None, index: Index) -> None:
         self.filter = bloom
-        self.index = index
+        self.index = PackedIndex(index)
         self.memory = sum(map(len, index.last_keys)) + _KEY_MEMORY * len(index.last_keys)
         self.memory += bloom.memory if bloom else 0
 
@@ -93,9 +108,12 @@ class Table:
     def __init__(self, fs: FileSystem, directory: str, info: TableInfo, cache: BlockCache | None) -> None:
         """Raises Corruption, UnsupportedFormat."""
         self.info = info
+        self._smallest, self._largest = info.smallest, info.largest
         self.path = f"{directory}/{table_name(info.number)}"
         self._cache = cache
         self._own_guide: Guide | None = None
+        self.holds_hash: Callable[[int], bool] | None = None
+        """The test of the filter, as long as that is at hand."""
         self.filter_useful = 0
         self.filter_false = 0
         self.filter_true = 0
@@ -104,8 +122,8 @@ class Table:
         except FileNotFoundError:
             raise Corruption(self.path, "the manifest names this table, but it is missing") from None
         try:
-            self._filter_at, self._index_at, properties_at = self._footer()
-            self.properties = self._decoded(_properties_decoder, self._block(*properties_at))
+            self._filter_at, self._index_at, self._properties_at = self._footer()
+            self.properties = self._decoded(_properties_decoder, self._block(*self._properties_at))
             self._guide()
         except BaseException:
             self._file.close()
@@ -122,11 +140,9 @@ class Table:
     def _footer(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         size = self._file.size()
         data = self._file.read(max(0, size - FOOTER_BYTES), FOOTER_BYTES)
-        magic = data[-len(MAGIC) :]
-        if size < FOOTER_BYTES or magic[:-1] != MAGIC[:-1]:
-            raise Corruption(self.path, "has no footer: it is no table, or its end is missing")
-        if magic != MAGIC:
-            raise UnsupportedFormat(self.path, f"is of format {magic[-1]}, this program reads {MAGIC[-1]}")
+        if size != self.info.size or size < FOOTER_BYTES:
+            raise Corruption(self.path, f"has {size} bytes, the manifest says {self.info.size}")
+        check_magic(self.path, data[-len(MAGIC) :], MAGIC, "table")
         footer = data[: FOOTER.size]
         if google_crc32c.value(footer) != int.from_bytes(data[FOOTER.size : FOOTER.size + 4], "little"):
             raise Corruption(self.path, "its footer is damaged")
@@ -142,7 +158,7 @@ class Table:
         try:
             return unseal(data)
         except DamagedBlock as error:
-            raise Corruption(self.path, f"block at {offset}: {error}") from error
+            raise Corruption(self.path, f"block at {offset}: {error}", offset) from error
 
     def _decoded(self, decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
         try:
@@ -154,30 +170,46 @@ class Table:
         if self._own_guide:
             return self._own_guide
         number, (offset, length) = self.info.number, self._index_at
-        if self._cache and (known := self._cache.get(number, offset, Guide)):
+        if self._cache is not None and (known := self._cache.get(number, offset, Guide)):
             return known
         index = self._decoded(_index_decoder, self._block(offset, length))
         if not len(index.last_keys) == len(index.offsets) == len(index.lengths) > 0:
             raise Corruption(self.path, "its index is incomplete")
+        ends = list(accumulate(index.lengths, initial=0))
+        if index.offsets != ends[:-1] or ends[-1] != self._filter_at[0] or min(index.lengths) < 1:
+            raise Corruption(self.path, "its index does not cover the data blocks one after another")
         if index.last_keys[-1] != self.info.largest:
             raise Corruption(self.path, "its index does not end with the key that the manifest names")
-        guide = Guide(self._load_filter(*self._filter_at), index)
-        if self._cache:
-            self._cache.put(number, offset, guide)
-        else:
+        try:
+            guide = Guide(self._load_filter(), index)
+        except OverflowError:
+            raise Corruption(self.path, "its index names places beyond any file") from None
+        # every lookup needs it: only where indexes and filters are too many, it has to be found each time
+        if self._cache is None or self._cache.pin(number, guide.memory):
             self._own_guide = guide
+            self.holds_hash = guide.filter.holds_hash if guide.filter else None
+        else:
+            self._cache.put(number, offset, guide)
         return guide
 
-    def _load_filter(self, offset: int, length: int) -> BloomFilter | None:
+    def read_filter(self) -> BloomFilter:
+        """The filter, from the disk; raises Corruption."""
+        offset, length = self._filter_at
         try:
             return BloomFilter.decode(self._block(offset, length))
-        except (Corruption, ValueError):
+        except ValueError as error:
+            raise Corruption(self.path, f"block at {offset} is no filter: {error}", offset) from error
+
+    def _load_filter(self) -> BloomFilter | None:
+        try:
+            return self.read_filter()
+        except Corruption:
             return None  # only slower: a damaged filter must never answer "absent"
 
-    def _data_block(self, index: Index, i: int) -> DataBlock:
+    def _data_block(self, index: PackedIndex, i: int) -> DataBlock:
         offset = index.offsets[i]
         number = self.info.number
-        if self._cache and (block := self._cache.get(number, offset, DataBlock)):
+        if self._cache is not None and (block := self._cache.get(number, offset, DataBlock)):
             return block
         block = self._parsed(self._file.read(offset, index.lengths[i]), offset)
         if self._cache:
@@ -188,7 +220,7 @@ class Table:
         try:
             return DataBlock(unseal(data))
         except DamagedBlock as error:
-            raise Corruption(self.path, f"block at {offset}: {error}") from error
+            raise Corruption(self.path, f"block at {offset}: {error}", offset) from error
 
     # reading
 
@@ -197,14 +229,22 @@ class Table:
         """Whether the filter could not be read: then every lookup reads a block."""
         return self._guide().filter is None
 
-    def get(self, key: bytes, default: bytes | None) -> bytes | None:
-        """The value, None for a deletion, `default` when the key is not here; raises Corruption."""
-        if not self.info.smallest <= key <= self.info.largest:
-            return default
-        guide = self._guide()
-        if guide.filter is not None and key not in guide.filter:
+    def get(self, key: bytes, hashed: int, default: bytes | None) -> bytes | None:
+        """The value, None for a deletion, `default` when the key is not here; raises Corruption.
+
+        `hashed` is `hash_key(key)`.
+        """
+        bloom = (self._own_guide or self._guide()).filter
+        if bloom is not None and not bloom.holds_hash(hashed):
             self.filter_useful += 1
             return default
+        return self.look_up(key, default)
+
+    def look_up(self, key: bytes, default: bytes | None) -> bytes | None:
+        """As `get`, of a key that the filter lets pass."""
+        if not self._smallest <= key <= self._largest:
+            return default
+        guide = self._own_guide or self._guide()
         i = bisect_left(guide.index.last_keys, key)
         value = self._data_block(guide.index, i).get(key, default)
         if value is default:
@@ -232,7 +272,7 @@ class Table:
                 yield chunk
             ahead = min(2 * ahead, _MOST_READ_AHEAD)
 
-    def _blocks(self, index: Index, first: int, last: int) -> list[DataBlock]:
+    def _blocks(self, index: PackedIndex, first: int, last: int) -> list[DataBlock]:
         """The data blocks [first, last): one alone through the cache, several by one read past it."""
         if last - first == 1 and self._cache:
             return [self._data_block(index, first)]
@@ -243,10 +283,14 @@ class Table:
             for offset, length in zip(index.offsets[first:last], index.lengths[first:last], strict=True)
         ]
 
-    def places(self) -> Iterator[tuple[int, bytes]]:
-        """Offset and last key of each data block, for reports of damage."""
+    def places(self) -> Iterator[tuple[int, int, bytes]]:
+        """Offset, length and last key of each data block, for reports of damage."""
         index = self._guide().index
-        return zip(index.offsets, index.last_keys, strict=True)
+        return zip(index.offsets, index.lengths, index.last_keys, strict=True)
+
+    def other_places(self) -> tuple[tuple[int, int], ...]:
+        """Offset and length of the blocks of filter, index and properties."""
+        return self._filter_at, self._index_at, self._properties_at
 
     def read_block(self, number: int) -> DataBlock:
         """The data block of that number, from the disk; raises Corruption."""

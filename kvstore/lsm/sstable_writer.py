@@ -47,12 +47,14 @@ def write_tables(
     writer: TableWriter | None = None
     try:
         for chunk in chunks:
-            if writer is None:
-                writer = TableWriter(fs, directory, free.pop(0), entries, options, pace)
-            writer.add(chunk)
-            if writer.size >= options.table_bytes and free:
-                written.append(writer.finish(level, last_lsn))
-                writer = None
+            rest = chunk
+            while rest[0]:
+                if writer is None:
+                    writer = TableWriter(fs, directory, free.pop(0), entries, options, pace)
+                rest = writer.add(rest, options.table_bytes if free else None)
+                if rest[0]:
+                    written.append(writer.finish(level, last_lsn))
+                    writer = None
         if writer is not None:
             written.append(writer.finish(level, last_lsn))
     finally:
@@ -87,24 +89,29 @@ class TableWriter:
         self._entries = self._deletions = 0
         self.size = 0
 
-    def add(self, chunk: Chunk) -> None:
-        """Add entries behind those that are there; cuts as many blocks as they fill."""
-        keys, values = chunk
-        if self._smallest is None:
-            self._smallest = keys[0]
-        self._entries += len(keys)
-        self._deletions += values.count(None)
-        self._filter.update(keys)
-        if self._keys:
-            keys, values = self._keys + keys, self._values + values
+    def add(self, chunk: Chunk, most: int | None = None) -> Chunk:
+        """Add entries behind those that are there; cuts as many blocks as they fill.
+
+        Returns those for which there is no room, once the table has grown to `most` bytes.
+        """
+        keys, values = self._keys + chunk[0], self._values + chunk[1]
         ends = list(accumulate(map(add, map(len, keys), map(len, present(values)))))
         first = begin = 0
         while (last := bisect_left(ends, begin + self._block_bytes, first) + 1) <= len(ends):
             self._cut(keys[first:last], values[first:last])
             first, begin = last, ends[last - 1]
+            if most is not None and self.size >= most:
+                self._keys, self._values = [], []
+                return keys[first:], values[first:]
         self._keys, self._values = keys[first:], values[first:]
+        return [], []
 
     def _cut(self, keys: list[bytes], values: list[bytes | None]) -> None:
+        if self._smallest is None:
+            self._smallest = keys[0]
+        self._entries += len(keys)
+        self._deletions += values.count(None)
+        self._filter.update(keys)
         offset, length = self._append(seal(encode_entries(keys, values)))
         self._index.last_keys.append(keys[-1])
         self._index.offsets.append(offset)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from kvstore.errors import Corruption, UnsupportedFormat
-from kvstore.lsm.filesystem import FileSystem
+from kvstore.errors import Corruption
+from kvstore.lsm.filesystem import FileSystem, read_file
+from kvstore.lsm.magic import check_magic
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
 
 Batch = Sequence[tuple[bytes, bytes | None]]
@@ -74,35 +75,31 @@ def read_segments(fs: FileSystem, paths: Sequence[str], floor: int) -> Iterator[
 def _records(fs: FileSystem, paths: Sequence[str]) -> Iterator[tuple[str, WalRecord]]:
     """Every record that can be read, whatever is damaged between them, with its segment."""
     for path in paths:
-        data = _read_all(fs, path)
-        offset = len(MAGIC) if _has_header(data, path) else len(data)
-        while offset < len(data):
-            try:
-                payload, offset = decode_record(data, offset)
-            except (TornRecord, DamagedRecord):
-                offset += 1
-            else:
-                yield path, _decode(payload, path)
+        for _, record in records_in(read_file(fs, path), path):
+            yield path, record
 
 
-def _read_all(fs: FileSystem, path: str) -> bytes:
-    file = fs.open(path)
-    try:
-        return file.read(0, file.size())
-    finally:
-        file.close()
+def records_in(data: bytes, path: str) -> Iterator[tuple[range, WalRecord]]:
+    """Every record of a segment that can be read, and where in it; raises Corruption, UnsupportedFormat."""
+    offset = len(MAGIC) if _has_header(data, path) else len(data)
+    while offset < len(data):
+        try:
+            payload, end = decode_record(data, offset)
+        except TornRecord:
+            return
+        except DamagedRecord as damage:
+            # never within a record whose end is known: a value may hold a copy of a log
+            offset = damage.end or offset + 1
+        else:
+            yield range(offset, end), _decode(payload, path)
+            offset = end
 
 
 def _has_header(data: bytes, path: str) -> bool:
-    if data[: len(MAGIC)] == MAGIC:
-        return True
-    if MAGIC.startswith(data) or not data.strip(b"\0"):
+    if (len(data) < len(MAGIC) and MAGIC.startswith(data)) or not data.strip(b"\0"):
         return False  # torn when the segment was made
-    if data[: len(MAGIC) - 1] == MAGIC[:-1]:
-        raise UnsupportedFormat(
-            path, f"is a log of format {data[len(MAGIC) - 1]}, this program reads {MAGIC[-1]}"
-        )
-    raise UnsupportedFormat(path, "is no write-ahead log")
+    check_magic(path, data[: len(MAGIC)], MAGIC, "write-ahead log")
+    return True
 
 
 def _decode(payload: bytes, path: str) -> WalRecord:

@@ -1,18 +1,23 @@
-"""The worker process: `python -m kvstore.lsm.worker` runs jobs that it reads from its standard input.
+"""The worker process: runs jobs that it reads from its standard input.
 
 Frames both ways: 4 bytes length (big-endian), then a job; back a byte that says how it goes (0 done, 1
-failed, 2 still at it), then the result or the reason. It ends with its input, so it never outlives its node.
+failed, 2 still at it), then the result or the reason. It ends with its input.
+
+Its argument is the reading end of a pipe whose other end only the owner holds. It closes with the
+owner, however that ends, and the worker ends that moment, in the middle of a job: the owner's next life may
+give its file's number to another file.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import BinaryIO
 
-from kvstore.errors import StorageError
+from kvstore.errors import KVError
 from kvstore.lsm.disk import DiskFileSystem
 from kvstore.lsm.jobs import CompactionJob, decode_job, encode_result, run_job
 
@@ -21,6 +26,7 @@ DONE, FAILED, WORKING = b"\0", b"\1", b"\2"
 STALLED = 60.0
 """Seconds without a sign of life after which a worker at work should be given up."""
 
+_READ_BYTES = 64 * 1024
 _NICENESS = 5
 """Enough to step back, not so much that flushes fall behind and writes must be refused."""
 
@@ -51,16 +57,30 @@ class Pacer:
             now = time.monotonic()
 
 
+def command(lifeline: int) -> list[str]:
+    """How to start a worker; the process must be handed the descriptor `lifeline`."""
+    # not by -m: the package imports this module, which would then be there twice
+    return [sys.executable, "-c", "from kvstore.lsm.worker import main; main()", str(lifeline)]
+
+
 def frame(data: bytes) -> bytes:
     """Data behind its length."""
     return len(data).to_bytes(4, "big") + data
 
 
-def _read_frame(stream: BinaryIO) -> bytes | None:
+def read_frame(stream: BinaryIO) -> bytes | None:
+    """The data of the next frame, None at the end of the stream, also in the middle of a frame."""
     header = stream.read(4)
-    if len(header) < 4:
-        return None
-    return stream.read(int.from_bytes(header, "big"))
+    left = int.from_bytes(header, "big")
+    parts = []
+    while left:
+        # never more at once: a wrong length must not cost the memory it names
+        part = stream.read(min(left, _READ_BYTES))
+        if not part:
+            return None
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts) if len(header) == 4 else None
 
 
 def _write_frame(data: bytes) -> None:
@@ -74,16 +94,19 @@ def _run(data: bytes) -> bytes:
     try:
         pacer = Pacer(rate, lambda: _write_frame(WORKING))
         return DONE + encode_result(run_job(DiskFileSystem(), job, pacer))
-    except (StorageError, OSError) as error:
+    except (KVError, OSError) as error:
         return FAILED + str(error).encode()
 
 
+def _end_with_owner(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os._exit(0)
+
+
 def main() -> None:
-    """Work until the input ends, behind whoever serves requests: a flush can wait, they cannot."""
+    """Work until the input or the owner ends, behind the owner: a flush can wait, requests cannot."""
     os.nice(_NICENESS)
-    while (data := _read_frame(sys.stdin.buffer)) is not None:
+    lifeline = int(sys.argv[1])
+    threading.Thread(target=_end_with_owner, args=(lifeline,), daemon=True).start()
+    while (data := read_frame(sys.stdin.buffer)) is not None:
         _write_frame(_run(data))
-
-
-if __name__ == "__main__":
-    main()

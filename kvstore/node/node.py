@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
-from kvstore.errors import KVError, StaleRing
+from kvstore.errors import KVError, Overloaded, StaleRing, StorageFull
 from kvstore.gossip import FailureDetector, Output, PersistIncarnation, Send, Status, StatusChanged
 from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.lsm import Engine, Job, JobResult
@@ -42,6 +43,7 @@ from kvstore.quorum.messages import (
 )
 from kvstore.quorum.reap import Reaper
 from kvstore.quorum.replay import HintReplay
+from kvstore.quorum.replica import Changes
 from kvstore.ring import ClusterState
 from kvstore.versions import digest
 
@@ -113,8 +115,10 @@ class Node:
         return int.from_bytes(stored, "big") + 1 if stored else 1
 
     def _persist_incarnation(self, incarnation: int) -> None:
-        lsn = self._coordinator.replica.write([(_INCARNATION, incarnation.to_bytes(8, "big"))])
-        self._coordinator.durability.after(lsn, _nothing_waits)
+        # one that a full disk does not take may be used again after a restart: then it is refuted once more
+        with suppress(StorageFull, Overloaded):
+            lsn = self._coordinator.replica.write([(_INCARNATION, incarnation.to_bytes(8, "big"))])
+            self._coordinator.durability.after(lsn, _nothing_waits)
 
     # clients
 
@@ -213,21 +217,33 @@ class Node:
         self._outbox.send(sender, ForwardReply(request, reply))
 
     def _replica_writes(self, sender: str, writes: Sequence[ReplicaWrite]) -> None:
-        """Store the versions of one frame; one ack follows for all, when the last of them is durable."""
-        stored: list[int] = []
+        """Store the versions of one frame in one batch; one ack follows for all, when it is durable."""
+        coordinator = self._coordinator
+        taken: list[int] = []
+        changes: Changes = {}
         last_lsn = 0
         for message in writes:
             try:
                 self._check_epoch(message.epoch)
-                lsn = self._coordinator.store(message.key, message.version, message.hint_for)
+                if message.hint_for:
+                    lsn = coordinator.store(message.key, message.version, message.hint_for)
+                else:
+                    lsn = coordinator.replica.prepare(message.key, message.version, changes)
             except KVError as error:
                 self._outbox.send(sender, Refusal(message.request, error))
             else:
-                stored.append(message.request)
+                taken.append(message.request)
                 last_lsn = max(last_lsn, lsn)
-        if stored:
-            ack = WriteAck(tuple(stored))
-            self._coordinator.durability.after(last_lsn, partial(self._outbox.send, sender, ack))
+        if changes:
+            try:
+                last_lsn = coordinator.replica.replace_all(changes)
+            except KVError as error:
+                for request in taken:
+                    self._outbox.send(sender, Refusal(request, error))
+                return
+        if taken:
+            ack = WriteAck(tuple(taken))
+            coordinator.durability.after(last_lsn, partial(self._outbox.send, sender, ack))
 
     def _replica_read(self, sender: str, message: ReplicaRead) -> None:
         coordinator = self._coordinator
@@ -308,6 +324,9 @@ class Node:
 
     def _turn(self) -> None:
         """The end of every input: start what the engine wants done, arm the timer."""
+        if self._engine.refuses:
+            # no write can ask for a sync now, and only a sync ends this
+            self._outbox.request_sync()
         for job in self._engine.take_jobs():
             self._outbox.start_job(job)
         due = min(

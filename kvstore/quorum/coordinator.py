@@ -163,7 +163,7 @@ class Coordinator:
 
     def _answered(self, respond: Respond, reply: Reply) -> None:
         self._unanswered -= 1
-        if isinstance(reply, Failed):
+        if type(reply) is Failed:
             self.counters.errors += 1
         respond(reply)
 
@@ -176,7 +176,9 @@ class Coordinator:
         if call.epoch and call.epoch != state.epoch:
             raise StaleRing(state.epoch)
         bucket = state.bucket(call.bucket)
-        field, wanted, usual = ("r", call.r, bucket.r) if isinstance(call, Get) else ("w", call.w, bucket.w)
+        field, wanted, usual = (
+            ("w", call.w, bucket.w) if isinstance(call, (Put, Delete)) else ("r", call.r, bucket.r)
+        )
         if not 0 <= wanted <= bucket.n:
             raise InvalidRequest(field, f"is {wanted}, must be between 1 and n={bucket.n} of the bucket")
         key_token = token(call.bucket, call.key)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvstore.config import QuorumSettings
-from kvstore.errors import Overloaded
+from kvstore.errors import Corruption, Overloaded
 from kvstore.lsm import Engine
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.replica import Replica
@@ -44,8 +44,10 @@ def hint_key(target: str, key: bytes) -> bytes:
 
 
 def split_hint_key(key: bytes) -> tuple[str, bytes]:
-    """Inverse of `hint_key`."""
-    target, _, data_key = key[len(_TAG) :].partition(b"\0")
+    """Inverse of `hint_key`; raises Corruption."""
+    target, nul, data_key = key[len(_TAG) :].partition(b"\0")
+    if not nul or not target.isascii():
+        raise Corruption("hints", f"{key[:80]!r} is no key of a hint")
     return target.decode(), data_key
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kvstore.errors import KVError, ReadTimeout, StorageError
+from kvstore.errors import KVError, Overloaded, ReadTimeout, StorageError
 from kvstore.quorum.messages import Explain, ReplicaRead, ReplicaWrite
 from kvstore.quorum.operation import Operation, Respond, nobody
 from kvstore.quorum.placement import Target
@@ -142,7 +142,7 @@ class ReadOperation(Operation):
         core = self.core
         try:
             lsn = core.store(self.request.key, result, self.asked[core.name])
-        except StorageError as error:
+        except (StorageError, Overloaded) as error:
             self._lost(core.name, error)
         else:
             core.durability.after(lsn, partial(self.on_repaired, core.name, result))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kvstore.config import MIB
-from kvstore.errors import KVError
+from kvstore.errors import KVError, Overloaded, StorageFull
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.messages import ReplicaWrite
 from kvstore.quorum.operation import Operation, nobody
@@ -61,7 +61,13 @@ class HintReplay:
 
     def on_delivered(self, target: str, key: bytes, version: bytes, number: int) -> None:
         """`target` has acknowledged a hint: it can go, and with the last of a page comes the next."""
-        if self._hints.delivered(target, key, version):
+        try:
+            discarded = self._hints.delivered(target, key, version)
+        except (StorageFull, Overloaded):
+            # it cannot be deleted now: sending it again does no harm
+            self.on_failed(target, number, self._core.now)
+            return
+        if discarded:
             self._core.hint_discarded(key)
         self._done(target, number)
 

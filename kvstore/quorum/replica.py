@@ -11,6 +11,8 @@ from kvstore.ring.token import split_data_key
 from kvstore.versions import decode_version, encode_version, reconcile, reconcile_lww
 
 Batch = Sequence[tuple[bytes, bytes | None]]
+Changes = dict[bytes, tuple[bytes, bytes]]
+"""By key what is stored (empty: nothing), and the version that is to be written over it."""
 
 
 class Replica:
@@ -37,11 +39,25 @@ class Replica:
 
         Raises StorageFull when nothing could be written, Corruption when the stored version is bad.
         """
-        current = self.read(key)
+        changes: Changes = {}
+        lsn = self.prepare(key, incoming, changes)
+        return self.replace_all(changes) if changes else lsn
+
+    def prepare(self, key: bytes, incoming: bytes, changes: Changes) -> int:
+        """Add to `changes` what must be written to have `incoming` reconciled into the stored version.
+
+        If that is nothing, returns the LSN that makes the stored version durable. Raises Corruption.
+        """
+        planned = changes.get(key)
+        if planned:
+            stored, current = planned
+        else:
+            stored = current = self.read(key)
         result = self.combine(key, current, incoming) if current else incoming
         if result == current:
-            return self.unsynced(key)
-        return self.replace(key, current, result)
+            return 0 if planned else self.unsynced(key)
+        changes[key] = stored, result
+        return 0
 
     def combine(self, key: bytes, a: bytes, b: bytes) -> bytes:
         """Two encoded versions of `key` reconciled by the rule of its bucket."""
@@ -57,10 +73,19 @@ class Replica:
     def replace(self, key: bytes, old: bytes, new: bytes, others: Batch = ()) -> int:
         """Write `new` (empty: nothing) over `old`, which is what is stored, in one batch with `others`.
 
-        The only way to change a version: the trees depend on it. `others` are no versions.
+        This and `replace_all` are the only ways to change a version: the trees depend on it. `others` are
+        no versions.
         """
         lsn = self.write([(key, new or None), *others])
         self.trees.update(key, old, new)
+        return lsn
+
+    def replace_all(self, changes: Changes) -> int:
+        """`replace` for what `prepare` has gathered, all of it in one batch."""
+        lsn = self.write([(key, new) for key, (_, new) in changes.items()])
+        update = self.trees.update
+        for key, (old, new) in changes.items():
+            update(key, old, new)
         return lsn
 
     def write(self, batch: Batch) -> int:

@@ -53,14 +53,12 @@ class WriteOperation(Operation):
     def on_local_durable(self) -> None:
         """The coordinator's own copy is on the disk."""
         self.local = True
-        if self._counts(self.core.name):
-            self.acked.add(self.core.name)
-        self._advance()
+        self.on_write_ack(self.core.name)
 
     def on_write_ack(self, node: str) -> None:
         """A replica, or a fallback for one, has the version durably; a late ack counts too."""
         self.awaiting.pop(node, None)
-        if self._counts(node):
+        if self.request.sloppy or node in self.request.placement.primaries:
             self.acked.add(node)
         self._advance()
 

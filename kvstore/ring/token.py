@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import mmh3
 
+from kvstore.errors import InvalidRequest
+
 _SEED = 0x6B767374  # "kvst"
 _DATA = b"d"
 _TOKEN_BYTES = 8
@@ -29,9 +31,11 @@ def data_key(key_token: int, bucket: str, key: bytes) -> bytes:
 
 
 def split_data_key(internal: bytes) -> tuple[int, str, bytes]:
-    """Inverse of `data_key`: token, bucket, key."""
+    """Inverse of `data_key`: token, bucket, key; raises InvalidRequest."""
     key_token = int.from_bytes(internal[1 : 1 + _TOKEN_BYTES], "big")
-    bucket, _, key = internal[1 + _TOKEN_BYTES :].partition(b"\0")
+    bucket, nul, key = internal[1 + _TOKEN_BYTES :].partition(b"\0")
+    if not nul or not bucket.isascii():
+        raise InvalidRequest("key", f"{internal[:80]!r} is no internal key")
     return key_token, bucket.decode(), key
 
 

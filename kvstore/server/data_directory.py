@@ -36,7 +36,24 @@ def claim(directory: Path, node: str, cluster_id: str) -> Path:
     return directory / "engine"
 
 
-def _check(identity: Path, node: str, cluster_id: str) -> None:
+def find_store(directory: Path) -> Path:
+    """The engine's place in a node's data directory; `directory` itself if it is a store, as checkpoints are.
+
+    Raises ConfigError when it is neither, WrongDataDirectory when its identity is of another format.
+    """
+    if not directory.is_dir():
+        raise ConfigError(f"{directory} is no directory")
+    if (directory / IDENTITY).exists():
+        _read(directory / IDENTITY)
+    if (directory / "engine").is_dir():
+        return directory / "engine"
+    if (directory / "CURRENT").exists() or any(directory.glob("*.sst")):
+        return directory
+    raise ConfigError(f"{directory} is neither a node's data directory nor a store")
+
+
+def _read(identity: Path) -> tuple[str, str]:
+    """Node and cluster that a data directory belongs to."""
     try:
         found = json.loads(identity.read_text())
         owner, cluster, version = found["node"], found["cluster_id"], found["format"]
@@ -44,6 +61,11 @@ def _check(identity: Path, node: str, cluster_id: str) -> None:
         raise WrongDataDirectory(f"{identity} is damaged: whose data this is cannot be told") from None
     if version != _FORMAT:
         raise WrongDataDirectory(f"{identity} is of format {version}, this program knows format {_FORMAT}")
+    return owner, cluster
+
+
+def _check(identity: Path, node: str, cluster_id: str) -> None:
+    owner, cluster = _read(identity)
     if (owner, cluster) != (node, cluster_id):
         raise WrongDataDirectory(
             f"data directory {identity.parent} belongs to node {owner} of cluster {cluster}, "

@@ -37,7 +37,7 @@ class GroupCommit:
         self._running: asyncio.Future[None] | None = None
 
     def request(self) -> None:
-        """Sync at the end of this turn of the loop, with all that the turn appends."""
+        """Sync at the end of this turn of the loop, with all that the turn appends; or in a while."""
         if not self._wanted:
             self._wanted = True
             if self._running is None:

@@ -16,11 +16,14 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from kvstore.config import NAME, BucketSettings, Limits, QuorumSettings, bucket_from_settings, parse_bucket
 from kvstore.errors import ConfigError, KVError
+from kvstore.lsm import Compaction, Durability, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import initial_state, parse_members
 from kvstore.ring.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
 from kvstore.server.server import EXIT_STORAGE_FAILED, ServerSettings, serve
 from kvstore.server.settings_file import SettingsFile, read_settings_file
+
+_ENGINE = Options()
 
 EXIT_CONFIG = 2
 EXIT_STORAGE = 3
@@ -93,6 +96,34 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
     help="Hints kept for one node; 0: none, anti-entropy alone brings home what a node has missed.",
 )
 @click.option(
+    "--durability",
+    type=click.Choice([choice.value for choice in Durability]),
+    default=_ENGINE.durability.value,
+    show_default=True,
+    help="What this node syncs: all before it acknowledges, the log ten times a second, or only tables.",
+)
+@click.option(
+    "--compaction",
+    type=click.Choice([choice.value for choice in Compaction]),
+    default=_ENGINE.compaction.value,
+    show_default=True,
+    help="How tables are merged: for the least writing, or for the least reading and space.",
+)
+@click.option(
+    "--memtable-bytes",
+    type=click.IntRange(min=1),
+    default=_ENGINE.memtable_bytes,
+    show_default=True,
+    help="Memory for writes before they become a table; up to five of them wait at a time.",
+)
+@click.option(
+    "--cache-bytes",
+    type=click.IntRange(min=0),
+    default=_ENGINE.cache_bytes,
+    show_default=True,
+    help="Memory for blocks, indexes and filters that were read.",
+)
+@click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
 @click.version_option(package_name="kvstore")
@@ -109,6 +140,10 @@ def kvnode(
     replicas: int,
     max_value: int,
     hint_count: int,
+    durability: str,
+    compaction: str,
+    memtable_bytes: int,
+    cache_bytes: int,
     log_level: str,
 ) -> None:
     """Run one node of a kvstore cluster until SIGTERM or Ctrl-C."""
@@ -128,7 +163,13 @@ def kvnode(
     host, port = _address(listen or member.address)
     quorum = QuorumSettings(hint_count=hint_count)
     settings = NodeSettings(quorum=quorum, limits=Limits(value=max_value))
-    asyncio.run(serve(ServerSettings(node, host, port, data, state, settings)))
+    engine = Options(
+        memtable_bytes=memtable_bytes,
+        cache_bytes=cache_bytes,
+        durability=Durability(durability),
+        compaction=Compaction(compaction),
+    )
+    asyncio.run(serve(ServerSettings(node, host, port, data, state, settings, engine)))
 
 
 def _buckets(flags: tuple[str, ...], file: SettingsFile, replicas: int) -> list[BucketSettings]:

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -43,6 +43,7 @@ class ServerSettings:
     data: Path
     state: ClusterState
     node_settings: NodeSettings
+    engine: Options = field(default_factory=Options)
 
     @property
     def listen(self) -> str:
@@ -89,7 +90,7 @@ class NodeServer:
         # the port before the data: a second start of the same node must not touch anything
         _check_port(settings.host, settings.port)
         directory = data_directory.claim(settings.data, settings.node, settings.state.cluster_id)
-        engine = Engine.open(DiskFileSystem(), str(directory), Options())
+        engine = Engine.open(DiskFileSystem(), str(directory), settings.engine)
         _calm_the_collector()
         self.driver = self._add_node(engine)
         health_pb2_grpc.add_HealthServicer_to_server(self._checks, self._server)

@@ -45,9 +45,9 @@ class Session:
         self._open += count
         self._open_bytes += len(frame)
         share = len(frame) / count
-        answer = self._answer
+        answer, plain_put = self._answer, Form.PLAIN_PUT
         requests: list[tuple[ClientRequest, Respond]] = [
-            (put, partial(answer, number, Form.PLAIN_PUT, share)) for number, put in plain_puts
+            (put, partial(answer, number, plain_put, share)) for number, put in plain_puts
         ]
         for call in calls:
             try:

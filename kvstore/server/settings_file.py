@@ -18,6 +18,10 @@ _SETTINGS: dict[str, type] = {
     "replicas": int,
     "max-value": int,
     "hint-count": int,
+    "durability": str,
+    "compaction": str,
+    "memtable-bytes": int,
+    "cache-bytes": int,
     "log-level": str,
 }
 _KINDS = {str: "a string", int: "a whole number"}

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 
-import msgspec
-
+from kvstore.errors import KVError
 from kvstore.lsm import Job, JobResult, decode_result, encode_job
-from kvstore.lsm.worker import DONE, STALLED, WORKING, frame
+from kvstore.lsm.worker import DONE, STALLED, WORKING, command, frame
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +34,7 @@ class Worker:
             _log.error("the worker process stalled in a %s", type(job).__name__)
             await self.close()
             return None
-        except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError) as error:
+        except (OSError, asyncio.IncompleteReadError, KVError) as error:
             _log.error("the worker process died in a %s: %s", type(job).__name__, error)
             await self.close()
             return None
@@ -64,10 +62,7 @@ class Worker:
         lifeline, self._lifeline = os.pipe()
         try:
             return await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "kvstore.server.worker_process",
-                str(lifeline),
+                *command(lifeline),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 pass_fds=(lifeline,),

@@ -6,57 +6,100 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import click
 
-from kvstore.sim.run import Report, try_seed
+from kvstore.sim.nemesis import kinds
+from kvstore.sim.run import SAFETY_SECONDS, Plan, Report, transcribe, try_plan
 
-
-def _nodes_of(seed: int, nodes: int | None) -> int:
-    return nodes or (3 if seed % 2 else 5)
+_ENOUGH = 50
+"""Of so many seeds every kind of fault must have been seen."""
 
 
 @click.command()
 @click.option("--seed", type=int, help="Run this one seed, exactly as it ran before.")
-@click.option("--seeds", default=20, show_default=True, help="How many seeds to run.")
+@click.option("--count", default=20, show_default=True, help="How many seeds to run.")
 @click.option("--start", default=1, show_default=True, help="The first of them.")
-@click.option("--nodes", type=click.Choice(["3", "5"]), help="By default 3 for odd seeds, 5 for even ones.")
+@click.option(
+    "--nodes", type=click.Choice(["3", "5", "7"]), help="By default 3 for odd seeds, 5 for even ones."
+)
+@click.option(
+    "--time", "seconds", default=SAFETY_SECONDS, show_default=True, help="Virtual seconds of faults."
+)
+@click.option("--trace", is_flag=True, help="With --seed: print what happens, one line per event.")
 @click.option("--processes", default=2, show_default=True, help="How many seeds to run at once.")
-def main(seed: int | None, seeds: int, start: int, nodes: str | None, processes: int) -> None:
+def main(
+    seed: int | None,
+    count: int,
+    start: int,
+    nodes: str | None,
+    seconds: float,
+    trace: bool,
+    processes: int,
+) -> None:
     """Run whole clusters under virtual time, with faults, and check that they keep their promises."""
     began = time.monotonic()
-    wanted = [seed] if seed is not None else list(range(start, start + seeds))
-    sizes = [_nodes_of(each, int(nodes) if nodes else None) for each in wanted]
-    if len(wanted) == 1:
-        results = [try_seed(wanted[0], sizes[0])]
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            results = list(pool.map(try_seed, wanted, sizes))
-    reports = [result for result in results if isinstance(result, Report)]
-    _print_totals(reports, time.monotonic() - began)
-    failures = [(s, n, r) for s, n, r in zip(wanted, sizes, results, strict=True) if isinstance(r, str)]
-    for failed, size, why in failures:
-        click.echo(f"seed {failed} with {size} nodes: {why}\n  replay: make sim SEED={failed}", err=True)
-    sys.exit(1 if failures or not reports else 0)
+    seeds = [seed] if seed is not None else range(start, start + count)
+    plans = [Plan(each, int(nodes) if nodes else (3 if each % 2 else 5), seconds) for each in seeds]
+    if trace and seed is not None:
+        transcribe(plans[0], click.echo)
+        return
+    reports: list[Report] = []
+    failures = 0
+    for plan, result in zip(plans, _results(plans, processes), strict=True):
+        if isinstance(result, Report):
+            reports.append(result)
+        else:
+            failures += 1
+            click.echo(f"seed {plan.seed} failed: {result}\n  replay: {plan.command}", err=True)
+    if reports:
+        _print_totals(reports, time.monotonic() - began)
+    unseen = _unseen(reports)
+    if unseen:
+        click.echo(f"nothing exercised: {', '.join(unseen)}", err=True)
+    sys.exit(1 if failures or unseen or not reports else 0)
 
 
-def _print_totals(reports: list[Report], seconds: float) -> None:
+def _results(plans: list[Plan], processes: int) -> Iterator[Report | str]:
+    if len(plans) == 1 or processes == 1:
+        yield from map(try_plan, plans)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield from pool.map(try_plan, plans)
+
+
+def _unseen(reports: list[Report]) -> list[str]:
+    """Kinds of faults that many runs should have seen and did not."""
+    if len(reports) < _ENOUGH:
+        return []
+    seen = _total(report.faults for report in reports)
+    return [kind for kind in kinds(reports[0].plan.faults) if not seen[kind]]
+
+
+def _total(counters: Iterable[Counter[str]]) -> Counter[str]:
+    return sum(counters, Counter())
+
+
+def _print_totals(reports: list[Report], real: float) -> None:
     if len(reports) == 1:
-        click.echo(f"seed {reports[0].seed}, {reports[0].nodes} nodes, trace {reports[0].trace}")
-    events = sum(report.events for report in reports)
-    checked = sum(report.checked for report in reports)
-    click.echo(f"{len(reports)} seeds held in {seconds:.1f} s: {events:,} events, {checked:,} facts checked")
-    for title, counters in (
-        ("operations", [report.operations for report in reports]),
-        ("faults", [report.faults for report in reports]),
-        ("inside", [report.internals for report in reports]),
-    ):
-        total: Counter[str] = sum(counters, Counter())
-        click.echo(f"{title}: {sum(total.values()):,}" if title != "inside" else f"{title}:")
-        for name, count in sorted(total.items()):
-            click.echo(f"  {count:>9,}  {name}")
+        plan = reports[0].plan
+        click.echo(f"seed {plan.seed}, {plan.nodes} nodes, {plan.seconds:g} s: trace {reports[0].trace}")
+    virtual = sum(report.seconds for report in reports)
+    inside = _total(report.internals for report in reports)
+    click.echo(
+        f"{len(reports)} seeds held: {virtual / 3600:.2f} virtual cluster-hours in {real:.1f} s, "
+        f"{virtual / real:,.0f} times real time; {sum(report.events for report in reports):,} events, "
+        f"{inside['crashes']:,} crashes, {sum(report.checked for report in reports):,} facts checked"
+    )
+    operations = _total(report.operations for report in reports)
+    faults = _total(report.faults for report in reports)
+    for title, counts in (("operations", operations), ("faults", faults), ("inside", inside)):
+        click.echo(f"{title}: {counts.total():,}" if title != "inside" else f"{title}:")
+        for name, number in sorted(counts.items()):
+            click.echo(f"  {number:>9,}  {name}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 Every value is written once, so it names its write. A value is *covered* by a set of values if it is in the
 set, or if a write that saw it may exist and is covered itself (a delete that may exist covers all it saw).
 A value that was acknowledged, or that a strict read has returned, is *established*: from then on it must be
-covered by every strict read, and by what is left in the end.
+covered by every strict read, and by what is left in the end. That holds for all clients, so it holds for
+each session as well: a client reads its own writes, and never reads back in time. Buckets that are not
+strict, or where R + W is not above N, promise neither.
 """
 
 from __future__ import annotations
@@ -31,11 +33,15 @@ class Checker:
         self._writes: dict[bytes, Write] = {}
         self._overwriters: dict[bytes, list[Write]] = defaultdict(list)
         self._established: dict[Place, dict[bytes, float]] = defaultdict(dict)
+        self._sessions: dict[tuple[str, Place], dict[bytes, str]] = defaultdict(dict)
+        """What each client knows of a key by itself, and which guarantee its loss would break."""
         for write in history.writes:
             if write.value is not None:
                 self._writes[write.value] = write
                 if write.result is Result.OK:
-                    self._establish((write.bucket, write.key), write.value, write.ended)
+                    place = (write.bucket, write.key)
+                    self._establish(place, write.value, write.ended)
+                    self._sessions[write.client, place][write.value] = "read your writes"
             for value in write.seen:
                 self._overwriters[value].append(write)
 
@@ -81,14 +87,16 @@ class Checker:
         place = (read.bucket, read.key)
         for value, since in self._established[place].items():
             if since < read.began and not self._covered(value, read.values, read.ended):
+                promise = self._sessions[read.client, place].get(value, "R + W > N")
                 raise Violation(
-                    f"read of {read.bucket}/{read.key!r} at {read.began:.3f} returned {_shown(read.values)}: "
-                    f"it lost {value!r}, established at {since:.3f}"
+                    f"{promise}: {read.client} read {read.bucket}/{read.key!r} at {read.began:.3f} and got "
+                    f"{_shown(read.values)}: it lost {value!r}, established at {since:.3f}"
                 )
             if since < read.began:
                 self._not_resurrected(value, read.values, read.began, place)
         for value in sorted(read.values):
             self._establish(place, value, read.ended)
+            self._sessions[read.client, place].setdefault(value, "monotonic reads")
         return len(self._established[place])
 
     def _check_final(self, bucket: str, key: bytes, values: frozenset[bytes]) -> int:

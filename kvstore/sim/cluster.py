@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from kvstore.config import AntiEntropySettings, BucketSettings
@@ -13,13 +13,17 @@ from kvstore.node.settings import NodeSettings
 from kvstore.quorum.merkle import NODES, ROOT, TreeNode, Trees
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import Member, data_key, initial_state, preference_list, token
-from kvstore.sim.host import Host
-from kvstore.sim.network import Network, Weather
+from kvstore.sim.host import Host, Respond
+from kvstore.sim.network import Link, Network, Weather
 from kvstore.sim.scheduler import Scheduler
 
+Watch = Callable[[str, str, ClientRequest, Respond], Respond]
+
 PARTITIONS = 16
+REAP_AGE = 20.0
+"""More than twice the longest way of a frame: a second late (Nemesis), then 8 s on a link that is clogged."""
 SETTINGS = NodeSettings(
-    anti_entropy=AntiEntropySettings(interval=2.0, settle=0.5, reap_interval=3.0, reap_age=5.0)
+    anti_entropy=AntiEntropySettings(interval=2.0, settle=0.5, reap_interval=3.0, reap_age=REAP_AGE)
 )
 _RESET_SECONDS = 0.001
 
@@ -35,6 +39,8 @@ class SimulatedCluster:
         settings: NodeSettings = SETTINGS,
     ) -> None:
         self.scheduler = Scheduler()
+        self.watch: Watch | None = None
+        """Sees every client's request, and may put itself between it and its reply."""
         self.network = Network(self.scheduler, random.Random(f"{seed}/network"))
         members = [Member(f"n{i}", f"n{i}:7000") for i in range(1, nodes + 1)]
         self.state = initial_state("simulated", members, PARTITIONS, 3, buckets)
@@ -63,6 +69,13 @@ class SimulatedCluster:
             if name != node and (node, name) not in self.network.cut:
                 self.scheduler.after(_RESET_SECONDS, partial(host.link_lost, node))
 
+    def steady(self) -> None:
+        """Every frame and every sync takes a millisecond: for transcripts that people read."""
+        self.network.weather = Weather(least_delay=0.001, most_delay=0.001)
+        for host in self.hosts.values():
+            host.jitter = 0.0
+            host.slow_down(0.001)
+
     # faults
 
     def crash(self, node: str, fate: Fate = Fate.NONE) -> None:
@@ -73,22 +86,37 @@ class SimulatedCluster:
     def restart(self, node: str) -> None:
         """Start a host that is down."""
         if not self.hosts[node].up:
-            self.scheduler.record(f"{node} starts")
+            self.scheduler.note(f"{node} starts")
             self.hosts[node].start()
+
+    def links(self, side: Iterable[str]) -> list[Link]:
+        """All links between `side` and the other hosts, in both directions."""
+        inside = set(side)
+        return [(a, b) for a in self.hosts for b in self.hosts if (a in inside) != (b in inside)]
 
     def split(self, side: Iterable[str], one_way: bool = False) -> None:
         """Cut `side` off from the other hosts; one way: it is heard, but hears nothing."""
-        cut_off = set(side)
-        for a in self.hosts:
-            for b in self.hosts:
-                if (b in cut_off) != (a in cut_off) and (not one_way or b in cut_off):
-                    self.network.cut.add((a, b))
+        inside = set(side)
+        how = "split, one way" if one_way else "split"
+        self.scheduler.note(f"{how}: {self._names(inside)} from {self._names(self.hosts.keys() - inside)}")
+        self.network.cut.update(link for link in self.links(inside) if not one_way or link[1] in inside)
+
+    @staticmethod
+    def _names(nodes: Iterable[str]) -> str:
+        return ", ".join(sorted(nodes))
 
     def heal(self) -> None:
-        """End all network faults; connections that hung break, and are made anew."""
-        cut, self.network.cut = self.network.cut, set()
+        """End all network faults."""
+        self.scheduler.note("the network heals")
         self.network.weather = Weather()
-        for sender, to in sorted(cut):
+        self.network.unclog()
+        self.reconnect(set(self.network.cut))
+
+    def reconnect(self, links: Iterable[Link]) -> None:
+        """Links work again; connections that hung on them break, and are made anew."""
+        healed = self.network.cut.intersection(links)
+        self.network.cut -= healed
+        for sender, to in sorted(healed):
             if self.hosts[sender].up:
                 self.hosts[sender].link_lost(to)
 
@@ -98,10 +126,18 @@ class SimulatedCluster:
         """Let virtual time pass."""
         self.scheduler.run_until(self.scheduler.now + seconds)
 
-    def call(self, node: str, call: ClientRequest, seconds: float = 30.0) -> Reply | None:
+    def request(self, client: str, node: str, call: ClientRequest, respond: Respond) -> None:
+        """Hand a client's request to a node; None is the reply when the connection broke."""
+        if self.watch is not None:
+            respond = self.watch(client, node, call, respond)
+        self.hosts[node].request(call, respond)
+
+    def call(
+        self, node: str, call: ClientRequest, seconds: float = 30.0, client: str = "client"
+    ) -> Reply | None:
         """A request to a node, and time until its reply; None when the connection broke or time is over."""
         replies: list[Reply | None] = []
-        self.hosts[node].request(call, replies.append)
+        self.request(client, node, call, replies.append)
         self.scheduler.run_until(self.scheduler.now + seconds, lambda: bool(replies))
         return replies[0] if replies else None
 

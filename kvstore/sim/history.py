@@ -21,6 +21,7 @@ class Result(Enum):
 class Write:
     """A put of a value never used before, or a delete (`value` None). `seen` are values its context saw."""
 
+    client: str
     bucket: str
     key: bytes
     value: bytes | None
@@ -39,6 +40,7 @@ class Write:
 class Read:
     """A read that succeeded: the values it returned."""
 
+    client: str
     bucket: str
     key: bytes
     values: frozenset[bytes]

@@ -7,16 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from kvstore.lsm import (
-    Engine,
-    Fate,
-    Job,
-    MemoryFileSystem,
-    Options,
-    SimulatedCrash,
-    Sync,
-    run_job,
-)
+from kvstore.errors import StorageError, StorageFailed
+from kvstore.lsm import Engine, Fate, Job, JobResult, MemoryFileSystem, Options, SimulatedCrash
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
 from kvstore.node.settings import NodeSettings
@@ -24,6 +16,7 @@ from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import ClusterState
 from kvstore.sim.network import Network
 from kvstore.sim.scheduler import EPOCH_MS, Scheduler
+from kvstore.sim.storage import SYNC_SECONDS, Storage
 from kvstore.wire.peer import decode_frame, encode_frame
 
 Respond = Callable[[Reply | None], None]
@@ -32,7 +25,6 @@ Respond = Callable[[Reply | None], None]
 # small, so that short runs flush and compact
 OPTIONS = Options(memtable_bytes=8 * 1024, block_bytes=512, cache_bytes=64 * 1024)
 
-_JOB_SECONDS = 0.05
 _RESET_SECONDS = 0.01
 
 
@@ -60,16 +52,20 @@ class Host:
         self.disk = MemoryFileSystem()
         self.counts: Counter[str] = Counter()
         self.clock_error_ms = 0
-        self.sync_seconds = 0.0005
+        self.sync_seconds = SYNC_SECONDS
+        self.jitter = 0.5
         self.node: Node | None = None
+        self.watch: Callable[[], None] | None = None
+        """Called after every input, for transcripts."""
         self._life = 0
         self._paused_until = 0.0
+        self._held: list[Callable[[], None]] = []
         self._engine: Engine | None = None
+        self._storage: Storage | None = None
         self._out: dict[str, list[PeerMessage]] = {}
         self._waiting: dict[int, Respond] = {}
         self._timer = 0
         self._last_request = 0
-        self._sync_running = self._sync_wanted = False
 
     # life and death
 
@@ -85,37 +81,52 @@ class Host:
         return self._engine
 
     def start(self) -> None:
-        """Start the node on what its disk holds; it may crash while doing so."""
+        """Start the node on what its disk holds; it may crash while doing so, or refuse to start."""
         self._life += 1
-        self._sync_running = self._sync_wanted = False
         self._out.clear()
         self._paused_until = 0.0
         try:
             self._engine = Engine.open(self.disk, "data", OPTIONS)
+            self._storage = Storage(self.disk, self._engine, self, self._later, self._disk_rng)
+            self.slow_down(self.sync_seconds)
             self.node = Node(self.name, self._state, self._engine, self, self._node_rng, self._settings)
             self._network.attach(self.name, self._receive)
             self.node.start(self._instant())
         except SimulatedCrash:
             self.crash(Fate.RANDOM)
+        except StorageError as error:
+            self._end(error)
 
     def crash(self, fate: Fate) -> None:
         """Stop at once; unsynced data meets its fate. Clients and peers see their connections break."""
-        self._scheduler.record(f"{self.name} crashed, {fate.value}")
+        self._scheduler.note(f"{self.name} crashed, {fate.value}")
         self.counts["crashes"] += 1
-        self._gather(self._engine)
+        self._gather()
         self._life += 1
-        self.node = self._engine = None
+        self.node = self._engine = self._storage = None
         self._network.detach(self.name)
         self.disk = self.disk.crash(self._disk_rng, fate)
         waiting, self._waiting = self._waiting, {}
         for respond in waiting.values():
             self._scheduler.after(_RESET_SECONDS, partial(respond, None))
+        self._release()
         self._on_crash(self.name)
 
-    def _gather(self, engine: Engine | None) -> None:
+    def _end(self, error: StorageError) -> None:
+        """The process ends itself, as kvstore.server does: after a failed sync only recovery can decide.
+
+        What was not synced may be on the disk or not: the kernel may have dropped what it could not write.
+        """
+        self._scheduler.note(f"{self.name} ends: {type(error).__name__}")
+        self.counts[f"ends after {type(error).__name__}"] += 1
+        self.crash(Fate.RANDOM)
+
+    def _gather(self) -> None:
         """What this life has done, before it is forgotten."""
-        if engine is not None and self.node is not None:
-            statistics = engine.statistics()
+        if self._storage is not None:
+            self.counts += self._storage.counts
+        if self._engine is not None and self.node is not None:
+            statistics = self._engine.statistics()
             self.counts["flushes"] += statistics.flushes
             self.counts["compactions"] += statistics.compactions
             counters = self.node.status().counters
@@ -124,11 +135,40 @@ class Host:
 
     def finish(self) -> None:
         """The end of the run: count what the last life has done."""
-        self._gather(self._engine)
+        self._gather()
+
+    def wipe(self) -> None:
+        """Replace the disk of a machine that is down by an empty one."""
+        assert not self.up
+        self._scheduler.note(f"{self.name} gets an empty disk")
+        self.disk = MemoryFileSystem()
 
     def pause(self, seconds: float) -> None:
         """Stand still: what arrives is handled afterwards."""
+        self._scheduler.note(f"{self.name} stands still for {seconds:.1f} s")
         self._paused_until = max(self._paused_until, self._scheduler.now + seconds)
+        self._scheduler.after(seconds, self._wake)
+
+    def resume(self) -> None:
+        """End a pause at once."""
+        self._paused_until = self._scheduler.now
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._paused_until <= self._scheduler.now:
+            self._release()
+
+    def _release(self) -> None:
+        """Let all happen that had to wait."""
+        held, self._held = self._held, []
+        for run in held:
+            self._scheduler.after(0.0, run)
+
+    def slow_down(self, sync_seconds: float = SYNC_SECONDS) -> None:
+        """Let syncs take so long from now on, and jobs accordingly; without an argument: as usual."""
+        self.sync_seconds = sync_seconds
+        if self._storage is not None:
+            self._storage.sync_seconds, self._storage.jitter = sync_seconds, self.jitter
 
     # inputs
 
@@ -141,6 +181,16 @@ class Host:
         self._last_request += 1
         self._waiting[self._last_request] = respond
         self.node.on_requests([(self._last_request, call)], self._instant())
+
+    def keys(self, bucket: str, partition: int) -> list[bytes]:
+        """All keys of a bucket that the node holds in one partition, page by page."""
+        keys: list[bytes] = []
+        after = b""
+        while True:
+            page, after = self._living().scan_keys(bucket, partition, after, 0, self._instant())
+            keys.extend(page)
+            if not after:
+                return keys
 
     def link_lost(self, peer: str) -> None:
         """The connection to a peer broke."""
@@ -166,14 +216,21 @@ class Host:
                 if if_dead is not None:
                     if_dead()
             elif self._paused_until > self._scheduler.now:
-                self._scheduler.after(self._paused_until - self._scheduler.now, run)
+                self._held.append(run)
             else:
-                try:
-                    action()
-                except SimulatedCrash:
-                    self.crash(Fate.RANDOM)
+                self._do(action)
 
         run()
+
+    def _do(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except SimulatedCrash:
+            self.crash(Fate.RANDOM)
+        except StorageFailed as error:
+            self._end(error)
+        if self.watch is not None:
+            self.watch()
 
     def _later(self, delay: float, action: Callable[[], None]) -> None:
         life = self._life
@@ -218,36 +275,26 @@ class Host:
 
     def request_sync(self) -> None:
         """See Outbox."""
-        if not self._sync_wanted:
-            self._sync_wanted = True
-            if not self._sync_running:
-                self._later(0.0, self._sync)
-
-    def _sync(self) -> None:
-        if self._sync_running:
-            return
-        self._sync_wanted = False
-        sync = self.engine.begin_sync()
-        if sync is None:
-            self._durable(self.engine.durable_lsn)
-            return
-        self._sync_running = True
-        self._later(self._disk_rng.uniform(0.5, 1.5) * self.sync_seconds, partial(self._synced, sync))
-
-    def _synced(self, sync: Sync) -> None:
-        sync.run()
-        self._sync_running = False
-        self.counts["syncs"] += 1
-        self._durable(self.engine.finish_sync(sync))
-
-    def _durable(self, lsn: int) -> None:
-        self._living().on_durable(lsn, self._instant())
-        if self._sync_wanted:
-            self._later(0.0, self._sync)
+        self._disk_work().request_sync()
 
     def start_job(self, job: Job) -> None:
         """See Outbox."""
-        self._later(_JOB_SECONDS, partial(self._run_job, job))
+        self._disk_work().start_job(job)
 
-    def _run_job(self, job: Job) -> None:
-        self._living().on_job_done(run_job(self.disk, job), self._instant())
+    def _disk_work(self) -> Storage:
+        assert self._storage is not None
+        return self._storage
+
+    # what the disk has done
+
+    def on_durable(self, lsn: int) -> None:
+        """See Worked."""
+        self._living().on_durable(lsn, self._instant())
+
+    def on_job_done(self, result: JobResult) -> None:
+        """See Worked."""
+        self._living().on_job_done(result, self._instant())
+
+    def on_job_failed(self, job: Job) -> None:
+        """See Worked."""
+        self._living().on_job_failed(job, self._instant())

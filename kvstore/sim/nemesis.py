@@ -1,39 +1,42 @@
-"""Faults, one after the other and at times several at once."""
+"""Faults, one after the other and at times several at once, each for a while."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 from kvstore.lsm import Fate
 from kvstore.sim.cluster import SimulatedCluster
-from kvstore.sim.network import Weather
+from kvstore.sim.host import Host
+from kvstore.sim.network import Link, Weather
 
 _HOUR_MS = 3_600_000
+
+Action = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Kinds of faults that are off until the database promises to survive them."""
+
+    bit_flips: bool = False
+    """Bits of table files flip. A damaged block is an error today; quarantine and refetching make it none."""
+    wipes: bool = False
+    """A disk is replaced by an empty one: what only it had acknowledged needs anti-entropy to come back."""
 
 
 class Nemesis:
     """Injects faults until told to stop; `counts` has them by kind."""
 
-    def __init__(self, cluster: SimulatedCluster, rng: random.Random) -> None:
+    def __init__(self, cluster: SimulatedCluster, rng: random.Random, faults: Faults | None = None) -> None:
         self._cluster = cluster
         self._rng = rng
         self._stopped = False
         self.counts: Counter[str] = Counter()
-        self._faults = (
-            self._crash,
-            self._crash_in_the_disk,
-            self._crash_all,
-            self._crash_most,
-            self._split,
-            self._isolate_one_way,
-            self._pause,
-            self._bad_weather,
-            self._slow_disk,
-            self._move_clock,
-        )
+        self._kinds = kinds(faults or Faults())
 
     def start(self) -> None:
         """Begin."""
@@ -45,85 +48,184 @@ class Nemesis:
         self._cluster.heal()
         for host in self._cluster.hosts.values():
             host.disk.crash_at = None
-            host.sync_seconds = 0.0005
+            host.disk.full = host.disk.broken = False
+            host.slow_down()
+            host.resume()
         self._cluster.start()
 
+    def victim(self) -> str:
+        """The node whose disk is wiped when all replicas are equal again."""
+        self.counts["wipe in the end"] += 1
+        return self._some_host().name
+
     def _strike(self) -> None:
-        fault = self._rng.choice(self._faults)
-        self.counts[fault.__name__.strip("_").replace("_", " ")] += 1
-        self._cluster.scheduler.record(fault.__name__)
-        fault()
+        name = self._rng.choice(self._kinds)
+        self.counts[name] += 1
+        self._cluster.scheduler.note(f"fault: {name}")
+        getattr(self, "_" + name.replace(" ", "_"))()
         self._later(self._rng.uniform(0.3, 2.5), self._strike)
 
-    def _later(self, delay: float, action: Callable[[], None]) -> None:
+    def _later(self, delay: float, action: Action) -> None:
         def unless_stopped() -> None:
             if not self._stopped:
                 action()
 
         self._cluster.scheduler.after(delay, unless_stopped)
 
-    def _some_node(self) -> str:
-        return self._rng.choice(sorted(self._cluster.hosts))
+    def _for(self, least: float, most: float, end: Action) -> None:
+        self._later(self._rng.uniform(least, most), end)
 
-    def _fate(self) -> Fate:
-        return self._rng.choice(list(Fate))
+    def _some_host(self) -> Host:
+        return self._cluster.hosts[self._rng.choice(sorted(self._cluster.hosts))]
+
+    def _shuffled(self) -> list[str]:
+        nodes = sorted(self._cluster.hosts)
+        self._rng.shuffle(nodes)
+        return nodes
+
+    def _restart(self, host: Host) -> None:
+        self._cluster.restart(host.name)
+
+    # crashes
+
+    def _stop(self, node: str) -> None:
+        fate = self._rng.choice(list(Fate))
+        if self._cluster.hosts[node].up:
+            self.counts[f"unsynced data at a crash: {fate.value}"] += 1
+        self._cluster.crash(node, fate)
 
     def _crash(self) -> None:
-        node = self._some_node()
-        self._cluster.crash(node, self._fate())
-        self._later(self._rng.uniform(0.1, 6.0), partial(self._cluster.restart, node))
+        host = self._some_host()
+        self._stop(host.name)
+        self._for(0.1, 6.0, partial(self._restart, host))
 
     def _crash_in_the_disk(self) -> None:
         """At one of its next changing calls to the disk, whichever that is; it may tear a write."""
-        node = self._some_node()
-        disk = self._cluster.hosts[node].disk
-        disk.crash_at = disk.mutations + self._rng.randrange(1, 40)
-        disk.torn = self._rng.random()
-        self._later(self._rng.uniform(1.0, 6.0), partial(self._restart_if_it_crashed, node))
+        host = self._some_host()
+        host.disk.crash_at = host.disk.mutations + self._rng.randrange(1, 40)
+        host.disk.torn = self._rng.random()
+        self._for(1.0, 6.0, partial(self._no_more_crash_in_the_disk, host))
 
-    def _restart_if_it_crashed(self, node: str) -> None:
-        self._cluster.hosts[node].disk.crash_at = None
-        self._cluster.restart(node)
+    def _no_more_crash_in_the_disk(self, host: Host) -> None:
+        host.disk.crash_at = None
+        self._restart(host)
 
-    def _crash_all(self) -> None:
+    def _crash_of_all(self) -> None:
         for node in sorted(self._cluster.hosts):
-            self._cluster.crash(node, self._fate())
-            self._later(self._rng.uniform(0.1, 2.0), partial(self._cluster.restart, node))
+            self._stop(node)
+            self._for(0.1, 2.0, partial(self._cluster.restart, node))
 
-    def _crash_most(self) -> None:
+    def _crash_of_most(self) -> None:
         """All but two, for long enough that the two know it: what sloppy quorums are for."""
-        nodes = sorted(self._cluster.hosts)
-        self._rng.shuffle(nodes)
-        for node in nodes[2:]:
-            self._cluster.crash(node, self._fate())
-            self._later(self._rng.uniform(4.0, 12.0), partial(self._cluster.restart, node))
-
-    def _split(self) -> None:
-        nodes = sorted(self._cluster.hosts)
-        self._rng.shuffle(nodes)
-        self._cluster.split(nodes[: self._rng.randrange(1, len(nodes))])
-        self._later(self._rng.uniform(0.5, 10.0), self._cluster.heal)
-
-    def _isolate_one_way(self) -> None:
-        self._cluster.split([self._some_node()], one_way=True)
-        self._later(self._rng.uniform(0.5, 6.0), self._cluster.heal)
+        for node in self._shuffled()[2:]:
+            self._stop(node)
+            self._for(4.0, 12.0, partial(self._cluster.restart, node))
 
     def _pause(self) -> None:
-        self._cluster.hosts[self._some_node()].pause(self._rng.uniform(0.2, 5.0))
+        """Mostly short; now and then up to a minute, which is longer than every timeout."""
+        self._some_host().pause(self._rng.uniform(0.2, self._rng.choice((1.0, 5.0, 5.0, 60.0))))
 
-    def _bad_weather(self) -> None:
-        self._cluster.network.weather = Weather(
-            loss=self._rng.uniform(0.0, 0.3),
-            repeat=self._rng.uniform(0.0, 0.3),
-            most_delay=self._rng.choice((0.01, 0.1, 1.0)),
-        )
-        self._later(self._rng.uniform(0.5, 5.0), self._cluster.heal)
+    # the network
+
+    def _split(self) -> None:
+        nodes = self._shuffled()
+        self._cut(self._cluster.links(nodes[: self._rng.randrange(1, len(nodes))]), 10.0)
+
+    def _one_way_split(self) -> None:
+        """One node is heard, but hears nothing; or hears all, and is not heard."""
+        side = [self._some_host().name]
+        inward = self._rng.random() < 0.5
+        self._cut([link for link in self._cluster.links(side) if (link[1] in side) == inward], 6.0)
+
+    def _cut(self, links: Iterable[Link], most: float) -> None:
+        cut = set(links)
+        self._cluster.network.cut |= cut
+        self._for(0.5, most, partial(self._cluster.reconnect, cut))
+
+    def _clogged_links(self) -> None:
+        nodes = self._shuffled()
+        links = self._cluster.links(nodes[:1])
+        for sender, to in self._rng.sample(links, self._rng.randrange(1, len(links) + 1)):
+            self._cluster.network.clog(sender, to)
+        self._for(0.5, 8.0, self._cluster.network.unclog)
+
+    def _lost_frames(self) -> None:
+        self._weather("loss", self._rng.uniform(0.01, 0.3), 5.0)
+
+    def _repeated_frames(self) -> None:
+        self._weather("repeat", self._rng.uniform(0.01, 0.5), 5.0)
+
+    def _late_frames(self) -> None:
+        """Each as late as it likes, so that they also arrive in another order."""
+        self._weather("most_delay", self._rng.choice((0.01, 0.1, 1.0)), 5.0)
+
+    def _weather(self, kind: str, how_bad: float, most: float) -> None:
+        weather = self._cluster.network.weather
+        setattr(weather, kind, how_bad)
+        self._for(0.5, most, partial(setattr, weather, kind, getattr(Weather(), kind)))
+
+    # disks and clocks
 
     def _slow_disk(self) -> None:
-        host = self._cluster.hosts[self._some_node()]
-        host.sync_seconds = self._rng.choice((0.02, 0.2, 1.0))
-        self._later(self._rng.uniform(0.5, 4.0), partial(setattr, host, "sync_seconds", 0.0005))
+        host = self._some_host()
+        host.slow_down(self._rng.choice((0.02, 0.2, 1.0)))
+        self._for(0.5, 4.0, host.slow_down)
 
-    def _move_clock(self) -> None:
-        host = self._cluster.hosts[self._some_node()]
-        host.clock_error_ms = self._rng.randrange(-_HOUR_MS, _HOUR_MS)
+    def _full_disk(self) -> None:
+        """No space for anything new, also for a node that starts; then there is space again."""
+        host = self._some_host()
+        host.disk.full, host.disk.torn = True, self._rng.random()
+        self._for(0.5, 6.0, partial(self._space_again, host))
+
+    def _space_again(self, host: Host) -> None:
+        host.disk.full = False
+        self._restart(host)
+
+    def _failing_disk(self) -> None:
+        """Every change fails with EIO: the first sync ends the process, and recovery decides."""
+        host = self._some_host()
+        host.disk.broken = True
+        self._for(0.2, 3.0, partial(self._working_again, host))
+
+    def _working_again(self, host: Host) -> None:
+        host.disk.broken = False
+        self._restart(host)
+
+    def _clock_jump(self) -> None:
+        self._some_host().clock_error_ms = self._rng.randrange(-_HOUR_MS, _HOUR_MS)
+
+    def _bit_flip(self) -> None:
+        """One bit of one table; a host that has no table keeps its bits."""
+        disk = self._some_host().disk
+        if tables := [name for name in disk.list("data") if name.endswith(".sst")]:
+            path = f"data/{self._rng.choice(tables)}"
+            disk.corrupt(path, self._rng.randrange(disk.size(path)), 1 << self._rng.randrange(8))
+
+    def _wipe(self) -> None:
+        host = self._some_host()
+        self._stop(host.name)
+        host.wipe()
+        self._for(0.1, 3.0, partial(self._restart, host))
+
+
+def kinds(faults: Faults) -> tuple[str, ...]:
+    """The kinds of faults that are on, by the names that a report has."""
+    switched = {"bit flip": faults.bit_flips, "wipe": faults.wipes}
+    return (
+        "crash",
+        "crash in the disk",
+        "crash of all",
+        "crash of most",
+        "pause",
+        "split",
+        "one way split",
+        "clogged links",
+        "lost frames",
+        "repeated frames",
+        "late frames",
+        "slow disk",
+        "full disk",
+        "failing disk",
+        "clock jump",
+        *(name for name, on in switched.items() if on),
+    )

@@ -1,4 +1,4 @@
-"""A network that loses, delays, repeats and reorders frames, and that can be split."""
+"""A network that loses, delays, repeats and reorders frames, whose links clog, and that can be split."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from functools import partial
 from kvstore.sim.scheduler import Scheduler
 
 Receive = Callable[[str, bytes], None]
+Watch = Callable[[str, str, bytes], None]
+Link = tuple[str, str]
+"""Sender and receiver: each direction may fail by itself."""
 
 
 @dataclass(slots=True)
 class Weather:
-    """How bad it is: probabilities per frame, delays in seconds."""
+    """How bad it is: probabilities per frame, delays in seconds. Unequal delays reorder frames."""
 
     loss: float = 0.0
     repeat: float = 0.0
@@ -25,15 +28,20 @@ class Weather:
 
 
 class Network:
-    """Carries frames between hosts. `cut` holds the ordered pairs that cannot talk."""
+    """Carries frames between hosts. `cut` links lose them, clogged ones keep them for later."""
 
     def __init__(self, scheduler: Scheduler, rng: random.Random) -> None:
         self._scheduler = scheduler
         self._rng = rng
         self._hosts: dict[str, Receive] = {}
+        self._clogged: dict[Link, list[bytes]] = {}
+        self._sent = 0
+        self._newest: dict[Link, int] = {}
         self.weather = Weather()
-        self.cut: set[tuple[str, str]] = set()
+        self.cut: set[Link] = set()
         self.counts: Counter[str] = Counter()
+        self.watch: Watch | None = None
+        """Told of every frame that arrives, for transcripts."""
 
     def attach(self, host: str, receive: Receive) -> None:
         """From now on frames to `host` are given to `receive`."""
@@ -43,24 +51,50 @@ class Network:
         """The host is down: frames to it are lost."""
         self._hosts.pop(host, None)
 
+    def clog(self, sender: str, to: str) -> None:
+        """Let nothing through on a link for a while, and lose nothing."""
+        self._clogged.setdefault((sender, to), [])
+
+    def unclog(self) -> None:
+        """All that has waited on clogged links arrives now, in order."""
+        clogged, self._clogged = self._clogged, {}
+        for (sender, to), frames in clogged.items():
+            for frame in frames:
+                self._scheduler.after(0.0, partial(self._deliver, sender, to, frame))
+
     def send(self, sender: str, to: str, frame: bytes) -> None:
         """Send a frame; it may arrive once, twice or never."""
-        self.counts["frames"] += 1
-        copies = 1
-        if self._rng.random() < self.weather.loss:
+        self.counts["sent"] += 1
+        self._sent += 1
+        weather, copies = self.weather, 1
+        if weather.loss and self._rng.random() < weather.loss:
             self.counts["lost"] += 1
-            copies = 0
-        elif self._rng.random() < self.weather.repeat:
+            return
+        if weather.repeat and self._rng.random() < weather.repeat:
             self.counts["repeated"] += 1
             copies = 2
         for _ in range(copies):
-            delay = self._rng.uniform(self.weather.least_delay, self.weather.most_delay)
-            self._scheduler.after(delay, partial(self._arrive, sender, to, frame))
+            delay = self._rng.uniform(weather.least_delay, weather.most_delay)
+            self._scheduler.after(delay, partial(self._arrive, sender, to, frame, self._sent))
 
-    def _arrive(self, sender: str, to: str, frame: bytes) -> None:
+    def _arrive(self, sender: str, to: str, frame: bytes, number: int) -> None:
+        link = sender, to
+        if number < self._newest.get(link, 0):
+            self.counts["reordered"] += 1
+        else:
+            self._newest[link] = number
+        if link in self._clogged:
+            self.counts["clogged"] += 1
+            self._clogged[link].append(frame)
+        else:
+            self._deliver(sender, to, frame)
+
+    def _deliver(self, sender: str, to: str, frame: bytes) -> None:
         receive = self._hosts.get(to)
         if receive is None or (sender, to) in self.cut:
             self.counts["cut off"] += 1
             return
         self._scheduler.record(f"{sender}>{to} {zlib.crc32(frame):08x}")
+        if self.watch is not None:
+            self.watch(sender, to, frame)
         receive(sender, frame)

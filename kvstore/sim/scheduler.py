@@ -21,6 +21,8 @@ class Scheduler:
         self._sequence = 0
         self._heap: list[tuple[float, int, Action]] = []
         self._trace = hashlib.blake2b(digest_size=16)
+        self.listener: Callable[[str], None] | None = None
+        """Told of what is worth a line in a transcript."""
 
     def after(self, delay: float, action: Action) -> None:
         """Do `action` in `delay` virtual seconds."""
@@ -30,6 +32,12 @@ class Scheduler:
     def record(self, what: str) -> None:
         """Add to the trace: everything that could differ between two runs of one seed."""
         self._trace.update(f"{self.now:.6f} {what}\n".encode())
+
+    def note(self, what: str) -> None:
+        """As `record`, and tell the listener."""
+        self.record(what)
+        if self.listener is not None:
+            self.listener(what)
 
     @property
     def trace(self) -> str:

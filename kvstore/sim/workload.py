@@ -89,12 +89,14 @@ class Client:
         self._count("read", reply)
         if isinstance(reply, Found):
             values = frozenset(sibling.value for sibling in reply.siblings)
-            self._history.reads.append(Read(bucket, key, values, began, self._cluster.scheduler.now))
+            self._history.reads.append(
+                Read(self._name, bucket, key, values, began, self._cluster.scheduler.now)
+            )
             self._seen[bucket, key] = _Seen(reply.context, values)
 
     def _write(self, bucket: str, key: bytes, value: bytes | None, seen: _Seen | None) -> None:
         began = self._cluster.scheduler.now
-        write = Write(bucket, key, value, seen.values if seen else frozenset(), began)
+        write = Write(self._name, bucket, key, value, seen.values if seen else frozenset(), began)
         self._history.writes.append(write)
         context = seen.context if seen else b""
         call: Put | Delete = (
@@ -126,8 +128,7 @@ class Client:
                 done(reply)
                 self._next()
 
-        host = self._cluster.hosts[self._rng.choice(sorted(self._cluster.hosts))]
-        host.request(call, once)
+        self._cluster.request(self._name, self._rng.choice(sorted(self._cluster.hosts)), call, once)
         self._cluster.scheduler.after(_PATIENCE, partial(once, None))
 
     def _count(self, what: str, reply: Reply | None) -> None:

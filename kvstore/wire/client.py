@@ -91,18 +91,16 @@ def fill_request(m: Any, call: ClientRequest) -> None:
 def request_bytes(call: ClientRequest) -> int:
     """About how many bytes a request takes in a frame."""
     size = 128 + len(call.key)
-    if not isinstance(call, Get):
-        size += len(call.context)
     if isinstance(call, Put):
-        size += len(call.value)
-    return size
+        return size + len(call.context) + len(call.value)
+    return size + (len(call.context) if isinstance(call, Delete) else 0)
 
 
 def reply_bytes(reply: Reply) -> int:
     """About how many bytes a reply takes in a frame."""
-    if isinstance(reply, Found):
-        return 64 + len(reply.context) + sum(64 + len(sibling.value) for sibling in reply.siblings)
-    return 128
+    if type(reply) is not Found:
+        return 128
+    return 64 + len(reply.context) + sum(64 + len(sibling.value) for sibling in reply.siblings)
 
 
 def fill_found(m: pb.GetResponse, found: Found) -> None:

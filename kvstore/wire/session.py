@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
-from typing import NamedTuple
 
+import msgspec
 from google.protobuf.message import DecodeError
 
 from kvstore.errors import InvalidRequest
@@ -18,7 +18,7 @@ from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import fill_call, fill_reply, reply_from_wire
 
 
-class OpenCall(NamedTuple):
+class OpenCall(msgspec.Struct, frozen=True, gc=False):
     """A request on its way to a node; `timeout_ms` and `epoch` stand in for those of the request."""
 
     number: int
@@ -97,8 +97,9 @@ def encode_replies(answers: Iterable[Answer]) -> bytes:
     """One frame with all `answers`."""
     frame = pb.SessionResponse()
     plain: list[tuple[int, Stored]] = []
+    plain_put = Form.PLAIN_PUT
     for number, reply, form in answers:
-        if form is Form.PLAIN_PUT and isinstance(reply, Stored):
+        if form is plain_put and isinstance(reply, Stored):
             plain.append((number, reply))
         else:
             fill_reply(frame.results.add(id=number), reply, form is Form.DELETE)

@@ -10,6 +10,9 @@ from kvstore.ring import ClusterState
 from kvstore.v1 import admin_pb2 as pb
 from kvstore.wire.peer import status_to_wire
 
+StatusResponse = pb.GetStatusResponse
+RepairResponse = pb.RepairResponse
+
 
 def status_to_wire_response(status: NodeStatus, state: ClusterState) -> pb.GetStatusResponse:
     """What a node knows; the shell adds what only it knows (pid, version, frames)."""
@@ -30,18 +33,7 @@ def status_to_wire_response(status: NodeStatus, state: ClusterState) -> pb.GetSt
     response.anti_entropy.MergeFrom(
         pb.AntiEntropyStatus(pairs=pairs.pairs, unproven=pairs.unproven, oldest_s=pairs.oldest)
     )
-    engine = status.engine
-    response.engine.MergeFrom(
-        pb.EngineStatus(
-            memtable_bytes=engine.memtable_bytes,
-            wal_bytes=engine.wal_bytes,
-            tables=engine.tables,
-            table_bytes=engine.table_bytes,
-            flushes=engine.flushes,
-            compactions=engine.compactions,
-            entries=engine.entries,
-        )
-    )
+    response.engine.MergeFrom(pb.EngineStatus(**asdict(status.engine)))
     return response
 
 

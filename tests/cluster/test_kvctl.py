@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.local.cluster import LocalCluster
+from kvstore.local.cluster import DEFAULT_DIRECTORY, LocalCluster
 
 Kvctl = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -170,6 +170,9 @@ def test_status_and_ring(kvctl: Kvctl) -> None:
         ("n2", "alive"),
         ("n3", "alive"),
     ]
+    engine = status[0]["engine"]
+    assert engine["write_amplification"] >= 1.0
+    assert {"space_amplification", "filter_useful", "cache_hits", "cache_bytes"} <= set(engine)
     ring = json.loads(kvctl("-o", "json", "ring", "--key", "carts", "user:1").stdout)
     assert sorted(ring["primaries"]) == ["n1", "n2", "n3"]
     assert "256 partitions" in kvctl("ring").stdout
@@ -179,6 +182,7 @@ def test_a_cluster_from_the_command_line(tmp_path: Path, cluster: LocalCluster) 
     """The ports of `cluster` are free once it is stopped."""
     cluster.stop()
     port = min(int(address.rpartition(":")[2]) for address in cluster.layout.addresses.values())
+    data = f"{DEFAULT_DIRECTORY}/n1/data"
     start = ("cluster", "start", "--nodes", "1", "--port", str(port))
     try:
         assert "1 nodes serve on" in run(*start, cwd=tmp_path).stdout
@@ -186,8 +190,17 @@ def test_a_cluster_from_the_command_line(tmp_path: Path, cluster: LocalCluster) 
         assert run("cluster", "kill", "n1", cwd=tmp_path).stdout == "killed n1\n"
         assert run("get", "b", "k", cwd=tmp_path).returncode == 3
         assert "not reachable" in run("cluster", "status", cwd=tmp_path).stdout
+        assert run("data", "verify", data, cwd=tmp_path).returncode == 0
+        (stored,) = map(
+            json.loads, run("data", "dump", data, "--bucket", "b", cwd=tmp_path).stdout.splitlines()
+        )
+        assert (stored["key"], stored["siblings"][0]["value"]) == ("k", "v")
+        assert run("data", "compact", data, cwd=tmp_path).returncode == 0
         assert run("cluster", "restart", "n1", cwd=tmp_path).returncode == 0
         assert run("get", "b", "k", cwd=tmp_path).stdout == "v\n"
+        refused = run("data", "verify", data, cwd=tmp_path)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert "another process uses this directory" in refused.stderr
         again = run("cluster", "start", "--nodes", "2", "--port", str(port), cwd=tmp_path)
         assert (again.returncode, again.stderr.count("\n")) == (2, 1)
         assert run("cluster", "kill", "n7", cwd=tmp_path).returncode == 2

@@ -59,7 +59,7 @@ main()
 # every process imports it when it starts: the worker's disk takes its time
 SLOW_WORKER = """
 import os, pathlib, sys, time
-if "kvstore.server.worker_process" in sys.orig_argv:
+if any("kvstore.lsm.worker" in argument for argument in sys.orig_argv):
     def fdatasync(descriptor):
         pathlib.Path("syncing").touch()
         time.sleep(60)

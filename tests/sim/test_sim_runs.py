@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from click.testing import CliRunner
 
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.coordinator import Coordinator
@@ -15,8 +18,12 @@ from kvstore.quorum.durability import Durability
 from kvstore.quorum.merkle import Trees
 from kvstore.quorum.read import ReadOperation
 from kvstore.quorum.reap import Reaper
-from kvstore.quorum.replica import Replica
-from kvstore.sim.run import Report, run_seed, try_seed
+from kvstore.quorum.replica import Changes, Replica
+from kvstore.sim.__main__ import main
+from kvstore.sim.checker import Checker, Violation
+from kvstore.sim.host import Host
+from kvstore.sim.run import Plan, Report, run_seed, try_plan
+from kvstore.versions import Dot
 
 
 @pytest.mark.parametrize("seed", range(1, 21))
@@ -28,22 +35,60 @@ def test_a_seed_holds_and_exercises_something(seed: int) -> None:
     assert report.operations["read ok"]
 
 
-def test_the_same_seed_takes_the_same_course_in_another_process_with_another_hash_seed() -> None:
-    traces = {_trace(hash_seed) for hash_seed in ("0", "1", "4711")}
-    assert traces == {run_seed(7, 3).trace}
+SEEDS = range(1, 11)
+SHORT = 6.0
 
 
-def _trace(hash_seed: str) -> str:
-    script = "from kvstore.sim.run import run_seed; print(run_seed(7, 3).trace)"
+def test_ten_seeds_take_the_same_course_in_another_process_with_another_hash_seed() -> None:
+    here = [run_seed(seed, 3 if seed % 2 else 5, SHORT).trace for seed in SEEDS]
+    assert len(set(here)) == len(SEEDS), "another seed takes another course"
+    assert _traces("4711") == here
+
+
+def _traces(hash_seed: str) -> list[str]:
+    script = (
+        "from kvstore.sim.run import run_seed\n"
+        f"for seed in {list(SEEDS)}: print(run_seed(seed, 3 if seed % 2 else 5, {SHORT}).trace)"
+    )
     environment = os.environ | {"PYTHONHASHSEED": hash_seed}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
-    return done.stdout.strip()
+    return done.stdout.split()
 
 
-def test_another_seed_takes_another_course() -> None:
-    assert run_seed(7, 3).trace != run_seed(9, 3).trace
+def test_a_failing_seed_prints_the_command_that_replays_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def planted(*_: object) -> int:
+        raise Violation("planted")
+
+    monkeypatch.setattr(Checker, "check", planted)
+    result = CliRunner().invoke(main, ["--count", "2", "--nodes", "3", "--time", "2.5", "--processes", "1"])
+    assert result.exit_code == 1
+    command = re.search(r"replay: make (sim SEED=(\d+) NODES=3 TIME=2.5)", result.output)
+    assert command, result.output
+    made = subprocess.run(["make", "-n", *command[1].split()], capture_output=True, text=True, check=True)
+    words = made.stdout.partition("kvstore.sim ")[2].replace("\\\n", " ").split()
+    again = CliRunner().invoke(main, words)
+    assert again.exit_code == 1
+    assert f"seed {command[2]} failed: planted" in again.output
+
+
+def test_a_run_that_exercised_nothing_fails() -> None:
+    assert try_plan(Plan(1, 3, 0.0)) == "this run exercised nothing"
+
+
+def test_a_kind_of_fault_that_no_run_has_seen_fails_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvstore.sim.__main__._ENOUGH", 1)
+    result = CliRunner().invoke(main, ["--seed", "1", "--time", "2"])
+    assert result.exit_code == 1
+    assert "nothing exercised: " in result.output
+
+
+def test_a_report_says_what_was_exercised() -> None:
+    result = CliRunner().invoke(main, ["--seed", "2", "--time", "10"])
+    assert result.exit_code == 0, result.output
+    for part in ("virtual cluster-hours", "times real time", "crashes", "operations:", "faults:", "write ok"):
+        assert part in result.output
 
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -57,6 +102,23 @@ def _ack_before_fsync(patch: pytest.MonkeyPatch) -> None:
 def _actor_not_renewed_after_a_crash(patch: pytest.MonkeyPatch) -> None:
     """BUGS 2, riak_kv#679."""
     patch.setattr(Actors, "_name", lambda self, partition, generation: f"{self._node}.{partition}")
+
+
+def _dots_reused_after_a_wipe(patch: pytest.MonkeyPatch) -> None:
+    """BUGS 2: counters that survive every crash, but not the loss of the disk."""
+    counters: Counter[str] = Counter()
+    wipe = Host.wipe
+
+    def mint(self: Actors, partition: int) -> Dot:
+        counters[self._node] += 1
+        return Dot(f"{self._node}.{partition}", counters[self._node])
+
+    def forget(self: Host) -> None:
+        counters[self.name] = 0
+        wipe(self)
+
+    patch.setattr(Actors, "mint", mint)
+    patch.setattr(Host, "wipe", forget)
 
 
 def _repair_without_waiting(patch: pytest.MonkeyPatch) -> None:
@@ -99,12 +161,10 @@ def _a_write_overwrites_what_it_did_not_see(patch: pytest.MonkeyPatch) -> None:
 def _a_leaf_not_updated_by_replica_writes(patch: pytest.MonkeyPatch) -> None:
     """BUGS 18: the tree says equal, or different, and is wrong."""
 
-    def apply(self: Replica, key: bytes, incoming: bytes) -> int:
-        current = self.read(key)
-        result = self.combine(key, current, incoming)
-        return self.unsynced(key) if result == current else self.write([(key, result)])
+    def replace_all(self: Replica, changes: Changes) -> int:
+        return self.write([(key, new) for key, (_, new) in changes.items()])
 
-    patch.setattr(Replica, "apply", apply)
+    patch.setattr(Replica, "replace_all", replace_all)
 
 
 def _a_leaf_not_updated_by_the_coordinator(patch: pytest.MonkeyPatch) -> None:
@@ -126,7 +186,7 @@ def _reaping_by_timer_alone(patch: pytest.MonkeyPatch) -> None:
 
 def _first_violation(seeds: int) -> str | None:
     for seed in range(1, seeds + 1):
-        outcome = try_seed(seed, 3 if seed % 2 else 5)
+        outcome = try_plan(Plan(seed, 3 if seed % 2 else 5))
         if not isinstance(outcome, Report):
             return outcome
     return None
@@ -137,6 +197,7 @@ def _first_violation(seeds: int) -> str | None:
     [
         _ack_before_fsync,
         _actor_not_renewed_after_a_crash,
+        _dots_reused_after_a_wipe,
         _repair_without_waiting,
         _a_put_returns_a_context_that_covers_unseen_siblings,
         _a_write_overwrites_what_it_did_not_see,

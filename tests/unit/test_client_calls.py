@@ -12,7 +12,9 @@ import pytest
 
 from kvstore import aio
 from kvstore.client import calls
+from kvstore.client.dispatcher import Dispatcher
 from kvstore.client.errors import ClientClosed, PartialFailure, UnresolvedSiblings
+from kvstore.client.router import Router
 from kvstore.config import FRAME_BYTES
 from kvstore.errors import (
     InternalError,
@@ -50,9 +52,15 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+def router_of(db: aio.Client) -> Router:
+    dispatcher = db._dispatcher
+    assert isinstance(dispatcher, Dispatcher)
+    return dispatcher.router
+
+
 async def connected(db: aio.Client, nodes: int) -> None:
     """Wait until the client has a stream to so many nodes."""
-    router = db._dispatcher.router
+    router = router_of(db)
     await until(lambda: sum(each.ready for each in router._connections.values()) == nodes)
 
 
@@ -274,7 +282,7 @@ def test_a_node_of_another_cluster_is_not_used() -> None:
         first.state = replace(first.state, cluster_id="another")
         await connected(db, 2)
         await first.start()
-        connection = next(c for c in db._dispatcher.router._connections.values() if not c.ready)
+        connection = next(c for c in router_of(db)._connections.values() if not c.ready)
         await until(lambda: "another cluster" in connection.problem)
         await carts.put("k", "v")
         assert first.calls == []

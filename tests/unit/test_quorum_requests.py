@@ -10,11 +10,13 @@ from kvstore.errors import (
     Outcome,
     ReadTimeout,
     StaleRing,
+    StorageFull,
     TooManySiblings,
     Unavailable,
     WriteTimeout,
 )
-from kvstore.quorum.messages import Delete, Get, Put, ReplicaRead, ReplicaWrite
+from kvstore.quorum.messages import Delete, Get, Put, Refusal, ReplicaRead, ReplicaWrite, WriteAck
+from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
 from tests.unit.quorum_cluster import WALL, Cluster
 
 KEY = b"user:1"
@@ -318,3 +320,48 @@ def test_a_node_that_is_no_replica_passes_requests_on() -> None:
     assert reply.explain.coordinator in cluster.replicas("carts", KEY)
     assert isinstance(cluster.error(outsider, Put("carts", b"", b"v")), InvalidRequest)
     assert isinstance(cluster.error(outsider, Put("carts", KEY, b"v", context=b"bad")), InvalidRequest)
+
+
+def test_versions_of_one_key_in_one_frame_are_reconciled() -> None:
+    cluster = Cluster(3)
+    first, *others = cluster.replicas("carts", KEY)
+    host = cluster.hosts[first]
+    cluster.passes = lambda _sender, _to, message: not isinstance(message, ReplicaWrite)
+    for value in (b"book", b"pen"):
+        for other in others:
+            cluster.start(other, Put("carts", KEY, value))
+    frame = [
+        message
+        for other in others
+        for to, message in cluster.hosts[other].sent
+        if to == first and isinstance(message, ReplicaWrite)
+    ]
+    assert len(frame) == 4
+    before = host.engine.last_lsn
+    host.node.on_frame(others[0], frame, cluster.instant)
+    assert host.engine.last_lsn == before + 1
+    acks = [message for _, message in host.sent if isinstance(message, WriteAck)]
+    assert acks == [], "nothing is durable yet"
+    host.engine.sync()
+    host.node.on_durable(host.engine.durable_lsn, cluster.instant)
+    acks = [message for _, message in host.sent if isinstance(message, WriteAck)]
+    assert acks == [WriteAck(tuple(message.request for message in frame))]
+    stored = host.engine.get(frame[0].key)
+    assert stored is not None
+    assert sorted(s.value or b"" for s in decode_version(stored).siblings) == [b"book"] * 2 + [b"pen"] * 2
+
+
+def test_a_frame_that_the_disk_has_no_room_for_is_refused_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(3)
+    host = cluster.hosts["n1"]
+
+    def full(_batch: object) -> int:
+        raise StorageFull("no space left on the disk")
+
+    monkeypatch.setattr(host.engine, "write", full)
+    version = encode_version(Version((Dot("a", 1),), (Sibling(Dot("a", 1), b"v"),)))
+    frame = [ReplicaWrite(number, 1, b"k%d" % number, version) for number in (1, 2)]
+    host.node.on_frame("n2", frame, cluster.instant)
+    refused = [message.request for _, message in host.sent if isinstance(message, Refusal)]
+    assert refused == [1, 2]
+    assert not any(isinstance(message, WriteAck) for _, message in host.sent)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -14,6 +15,8 @@ from grpc_status import rpc_status
 
 from kvstore.errors import InvalidRequest, ReadTimeout, Unavailable
 from kvstore.local.ports import free_ports
+from kvstore.lsm import Options
+from kvstore.quorum.messages import ClientRequest
 from kvstore.server.server import NodeServer
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.errors import error_from_status
@@ -92,6 +95,18 @@ def test_bad_input_is_typed_and_names_the_field(tmp_path: Path, request_: pb.Put
     run(scenario())
 
 
+def test_the_engine_is_opened_with_the_settings_of_the_node(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        state = cluster_state([port])
+        node = replace(settings("n1", port, tmp_path, state), engine=Options(memtable_bytes=1))
+        async with serving(node) as (server,):
+            engine = server.driver.node.status().engine
+            assert engine.sealed_memtables + engine.flushes > 0
+
+    run(scenario())
+
+
 def test_a_deadline_bounds_the_request_and_the_verdict_arrives_before_it(tmp_path: Path) -> None:
     async def scenario() -> None:
         ports = free_ports(3)
@@ -143,6 +158,28 @@ def test_a_session_takes_any_number_of_calls_and_splits_what_is_large(tmp_path: 
             # 6 MB of replies, to a client that takes no frame over 4 MiB
             found = await session.exchange([get_call(number) for number in range(6000)])
             assert all(len(result.get.siblings) == 1 for result in found.values())
+
+    run(scenario())
+
+
+def test_a_defect_in_one_call_does_not_take_the_others_of_its_frame_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with one_node(tmp_path) as (server, opened):
+            coordinator = server.driver.node._coordinator
+            take = coordinator.request
+
+            def request(call: ClientRequest, *rest: Any) -> None:
+                if call.key in (b"1", b"3"):
+                    raise ZeroDivisionError
+                take(call, *rest)
+
+            monkeypatch.setattr(coordinator, "request", request)
+            results = await SessionClient(opened).exchange([get_call(number) for number in range(4)])
+            kinds = {number: result.WhichOneof("reply") for number, result in results.items()}
+            assert kinds == {0: "get", 1: "error", 2: "get", 3: "error"}
+            assert results[1].error.reason == pb.Error.INTERNAL
 
     run(scenario())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.errors import StorageFailed, StorageFull
-from kvstore.lsm import DiskFileSystem, Engine
+from kvstore.lsm import DiskFileSystem, Durability, Engine, Options
 from kvstore.lsm.filesystem import WritableFile
 from kvstore.server.group_commit import GroupCommit
 
@@ -33,6 +33,9 @@ class GatedFile:
             raise StorageFailed("input/output error")
         self._file.sync()
 
+    def truncate(self, size: int) -> None:
+        self._file.truncate(size)
+
     def close(self) -> None:
         self._file.close()
 
@@ -53,9 +56,9 @@ class GatedDisk(DiskFileSystem):
 class Scenario:
     """An engine on a gated disk, and what its group commit reported."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, options: Options | None = None) -> None:
         self.disk = GatedDisk()
-        self.engine = Engine.open(self.disk, str(directory / "engine"))
+        self.engine = Engine.open(self.disk, str(directory / "engine"), options)
         self.disk.threads.clear()
         self.durable: list[int] = []
         self.fatal: list[BaseException] = []
@@ -93,6 +96,32 @@ def test_one_sync_covers_a_turn_and_the_next_all_that_came_meanwhile(tmp_path: P
         assert scenario.durable == [3, 13]
         assert len(scenario.disk.threads) == 1
         assert threading.get_ident() not in scenario.disk.threads
+        await scenario.end()
+
+    asyncio.run(run())
+
+
+def test_by_interval_what_comes_meanwhile_shares_one_sync(tmp_path: Path) -> None:
+    async def run() -> None:
+        scenario = Scenario(tmp_path, Options(durability=Durability.INTERVAL, sync_interval=0.05))
+        for _ in range(10):
+            scenario.write(1)
+            await asyncio.sleep(0)
+        assert scenario.disk.threads == set()
+        await until_durable(scenario, 1)
+        assert scenario.durable == [10]
+        await scenario.end()
+
+    asyncio.run(run())
+
+
+def test_without_durability_nothing_is_synced_but_all_is_written_out(tmp_path: Path) -> None:
+    async def run() -> None:
+        scenario = Scenario(tmp_path, Options(durability=Durability.NONE))
+        scenario.write(3)
+        await until_durable(scenario, 1)
+        assert (scenario.durable, scenario.disk.threads) == ([0], set())
+        assert b"v" in b"".join(path.read_bytes() for path in (tmp_path / "engine").glob("*.wal"))
         await scenario.end()
 
     asyncio.run(run())

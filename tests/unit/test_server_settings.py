@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from kvstore.errors import ConfigError
+from kvstore.lsm import Compaction, Durability, Options
 from kvstore.server.main import main
+from kvstore.server.server import ServerSettings
 from kvstore.server.settings_file import read_settings_file
 
 GOOD = """
@@ -111,6 +113,10 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, reason: str) -> None
         (["--partitions", "many"], "'many' is not a valid integer"),
         (["--replicas", "0"], "replicas=0"),
         (["--max-value", "16777217"], "between 1 and 16777216"),
+        (["--durability", "fsync"], "'fsync' is not one of 'sync', 'interval', 'none'"),
+        (["--compaction", "none"], "'none' is not one of 'size-tiered', 'leveled'"),
+        (["--memtable-bytes", "0"], "0 is not in the range x>=1"),
+        (["--cache-bytes", "-1"], "-1 is not in the range x>=0"),
         (["--log-level", "loud"], "'loud' is not one of"),
         (["--frobnicate"], "No such option"),
         (["extra"], "unexpected extra argument"),
@@ -126,6 +132,36 @@ def test_a_wrong_flag_is_one_line(
     good = ["--node", "n1", "--data", str(tmp_path / "data"), "--initial-cluster", "n1=127.0.0.1:1"]
     assert reason in said(capsys, monkeypatch, *good, *arguments)
     assert not (tmp_path / "data").exists()
+
+
+def engine_options(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Options:
+    """What kvnode would open its engine with."""
+    given: list[ServerSettings] = []
+
+    async def serve(settings: ServerSettings) -> None:
+        given.append(settings)
+
+    monkeypatch.setattr("kvstore.server.main.serve", serve)
+    monkeypatch.setattr("sys.argv", ["kvnode", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    return given[0].engine
+
+
+def test_settings_of_the_engine_come_from_flags_environment_and_file(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = ("--config", str(config), "--node", "n1")
+    assert engine_options(monkeypatch, *file) == Options()
+    text = 'durability = "none"\ncompaction = "leveled"\nmemtable-bytes = 1000\ncache-bytes = 0\n'
+    config.write_text(text + config.read_text())
+    monkeypatch.setenv("KVNODE_MEMTABLE_BYTES", "2000")
+    monkeypatch.setenv("KVNODE_DURABILITY", "sync")
+    found = engine_options(monkeypatch, *file, "--durability", "interval")
+    assert found == Options(
+        memtable_bytes=2000, cache_bytes=0, durability=Durability.INTERVAL, compaction=Compaction.LEVELED
+    )
 
 
 def test_what_is_missing_is_named(

@@ -33,7 +33,7 @@ def workers() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):  # another test's, that has just ended
-            if "kvstore.server.worker_process" in child.cmdline():
+            if any("kvstore.lsm.worker" in argument for argument in child.cmdline()):
                 found.append(child)
     return found
 
@@ -165,7 +165,7 @@ def test_a_pacer_keeps_its_rate_and_shows_that_it_lives() -> None:
 
 
 def test_the_worker_imports_no_grpc() -> None:
-    code = "import kvstore.server.worker_process, sys; print(*sys.modules)"
+    code = "import kvstore.lsm.worker, sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )

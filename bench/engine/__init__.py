@@ -1,0 +1,1 @@
+"""`make bench-engine`: the storage engine beside LevelDB, RocksDB and SQLite."""

@@ -1,0 +1,66 @@
+"""A store that nobody has open, for reading only: nothing in its directory is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kvstore.errors import Corruption
+from kvstore.lsm.engine import LOCK
+from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.levels import Levels
+from kvstore.lsm.manifest import CURRENT, StoreState, current_manifest, read_edits
+from kvstore.lsm.memtable import Memtable
+from kvstore.lsm.snapshot import Snapshot
+from kvstore.lsm.sstable import Table
+from kvstore.lsm.wal import read_segments
+
+
+@contextmanager
+def locked(fs: FileSystem, directory: str) -> Iterator[None]:
+    """Nobody else opens the store meanwhile; raises WrongDataDirectory when somebody has it open.
+
+    A store that was never opened, a checkpoint, has no lock file, and gets none.
+    """
+    lock = fs.lock(f"{directory}/{LOCK}") if LOCK in fs.list(directory) else None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def read_state(fs: FileSystem, directory: str) -> StoreState:
+    """Which files make up the store; raises Corruption, UnsupportedFormat."""
+    name = current_manifest(fs, directory)
+    if not name:
+        raise Corruption(f"{directory}/{CURRENT}", "is missing: this is no store")
+    state = StoreState()
+    for edit in read_edits(fs, f"{directory}/{name}"):
+        state.apply(edit)
+    return state
+
+
+def log_paths(fs: FileSystem, directory: str) -> list[str]:
+    """The segments of the log, in order."""
+    return [f"{directory}/{name}" for name in fs.list(directory) if name.endswith(".wal")]
+
+
+@contextmanager
+def open_stopped(fs: FileSystem, directory: str) -> Iterator[Snapshot]:
+    """All that the store holds, as it would be after recovery.
+
+    Raises WrongDataDirectory, Corruption, UnsupportedFormat.
+    """
+    with locked(fs, directory):
+        state = read_state(fs, directory)
+        tables: list[Table] = []
+        try:
+            tables += (Table(fs, directory, info, None) for info in state.tables.values())
+            records = read_segments(fs, log_paths(fs, directory), state.flushed_lsn)
+            log = Memtable.of(batch for record in records for batch in record.batches)
+            with Snapshot(log, (), Levels(tables)) as snapshot:
+                yield snapshot
+        finally:
+            for table in tables:
+                table.close()

@@ -1,0 +1,259 @@
+"""The engine with all that it needs to run by itself, for programs without a node.
+
+`Engine` does no work of its own accord. `Store` syncs, has flushes and compactions done by worker processes,
+takes their results into use between calls, and slows the writer down when they fall behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from kvstore.config import MIB
+from kvstore.errors import Overloaded, StorageFailed, StorageFull
+from kvstore.lsm.disk import DiskFileSystem
+from kvstore.lsm.engine import Engine, EngineStatistics
+from kvstore.lsm.jobs import Job, JobResult
+from kvstore.lsm.options import Durability, Options
+from kvstore.lsm.snapshot import Snapshot
+from kvstore.lsm.wal import Batch
+from kvstore.lsm.worker_pool import WorkerPool
+
+_PAUSE = 1.0
+"""Seconds before a job that failed is offered again: whatever made it fail needs time to pass."""
+
+_LEAST_SLEEP = 0.001
+
+_log = logging.getLogger(__name__)
+
+
+class Store:
+    """One store on this machine's disk: `with Store.open("data") as store: store.put(b"k", b"v")`.
+
+    Not for several threads at once. What a write's return promises is `options.durability`. Keys are in
+    order of their bytes.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], options: Options) -> None:
+        fs = DiskFileSystem()
+        self._engine = Engine.open(fs, os.fspath(directory), options)
+        self._workers = WorkerPool()
+        self._failed: list[tuple[float, Job]] = []
+        self._debt = 0.0
+        self._sync_writes = options.durability is Durability.SYNC
+        self._lock = threading.RLock()
+        self._closing = threading.Event()
+        self._syncer: threading.Thread | None = None
+        if options.durability is Durability.INTERVAL:
+            self._syncer = threading.Thread(target=self._sync_now_and_then, name="sync", daemon=True)
+            self._syncer.start()
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str], options: Options | None = None) -> Store:
+        """Open the store in `directory`, making it if there is none, recovering it after a crash.
+
+        Raises WrongDataDirectory when another process has it open, Corruption, UnsupportedFormat,
+        StorageFull, StorageFailed.
+        """
+        return cls(directory, options or Options())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # writing
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Put one value; see `write`."""
+        self.write([(key, value)])
+
+    def delete(self, key: bytes) -> None:
+        """Delete one key; see `write`."""
+        self.write([(key, None)])
+
+    def write(self, batch: Batch) -> None:
+        """Write an atomic batch; None deletes. Waits as `options.durability` says, and while work is behind.
+
+        Raises StorageFull: then the batch may become visible and durable all the same, and later writes are
+        refused until there is space. Raises StorageFailed after a failed sync.
+        """
+        with self._lock:
+            try:
+                self._engine.write(batch)
+            except StorageFull:
+                self._engine.sync()  # there may be space again
+                self._engine.write(batch)
+            except Overloaded:
+                self._wait_and_write(batch)
+            if self._sync_writes:
+                self._engine.sync()
+            else:
+                self._engine.write_out()
+            self._tend()
+            if delay := self._engine.write_delay():
+                self._slow_down(delay, batch)
+
+    def _wait_and_write(self, batch: Batch) -> None:
+        self._engine.sync()  # the wait may be longer than the interval of syncs
+        while True:
+            self._tend(_PAUSE)
+            try:
+                self._engine.write(batch)
+            except Overloaded:
+                continue
+            return
+
+    def _slow_down(self, delay: float, batch: Batch) -> None:
+        """Take `delay` seconds for a MiB, so that the pace follows that of the flushes."""
+        size = sum(len(key) + len(value or b"") for key, value in batch)
+        self._debt += delay * size / MIB
+        if self._debt >= _LEAST_SLEEP:
+            self._tend(self._debt)
+            self._debt = 0.0
+
+    def _sync_now_and_then(self) -> None:
+        """The thread that keeps what Durability.INTERVAL promises, whether or not writes go on."""
+        while not self._closing.wait(self._engine.options.sync_interval):
+            with self._lock:
+                try:
+                    self._engine.sync()
+                except StorageFull:
+                    continue  # writes are refused until a sync has gone well
+                except StorageFailed as error:
+                    _log.error("the log cannot be synced, and the next write will say so: %s", error)
+                    return
+
+    # reading
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, None when it has none; raises Corruption."""
+        return self._engine.get(key)
+
+    def scan(
+        self, start: bytes = b"", end: bytes | None = None, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of [start, end) in order, or from the last to the first, as they are now.
+
+        Without `end` to the last key. Writes may go on meanwhile. Raises Corruption.
+        """
+        return self._engine.scan(start, end, reverse)
+
+    def scan_prefix(self, prefix: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """As `scan`, of all keys that begin with `prefix`."""
+        return self._engine.scan_prefix(prefix, reverse)
+
+    def snapshot(self) -> Snapshot:
+        """The store as it is now, for as long as it is read; close it, or use it in a `with`."""
+        return self._engine.snapshot()
+
+    # maintenance
+
+    def flush(self) -> None:
+        """Write all memtables as tables, and wait for that."""
+        with self._lock:
+            self._drain()
+            self._engine.flush()
+            self._tend()
+
+    def compact(self) -> None:
+        """Merge all tables into one run, and wait for that."""
+        with self._lock:
+            self._drain()
+            self._engine.flush()
+            self._engine.compact()
+
+    def settle(self) -> None:
+        """Wait until no flush or compaction is due or under way."""
+        with self._lock:
+            self._tend()
+            while self._workers.busy or self._failed:
+                self._tend(_PAUSE)
+
+    def checkpoint(self, directory: str | os.PathLike[str]) -> None:
+        """Make `directory`, on the same disk, a store of its own with all that is in this one now.
+
+        Files are linked, not copied. Raises StorageFailed when the directory holds something already,
+        StorageFull.
+        """
+        with self._lock:
+            self._engine.checkpoint(os.fspath(directory))
+            self._tend()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a flush or a compaction is under way."""
+        return self._workers.busy
+
+    def statistics(self) -> EngineStatistics:
+        """Sizes and counts for operators."""
+        return self._engine.statistics()
+
+    def close(self) -> None:
+        """Sync and close; flushes and compactions under way are abandoned. Closing twice does nothing."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        if self._syncer is not None:
+            self._syncer.join()
+        abandoned = [*self._workers.jobs, *(job for _, job in self._failed)]
+        self._workers.close()
+        try:
+            for job in abandoned:
+                self._engine.job_failed(job)
+        finally:
+            self._engine.close()
+
+    # jobs
+
+    def _tend(self, timeout: float = 0.0) -> None:
+        """Use finished jobs, waiting up to `timeout` seconds for one, and start those that are due."""
+        if self._workers.busy:
+            self._collect(timeout)
+        elif timeout:
+            time.sleep(min(timeout, _PAUSE))
+        if self._failed:
+            self._retry()
+        for job in self._engine.take_jobs():
+            if not self._workers.start(job):
+                self._put_off(job)
+
+    def _collect(self, timeout: float) -> None:
+        for job, result in self._workers.finished(timeout):
+            if result is None or not self._used(result):
+                self._put_off(job)
+
+    def _used(self, result: JobResult) -> bool:
+        try:
+            self._engine.job_done(result)
+        except StorageFull as error:
+            _log.error("the result of a %s cannot be used yet: %s", type(result.job).__name__, error)
+            return False
+        return True
+
+    def _put_off(self, job: Job) -> None:
+        _log.error("a %s failed, and will be done again", type(job).__name__)
+        self._failed.append((time.monotonic() + _PAUSE, job))
+
+    def _retry(self, now: float | None = None) -> None:
+        """Offer again what failed a while ago."""
+        now = time.monotonic() if now is None else now
+        for due, job in self._failed[:]:
+            if due <= now:
+                self._failed.remove((due, job))
+                self._engine.job_failed(job)
+
+    def _drain(self) -> None:
+        """Let the jobs under way come to their end, and begin no other."""
+        self._engine.sync()
+        while self._workers.busy:
+            self._collect(_PAUSE)
+        self._retry(float("inf"))

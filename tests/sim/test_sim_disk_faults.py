@@ -1,0 +1,173 @@
+"""Disks that are full, that fail, or that flip bits: what a node does then, and that it comes back."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from kvstore.config import BucketSettings, QuorumMode
+from kvstore.errors import Corruption, Overloaded, StorageFailed, StorageFull
+from kvstore.lsm import Engine
+from kvstore.quorum.messages import Delete, Failed, Found, Get, Put, Reply, Stored
+from kvstore.sim.cluster import SimulatedCluster
+from kvstore.sim.host import OPTIONS
+from kvstore.sim.nemesis import Faults, Nemesis, kinds
+
+SLOPPY = BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)
+KEY = b"user:1"
+
+
+def started(nodes: int = 3) -> SimulatedCluster:
+    cluster = SimulatedCluster(1, nodes, [SLOPPY])
+    cluster.start()
+    cluster.run(1.0)
+    return cluster
+
+
+def fill(cluster: SimulatedCluster, node: str) -> None:
+    """No space from now on; the node learns of it with its next sync."""
+    cluster.hosts[node].disk.full = True
+    cluster.hosts[node].request(Put("sloppy", b"other", b"x", timeout=0.5), lambda reply: None)
+    cluster.run(1.0)
+
+
+def values(reply: Reply | None) -> list[bytes]:
+    assert isinstance(reply, Found), reply
+    return sorted(sibling.value for sibling in reply.siblings)
+
+
+def error(reply: Reply | None) -> Exception:
+    assert isinstance(reply, Failed), reply
+    return reply.error
+
+
+def test_a_full_disk_refuses_writes_and_reads_go_on_until_there_is_space() -> None:
+    cluster = started()
+    cluster.call("n1", Put("carts", KEY, b"before"))
+    fill(cluster, "n1")
+    assert isinstance(error(cluster.call("n1", Put("carts", KEY, b"refused"))), StorageFull)
+    assert values(cluster.call("n1", Get("carts", KEY))) == [b"before"]
+    assert isinstance(cluster.call("n2", Put("carts", b"elsewhere", b"taken")), Stored)
+    cluster.hosts["n1"].disk.full = False
+    cluster.run(2.0)
+    assert isinstance(cluster.call("n1", Put("carts", KEY, b"after")), Stored)
+    assert values(cluster.call("n1", Get("carts", KEY, r=3))) == [b"after", b"before"]
+    assert cluster.hosts["n1"].counts["crashes"] == 0
+
+
+def test_writes_are_taken_again_even_if_nobody_waited_for_the_sync_that_found_no_space() -> None:
+    """As when the last write was the deletion of a hint: no ack depends on it."""
+    cluster = started()
+    cluster.hosts["n1"].disk.full = True
+    cluster.hosts["n1"].engine.write([(b"n/unrelated", b"x" * OPTIONS.memtable_bytes)])
+    cluster.run(1.0)
+    cluster.hosts["n1"].disk.full = False
+    cluster.run(2.0)
+    assert isinstance(cluster.call("n1", Put("carts", KEY, b"after")), Stored)
+
+
+def test_a_node_with_a_full_disk_still_refutes_that_it_is_dead() -> None:
+    """Its incarnation cannot be stored then; that must not cost it the turn."""
+    cluster = started()
+    fill(cluster, "n1")
+    cluster.hosts["n1"].pause(10.0)
+    cluster.run(25.0)
+    assert cluster.settled()
+
+
+def test_a_hint_that_a_full_disk_cannot_forget_is_delivered_again() -> None:
+    cluster = started(5)
+    primaries = cluster.replicas("sloppy", KEY)
+    for node in primaries:
+        cluster.crash(node)
+    cluster.run(30.0)
+    keeper = next(node for node in cluster.hosts if node not in primaries)
+    assert isinstance(cluster.call(keeper, Put("sloppy", KEY, b"kept")), Stored)
+    fill(cluster, keeper)
+    cluster.start()
+    cluster.run(20.0)
+    assert not cluster.settled(), "the hints are still there"
+    cluster.hosts[keeper].disk.full = False
+    cluster.run(20.0)
+    assert cluster.settled()
+    assert values(cluster.call(primaries[0], Get("sloppy", KEY, r=3))) == [b"kept"]
+
+
+def test_a_read_that_cannot_repair_its_own_node_asks_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = started()
+    cluster.hosts["n1"].pause(5.0)
+    cluster.call("n2", Put("carts", KEY, b"newer"))
+    cluster.run(1.0)
+    behind = cluster.hosts["n1"].engine
+    cluster.hosts["n1"].resume()
+    write = Engine.write
+
+    def overloaded(self: Engine, batch: list[tuple[bytes, bytes | None]]) -> int:
+        if self is behind:
+            raise Overloaded(0.5, "flushes and compactions are behind")
+        return write(self, batch)
+
+    monkeypatch.setattr(Engine, "write", overloaded)
+    assert values(cluster.call("n1", Get("carts", KEY, r=2))) == [b"newer"]
+
+
+def test_a_failed_sync_ends_the_process_and_recovery_decides() -> None:
+    cluster = started()
+    cluster.call("n1", Put("carts", KEY, b"before"))
+    cluster.hosts["n1"].disk.broken = True
+    assert cluster.call("n1", Put("carts", KEY, b"during", context=b""), 5.0) is None, "its connection breaks"
+    assert not cluster.hosts["n1"].up
+    assert cluster.hosts["n1"].counts["ends after StorageFailed"] == 1
+    cluster.restart("n1")
+    cluster.run(10.0)
+    assert cluster.settled()
+    assert b"before" in values(cluster.call("n1", Get("carts", KEY, r=3)))
+
+
+def test_a_node_whose_disk_fails_outside_a_sync_ends_as_well() -> None:
+    """Else it would refuse every write for ever, and look alive."""
+    cluster = started()
+    cluster.hosts["n1"].disk.broken = True
+    whole_memtable = b"x" * OPTIONS.memtable_bytes
+    assert isinstance(error(cluster.call("n1", Put("carts", KEY, whole_memtable))), StorageFailed)
+    cluster.hosts["n1"].disk.broken = False
+    cluster.run(1.0)
+    assert not cluster.hosts["n1"].up
+
+
+def test_bit_flips_and_wipes_are_off_until_they_are_switched_on() -> None:
+    assert set(kinds(Faults(bit_flips=True, wipes=True))) - set(kinds(Faults())) == {"bit flip", "wipe"}
+
+
+def test_a_flipped_bit_is_an_error_and_never_not_found() -> None:
+    cluster = started()
+    keys = [b"k%d" % i for i in range(200)]
+    for key in keys:
+        assert isinstance(cluster.call("n1", Put("carts", key, key.ljust(64, b"."), w=3)), Stored)
+    nemesis = Nemesis(cluster, random.Random(1), Faults(bit_flips=True))
+    for _ in range(60):
+        nemesis._bit_flip()
+    replies = [cluster.call(node, Get("carts", key, r=1)) for node in cluster.hosts for key in keys]
+    damaged = [reply for reply in replies if isinstance(reply, Failed)]
+    assert damaged, "nothing was damaged"
+    assert {type(reply.error) for reply in damaged} == {Corruption}
+    assert all(len(values(reply)) == 1 for reply in replies if not isinstance(reply, Failed))
+
+
+def test_a_wiped_node_mints_with_a_new_actor_and_loses_nothing_that_others_hold() -> None:
+    """BUGS 2: the empty disk has forgotten which dots it made."""
+    cluster = started()
+    context = b""
+    for value in (b"one", b"two", b"three"):
+        reply = cluster.call("n1", Put("carts", KEY, value, context=context, w=3))
+        assert isinstance(reply, Stored)
+        context = reply.context
+    cluster.crash("n1")
+    cluster.hosts["n1"].wipe()
+    cluster.restart("n1")
+    cluster.run(10.0)
+    assert isinstance(cluster.call("n1", Put("carts", KEY, b"blind", w=1)), Stored)
+    assert values(cluster.call("n2", Get("carts", KEY, r=3))) == [b"blind", b"three"]
+    assert isinstance(cluster.call("n1", Delete("carts", KEY, w=3)), Stored)
+    assert values(cluster.call("n3", Get("carts", KEY, r=3))) == []

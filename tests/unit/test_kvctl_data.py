@@ -1,0 +1,349 @@
+"""kvctl data on real files: good and damaged stores, exit codes, and that nothing is changed."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from kvstore.kvctl.main import main
+from kvstore.kvctl.records import record
+from kvstore.lsm import Compaction, DiskFileSystem, Engine, Options
+from kvstore.lsm.sstable import FOOTER_BYTES, Table, TableInfo, table_name
+from kvstore.lsm.stopped import read_state
+from kvstore.quorum.hints import hint_key
+from kvstore.ring.token import data_key, token
+from kvstore.server.data_directory import IDENTITY, claim
+from kvstore.versions import Dot, Sibling, Version, encode_version
+
+OPTIONS = Options(block_bytes=600, tier_tables=100, slow_tables=200, max_tables=300)
+DOT = Dot("n1.0.abc", 7)
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Kvctl = Callable[..., Done]
+
+
+@pytest.fixture
+def kvctl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kvctl:
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr("sys.argv", ["kvctl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return Done(int(ended.value.code or 0), output.out, output.err)
+
+    return call
+
+
+def internal(bucket: str, key: bytes) -> bytes:
+    return data_key(token(bucket, key), bucket, key)
+
+
+def version(*values: bytes | None, expiry: int = 0) -> bytes:
+    dots = [Dot(f"n{i}.0.abc", 7) for i, _ in enumerate(values, 1)]
+    siblings = [
+        Sibling(d, v, 1_700_000_000_000 << 16, expiry, "text/plain")
+        for d, v in zip(dots, values, strict=True)
+    ]
+    return encode_version(Version(tuple(dots), tuple(siblings)))
+
+
+def fill(directory: Path, options: Options = OPTIONS) -> Path:
+    """A node's data directory as a stop leaves it: two tables, and a log."""
+    engine = Engine.open(DiskFileSystem(), str(claim(directory, "n1", "c1")), options)
+    for half in (0, 1):
+        engine.write([(internal("carts", b"user:%d" % i), version(b"%d" % i)) for i in range(half, 200, 2)])
+        engine.flush()
+    engine.write(
+        [(internal("carts", b"user:1"), version(b"old", None)), (b"n/incarnation", b"\0" * 7 + b"\3")]
+    )
+    engine.write([(hint_key("n2", internal("other", b"\xff")), version(b"\xfe", expiry=5))])
+    engine.write([(internal("carts", b"user:%d" % i), None) for i in range(100, 200)])
+    engine.close()
+    return directory
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Path:
+    return fill(tmp_path / "node")
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def table_of(node: Path) -> tuple[Path, TableInfo]:
+    info = next(iter(read_state(DiskFileSystem(), str(node / "engine")).tables.values()))
+    return node / "engine" / table_name(info.number), info
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 16
+    path.write_bytes(data)
+
+
+def segment(node: Path) -> Path:
+    (path,) = (node / "engine").glob("*.wal")
+    return path
+
+
+# verify
+
+
+def test_a_good_store_is_verified_and_left_alone(kvctl: Kvctl, node: Path) -> None:
+    before = contents(node)
+    done = kvctl("data", "verify", node)
+    size = sum(map(len, before.values())) - len(before[str(node / IDENTITY)])
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("verified 5 files, ")
+    assert done.out.endswith(f" blocks, {size:,} bytes, 303 entries: 0 problems, 0 notes\n")
+    report = json.loads(kvctl("-o", "json", "data", "verify", node).out)
+    assert (report["bytes"], report["entries"], report["problems"]) == (size, 303, [])
+    assert contents(node) == before
+
+
+def test_a_flipped_bit_is_named_with_file_block_and_keys(kvctl: Kvctl, node: Path) -> None:
+    path, info = table_of(node)
+    table = Table(DiskFileSystem(), str(node / "engine"), info, None)
+    places = list(table.places())
+    regions = [(offset, length) for offset, length, _ in places[1:2]] + [*table.other_places()]
+    table.close()
+    for offset, length in regions:
+        flip(path, offset + length // 2)
+        before = contents(node)
+        done = kvctl("data", "verify", node)
+        assert done.code == 6
+        problem, summary = done.out.splitlines()
+        assert problem.startswith(
+            f"{path.name}: block at {offset}: checksum does not match; keys from carts/user:"
+        )
+        assert summary.endswith("1 problems, 0 notes")
+        (found,) = json.loads(kvctl("-o", "json", "data", "verify", node).out)["problems"]
+        assert (found["file"], found["offset"], found["kind"]) == (path.name, offset, "damaged")
+        first, last = found["keys"]
+        assert {first["bucket"], last["bucket"]} == {"carts"}
+        expected = (places[0][2], places[1][2]) if offset == places[1][0] else (info.smallest, info.largest)
+        assert [bytes.fromhex(k["token"]) for k in (first, last)] == [key[1:9] for key in expected]
+        assert contents(node) == before
+        flip(path, offset + length // 2)
+    assert kvctl("data", "verify", node).code == 0
+
+
+@pytest.mark.parametrize(
+    ("region", "what"),
+    [
+        ("footer", ".sst: its footer is damaged; keys from carts/"),
+        ("record", ".wal: "),
+        ("edit", "MANIFEST-00000001: the edit at byte 25 is damaged"),
+        ("current", "CURRENT: names "),
+    ],
+)
+def test_a_flipped_bit_elsewhere(kvctl: Kvctl, node: Path, region: str, what: str) -> None:
+    path, _ = table_of(node)
+    places = {
+        "footer": (path, path.stat().st_size - FOOTER_BYTES + 3),
+        "record": (segment(node), 50),
+        "edit": (node / "engine" / "MANIFEST-00000001", 30),
+        "current": (node / "engine" / "CURRENT", 3),
+    }
+    flip(*places[region])
+    done = kvctl("data", "verify", node)
+    assert done.code == 6
+    assert what in done.out
+    assert done.err == ""
+
+
+def test_what_a_crash_leaves_is_a_note_and_no_problem(kvctl: Kvctl, node: Path) -> None:
+    with segment(node).open("ab") as log:
+        log.write(b"\0" * 40)
+    (node / "engine" / "00000099.sst").write_bytes(b"half a table")
+    done = kvctl("data", "verify", node)
+    assert done.code == 0
+    torn, leftover, summary = done.out.splitlines()
+    assert torn.startswith(f"note: {segment(node).name}: 40 bytes at ")
+    assert leftover == "note: 00000099.sst: is not part of the store: the next start removes it"
+    assert summary.endswith("0 problems, 2 notes")
+    (node / "engine" / "letter.txt").write_text("mine")
+    assert kvctl("data", "verify", node).code == 6
+
+
+def test_a_checkpoint_is_verified_where_it_lies(kvctl: Kvctl, node: Path, tmp_path: Path) -> None:
+    engine = Engine.open(DiskFileSystem(), str(node / "engine"), OPTIONS)
+    engine.checkpoint(str(tmp_path / "copy"))
+    engine.close()
+    assert kvctl("data", "verify", tmp_path / "copy").code == 0
+    assert kvctl("data", "dump", tmp_path / "copy", "--limit", 3).out.count("\n") == 3
+
+
+# dump
+
+
+def dumped(done: Done) -> list[dict[str, Any]]:
+    assert (done.code, done.err) == (0, "")
+    return [json.loads(line) for line in done.out.splitlines()]
+
+
+def test_dump_shows_data_hints_and_the_nodes_own(kvctl: Kvctl, node: Path) -> None:
+    before = contents(node)
+    records = dumped(kvctl("data", "dump", node))
+    assert contents(node) == before
+    data = {r["key"]: r for r in records if r["kind"] == "data"}
+    assert len(data) == 100
+    assert [r["token"] for r in records[:100]] == sorted(r["token"] for r in data.values())
+    live, tombstone = data["user:1"]["siblings"]
+    assert live == {
+        "value": "old",
+        "dot": ["n1.0.abc", 7],
+        "content_type": "text/plain",
+        "time_ms": 1_700_000_000_000,
+        "expiry_ms": None,
+    }
+    assert tombstone["deleted"] is True
+    assert data["user:1"]["context"] == {"n1.0.abc": 7, "n2.0.abc": 7}
+    hint, own = records[100:]
+    assert (hint["kind"], hint["target"], hint["bucket"], hint["key_base64"]) == (
+        "hint",
+        "n2",
+        "other",
+        "/w==",
+    )
+    assert hint["siblings"][0]["value_base64"] == "/g=="
+    assert hint["siblings"][0]["expiry_ms"] == 5
+    assert own == {"kind": "node", "name": "incarnation", "value_base64": "AAAAAAAAAAM="}
+
+
+def test_dump_can_be_narrowed(kvctl: Kvctl, node: Path) -> None:
+    assert [r["kind"] for r in dumped(kvctl("data", "dump", node, "--bucket", "other"))] == ["hint"]
+    assert len(dumped(kvctl("data", "dump", node, "--bucket", "carts", "--limit", 7))) == 7
+    assert dumped(kvctl("data", "dump", node, "--limit", 0)) == []
+    first = dumped(kvctl("data", "dump", node, "--raw", "--limit", 1))[0]
+    assert set(first) == {"key_base64", "value_base64"}
+    assert base64.b64decode(first["key_base64"])[:1] == b"d"
+    assert kvctl("data", "dump", node, "--raw", "--bucket", "carts").code == 2
+
+
+def test_records_that_are_none_of_a_node() -> None:
+    assert record(b"dog", b"v") == {"kind": "unknown", "key_base64": "ZG9n", "value_base64": "dg=="}
+    for key in (b"", b"d" + b"\xff" * 9 + b"\0", b"h\xff\0x", b"hn2\0dog", internal("b", b"k")[:-1], b"n"):
+        assert record(key, b"")["kind"] == "unknown"
+    damaged = record(internal("b", b"k"), b"\x09rubbish")
+    assert (damaged["key"], damaged["value_base64"]) == ("k", "CXJ1YmJpc2g=")
+    assert "format" in str(damaged["damaged"])
+
+
+# compact
+
+
+def test_compact_keeps_the_content_and_frees_the_rest(kvctl: Kvctl, node: Path) -> None:
+    content = kvctl("data", "dump", node).out
+    done = kvctl("-o", "json", "data", "compact", node)
+    assert (done.code, done.err) == (0, "")
+    found = json.loads(done.out)
+    assert (found["before"]["tables"], found["after"]["tables"]) == (3, 1)
+    assert found["after"]["bytes"] < found["before"]["bytes"]
+    assert kvctl("data", "dump", node).out == content
+    assert kvctl("data", "verify", node).code == 0
+    again = kvctl("data", "compact", node)
+    assert again.out.startswith("before 1 tables, ")
+    assert kvctl("data", "dump", node).out == content
+
+
+def test_compact_keeps_levels(kvctl: Kvctl, tmp_path: Path) -> None:
+    options = Options(compaction=Compaction.LEVELED)
+    node = fill(tmp_path / "node", options)
+    engine = Engine.open(DiskFileSystem(), str(node / "engine"), options)
+    engine.compact()
+    engine.write([(b"n/x", b"")])
+    engine.close()
+    assert kvctl("data", "compact", node).code == 0
+    tables = read_state(DiskFileSystem(), str(node / "engine")).tables.values()
+    assert [info.level for info in tables] == [1]
+
+
+def test_compact_of_a_damaged_store_leaves_the_tables(kvctl: Kvctl, node: Path) -> None:
+    path, _ = table_of(node)
+    flip(path, 100)
+    damaged = path.read_bytes()
+    done = kvctl("data", "compact", node)
+    assert (done.code, done.out) == (6, "")
+    assert done.err == f"kvctl: {path}: block at 0: checksum does not match\n"
+    assert path.read_bytes() == damaged
+    assert kvctl("data", "dump", node).code == 6
+
+
+# what is refused
+
+VERBS = ["verify", "dump", "compact"]
+
+
+def refused(kvctl: Kvctl, verb: str, directory: Path, code: int, reason: str) -> None:
+    before = contents(directory)
+    done = kvctl("data", verb, directory)
+    said = done.err if verb != "verify" or code == 2 else done.out
+    assert done.code == code, done
+    assert reason in said
+    assert said.count("\n") == (1 if said is done.err else 2)
+    assert contents(directory) == before
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_is_no_store(kvctl: Kvctl, verb: str, tmp_path: Path) -> None:
+    refused(kvctl, verb, tmp_path / "nowhere", 2, "is no directory")
+    refused(kvctl, verb, tmp_path, 2, "is neither a node's data directory nor a store")
+    (tmp_path / "engine").mkdir()
+    refused(kvctl, verb, tmp_path, 6, "CURRENT: is missing: this is no store")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_running_node(kvctl: Kvctl, verb: str, node: Path) -> None:
+    engine = Engine.open(DiskFileSystem(), str(node / "engine"))
+    refused(kvctl, verb, node, 2, "LOCK is locked: another process uses this directory")
+    engine.close()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("file", ["table", "log", "manifest"])
+def test_a_newer_format(kvctl: Kvctl, verb: str, file: str, node: Path) -> None:
+    table, log, manifest = table_of(node)[0], segment(node), node / "engine" / "MANIFEST-00000001"
+    path = {"table": table, "log": log, "manifest": manifest}[file]
+    flip(path, -1 if file == "table" else 7)
+    refused(kvctl, verb, node, 6, "of format 18, this program reads 2")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_manifest_that_is_damaged(kvctl: Kvctl, verb: str, node: Path) -> None:
+    flip(node / "engine" / "MANIFEST-00000001", 30)
+    refused(kvctl, verb, node, 6, "the edit at byte 25 is damaged")
+    (node / IDENTITY).write_text('{"format": 2, "node": "n1", "cluster_id": "c1"}')
+    refused(kvctl, verb, node, 2, "is of format 2, this program knows format 1")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_directory_that_may_not_be_read(
+    kvctl: Kvctl, verb: str, node: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: DiskFileSystem, path: str) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied", path)  # as root nothing else would
+
+    monkeypatch.setattr(DiskFileSystem, "list", refuse)
+    done = kvctl("data", verb, node)
+    assert done == (6, "", f"kvctl: {node}/engine: Permission denied\n")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example(kvctl: Kvctl, verb: str) -> None:
+    done = kvctl("data", verb, "--help")
+    assert done.code == 0
+    assert f"kvctl data {verb} /var/lib/kvstore" in done.out
