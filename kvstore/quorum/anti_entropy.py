@@ -267,7 +267,11 @@ class AntiEntropy:
         size = 0
         while self._pushing and size < _PUSH_BYTES:
             key = self._pushing.pop()
-            version = self._core.replica.read(key)
+            try:
+                version = self._core.replica.read(key)
+            except KVError as error:
+                self._give_up(error)
+                return
             if version:
                 push = PushOperation(self, self._core, self._peer, key, version, self._settings.timeout)
                 self._under_way.add(push.number)
@@ -287,9 +291,12 @@ class AntiEntropy:
     def on_push_failed(self, number: int) -> None:
         """The peer may not have one version."""
         if number in self._under_way:
-            self._under_way.clear()
-            self._pushing.clear()
-            self.on_failed(Lost())
+            self._give_up(Lost())
+
+    def _give_up(self, error: Exception) -> None:
+        self._under_way.clear()
+        self._pushing.clear()
+        self.on_failed(error)
 
     # answers to others
 

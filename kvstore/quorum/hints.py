@@ -54,7 +54,7 @@ def split_hint_key(key: bytes) -> tuple[str, bytes]:
 class Hints:
     """The hints of one node."""
 
-    __slots__ = ("_counters", "_engine", "_pending", "_replica", "_settings", "on_dropped")
+    __slots__ = ("_counters", "_delivered", "_engine", "_pending", "_replica", "_settings", "on_dropped")
 
     def __init__(
         self, engine: Engine, replica: Replica, settings: QuorumSettings, counters: Counters
@@ -65,6 +65,8 @@ class Hints:
         self._counters = counters
         self.on_dropped: Callable[[str, bytes], None] = _nobody_cares
         self._pending: dict[str, tuple[int, int]] = {}
+        self._delivered: set[str] = set()
+        """Targets of hints that were deleted in this life."""
         for key, version in engine.scan(_TAG, bytes([_TAG[0] + 1])):
             self._count(split_hint_key(key)[0], 1, len(version))
 
@@ -86,8 +88,10 @@ class Hints:
         return self._engine.get(hint_key(target, key)) or b""
 
     def holds(self, key: bytes) -> bool:
-        """Whether a hint about the data key is kept, for anyone."""
-        return any(self.read(target, key) for target in self._pending)
+        """Whether a hint about the data key is kept, for anyone, or would be again after a power failure."""
+        unsynced = self._replica.unsynced
+        deleted = any(unsynced(hint_key(target, key)) for target in self._delivered)
+        return deleted or any(self.read(target, key) for target in self._pending)
 
     def plan(self, target: str, key: bytes, version: bytes) -> HintChange | None:
         """What keeping `version` for `target` changes, None if it is kept already.
@@ -110,10 +114,14 @@ class Hints:
         self._counters.hints_stored += 1
 
     def delivered(self, target: str, key: bytes, version: bytes) -> bool:
-        """Forget a hint that `target` has acknowledged, unless it has changed since it was sent."""
+        """Forget a hint that `target` has acknowledged, unless it has changed since it was sent.
+
+        The caller lets it be synced soon.
+        """
         if self.read(target, key) != version:
             return False
-        self._engine.write([(hint_key(target, key), None)])
+        self._replica.write([(hint_key(target, key), None)])
+        self._delivered.add(target)
         self._count(target, -1, -len(version))
         self._counters.hints_delivered += 1
         return True

@@ -29,6 +29,8 @@ _FOR_EVER = float("inf")
 _KEYS_A_MESSAGE = 256
 _KEYS_A_PASS = 65_536
 _SLICE_PAUSE = 0.05
+_STOOD_STILL = 5.0
+"""Seconds without a timer: the failure detector's are not half a second apart."""
 
 
 class Ask(NamedTuple):
@@ -66,6 +68,9 @@ class Reaper:
         self._result: tuple[Candidate, ...] = ()
         self._failed = False
         self._wake_at = settings.reap_interval
+        self._seen = 0.0
+        self._seen_wall = 0
+        self._silent_until = 0.0
 
     # time
 
@@ -76,9 +81,11 @@ class Reaper:
     def start(self, now: float) -> None:
         """The node starts: the first pass begins after an interval."""
         self._wake_at = now + self._settings.reap_interval
+        self._seen, self._seen_wall = now, self._wall()
 
     def on_timer(self, now: float) -> None:
         """Take the pass a step further, or begin one."""
+        self._look_at_clocks()
         if now < self._wake_at:
             return
         self._wake_at = _FOR_EVER
@@ -96,6 +103,17 @@ class Reaper:
             self._wake_at = now + self._settings.reap_interval
         else:
             self._carry_out(step)
+
+    def _look_at_clocks(self) -> None:
+        """Who stood still has messages of any age before it, and confirms nothing until it has read them.
+
+        Monotonic clocks stand still with a machine that is suspended, so both are looked at.
+        """
+        now, wall = self._core.now, self._wall()
+        gap = max(now - self._seen, (wall - self._seen_wall) / 1000)
+        self._seen, self._seen_wall = now, wall
+        if gap > _STOOD_STILL and self._everyone():
+            self._silent_until = now + self._settings.reap_age / 2
 
     def _carry_out(self, step: Ask | Pause) -> None:
         self._result = ()
@@ -211,6 +229,8 @@ class Reaper:
 
     def confirm(self, candidates: Sequence[Candidate]) -> tuple[int, ...]:
         """Positions of those that nothing here speaks against."""
+        if self._core.now < self._silent_until:
+            return ()
         busy = self._core.keys_under_way()
         return tuple(i for i, c in enumerate(candidates) if c.key not in busy and self._agrees(c))
 
@@ -234,6 +254,7 @@ class Reaper:
 
     def on_check(self, message: ReapCheck) -> ReapConfirm:
         """The answer to another node."""
+        self._look_at_clocks()
         act = self.reap if message.commit else self.confirm
         return ReapConfirm(message.request, act(message.candidates))
 

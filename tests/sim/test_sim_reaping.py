@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
+from kvstore.lsm import Fate
 from kvstore.quorum.hints import Hints
-from kvstore.quorum.messages import Delete, Found, Get, Put, Reply, Stored
+from kvstore.quorum.messages import Candidate, Delete, Found, Get, Put, Reply, Stored
 from kvstore.quorum.reap import Reaper
 from kvstore.ring import data_key, token
-from kvstore.sim.cluster import SimulatedCluster
+from kvstore.sim.cluster import REAP_AGE, SimulatedCluster
+from kvstore.sim.host import Host
+from kvstore.versions import digest
 
 BUCKETS = [
     BucketSettings("sloppy", quorum=QuorumMode.SLOPPY, w=1),
@@ -46,7 +51,7 @@ def test_a_tombstone_that_everyone_confirms_leaves_all_disks(bucket: str) -> Non
     cluster = started(5)
     cluster.call("n1", Put(bucket, KEY, b"v"))
     cluster.call("n2", Delete(bucket, KEY))
-    cluster.run(4.0)
+    cluster.run(REAP_AGE - 2.0)
     assert held(cluster, bucket) == [True] * 3, "not before it is old enough"
     cluster.run(LONG)
     assert held(cluster, bucket) == [False] * 3
@@ -171,3 +176,63 @@ def test_bugs_20_what_has_expired_is_reaped_when_all_clocks_say_so_and_does_not_
     assert held(cluster) == [False] * 3
     cluster.run(LONG)
     assert values(cluster.call(slow, Get("carts", KEY, r=3))) == []
+
+
+def test_a_hint_that_a_power_failure_would_bring_back_keeps_the_tombstone() -> None:
+    cluster = started(5, seed=3)
+    primaries = cluster.replicas("carts", KEY)
+    cluster.call(primaries[0], Put("carts", KEY, b"v", w=3))
+    old = cluster.stored(primaries[0], "carts", KEY)
+    keeper = next(host for name, host in cluster.hosts.items() if name not in primaries)
+    assert keeper.node is not None
+    assert old is not None
+    alive = keeper.node._replay._alive
+    keeper.node._replay._alive = lambda node: False
+    keeper.node._coordinator.store(data_key(token("carts", KEY), "carts", KEY), old, primaries[1])
+    keeper.request_sync()
+    cluster.run(1.0)
+    keeper.slow_down(10_000.0)
+    keeper.node._replay._alive = alive
+    cluster.run(30.0)
+    assert keeper.node.status().counters.hints_delivered == 1
+    cluster.call(primaries[0], Delete("carts", KEY, w=3))
+    cluster.run(LONG)
+    assert held(cluster) == [True] * 3, "the hint is still on the disk"
+    cluster.crash(keeper.name, Fate.NONE)
+    keeper.slow_down()
+    cluster.restart(keeper.name)
+    cluster.run(LONG)
+    assert held(cluster) == [False] * 3
+    assert values(cluster.call(primaries[2], Get("carts", KEY, r=3))) == []
+
+
+def _pause(host: Host) -> None:
+    host.pause(6.0)
+
+
+def _suspend(host: Host) -> None:
+    """The monotonic clock does not see it, the wall clock does."""
+    host.clock_error_ms += 6_000
+
+
+@pytest.mark.parametrize("stand_still", [_pause, _suspend])
+def test_who_stood_still_confirms_nothing_until_it_has_read_what_was_sent_to_it(
+    stand_still: Callable[[Host], None],
+) -> None:
+    cluster = started()
+    cluster.call("n1", Put("carts", KEY, b"v", w=3))
+    cluster.call("n1", Delete("carts", KEY, w=3))
+    cluster.run(0.5)
+    host = cluster.hosts["n2"]
+    tombstone = cluster.stored("n2", "carts", KEY)
+    assert host.node is not None
+    assert tombstone is not None
+    candidate = Candidate(data_key(token("carts", KEY), "carts", KEY), digest(tombstone))
+    assert host.node._reaper.confirm([candidate]) == (0,)
+    stand_still(host)
+    cluster.run(7.0)
+    assert host.node._reaper.confirm([candidate]) == ()
+    cluster.run(REAP_AGE / 2)
+    assert host.node._reaper.confirm([candidate]) == (0,)
+    cluster.run(LONG)
+    assert held(cluster) == [False] * 3
