@@ -30,11 +30,11 @@ from kvstore.wire.session import OpenCall, encode_calls, replies_from_wire
 MAX_IN_FLIGHT = 4096
 """Calls sent and not answered, per connection; more wait here, which is what slows producers down."""
 
-GATHER_SHARE = 4
-GATHER_SECONDS = 0.001
-"""A frame with less than a quarter of the calls in flight waits a millisecond for more: replies that
-trickle in would else make the next frames as small, and a frame costs as much as ten calls.
-A lone caller never waits."""
+GATHER_SHARE = 2
+GATHER_SECONDS, GATHER_SECONDS_PER_CALL = 0.002, 0.00004
+"""A frame with less than half of the calls in flight waits for more, the longer the more there are in
+flight: replies that trickle in would else make the next frames as small, and a frame costs as much as ten
+calls. A lone caller never waits."""
 
 SILENCE = 1.0
 """Seconds without any reply, while calls run out of time, after which a node counts as lost."""
@@ -108,7 +108,7 @@ class Calls:
         while True:
             if self._queue and self._in_flight < MAX_IN_FLIGHT:
                 if GATHER_SHARE * len(self._queue) < self._in_flight:
-                    await asyncio.sleep(GATHER_SECONDS)
+                    await asyncio.sleep(min(GATHER_SECONDS, GATHER_SECONDS_PER_CALL * self._in_flight))
                 if calls := self._take():
                     return encode_calls(calls)
                 continue
