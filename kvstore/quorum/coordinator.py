@@ -396,7 +396,7 @@ class Coordinator:
         """Delete the version of a key that nobody can see any more: kvstore.quorum.reap has made sure."""
         version = self.replica.read(key)
         # in an lww bucket a later write must not lose to what has been forgotten here
-        self._clock.observe(max(sibling.time for sibling in decode_version(version).siblings))
+        self._clock.observe(max((sibling.time for sibling in decode_version(version).siblings), default=0))
         self.durability.after(self.replica.replace(key, version, b""), _nothing_waits)
         self.counters.reaped += 1
 
