@@ -145,7 +145,11 @@ class Run:
             self.cluster.run(_LOOK_AGAIN)
 
     def _calm(self) -> bool:
-        return all(client.idle for client in self.clients) and self.cluster.settled()
+        """No request or hint is under way, all see each other, and no disk is full as far as a node knows."""
+        idle = all(client.idle for client in self.clients)
+        return (
+            idle and self.cluster.settled() and not any(h.engine.refuses for h in self.cluster.hosts.values())
+        )
 
     def _read_half(self) -> None:
         """Every other key with r=n, after which its replicas must hold the same bytes: blocking repair."""
