@@ -176,4 +176,28 @@ class QuorumSettings:
     hint_window: int = 256
     """Hints in flight to one target at a time: the replay's rate limit."""
     hint_count: int = 1_000_000
+    """Hints kept for one target; 0: none, so that only anti-entropy brings home what a node has missed."""
     hint_bytes: int = 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class AntiEntropySettings:
+    """Times in seconds of anti-entropy (docs/anti-entropy.md)."""
+
+    interval: float = 10.0
+    """Between two comparisons with the same peer; infinite: only when an operator asks."""
+    settle: float = 1.0
+    """After this a difference is looked at again, so that writes in flight do not count."""
+    pause: float = 0.005
+    """Between two steps; it grows with the load."""
+    longest_pause: float = 1.0
+    timeout: float = 5.0
+    """For an answer of the peer."""
+    slice: int = 256
+    """Entries of a scan that are taken into the trees in one step."""
+    rebuild: float = 86_400.0
+    """Trees are built anew after this."""
+    reap_interval: float = 600.0
+    """Between two passes that look for tombstones to reap; infinite: they are kept."""
+    reap_age: float = 600.0
+    """All members must confirm a tombstone twice, so far apart: more than twice a message's longest way."""

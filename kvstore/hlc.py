@@ -22,6 +22,10 @@ class HybridClock:
         self._last = max(self._last + 1, seen + 1, wall << _COUNTER_BITS)
         return self._last
 
+    def observe(self, seen: int) -> None:
+        """Later times come after `seen`."""
+        self._last = max(self._last, seen)
+
 
 def wall_time(time: int) -> int:
     """The wall time in milliseconds that a hybrid logical time was issued at (or shortly before)."""

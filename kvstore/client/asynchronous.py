@@ -101,6 +101,13 @@ class Client:
         """What each member says of itself, or why it says nothing, by node id."""
         return await self._dispatcher.status(self._timeout)
 
+    async def repair(self, start: bool = True) -> dict[str, admin_pb2.RepairResponse | KVError]:
+        """Make every member compare what it holds with the others now, or (not `start`) ask how far that is.
+
+        Returns by node id what is left to be proven equal, or why the node does not say.
+        """
+        return await self._dispatcher.repair(start, self._timeout)
+
 
 class Bucket:
     """A named set of keys. Made by `Client.bucket`.

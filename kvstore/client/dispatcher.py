@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from kvstore.client.connection import Connection
 from kvstore.client.errors import ClientClosed
@@ -15,6 +18,8 @@ from kvstore.errors import KVError, StaleRing
 from kvstore.quorum.messages import ClientRequest, Found, Get, Stored
 from kvstore.ring import ClusterState, partition_of, token
 from kvstore.v1 import admin_pb2
+
+Answer = TypeVar("Answer", bound=Message)
 
 BATCH_CALLS = 512
 """Calls that one `get_many` or `put_many` has under way at a time."""
@@ -44,21 +49,34 @@ class Dispatcher:
 
     async def status(self, timeout: float) -> dict[str, admin_pb2.GetStatusResponse | KVError]:
         """What each member says of itself, or why it says nothing, by node id."""
-        self.check_open()
-        members = self.router.state.members
-        answers = await asyncio.gather(*(self._status_of(member.node, timeout) for member in members))
-        return {member.node: answer for member, answer in zip(members, answers, strict=True)}
+        return await self._ask_all(
+            "GetStatus", admin_pb2.GetStatusRequest(), admin_pb2.GetStatusResponse, timeout
+        )
 
-    async def _status_of(self, node: str, timeout: float) -> admin_pb2.GetStatusResponse | KVError:
+    async def repair(self, start: bool, timeout: float) -> dict[str, admin_pb2.RepairResponse | KVError]:
+        """Make every member repair now, or ask how far that is: what each has left, by node id."""
+        return await self._ask_all(
+            "Repair", admin_pb2.RepairRequest(start=start), admin_pb2.RepairResponse, timeout
+        )
+
+    async def _ask_all(
+        self, method: str, request: Message, response: type[Answer], timeout: float
+    ) -> dict[str, Answer | KVError]:
+        self.check_open()
+        nodes = [member.node for member in self.router.state.members]
+        answers = await asyncio.gather(
+            *(self._ask(node, method, request, response, timeout) for node in nodes)
+        )
+        return dict(zip(nodes, answers, strict=True))
+
+    async def _ask(
+        self, node: str, method: str, request: Message, response: type[Answer], timeout: float
+    ) -> Answer | KVError:
         connection = self.router.connection(node)
+        path = f"/kvstore.v1.Admin/{method}"
         try:
             return await unary(
-                connection.channel,
-                connection.address,
-                "/kvstore.v1.Admin/GetStatus",
-                admin_pb2.GetStatusRequest(),
-                admin_pb2.GetStatusResponse.FromString,
-                timeout,
+                connection.channel, connection.address, path, request, response.FromString, timeout
             )
         except KVError as error:
             return error

@@ -38,6 +38,9 @@ class Carrier(Protocol):
     async def status(self, timeout: float) -> dict[str, admin_pb2.GetStatusResponse | KVError]:
         """What each member says of itself, or why it says nothing, by node id."""
 
+    async def repair(self, start: bool, timeout: float) -> dict[str, admin_pb2.RepairResponse | KVError]:
+        """Make every member repair now, or ask how far that is: what each has left, by node id."""
+
     async def close(self) -> None:
         """End all connections."""
 

@@ -1,11 +1,18 @@
-"""What nodes say of themselves, as `Client.status` returns it (admin.proto has each field)."""
+"""What nodes say of themselves, as `Client.status` and `repair` return it (admin.proto has each field)."""
 
 from __future__ import annotations
 
-from kvstore.v1.admin_pb2 import GetStatusResponse, MemberStatus
+from kvstore.v1.admin_pb2 import GetStatusResponse, MemberStatus, RepairResponse
 from kvstore.v1.peer_pb2 import STATUS_ALIVE, Status
 
-__all__ = ["GetStatusResponse", "MemberStatus", "engine_figures", "is_alive", "status_name"]
+__all__ = [
+    "GetStatusResponse",
+    "MemberStatus",
+    "RepairResponse",
+    "engine_figures",
+    "is_alive",
+    "status_name",
+]
 
 
 def is_alive(member: MemberStatus) -> bool:

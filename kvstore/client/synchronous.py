@@ -74,6 +74,13 @@ class Client:
         """What each member says of itself, or why it says nothing, by node id."""
         return self._background.run(self._client.status())
 
+    def repair(self, start: bool = True) -> dict[str, admin_pb2.RepairResponse | KVError]:
+        """Make every member compare what it holds with the others now, or (not `start`) ask how far that is.
+
+        Returns by node id what is left to be proven equal, or why the node does not say.
+        """
+        return self._background.run(self._client.repair(start))
+
 
 class Bucket:
     """A named set of keys. Made by `Client.bucket`.

@@ -27,7 +27,7 @@ Exit codes:
   {USAGE}  a wrong flag, setting, key, value, context or line; nothing was changed by it
   {UNAVAILABLE}  no node, or too few of them, could be reached; nothing was changed
   {TIMEOUT}  timed out, or the connection broke: a write may or may not have been applied
-  {INCOMPLETE}  import or export left something out, and said what
+  {INCOMPLETE}  import or export left something out, or repair did not prove all replicas equal, and said what
   {STORAGE}  data: the store is damaged, of another format, or could not be read or written
 """
 

@@ -12,7 +12,21 @@ from kvstore.errors import KVError
 from kvstore.kvctl.session import Row, Session
 from kvstore.ring import ClusterState, fallbacks, partition_of, preference_list, token
 
-COLUMNS = ("node", "address", "zone", "state", "pid", "entries", "tables", "MB", "hints", "puts", "gets")
+COLUMNS = (
+    "node",
+    "address",
+    "zone",
+    "state",
+    "pid",
+    "entries",
+    "tables",
+    "MB",
+    "hints",
+    "unproven",
+    "proof s",
+    "puts",
+    "gets",
+)
 
 
 @click.command()
@@ -73,6 +87,8 @@ def _own_words(status: GetStatusResponse) -> dict[str, object]:
         "tables": engine.tables,
         "MB": round((engine.table_bytes + engine.wal_bytes) / 1e6, 1),
         "hints": sum(hints.count for hints in status.hints),
+        "unproven": status.anti_entropy.unproven,
+        "proof s": round(status.anti_entropy.oldest_s),
         "puts": counters.puts,
         "gets": counters.gets,
         "engine": engine_figures(status),

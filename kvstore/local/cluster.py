@@ -109,8 +109,12 @@ class LocalCluster:
         """The nodes that run."""
         return tuple(node for node in self.nodes if self.pid(node) is not None)
 
-    def start(self, nodes: Iterable[str] | None = None, timeout: float = 30.0) -> None:
+    def start(
+        self, nodes: Iterable[str] | None = None, timeout: float = 30.0, flags: Sequence[str] = ()
+    ) -> None:
         """Start nodes (all, if none are named) that do not run, and wait until they serve.
+
+        `flags` are further ones for `kvnode`.
 
         Raises ConfigError before anything is started when a port is taken or the directory cannot be
         written to, NotServing when a node does not come up.
@@ -120,7 +124,7 @@ class LocalCluster:
         for node in wanted:
             check_port(self.layout.addresses[node])
         for node in wanted:
-            self._process(node).start(self._arguments(node))
+            self._process(node).start([*self._arguments(node), *flags])
         self.wait_until_serving(timeout)
 
     def stop(self) -> tuple[str, ...]:

@@ -19,21 +19,31 @@ from kvstore.node.outbox import Instant, Outbox, PeerMessage
 from kvstore.node.scan import scan_keys
 from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus
+from kvstore.quorum.anti_entropy import AntiEntropy
 from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.forward import Repeats
+from kvstore.quorum.merkle import Trees
 from kvstore.quorum.messages import (
     ClientRequest,
     Forward,
     ForwardReply,
+    RangeDifference,
+    RangeItems,
     ReadReply,
     ReadSame,
+    ReapCheck,
+    ReapConfirm,
     Refusal,
     ReplicaRead,
     ReplicaWrite,
     Reply,
+    TreeHashes,
+    TreeRead,
     WriteAck,
 )
+from kvstore.quorum.reap import Reaper
 from kvstore.quorum.replay import HintReplay
+from kvstore.quorum.replica import Changes
 from kvstore.ring import ClusterState
 from kvstore.versions import digest
 
@@ -74,7 +84,17 @@ class Node:
             settings.limits,
         )
         self._forwards = Repeats()
-        self._replay = HintReplay(self._coordinator, self._coordinator.hints, self._alive)
+        hints = self._coordinator.hints
+        self._replay = HintReplay(self._coordinator, hints, self._alive)
+        self._anti_entropy = AntiEntropy(self._coordinator, engine.scan, self._alive, settings.anti_entropy)
+        self._reaper = Reaper(
+            self._coordinator,
+            engine.scan,
+            self._wall,
+            self._anti_entropy.exchanging,
+            settings.anti_entropy,
+        )
+        hints.on_dropped = self._anti_entropy.mark
 
     # life
 
@@ -83,6 +103,7 @@ class Node:
         self._at(now)
         self._persist_incarnation(self._next_incarnation())
         self._carry_out(self._detector.start(now.mono))
+        self._reaper.start(now.mono)
         self._turn()
 
     def stop(self) -> None:
@@ -129,7 +150,19 @@ class Node:
             self._coordinator.hints.all_pending(),
             self._coordinator.counters,
             self._engine.statistics(),
+            self._anti_entropy.status(),
         )
+
+    def repair_now(self, now: Instant) -> None:
+        """Compare with all peers now, without pauses; `status` tells how far that is."""
+        self._at(now)
+        self._anti_entropy.repair_now()
+        self._turn()
+
+    @property
+    def trees(self) -> Trees:
+        """The Merkle trees of what this node's replica holds."""
+        return self._coordinator.replica.trees
 
     # other nodes
 
@@ -169,6 +202,14 @@ class Node:
             case ForwardReply(request, reply):
                 if operation := coordinator.operation(request):
                     operation.on_forward_reply(sender, reply)
+            case TreeHashes() | RangeDifference():
+                if operation := coordinator.operation(message.request):
+                    operation.on_answer(sender, message)
+            case ReapConfirm(request, positions):
+                if operation := coordinator.operation(request):
+                    operation.on_confirm(sender, positions)
+            case TreeRead() | RangeItems() | ReapCheck():
+                self._exchange(sender, message)
             case Ping() | PingRequest() | Ack() | Nack() | PushPull():
                 self._carry_out(self._detector.on_message(sender, message, now.mono))
 
@@ -179,7 +220,7 @@ class Node:
         """Store the versions of one frame in one batch; one ack follows for all, when it is durable."""
         coordinator = self._coordinator
         taken: list[int] = []
-        changes: dict[bytes, bytes] = {}
+        changes: Changes = {}
         last_lsn = 0
         for message in writes:
             try:
@@ -195,7 +236,7 @@ class Node:
                 last_lsn = max(last_lsn, lsn)
         if changes:
             try:
-                last_lsn = coordinator.replica.write([*changes.items()])
+                last_lsn = coordinator.replica.replace_all(changes)
             except KVError as error:
                 for request in taken:
                     self._outbox.send(sender, Refusal(request, error))
@@ -222,6 +263,18 @@ class Node:
         # shown only once it cannot be lost: a later read must see it too
         coordinator.durability.after(lsn, partial(self._outbox.send, sender, answer))
 
+    def _exchange(self, sender: str, message: TreeRead | RangeItems | ReapCheck) -> None:
+        try:
+            self._check_epoch(message.epoch)
+            if isinstance(message, TreeRead):
+                self._anti_entropy.on_tree_read(sender, message)
+            elif isinstance(message, ReapCheck):
+                self._outbox.send(sender, self._reaper.on_check(message))
+            else:
+                self._anti_entropy.on_range_items(sender, message)
+        except KVError as error:
+            self._outbox.send(sender, Refusal(message.request, error))
+
     def _check_epoch(self, epoch: int) -> None:
         if epoch != self.state.epoch:
             raise StaleRing(self.state.epoch)
@@ -242,6 +295,8 @@ class Node:
         self._carry_out(self._detector.on_timer(now.mono))
         self._coordinator.on_timer(now.mono)
         self._replay.on_timer(now.mono)
+        self._anti_entropy.on_timer(now.mono)
+        self._reaper.on_timer(now.mono)
         self._turn()
 
     def on_durable(self, lsn: int, now: Instant) -> None:
@@ -275,11 +330,18 @@ class Node:
         for job in self._engine.take_jobs():
             self._outbox.start_job(job)
         due = min(
-            self._coordinator.next_deadline(), self._replay.next_deadline(), self._detector.next_deadline()
+            self._coordinator.next_deadline(),
+            self._replay.next_deadline(),
+            self._anti_entropy.next_deadline(),
+            self._reaper.next_deadline(),
+            self._detector.next_deadline(),
         )
         if due < self._timer:
             self._timer = due
             self._outbox.set_timer(due)
+
+    def _wall(self) -> int:
+        return self._now.wall
 
     def _alive(self, node: str) -> bool:
         return node == self.name or self._detector.status(node) is not Status.DEAD

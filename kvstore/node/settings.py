@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kvstore.config import Limits, QuorumSettings
+from kvstore.config import AntiEntropySettings, Limits, QuorumSettings
 from kvstore.gossip import GossipSettings
 
 
@@ -13,5 +13,6 @@ class NodeSettings:
     """Settings of the machines that make up a node."""
 
     quorum: QuorumSettings = field(default_factory=QuorumSettings)
+    anti_entropy: AntiEntropySettings = field(default_factory=AntiEntropySettings)
     gossip: GossipSettings = field(default_factory=GossipSettings)
     limits: Limits = field(default_factory=Limits)

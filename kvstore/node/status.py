@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kvstore.gossip import Member
 from kvstore.lsm import EngineStatistics
+from kvstore.quorum.anti_entropy import AntiEntropyStatus
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.hints import PendingHints
 
@@ -21,3 +22,4 @@ class NodeStatus:
     hints: tuple[PendingHints, ...]
     counters: Counters
     engine: EngineStatistics
+    anti_entropy: AntiEntropyStatus

@@ -30,6 +30,7 @@ from kvstore.quorum.counters import Counters
 from kvstore.quorum.durability import Durability
 from kvstore.quorum.forward import ForwardOperation
 from kvstore.quorum.hints import HintChange, Hints
+from kvstore.quorum.merkle import Trees
 from kvstore.quorum.messages import (
     ClientRequest,
     Delete,
@@ -121,7 +122,7 @@ class Coordinator:
         self.transport = transport
         self.settings = settings
         self.counters = Counters()
-        self.replica = Replica(engine, state.bucket)
+        self.replica = Replica(engine, state.bucket, Trees(state))
         self.hints = Hints(engine, self.replica, settings, self.counters)
         self.durability = Durability(engine, request_sync)
         self.now = 0.0
@@ -267,8 +268,8 @@ class Coordinator:
         respond: Respond,
     ) -> None:
         """Make the new version, append it here with hints for the unreachable, and send it out."""
-        encoded = self._local(request)
-        current = decode_version(encoded) if encoded else EMPTY
+        stored = self._local(request)
+        current = decode_version(stored) if stored else EMPTY
         if request.bucket.conflict is Conflict.LWW:
             seen = join(seen, current.context)
         seen_time = max(s.time for s in current.siblings) if current.siblings else 0
@@ -279,7 +280,7 @@ class Coordinator:
         if siblings > self._limits.siblings and siblings > len(current.siblings):
             raise TooManySiblings(len(current.siblings), self._limits.siblings)
         encoded = encode_version(version)
-        lsn = self._append(request, encoded)
+        lsn = self._append(request, stored, encoded)
         operation = WriteOperation(self, respond, request, encoded, self._stored(request, version))
         operation.send()
         self.durability.after(lsn, operation.on_local_durable)
@@ -293,24 +294,24 @@ class Coordinator:
             known = self.replica.combine(request.key, known, self.hints.read(node, request.key))
         return known
 
-    def _append(self, request: Request, encoded: bytes) -> int:
-        """This node's copy and the hints it must keep, in one atomic batch; returns its LSN.
+    def _append(self, request: Request, stored: bytes, encoded: bytes) -> int:
+        """This node's copy over what is `stored`, and the hints it must keep, in one batch; returns its LSN.
 
         Raises StorageFull; Overloaded when this node's own copy is a hint and there is no room for it.
         """
         key, placement = request.key, request.placement
-        copy = [(key, encoded)] if placement.here else []
         hints: list[HintChange | None] = []
         if placement.stands_in_for:
             hints.append(self.hints.plan(placement.stands_in_for, key, encoded))
         for target in placement.unplaced:
             with suppress(Overloaded):  # counted as dropped; W acks come from others
                 hints.append(self.hints.plan(target, key, encoded))
-        return self._write_batch(copy, hints) if hints else self.replica.write(copy)
-
-    def _write_batch(self, copy: list[tuple[bytes, bytes]], hints: list[HintChange | None]) -> int:
         changes = [change for change in hints if change]
-        lsn = self.replica.write([*copy, *((change.key, change.version) for change in changes)])
+        batch = [(change.key, change.version) for change in changes]
+        if placement.here:
+            lsn = self.replica.replace(key, stored, encoded, batch)
+        else:
+            lsn = self.replica.write(batch)
         for change in changes:
             self.hints.applied(change)
         return lsn
@@ -369,7 +370,11 @@ class Coordinator:
         if not hint_for:
             return self.replica.apply(key, version)
         change = self.hints.plan(hint_for, key, version)
-        return self._write_batch([], [change]) if change else self.durability.last
+        if change is None:
+            return self.durability.last
+        lsn = self.replica.write([(change.key, change.version)])
+        self.hints.applied(change)
+        return lsn
 
     def hint_discarded(self, key: bytes) -> None:
         """A hint was deleted: if its key is only known here by hints, dots may be forgotten now."""
@@ -377,6 +382,23 @@ class Coordinator:
         partition = partition_of(key_token, self.state.ring.partitions)
         if not self._place(partition, self.state.bucket(bucket).n).here:
             self._actors.renew(partition)
+
+    @property
+    def under_way(self) -> int:
+        """How many requests of clients have not been answered."""
+        return self._unanswered
+
+    def keys_under_way(self) -> set[bytes]:
+        """The keys that some operation may yet bring to a replica."""
+        return {operation.touches() for operation in self._operations.values()}
+
+    def reap(self, key: bytes) -> None:
+        """Delete the version of a key that nobody can see any more: kvstore.quorum.reap has made sure."""
+        version = self.replica.read(key)
+        # in an lww bucket a later write must not lose to what has been forgotten here
+        self._clock.observe(max((sibling.time for sibling in decode_version(version).siblings), default=0))
+        self.durability.after(self.replica.replace(key, version, b""), _nothing_waits)
+        self.counters.reaped += 1
 
     # inputs
 
@@ -417,3 +439,7 @@ class Coordinator:
                 operation.on_time(now)
                 if number in self._operations:
                     self._wake_later(operation, number)
+
+
+def _nothing_waits() -> None:
+    """For a write that should be synced soon, although no ack depends on it."""

@@ -19,3 +19,6 @@ class Counters:
     hints_delivered: int = 0
     hints_dropped: int = 0
     syncs: int = 0
+    repairs: int = 0
+    repair_bytes: int = 0
+    reaped: int = 0

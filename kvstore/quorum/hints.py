@@ -6,6 +6,7 @@ value the version. Counts and bytes per target are kept in memory and bounded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvstore.config import QuorumSettings
@@ -53,7 +54,7 @@ def split_hint_key(key: bytes) -> tuple[str, bytes]:
 class Hints:
     """The hints of one node."""
 
-    __slots__ = ("_counters", "_engine", "_pending", "_replica", "_settings")
+    __slots__ = ("_counters", "_delivered", "_engine", "_pending", "_replica", "_settings", "on_dropped")
 
     def __init__(
         self, engine: Engine, replica: Replica, settings: QuorumSettings, counters: Counters
@@ -62,7 +63,10 @@ class Hints:
         self._replica = replica
         self._settings = settings
         self._counters = counters
+        self.on_dropped: Callable[[str, bytes], None] = _nobody_cares
         self._pending: dict[str, tuple[int, int]] = {}
+        self._delivered: set[str] = set()
+        """Targets of hints that were deleted in this life."""
         for key, version in engine.scan(_TAG, bytes([_TAG[0] + 1])):
             self._count(split_hint_key(key)[0], 1, len(version))
 
@@ -83,6 +87,12 @@ class Hints:
         """The version kept for `target`, empty when there is none."""
         return self._engine.get(hint_key(target, key)) or b""
 
+    def holds(self, key: bytes) -> bool:
+        """Whether a hint about the data key is kept, for anyone, or would be again after a power failure."""
+        unsynced = self._replica.unsynced
+        deleted = any(unsynced(hint_key(target, key)) for target in self._delivered)
+        return deleted or any(self.read(target, key) for target in self._pending)
+
     def plan(self, target: str, key: bytes, version: bytes) -> HintChange | None:
         """What keeping `version` for `target` changes, None if it is kept already.
 
@@ -94,6 +104,7 @@ class Hints:
             return None
         if not old and not self._room(target, len(new)):
             self._counters.hints_dropped += 1
+            self.on_dropped(target, key)
             raise Overloaded(self._settings.hint_interval, f"hints for {target} are at their limit")
         return HintChange(target, hint_key(target, key), new, 0 if old else 1, len(new) - len(old))
 
@@ -103,10 +114,14 @@ class Hints:
         self._counters.hints_stored += 1
 
     def delivered(self, target: str, key: bytes, version: bytes) -> bool:
-        """Forget a hint that `target` has acknowledged, unless it has changed since it was sent."""
+        """Forget a hint that `target` has acknowledged, unless it has changed since it was sent.
+
+        The caller lets it be synced soon.
+        """
         if self.read(target, key) != version:
             return False
-        self._engine.write([(hint_key(target, key), None)])
+        self._replica.write([(hint_key(target, key), None)])
+        self._delivered.add(target)
         self._count(target, -1, -len(version))
         self._counters.hints_delivered += 1
         return True
@@ -132,3 +147,7 @@ class Hints:
             self._pending[target] = (old_count + count, old_size + size)
         else:
             self._pending.pop(target, None)
+
+
+def _nobody_cares(target: str, key: bytes) -> None:
+    """Until somebody wants to hear of dropped hints."""

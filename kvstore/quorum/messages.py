@@ -9,10 +9,13 @@ a struct 0.15. Those that hold no error cannot be part of a cycle, so the collec
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from kvstore.config import QuorumMode
 from kvstore.errors import KVError
+from kvstore.quorum.merkle import NodeHash, TreeNode
 
 
 class ReplicaWrite(msgspec.Struct, frozen=True, gc=False):
@@ -63,7 +66,86 @@ class Refusal(msgspec.Struct, frozen=True):
     error: KVError
 
 
-QuorumMessage = ReplicaWrite | WriteAck | ReplicaRead | ReadSame | ReadReply | Refusal
+class TreeRead(msgspec.Struct, frozen=True, gc=False):
+    """Asks for the hashes of these nodes of Merkle trees."""
+
+    request: int
+    epoch: int
+    nodes: tuple[TreeNode, ...]
+
+
+class TreeHashes(msgspec.Struct, frozen=True, gc=False):
+    """The hashes that were asked for, in that order; None: that tree has not been built yet."""
+
+    request: int
+    hashes: tuple[NodeHash | None, ...]
+
+
+class RangeItems(msgspec.Struct, frozen=True, gc=False):
+    """Asks how `leaves` of a tree differ, in the keys from `after` up to and without `until`.
+
+    Leaves from 0, a byte each, in order. An empty `until` is no bound. `items` are 8 bytes for each key that
+    the asker holds there, in order (kvstore.quorum.merkle.item).
+    """
+
+    request: int
+    epoch: int
+    partition: int
+    n: int
+    leaves: bytes
+    after: bytes
+    until: bytes
+    items: bytes
+
+
+class RangeDifference(msgspec.Struct, frozen=True, gc=False):
+    """Keys and versions that the asker lacks, and positions of its items that the sender lacks.
+
+    When `reached` is not empty, the answer would have been too long: it covers the versions before that
+    key, and no `wanted`.
+    """
+
+    request: int
+    versions: tuple[tuple[bytes, bytes], ...]
+    wanted: tuple[int, ...]
+    reached: bytes
+
+
+class Candidate(NamedTuple):
+    """A key whose version, with this digest, nobody can see any more."""
+
+    key: bytes
+    digest: bytes
+
+
+class ReapCheck(msgspec.Struct, frozen=True, gc=False):
+    """Asks which candidates may be reaped; with `commit` to reap them (kvstore.quorum.reap)."""
+
+    request: int
+    epoch: int
+    candidates: tuple[Candidate, ...]
+    commit: bool
+
+
+class ReapConfirm(msgspec.Struct, frozen=True, gc=False):
+    """Positions of the candidates that nothing at the sender speaks against, or that it has reaped."""
+
+    request: int
+    positions: tuple[int, ...]
+
+
+AntiEntropyMessage = TreeRead | TreeHashes | RangeItems | RangeDifference
+QuorumMessage = (
+    ReplicaWrite
+    | WriteAck
+    | ReplicaRead
+    | ReadSame
+    | ReadReply
+    | Refusal
+    | AntiEntropyMessage
+    | ReapCheck
+    | ReapConfirm
+)
 
 
 class Get(msgspec.Struct, frozen=True, gc=False):

@@ -6,11 +6,11 @@ most one reply come out. The coordinator (kvstore.quorum.coordinator) owns the t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kvstore.errors import KVError
-from kvstore.quorum.messages import Failed, Reply
+from kvstore.quorum.messages import Failed, RangeDifference, Reply, TreeHashes
 
 if TYPE_CHECKING:
     from kvstore.quorum.coordinator import Coordinator
@@ -67,6 +67,16 @@ class Operation:
 
     def on_read_reply(self, node: str, version: bytes) -> None:
         """`node` holds `version`."""
+
+    def on_answer(self, node: str, answer: TreeHashes | RangeDifference) -> None:
+        """`node` answers a question of an exchange."""
+
+    def on_confirm(self, node: str, positions: Sequence[int]) -> None:
+        """`node` confirms that these may be reaped."""
+
+    def touches(self) -> bytes:
+        """The internal key that this operation may yet bring to a replica; empty: none."""
+        return b""
 
     def on_forward_reply(self, node: str, reply: Reply) -> None:
         """The coordinator that this request was forwarded to has replied."""

@@ -64,6 +64,10 @@ class ReadOperation(Operation):
         core.transport.send(target.node, message)
         return True
 
+    def touches(self) -> bytes:
+        """See Operation."""
+        return self.request.key
+
     def on_local_durable(self) -> None:
         """This node's own version may be shown now."""
         self._answered(self.core.name, self.local)
@@ -187,6 +191,10 @@ class RepairOperation(Operation):
         self.version = version
         message = ReplicaWrite(self.number, core.state.epoch, request.key, version, read.asked[node])
         core.transport.send(node, message)
+
+    def touches(self) -> bytes:
+        """See Operation."""
+        return self.read.request.key
 
     def on_write_ack(self, node: str) -> None:
         """The replica holds the version durably."""

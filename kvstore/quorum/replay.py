@@ -69,6 +69,8 @@ class HintReplay:
             return
         if discarded:
             self._core.hint_discarded(key)
+            # until this is on the disk the key is not reaped: a power failure would bring the hint back
+            self._core.durability.after(self._core.durability.last, _nothing_waits)
         self._done(target, number)
 
     def on_failed(self, target: str, number: int, now: float) -> None:
@@ -118,6 +120,10 @@ class DeliveryOperation(Operation):
         self.version = version
         core.transport.send(target, ReplicaWrite(self.number, core.state.epoch, key, version, replay=True))
 
+    def touches(self) -> bytes:
+        """See Operation."""
+        return self.key
+
     def on_write_ack(self, node: str) -> None:
         """The target has it durably."""
         if node == self.target:
@@ -141,3 +147,7 @@ class DeliveryOperation(Operation):
     def _failed(self) -> None:
         self.finish()
         self.replay.on_failed(self.target, self.number, self.core.now)
+
+
+def _nothing_waits() -> None:
+    """For a deletion that should be synced soon, although no ack depends on it."""

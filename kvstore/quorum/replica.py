@@ -6,20 +6,24 @@ from collections.abc import Callable, Sequence
 
 from kvstore.config import BucketSettings, Conflict
 from kvstore.lsm import Engine
+from kvstore.quorum.merkle import Trees
 from kvstore.ring.token import split_data_key
 from kvstore.versions import decode_version, encode_version, reconcile, reconcile_lww
 
 Batch = Sequence[tuple[bytes, bytes | None]]
+Changes = dict[bytes, tuple[bytes, bytes]]
+"""By key what is stored (empty: nothing), and the version that is to be written over it."""
 
 
 class Replica:
-    """Versions by internal key in the engine; knows which of them are not durable yet."""
+    """Versions by internal key in the engine; knows which of them are not durable yet, keeps their trees."""
 
-    __slots__ = ("_bucket", "_engine", "_unsynced")
+    __slots__ = ("_bucket", "_engine", "_unsynced", "trees")
 
-    def __init__(self, engine: Engine, bucket: Callable[[str], BucketSettings]) -> None:
+    def __init__(self, engine: Engine, bucket: Callable[[str], BucketSettings], trees: Trees) -> None:
         self._engine = engine
         self._bucket = bucket
+        self.trees = trees
         self._unsynced: dict[bytes, int] = {}
 
     def read(self, key: bytes) -> bytes:
@@ -35,20 +39,24 @@ class Replica:
 
         Raises StorageFull when nothing could be written, Corruption when the stored version is bad.
         """
-        changes: dict[bytes, bytes] = {}
+        changes: Changes = {}
         lsn = self.prepare(key, incoming, changes)
-        return self.write([*changes.items()]) if changes else lsn
+        return self.replace_all(changes) if changes else lsn
 
-    def prepare(self, key: bytes, incoming: bytes, changes: dict[bytes, bytes]) -> int:
+    def prepare(self, key: bytes, incoming: bytes, changes: Changes) -> int:
         """Add to `changes` what must be written to have `incoming` reconciled into the stored version.
 
         If that is nothing, returns the LSN that makes the stored version durable. Raises Corruption.
         """
-        current = changes.get(key) or self.read(key)
+        planned = changes.get(key)
+        if planned:
+            stored, current = planned
+        else:
+            stored = current = self.read(key)
         result = self.combine(key, current, incoming) if current else incoming
         if result == current:
-            return self.unsynced(key)
-        changes[key] = result
+            return 0 if planned else self.unsynced(key)
+        changes[key] = stored, result
         return 0
 
     def combine(self, key: bytes, a: bytes, b: bytes) -> bytes:
@@ -62,8 +70,26 @@ class Replica:
         rule = reconcile_lww if lww else reconcile
         return encode_version(rule(decode_version(a), decode_version(b)))
 
+    def replace(self, key: bytes, old: bytes, new: bytes, others: Batch = ()) -> int:
+        """Write `new` (empty: nothing) over `old`, which is what is stored, in one batch with `others`.
+
+        This and `replace_all` are the only ways to change a version: the trees depend on it. `others` are
+        no versions.
+        """
+        lsn = self.write([(key, new or None), *others])
+        self.trees.update(key, old, new)
+        return lsn
+
+    def replace_all(self, changes: Changes) -> int:
+        """`replace` for what `prepare` has gathered, all of it in one batch."""
+        lsn = self.write([(key, new) for key, (_, new) in changes.items()])
+        update = self.trees.update
+        for key, (old, new) in changes.items():
+            update(key, old, new)
+        return lsn
+
     def write(self, batch: Batch) -> int:
-        """Append a batch; returns its LSN, which must be durable before anything is acknowledged."""
+        """Append hints and the node's own records; returns the LSN that an acknowledgement must wait for."""
         lsn = self._engine.write(batch)
         if not self._engine.waits_for_disk:
             return lsn

@@ -46,6 +46,10 @@ class WriteOperation(Operation):
             node, ReplicaWrite(self.number, core.state.epoch, self.request.key, self.version, hint_for)
         )
 
+    def touches(self) -> bytes:
+        """See Operation."""
+        return self.request.key
+
     def on_local_durable(self) -> None:
         """The coordinator's own copy is on the disk."""
         self.local = True

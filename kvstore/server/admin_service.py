@@ -12,7 +12,7 @@ from kvstore.server.client_service import ClientService
 from kvstore.server.driver import Driver
 from kvstore.server.links import Links
 from kvstore.v1 import admin_pb2 as pb
-from kvstore.wire.status import status_to_wire_response
+from kvstore.wire.status import repair_to_wire, status_to_wire_response
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Admin"].full_name
 
@@ -34,7 +34,18 @@ class AdminService:
             request_deserializer=pb.GetStatusRequest.FromString,
             response_serializer=pb.GetStatusResponse.SerializeToString,
         )
-        return grpc.method_handlers_generic_handler(SERVICE, {"GetStatus": get_status})
+        repair = grpc.unary_unary_rpc_method_handler(
+            self.repair,
+            request_deserializer=pb.RepairRequest.FromString,
+            response_serializer=pb.RepairResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"GetStatus": get_status, "Repair": repair})
+
+    async def repair(self, request: pb.RepairRequest, context: object) -> pb.RepairResponse:
+        """See admin.proto."""
+        if request.start:
+            self._driver.node.repair_now(self._driver.now())
+        return repair_to_wire(self._driver.node.status().anti_entropy)
 
     async def get_status(self, request: pb.GetStatusRequest, context: object) -> pb.GetStatusResponse:
         """See admin.proto."""

@@ -14,7 +14,7 @@ import click
 # what is wrong is said by kvnode itself, in one line
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from kvstore.config import NAME, BucketSettings, Limits, bucket_from_settings, parse_bucket
+from kvstore.config import NAME, BucketSettings, Limits, QuorumSettings, bucket_from_settings, parse_bucket
 from kvstore.errors import ConfigError, KVError
 from kvstore.lsm import Compaction, Durability, Options
 from kvstore.node.settings import NodeSettings
@@ -89,6 +89,13 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
 @click.option("--replicas", default=DEFAULT_REPLICAS, show_default=True, help="Replicas of each key.")
 @click.option("--max-value", default=Limits().value, show_default=True, help="Largest value in bytes.")
 @click.option(
+    "--hint-count",
+    type=click.IntRange(min=0),
+    default=QuorumSettings().hint_count,
+    show_default=True,
+    help="Hints kept for one node; 0: none, anti-entropy alone brings home what a node has missed.",
+)
+@click.option(
     "--durability",
     type=click.Choice([choice.value for choice in Durability]),
     default=_ENGINE.durability.value,
@@ -132,6 +139,7 @@ def kvnode(
     partitions: int,
     replicas: int,
     max_value: int,
+    hint_count: int,
     durability: str,
     compaction: str,
     memtable_bytes: int,
@@ -153,7 +161,8 @@ def kvnode(
     if not 1 <= max_value <= Limits.MAX_VALUE:
         raise ConfigError(f"max-value={max_value} must be between 1 and {Limits.MAX_VALUE}")
     host, port = _address(listen or member.address)
-    settings = NodeSettings(limits=Limits(value=max_value))
+    quorum = QuorumSettings(hint_count=hint_count)
+    settings = NodeSettings(quorum=quorum, limits=Limits(value=max_value))
     engine = Options(
         memtable_bytes=memtable_bytes,
         cache_bytes=cache_bytes,

@@ -17,6 +17,7 @@ _SETTINGS: dict[str, type] = {
     "partitions": int,
     "replicas": int,
     "max-value": int,
+    "hint-count": int,
     "durability": str,
     "compaction": str,
     "memtable-bytes": int,

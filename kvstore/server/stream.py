@@ -19,9 +19,14 @@ from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.messages import (
     Forward,
     ForwardReply,
+    RangeDifference,
+    RangeItems,
     ReadReply,
+    ReapCheck,
     ReplicaRead,
     ReplicaWrite,
+    TreeHashes,
+    TreeRead,
     WriteAck,
 )
 from kvstore.ring import Member
@@ -56,6 +61,16 @@ def message_bytes(message: PeerMessage) -> int:
             return request_bytes(call)
         case ForwardReply(_, reply):
             return reply_bytes(reply)
+        case ReapCheck(_, _, candidates):
+            return 64 + sum(24 + len(key) for key, _ in candidates)
+        case TreeRead(_, _, nodes):
+            return 64 + 8 * len(nodes)
+        case TreeHashes(_, hashes):
+            return 64 + 12 * len(hashes)
+        case RangeItems():
+            return 64 + len(message.leaves) + len(message.after) + len(message.until) + len(message.items)
+        case RangeDifference(_, versions, wanted):
+            return 64 + 4 * len(wanted) + sum(16 + len(key) + len(version) for key, version in versions)
         case _:
             return 64
 

@@ -6,9 +6,11 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from kvstore.config import BucketSettings
+from kvstore.config import AntiEntropySettings, BucketSettings
 from kvstore.gossip import Status
 from kvstore.lsm import Fate
+from kvstore.node.settings import NodeSettings
+from kvstore.quorum.merkle import NODES, ROOT, TreeNode, Trees
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import Member, data_key, initial_state, preference_list, token
 from kvstore.sim.host import Host, Respond
@@ -18,13 +20,24 @@ from kvstore.sim.scheduler import Scheduler
 Watch = Callable[[str, str, ClientRequest, Respond], Respond]
 
 PARTITIONS = 16
+REAP_AGE = 20.0
+"""More than twice the longest way of a frame: a second late (Nemesis), then 8 s on a link that is clogged."""
+SETTINGS = NodeSettings(
+    anti_entropy=AntiEntropySettings(interval=2.0, settle=0.5, reap_interval=3.0, reap_age=REAP_AGE)
+)
 _RESET_SECONDS = 0.001
 
 
 class SimulatedCluster:
     """Hosts n1, n2, ... on one scheduler; one seed, one course of events."""
 
-    def __init__(self, seed: int | str, nodes: int = 3, buckets: Sequence[BucketSettings] = ()) -> None:
+    def __init__(
+        self,
+        seed: int | str,
+        nodes: int = 3,
+        buckets: Sequence[BucketSettings] = (),
+        settings: NodeSettings = SETTINGS,
+    ) -> None:
         self.scheduler = Scheduler()
         self.watch: Watch | None = None
         """Sees every client's request, and may put itself between it and its reply."""
@@ -33,7 +46,13 @@ class SimulatedCluster:
         self.state = initial_state("simulated", members, PARTITIONS, 3, buckets)
         self.hosts = {
             member.node: Host(
-                member.node, self.state, self.scheduler, self.network, str(seed), self._connections_broke
+                member.node,
+                self.state,
+                self.scheduler,
+                self.network,
+                str(seed),
+                self._connections_broke,
+                settings,
             )
             for member in members
         }
@@ -132,6 +151,33 @@ class SimulatedCluster:
     def stored(self, node: str, bucket: str, key: bytes) -> bytes | None:
         """What a host that is up holds of a key, as encoded bytes."""
         return self.hosts[node].engine.get(data_key(token(bucket, key), bucket, key))
+
+    def roots_equal(self) -> bool:
+        """Whether all hosts are up and know their trees, and those that replicas share have equal roots."""
+        ring = self.state.ring
+        trees = {name: host.node.trees for name, host in self.hosts.items() if host.node}
+        if len(trees) < len(self.hosts) or any(each.building for each in trees.values()):
+            return False
+        some = next(iter(trees.values()))
+        return all(
+            len({trees[node].node(TreeNode(partition, n, ROOT)) for node in nodes}) == 1
+            for partition in range(ring.partitions)
+            for n in some.ns
+            if (nodes := preference_list(ring, partition, n))
+        )
+
+    def trees_match_disks(self) -> bool:
+        """Whether the trees of every host are those that its disk gives."""
+        for host in self.hosts.values():
+            assert host.node is not None
+            rebuilt = Trees(self.state)
+            while rebuilt.building:
+                rebuilt.build(host.engine.scan, 1_000_000)
+            for partition in range(rebuilt.partitions):
+                for name in (TreeNode(partition, n, i) for n in rebuilt.ns for i in range(NODES)):
+                    if rebuilt.node(name) != host.node.trees.node(name):
+                        return False
+        return True
 
     def settled(self) -> bool:
         """Whether all hosts are up, see each other alive, and keep no hint."""

@@ -11,6 +11,7 @@ from kvstore.errors import StorageError, StorageFailed
 from kvstore.lsm import Engine, Fate, Job, JobResult, MemoryFileSystem, Options, SimulatedCrash
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
+from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import ClusterState
 from kvstore.sim.network import Network
@@ -38,6 +39,7 @@ class Host:
         network: Network,
         seed: str,
         on_crash: Callable[[str], None],
+        settings: NodeSettings,
     ) -> None:
         self.name = name
         self._state = state
@@ -46,6 +48,7 @@ class Host:
         self._disk_rng = random.Random(f"{seed}/disk/{name}")
         self._node_rng = random.Random(f"{seed}/node/{name}")
         self._on_crash = on_crash
+        self._settings = settings
         self.disk = MemoryFileSystem()
         self.counts: Counter[str] = Counter()
         self.clock_error_ms = 0
@@ -86,7 +89,7 @@ class Host:
             self._engine = Engine.open(self.disk, "data", OPTIONS)
             self._storage = Storage(self.disk, self._engine, self, self._later, self._disk_rng)
             self.slow_down(self.sync_seconds)
-            self.node = Node(self.name, self._state, self._engine, self, self._node_rng)
+            self.node = Node(self.name, self._state, self._engine, self, self._node_rng, self._settings)
             self._network.attach(self.name, self._receive)
             self.node.start(self._instant())
         except SimulatedCrash:
@@ -127,7 +130,7 @@ class Host:
             self.counts["flushes"] += statistics.flushes
             self.counts["compactions"] += statistics.compactions
             counters = self.node.status().counters
-            for name in ("read_repairs", "hints_stored", "hints_delivered", "forwards"):
+            for name in ("read_repairs", "hints_stored", "hints_delivered", "forwards", "repairs", "reaped"):
                 self.counts[name.replace("_", " ")] += getattr(counters, name)
 
     def finish(self) -> None:
@@ -192,6 +195,10 @@ class Host:
     def link_lost(self, peer: str) -> None:
         """The connection to a peer broke."""
         self._enter(lambda: self._living().on_link_lost(peer, self._instant()))
+
+    def repair_now(self) -> None:
+        """An operator asks for anti-entropy."""
+        self._enter(lambda: self._living().repair_now(self._instant()))
 
     def _receive(self, sender: str, frame: bytes) -> None:
         self._enter(lambda: self._living().on_frame(sender, decode_frame(frame), self._instant()))

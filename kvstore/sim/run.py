@@ -5,17 +5,21 @@ from __future__ import annotations
 import random
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from kvstore.config import AntiEntropySettings, QuorumSettings
+from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import Found, Get, Put, Stored
 from kvstore.sim.checker import Checker, Place, Violation
-from kvstore.sim.cluster import SimulatedCluster
+from kvstore.sim.cluster import REAP_AGE, SimulatedCluster
 from kvstore.sim.disks import check_disks
 from kvstore.sim.history import History, Result, Write
 from kvstore.sim.nemesis import Faults, Nemesis
+from kvstore.sim.scheduler import EPOCH_MS
 from kvstore.sim.transcript import Transcript
 from kvstore.sim.workload import BUCKETS, KEYS_PER_BUCKET, Client
+from kvstore.versions import decode_version
 
 SAFETY_SECONDS = 25.0
 _CLIENTS = 6
@@ -38,6 +42,18 @@ class Plan:
         return f"make sim SEED={self.seed} NODES={self.nodes} TIME={self.seconds:g}"
 
 
+def _settings(rng: random.Random) -> NodeSettings:
+    """In some runs anti-entropy works all the time, or instead of hints; in others only when asked.
+
+    So neither hides what the other has to do.
+    """
+    interval, hints = rng.choice(((1.0, 1000), (10.0, 1000), (float("inf"), 1000), (1.0, 0)))
+    return NodeSettings(
+        quorum=QuorumSettings(hint_count=hints),
+        anti_entropy=AntiEntropySettings(interval, settle=0.5, reap_interval=1.0, reap_age=REAP_AGE),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a run has exercised; all counts by name. `trace` is the hash of everything that happened."""
@@ -58,7 +74,8 @@ class Run:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.history = History()
-        self.cluster = SimulatedCluster(plan.seed, plan.nodes, BUCKETS)
+        settings = _settings(random.Random(f"{plan.seed}/settings"))
+        self.cluster = SimulatedCluster(plan.seed, plan.nodes, BUCKETS, settings)
         self.clients = [
             Client(f"c{i}", self.cluster, self.history, random.Random(f"{plan.seed}/workload/{i}"))
             for i in range(_CLIENTS)
@@ -78,9 +95,12 @@ class Run:
             client.stop()
         self._supervise()
         self._heal()
+        self._read_half()
+        self._converge()
         checked = self._check()
         self._wipe(self.nemesis.victim())
         self._heal()
+        self._converge()
         checked += self._check()
         self._write_everywhere()
         return self._report(checked)
@@ -88,11 +108,14 @@ class Run:
     def _check(self) -> int:
         """All that was promised, as far as the history goes; returns how many facts were checked."""
         buckets = {bucket.name: bucket for bucket in BUCKETS}
-        checked = Checker(self.history, buckets).check(self._read_everything())
+        checked = Checker(self.history, buckets).check(self._what_is_left())
         return checked + check_disks(self.cluster, self.history)
 
     def _wipe(self, node: str) -> None:
-        """Now that all replicas are equal, one may lose its disk: writes through it must lose nothing."""
+        """Now that all replicas are equal, one may lose its disk: writes through it must lose nothing.
+
+        Nobody reads afterwards: anti-entropy alone must bring everything back.
+        """
         self.cluster.crash(node)
         self.cluster.hosts[node].wipe()
         self.cluster.restart(node)
@@ -122,21 +145,69 @@ class Run:
             self.cluster.run(_LOOK_AGAIN)
 
     def _calm(self) -> bool:
-        return all(client.idle for client in self.clients) and self.cluster.settled()
+        """No request or hint is under way, all see each other, and no disk is full as far as a node knows."""
+        idle = all(client.idle for client in self.clients)
+        return (
+            idle and self.cluster.settled() and not any(h.engine.refuses for h in self.cluster.hosts.values())
+        )
 
-    def _read_everything(self) -> dict[Place, frozenset[bytes]]:
-        """Every key with r=n, after which its replicas must hold the same bytes."""
-        final: dict[Place, frozenset[bytes]] = {}
+    def _read_half(self) -> None:
+        """Every other key with r=n, after which its replicas must hold the same bytes: blocking repair."""
         for bucket in BUCKETS:
-            for i in range(KEYS_PER_BUCKET):
+            for i in range(0, KEYS_PER_BUCKET, 2):
                 key = b"k%d" % i
                 replicas = self.cluster.replicas(bucket.name, key)
                 reply = self.cluster.call(replicas[0], Get(bucket.name, key, r=bucket.n))
                 if not isinstance(reply, Found):
                     raise Violation(f"{bucket.name}/{key!r} cannot be read in a healthy cluster: {reply}")
-                if len({self.cluster.stored(node, bucket.name, key) for node in replicas}) > 1:
+                versions = {self.cluster.stored(node, bucket.name, key) for node in replicas}
+                # nothing is what a tombstone becomes when it is reaped, on one replica after the other
+                if len(versions) > 1 and any(v and decode_version(v).visible(EPOCH_MS) for v in versions):
                     raise Violation(f"replicas of {bucket.name}/{key!r} differ after a read of all of them")
-                final[bucket.name, key] = frozenset(sibling.value for sibling in reply.siblings)
+
+    def _converge(self) -> None:
+        """Nobody reads the other half: anti-entropy alone must make replicas and trees equal.
+
+        What was deleted must leave the disks, as all nodes are up and no hints are left.
+        """
+        cluster = self.cluster
+        for host in cluster.hosts.values():
+            host.repair_now()
+        deadline = cluster.scheduler.now + _HEALING_SECONDS
+        while not (equal := cluster.roots_equal()) or self._tombstones():
+            if cluster.scheduler.now >= deadline:
+                what = "tombstones are left" if equal else "Merkle roots differ"
+                raise Violation(f"{what} {_HEALING_SECONDS:g} s after hints were delivered")
+            cluster.run(0.5)
+        if not cluster.trees_match_disks():
+            raise Violation("a Merkle tree is not that of its disk")
+
+    def _tombstones(self) -> bool:
+        """Whether some key has nothing but tombstones."""
+        return any(version and not decode_version(version).visible(EPOCH_MS) for version in self._stored())
+
+    def _stored(self) -> Iterator[bytes | None]:
+        for bucket in BUCKETS:
+            for i in range(KEYS_PER_BUCKET):
+                key = b"k%d" % i
+                for node in self.cluster.replicas(bucket.name, key):
+                    yield self.cluster.stored(node, bucket.name, key)
+
+    def _what_is_left(self) -> dict[Place, frozenset[bytes]]:
+        """The values of every key, of which all replicas must hold the same bytes."""
+        final: dict[Place, frozenset[bytes]] = {}
+        for bucket in BUCKETS:
+            for i in range(KEYS_PER_BUCKET):
+                key = b"k%d" % i
+                replicas = self.cluster.replicas(bucket.name, key)
+                stored = {self.cluster.stored(node, bucket.name, key) for node in replicas}
+                if len(stored) > 1:
+                    raise Violation(
+                        f"replicas of {bucket.name}/{key!r} differ although their trees are equal"
+                    )
+                version = stored.pop()
+                siblings = decode_version(version).visible(EPOCH_MS) if version else ()
+                final[bucket.name, key] = frozenset(sibling.value or b"" for sibling in siblings)
         return final
 
     def _write_everywhere(self) -> None:

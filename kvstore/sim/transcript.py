@@ -20,13 +20,17 @@ from kvstore.quorum.messages import (
     Found,
     Get,
     Put,
+    RangeDifference,
+    RangeItems,
     ReadReply,
     ReadSame,
+    ReapCheck,
     Refusal,
     ReplicaRead,
     ReplicaWrite,
     Reply,
     Stored,
+    TreeRead,
     WriteAck,
 )
 from kvstore.ring import split_data_key
@@ -49,6 +53,8 @@ class Transcript:
         self._began = cluster.scheduler.now
         self._asked: dict[tuple[str, int], str] = {}
         """What each request between nodes is about: its replies carry only a number."""
+        self._comparing: set[tuple[str, str]] = set()
+        """Who has found a difference to whom and not asked for trees since: what it sends now are repairs."""
         self._beliefs: dict[tuple[str, str], Status] = {}
         cluster.scheduler.listener = partial(self.line, "")
         cluster.network.watch = self._frame
@@ -85,7 +91,9 @@ class Transcript:
         match message:
             case ReplicaWrite():
                 self._asked[sender, message.request] = _key(message.key)
-                return [f"write {_key(message.key)}: {_version(message.version)}{_why(message)}"]
+                return [
+                    f"write {_key(message.key)}: {_version(message.version)}{self._why(sender, to, message)}"
+                ]
             case WriteAck(requests):
                 return [f"has on its disk: {self._about(to, number)}" for number in requests]
             case ReplicaRead():
@@ -101,7 +109,23 @@ class Transcript:
                 return [f"forward: {describe_call(call)}"]
             case ForwardReply(_, reply):
                 return [f"forwarded reply: {describe_reply(reply)}"]
+            case RangeItems():
+                self._comparing.add((sender, to))
+                return [f"partition {message.partition} differs: compare the keys"]
+            case RangeDifference(_, versions, wanted):
+                return [f"has something new of {len(versions)} keys, lacks something of {len(wanted)}"]
+            case TreeRead():
+                self._comparing.discard((sender, to))
+            case ReapCheck(_, _, candidates, commit) if commit:
+                return [f"forget {_key(candidate.key)}" for candidate in candidates]
         return []
+
+    def _why(self, sender: str, to: str, message: ReplicaWrite) -> str:
+        if message.hint_for:
+            return f" (a hint for {message.hint_for})"
+        if not message.replay:
+            return ""
+        return " (a repair)" if (sender, to) in self._comparing else " (a hint that goes home)"
 
     def _about(self, asker: str, number: int) -> str:
         return self._asked.get((asker, number), "what nobody waits for any more")
@@ -162,9 +186,3 @@ def _version(encoded: bytes) -> str:
 def _value(value: bytes) -> str:
     text = value.rstrip(b".").decode(errors="replace")
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def _why(message: ReplicaWrite) -> str:
-    if message.hint_for:
-        return f" (a hint for {message.hint_for})"
-    return " (a hint that goes home)" if message.replay else ""

@@ -17,7 +17,7 @@ from kvstore.ring import ClusterState, partition_of, preference_list, token
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.testing.virtual_loop import VirtualLoop, Wait
 from kvstore.wire.errors import error_from_wire, error_to_wire
-from kvstore.wire.status import StatusResponse, status_to_wire_response
+from kvstore.wire.status import RepairResponse, StatusResponse, repair_to_wire, status_to_wire_response
 
 
 class SimulatedCarrier:
@@ -61,6 +61,19 @@ class SimulatedCarrier:
         if running is None or node not in self._reaches:
             return self._nothing_reached([node])
         return status_to_wire_response(running.status(), self.state)
+
+    async def repair(self, start: bool, timeout: float) -> dict[str, RepairResponse | KVError]:
+        """See Carrier."""
+        self.check_open()
+        return {node: self._repair_of(node, start) for node in self._cluster.hosts}
+
+    def _repair_of(self, node: str, start: bool) -> RepairResponse | KVError:
+        host = self._cluster.hosts[node]
+        if host.node is None or node not in self._reaches:
+            return self._nothing_reached([node])
+        if start:
+            host.repair_now()
+        return repair_to_wire(host.node.status().anti_entropy)
 
     # requests
 

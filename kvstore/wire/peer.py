@@ -15,14 +15,22 @@ from kvstore.errors import InvalidRequest
 from kvstore.gossip import Status, Update
 from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.node.outbox import PeerMessage
+from kvstore.quorum.merkle import NodeHash, TreeNode
 from kvstore.quorum.messages import (
+    Candidate,
     Forward,
     ForwardReply,
+    RangeDifference,
+    RangeItems,
     ReadReply,
     ReadSame,
+    ReapCheck,
+    ReapConfirm,
     Refusal,
     ReplicaRead,
     ReplicaWrite,
+    TreeHashes,
+    TreeRead,
     WriteAck,
 )
 from kvstore.v1 import peer_pb2 as pb
@@ -69,6 +77,15 @@ def decode_frame(data: bytes) -> list[PeerMessage]:
     messages += [Refusal(m.request, error_from_wire(m.error)) for m in frame.refusals]
     messages += [Forward(m.request, m.epoch, call_from_wire(m)) for m in frame.forwards]
     messages += [ForwardReply(m.request, reply_from_wire(m)) for m in frame.forward_replies]
+    messages += map(_tree_read, frame.tree_reads)
+    messages += map(_tree_hashes, frame.tree_hashes)
+    messages += [
+        RangeItems(m.request, m.epoch, m.partition, m.n, m.leaves, m.after, m.until, m.items)
+        for m in frame.range_items
+    ]
+    messages += map(_range_difference, frame.range_differences)
+    messages += map(_reap_check, frame.reap_checks)
+    messages += [ReapConfirm(m.request, tuple(m.positions)) for m in frame.reap_confirms]
     messages += [Ping(m.sequence, m.target, _updates(m.updates)) for m in frame.pings]
     messages += [PingRequest(m.sequence, m.target, _updates(m.updates)) for m in frame.ping_requests]
     messages += [Ack(m.sequence, _updates(m.updates)) for m in frame.acks]
@@ -87,8 +104,7 @@ def _add_plain_writes(frame: pb.Frame, writes: list[ReplicaWrite]) -> None:
 
 def _plain_writes(columns: pb.PlainWrites) -> list[PeerMessage]:
     fields = columns.requests, columns.epochs, columns.keys, columns.versions
-    if len({len(field) for field in fields}) != 1:
-        raise InvalidRequest("frame", "its plain writes are incomplete")
+    _same_length("plain write", *fields)
     return list(map(ReplicaWrite, *fields))
 
 
@@ -128,6 +144,86 @@ def _add_forward(frame: pb.Frame, m: Forward) -> None:
 
 def _add_forward_reply(frame: pb.Frame, m: ForwardReply) -> None:
     fill_reply(frame.forward_replies.add(request=m.request), m.reply)
+
+
+def _add_tree_read(frame: pb.Frame, m: TreeRead) -> None:
+    partitions, ns, numbers = zip(*m.nodes, strict=True) if m.nodes else ((), (), ())
+    frame.tree_reads.add(request=m.request, epoch=m.epoch, partitions=partitions, ns=ns, numbers=numbers)
+
+
+def _tree_read(m: pb.TreeRead) -> TreeRead:
+    _same_length("tree read", m.partitions, m.ns, m.numbers)
+    return TreeRead(m.request, m.epoch, tuple(map(TreeNode, m.partitions, m.ns, m.numbers)))
+
+
+def _add_tree_hashes(frame: pb.Frame, m: TreeHashes) -> None:
+    known = [node or NodeHash(0, 0) for node in m.hashes]
+    frame.tree_hashes.add(
+        request=m.request,
+        sums=[node.sum for node in known],
+        items=[node.items for node in known],
+        unknown=[i for i, node in enumerate(m.hashes) if node is None],
+    )
+
+
+def _tree_hashes(m: pb.TreeHashes) -> TreeHashes:
+    _same_length("tree hashes", m.sums, m.items)
+    unknown = set(m.unknown)
+    known = map(NodeHash, m.sums, m.items)
+    return TreeHashes(m.request, tuple(None if i in unknown else node for i, node in enumerate(known)))
+
+
+def _add_range_items(frame: pb.Frame, m: RangeItems) -> None:
+    frame.range_items.add(
+        request=m.request,
+        epoch=m.epoch,
+        partition=m.partition,
+        n=m.n,
+        leaves=m.leaves,
+        after=m.after,
+        until=m.until,
+        items=m.items,
+    )
+
+
+def _add_range_difference(frame: pb.Frame, m: RangeDifference) -> None:
+    frame.range_differences.add(
+        request=m.request,
+        keys=[key for key, _ in m.versions],
+        versions=[version for _, version in m.versions],
+        wanted=m.wanted,
+        reached=m.reached,
+    )
+
+
+def _range_difference(m: pb.RangeDifference) -> RangeDifference:
+    _same_length("range difference", m.keys, m.versions)
+    versions = tuple(zip(m.keys, m.versions, strict=True))
+    return RangeDifference(m.request, versions, tuple(m.wanted), m.reached)
+
+
+def _add_reap_check(frame: pb.Frame, m: ReapCheck) -> None:
+    frame.reap_checks.add(
+        request=m.request,
+        epoch=m.epoch,
+        keys=[candidate.key for candidate in m.candidates],
+        digests=[candidate.digest for candidate in m.candidates],
+        commit=m.commit,
+    )
+
+
+def _reap_check(m: pb.ReapCheck) -> ReapCheck:
+    _same_length("reap check", m.keys, m.digests)
+    return ReapCheck(m.request, m.epoch, tuple(map(Candidate, m.keys, m.digests)), m.commit)
+
+
+def _add_reap_confirm(frame: pb.Frame, m: ReapConfirm) -> None:
+    frame.reap_confirms.add(request=m.request, positions=m.positions)
+
+
+def _same_length(what: str, *columns: Sequence[object]) -> None:
+    if len({len(column) for column in columns}) != 1:
+        raise InvalidRequest("frame", f"the columns of a {what} are incomplete")
 
 
 def _add_ping(frame: pb.Frame, m: Ping) -> None:
@@ -178,6 +274,12 @@ _ADD: dict[type, Callable[[pb.Frame, Any], None]] = {
     Refusal: _add_refusal,
     Forward: _add_forward,
     ForwardReply: _add_forward_reply,
+    TreeRead: _add_tree_read,
+    TreeHashes: _add_tree_hashes,
+    RangeItems: _add_range_items,
+    RangeDifference: _add_range_difference,
+    ReapCheck: _add_reap_check,
+    ReapConfirm: _add_reap_confirm,
     Ping: _add_ping,
     PingRequest: _add_ping_request,
     Ack: _add_ack,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from kvstore.node.status import NodeStatus
+from kvstore.quorum.anti_entropy import AntiEntropyStatus
 from kvstore.ring import ClusterState
 from kvstore.v1 import admin_pb2 as pb
 from kvstore.wire.peer import status_to_wire
 
 StatusResponse = pb.GetStatusResponse
+RepairResponse = pb.RepairResponse
 
 
 def status_to_wire_response(status: NodeStatus, state: ClusterState) -> pb.GetStatusResponse:
@@ -27,5 +29,14 @@ def status_to_wire_response(status: NodeStatus, state: ClusterState) -> pb.GetSt
     for hints in status.hints:
         response.hints.add(target=hints.target, count=hints.count, bytes=hints.bytes)
     response.counters.MergeFrom(pb.Counters(**asdict(status.counters)))
+    pairs = status.anti_entropy
+    response.anti_entropy.MergeFrom(
+        pb.AntiEntropyStatus(pairs=pairs.pairs, unproven=pairs.unproven, oldest_s=pairs.oldest)
+    )
     response.engine.MergeFrom(pb.EngineStatus(**asdict(status.engine)))
     return response
+
+
+def repair_to_wire(status: AntiEntropyStatus) -> pb.RepairResponse:
+    """How far a repair is."""
+    return pb.RepairResponse(pairs=status.pairs, left=status.wanted, waiting_for=status.waiting_for)

@@ -21,7 +21,9 @@ from kvstore.errors import (
 from kvstore.gossip import Status, Update
 from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.node.outbox import PeerMessage
+from kvstore.quorum.merkle import NodeHash, TreeNode
 from kvstore.quorum.messages import (
+    Candidate,
     ClientRequest,
     Delete,
     Explain,
@@ -31,13 +33,19 @@ from kvstore.quorum.messages import (
     Found,
     Get,
     Put,
+    RangeDifference,
+    RangeItems,
     ReadReply,
     ReadSame,
+    ReapCheck,
+    ReapConfirm,
     Refusal,
     ReplicaRead,
     ReplicaWrite,
     Reply,
     Stored,
+    TreeHashes,
+    TreeRead,
     Value,
     WriteAck,
 )
@@ -78,6 +86,13 @@ replies: st.SearchStrategy[Reply] = st.one_of(founds, storeds, st.builds(Failed,
 
 _updates = st.lists(st.builds(Update, texts, st.sampled_from(Status), u64), max_size=3).map(tuple)
 
+_nodes = st.lists(st.builds(TreeNode, u32, u32, u32), max_size=3).map(tuple)
+_hashes = st.lists(st.none() | st.builds(NodeHash, u64, u64), max_size=3).map(tuple)
+_versions = st.lists(st.tuples(data, data), max_size=3).map(tuple)
+_positions = st.lists(u32, max_size=3).map(tuple)
+
+_candidates = st.lists(st.builds(Candidate, data, data), max_size=3).map(tuple)
+
 peer_messages: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(ReplicaWrite, u64, u64, data, data, texts, st.booleans()),
     st.builds(WriteAck, st.lists(u64, min_size=1, max_size=4).map(tuple)),
@@ -87,6 +102,12 @@ peer_messages: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(Refusal, u64, errors),
     st.builds(Forward, u64, u64, requests),
     st.builds(ForwardReply, u64, replies),
+    st.builds(TreeRead, u64, u64, _nodes),
+    st.builds(TreeHashes, u64, _hashes),
+    st.builds(RangeItems, u64, u64, u32, u32, data, data, data, data),
+    st.builds(RangeDifference, u64, _versions, _positions, data),
+    st.builds(ReapCheck, u64, u64, _candidates, st.booleans()),
+    st.builds(ReapConfirm, u64, _positions),
     st.builds(Ping, u64, texts, _updates),
     st.builds(PingRequest, u64, texts, _updates),
     st.builds(Ack, u64, _updates),

@@ -15,7 +15,10 @@ from click.testing import CliRunner
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.durability import Durability
+from kvstore.quorum.merkle import Trees
 from kvstore.quorum.read import ReadOperation
+from kvstore.quorum.reap import Reaper
+from kvstore.quorum.replica import Changes, Replica
 from kvstore.sim.__main__ import main
 from kvstore.sim.checker import Checker, Violation
 from kvstore.sim.host import Host
@@ -155,6 +158,32 @@ def _a_write_overwrites_what_it_did_not_see(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(coordinator, "write", overwrite)
 
 
+def _a_leaf_not_updated_by_replica_writes(patch: pytest.MonkeyPatch) -> None:
+    """BUGS 18: the tree says equal, or different, and is wrong."""
+
+    def replace_all(self: Replica, changes: Changes) -> int:
+        return self.write([(key, new) for key, (_, new) in changes.items()])
+
+    patch.setattr(Replica, "replace_all", replace_all)
+
+
+def _a_leaf_not_updated_by_the_coordinator(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        Replica, "replace", lambda self, key, old, new, others=(): self.write([(key, new), *others])
+    )
+
+
+def _an_old_hash_left_in_its_leaf(patch: pytest.MonkeyPatch) -> None:
+    update = Trees.update
+    patch.setattr(Trees, "update", lambda self, key, old, new: update(self, key, b"", new))
+
+
+def _reaping_by_timer_alone(patch: pytest.MonkeyPatch) -> None:
+    """BUGS 11: every replica forgets its tombstones by itself when they are old enough."""
+    patch.setattr(Reaper, "_everyone", lambda self: ())
+    patch.setattr(Reaper, "_is_mine", lambda self, key: self._core.name in self._primaries(key))
+
+
 def _first_violation(seeds: int) -> str | None:
     for seed in range(1, seeds + 1):
         outcome = try_plan(Plan(seed, 3 if seed % 2 else 5))
@@ -172,6 +201,10 @@ def _first_violation(seeds: int) -> str | None:
         _repair_without_waiting,
         _a_put_returns_a_context_that_covers_unseen_siblings,
         _a_write_overwrites_what_it_did_not_see,
+        _a_leaf_not_updated_by_replica_writes,
+        _a_leaf_not_updated_by_the_coordinator,
+        _an_old_hash_left_in_its_leaf,
+        _reaping_by_timer_alone,
     ],
 )
 def test_a_planted_defect_is_caught(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,19 +6,21 @@ from functools import partial
 
 import pytest
 
-from kvstore.config import BucketSettings, QuorumMode
+from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.errors import Unavailable, WriteTimeout
 from kvstore.lsm import Fate
+from kvstore.node.settings import NodeSettings
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.messages import Failed, Found, Get, Put, Reply, Stored
-from kvstore.sim.cluster import SimulatedCluster
+from kvstore.sim.cluster import SETTINGS, SimulatedCluster
 
 SLOPPY = BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)
 KEY = b"user:1"
+HINTS_ALONE = NodeSettings(anti_entropy=AntiEntropySettings(interval=float("inf")))
 
 
-def started(nodes: int = 3, seed: int = 1) -> SimulatedCluster:
-    cluster = SimulatedCluster(seed, nodes, [SLOPPY])
+def started(nodes: int = 3, seed: int = 1, settings: NodeSettings = SETTINGS) -> SimulatedCluster:
+    cluster = SimulatedCluster(seed, nodes, [SLOPPY], settings)
     cluster.start()
     cluster.run(1.0)
     return cluster
@@ -139,7 +141,7 @@ def test_one_stalled_loop_does_not_declare_the_others_dead() -> None:
 
 def lossy_homecoming() -> list[bytes]:
     """All primaries are down during a sloppy write, and come back to a network that loses most frames."""
-    cluster = started(5, seed=3)
+    cluster = started(5, seed=3, settings=HINTS_ALONE)
     primaries = cluster.replicas("sloppy", KEY)
     for node in primaries:
         cluster.crash(node)

@@ -12,14 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.config import BucketSettings, QuorumMode
+from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.lsm import Fate
+from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import Delete, Found, Get, Put, Reply, Stored
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.transcript import Transcript
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = b"user:1"
+NEVER = float("inf")
+HINTS_AND_READS_ALONE = NodeSettings(
+    anti_entropy=AntiEntropySettings(interval=NEVER, rebuild=NEVER, reap_interval=NEVER)
+)
+"""Anti-entropy would do for the whole cluster, at a time of its own, what the scenarios are about."""
 
 
 class Scene:
@@ -29,7 +35,8 @@ class Scene:
     """
 
     def __init__(self, nodes: int = 3, beliefs: bool = False) -> None:
-        self.cluster = SimulatedCluster(1, nodes, [BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)])
+        buckets = [BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)]
+        self.cluster = SimulatedCluster(1, nodes, buckets, HINTS_AND_READS_ALONE)
         self.cluster.steady()
         self.cluster.start()
         self.cluster.run(1.0)

@@ -163,3 +163,17 @@ def test_every_public_call_is_documented() -> None:
     table = " ".join(line for line in DOCUMENT.splitlines() if line.startswith("|"))
     public = [name for name in vars(Cluster) if not name.startswith("_")]
     assert [name for name in public if not re.search(rf"`{name}[`(]", table)] == []
+
+
+def test_a_client_can_ask_for_a_repair_and_see_it_end(kvcluster: Cluster) -> None:
+    db = kvcluster.connect()
+    db.bucket("carts").put("user:1", b"v")
+    kvcluster.kill("n3")
+    answers = db.repair()
+    assert isinstance(answers["n3"], kvstore.NoNodeAvailable)
+    kvcluster.restart("n3")
+    kvcluster.settle()
+    db.repair()
+    kvcluster.advance(10.0)
+    left = db.repair(start=False)
+    assert [answer.left for answer in left.values() if not isinstance(answer, kvstore.KVError)] == [0, 0, 0]

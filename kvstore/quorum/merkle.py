@@ -1,0 +1,214 @@
+"""Merkle trees over what this node's replica holds: one per partition and n (Dynamo section 4.7).
+
+A leaf covers a range of tokens. It is the sum, modulo 2^64, of a hash of each key with its version, and
+their count: a write takes the old hash out and puts the new one in. (With XOR two equal hashes cancel, and
+pairs of rows that are missing go unnoticed: BUGS 18.) An inner node is the sum of its leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import mmh3
+
+from kvstore.errors import Corruption
+from kvstore.ring import ClusterState, partition_bounds
+
+FAN_OUT = 16
+LEAVES = FAN_OUT * FAN_OUT
+ROOT = 0
+FIRST_LEAF = 1 + FAN_OUT
+NODES = FIRST_LEAF + LEAVES
+
+_LEAF_BITS = LEAVES.bit_length() - 1
+_TOKEN_BITS = 64
+_MASK = 2**64 - 1
+_COUNT_BITS = 32
+_COUNT_MASK = 2**_COUNT_BITS - 1
+_ALL = LEAVES
+_hash64 = mmh3.hash64
+_digest = mmh3.mmh3_x64_128_digest
+_SLICE_BYTES = 1024 * 1024
+_SCAN_PRICE = 16
+"""What beginning a scan costs, in entries."""
+
+Scan = Callable[[bytes, bytes | None], Iterator[tuple[bytes, bytes]]]
+"""`Engine.scan`."""
+
+
+class NodeHash(NamedTuple):
+    """What a node of a tree stands for: the sum of its items modulo 2^64, and how many there are."""
+
+    sum: int
+    items: int
+
+
+class TreeNode(NamedTuple):
+    """Names a node: 0 is the root, 1 to 16 are its children, 17 to 272 the leaves."""
+
+    partition: int
+    n: int
+    number: int
+
+
+def item(key: bytes, version: bytes) -> int:
+    """64 bits, signed, that stand for an internal key with its encoded version: for trees and exchanges."""
+    return _hash64(_digest(version) + key)[0]
+
+
+def children(number: int) -> range:
+    """The nodes below an inner one."""
+    return range(FAN_OUT * number + 1, FAN_OUT * (number + 1) + 1)
+
+
+class Tree:
+    """The hashes of one (partition, n). `leaves` holds for each leaf, and then for all, one number.
+
+    Its lower 32 bits count the items, the rest is their sum: so a write changes a leaf with one addition.
+    """
+
+    __slots__ = ("leaves",)
+
+    def __init__(self) -> None:
+        self.leaves = [0] * (LEAVES + 1)
+
+    def change(self, leaf: int, difference: int, items: int) -> None:
+        """Add to a leaf."""
+        change = (difference << _COUNT_BITS) + items
+        self.leaves[leaf] += change
+        self.leaves[_ALL] += change
+
+    def node(self, number: int) -> NodeHash:
+        """The hash of a node."""
+        if number == ROOT:
+            total = self.leaves[_ALL]
+        elif number >= FIRST_LEAF:
+            total = self.leaves[number - FIRST_LEAF]
+        else:
+            total = sum(self.leaves[FAN_OUT * (number - 1) : FAN_OUT * number])
+        return NodeHash(total >> _COUNT_BITS & _MASK, total & _COUNT_MASK)
+
+    def same(self, other: Tree) -> bool:
+        """Whether all leaves are equal."""
+        return all(self.node(number) == other.node(number) for number in range(FIRST_LEAF, NODES))
+
+
+_Trees = dict[int, Tree]
+"""By n."""
+
+
+class Trees:
+    """All trees of one node. Those of a partition can be asked when a scan of it has been taken in.
+
+    Writes go on meanwhile: the scan will come to what lies behind its place, the rest changes the new trees.
+    """
+
+    def __init__(self, state: ClusterState) -> None:
+        bits = state.ring.partitions.bit_length() - 1
+        self.partitions = state.ring.partitions
+        self.ns = tuple(sorted({state.replicas, *(bucket.n for bucket in state.buckets)}))
+        self.corrected = 0
+        self._partition_shift = _TOKEN_BITS - bits
+        self._leaf_shift = _TOKEN_BITS - bits - _LEAF_BITS
+        self._usual_n = state.replicas
+        self._n = {bucket.name.encode(): bucket.n for bucket in state.buckets}
+        self._ready: list[_Trees | None] = [None] * self.partitions
+        self._place = 0
+        self._new = self._empty()
+        self._cursor = partition_bounds(0, self.partitions)[0]
+
+    def _empty(self) -> _Trees:
+        return {n: Tree() for n in self.ns}
+
+    def update(self, key: bytes, old: bytes, new: bytes) -> None:
+        """The stored version of `key` has changed; empty stands for none."""
+        token = int.from_bytes(key[1:9], "big")
+        partition = token >> self._partition_shift
+        trees = self._ready[partition]
+        building = partition == self._place and key < self._cursor
+        if trees is None and not building:
+            return
+        n = self._n.get(key[9 : key.index(0, 9)], self._usual_n)
+        leaf = token >> self._leaf_shift & (LEAVES - 1)
+        # written out: this is on the way of every write
+        change = (_hash64(_digest(new) + key)[0] << _COUNT_BITS) + 1 if new else 0
+        if old:
+            change -= (_hash64(_digest(old) + key)[0] << _COUNT_BITS) + 1
+        if trees is not None:
+            leaves = trees[n].leaves
+            leaves[leaf] += change
+            leaves[_ALL] += change
+        if building:
+            leaves = self._new[n].leaves
+            leaves[leaf] += change
+            leaves[_ALL] += change
+
+    def n_of(self, key: bytes) -> int:
+        """The n of the bucket of an internal key."""
+        return self._n.get(key[9 : key.index(0, 9)], self._usual_n)
+
+    def leaf_of(self, key: bytes) -> int:
+        """The leaf that an internal key falls into, from 0."""
+        return int.from_bytes(key[1:9], "big") >> self._leaf_shift & (LEAVES - 1)
+
+    def leaf_bounds(self, partition: int, leaf: int) -> tuple[bytes, bytes]:
+        """The first internal key of a leaf, and the first behind it."""
+        return partition_bounds(partition * LEAVES + leaf, self.partitions * LEAVES)
+
+    def node(self, name: TreeNode) -> NodeHash | None:
+        """The hash of a node, None while it is not known or when there is no such tree."""
+        if not 0 <= name.partition < self.partitions or not 0 <= name.number < NODES:
+            return None
+        ready = self._ready[name.partition]
+        tree = ready.get(name.n) if ready else None
+        return tree.node(name.number) if tree else None
+
+    # from scans
+
+    @property
+    def building(self) -> bool:
+        """Whether `build` has anything left to do."""
+        return self._place < self.partitions
+
+    def rebuild(self) -> None:
+        """Begin to build all trees anew; until then the old ones stay in use."""
+        self._begin(0)
+
+    def build(self, scan: Scan, entries: int) -> None:
+        """Take in about so many more entries."""
+        while self.building and entries > 0:
+            try:
+                taken = self._take_in(scan, entries)
+            except Corruption:
+                # without trees it is not exchanged: a key that cannot be read must not seem to be missing
+                self._ready[self._place] = None
+                self._begin(self._place + 1)
+                taken = 0
+            entries -= taken + _SCAN_PRICE
+
+    def _take_in(self, scan: Scan, entries: int) -> int:
+        end = partition_bounds(self._place, self.partitions)[1]
+        taken = size = 0
+        for key, version in scan(self._cursor, end):
+            self._new[self.n_of(key)].change(self.leaf_of(key), item(key, version), 1)
+            self._cursor = key + b"\0"
+            taken += 1
+            size += len(version)
+            if taken >= entries or size >= _SLICE_BYTES:
+                return entries
+        self._finish()
+        return taken
+
+    def _finish(self) -> None:
+        old = self._ready[self._place]
+        if old is not None and not all(old[n].same(self._new[n]) for n in self.ns):
+            self.corrected += 1
+        self._ready[self._place] = self._new
+        self._begin(self._place + 1)
+
+    def _begin(self, partition: int) -> None:
+        self._place = partition
+        if self.building:
+            self._new = self._empty()
+            self._cursor = partition_bounds(partition, self.partitions)[0]

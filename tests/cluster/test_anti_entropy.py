@@ -1,0 +1,172 @@
+"""Real processes: what a node has missed comes back by anti-entropy alone, at little more than its bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import kvstore
+from kvstore.client.status import GetStatusResponse
+from kvstore.local.cluster import LocalCluster
+from kvstore.lsm import DiskFileSystem, Engine
+from kvstore.quorum.merkle import NODES, TreeNode, Trees
+from kvstore.ring import initial_state, parse_members
+
+NO_HINTS = ("--hint-count", "0")
+WRITES = int(os.environ.get("KVSTORE_ANTI_ENTROPY_WRITES", "4000"))
+"""The issue asks for 20,000: `make heal`."""
+
+
+@pytest.fixture
+def hintless(tmp_path: Path) -> Iterator[LocalCluster]:
+    """Three nodes that keep no hints."""
+    found = LocalCluster.create(tmp_path / "cluster", first_port=None)
+    try:
+        found.start(flags=NO_HINTS)
+        yield found
+    finally:
+        found.stop()
+
+
+def kvctl(cluster: LocalCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kvstore.kvctl.main", "--endpoints", cluster.endpoints, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+
+
+def repair(cluster: LocalCluster) -> dict[str, int]:
+    done = kvctl(cluster, "-o", "json", "repair")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, int] = json.loads(done.stdout)
+    return found
+
+
+def moved_bytes(cluster: LocalCluster) -> int:
+    return sum(status.counters.repair_bytes for status in cluster.statuses().values())
+
+
+def contents(cluster: LocalCluster) -> dict[str, dict[bytes, bytes]]:
+    """What is on the disk of each node, all of which have been stopped."""
+    return {node: disk(cluster, node) for node in cluster.nodes}
+
+
+def disk(cluster: LocalCluster, node: str) -> dict[bytes, bytes]:
+    """What is on the disk of a node that has been stopped."""
+    directory = next((cluster.directory / node / "data").rglob("CURRENT")).parent
+    engine = Engine.open(DiskFileSystem(), str(directory))
+    found = dict(engine.scan(b"d", b"e"))
+    engine.close()
+    return found
+
+
+def roots(cluster: LocalCluster, entries: dict[bytes, bytes]) -> list[object]:
+    members = ",".join(f"{node}={address}" for node, address in cluster.layout.addresses.items())
+    trees = Trees(initial_state("", parse_members(members)))
+    ordered = sorted(entries.items())
+    while trees.building:
+        trees.build(lambda start, end: iter([e for e in ordered if start <= e[0] < (end or b"e")]), 10**9)
+    return [trees.node(TreeNode(p, 3, i)) for p in range(trees.partitions) for i in (0, NODES - 1)]
+
+
+def write_and_delete(cluster: LocalCluster, writes: int) -> None:
+    """Half are new keys, a quarter overwrites, a quarter deletes of what was there before."""
+    with kvstore.connect(cluster.endpoints, timeout=20) as db:
+        bucket = db.bucket("carts")
+        for start in range(0, writes // 2, 500):
+            stop = min(start + 500, writes // 2)
+            bucket.put_many({f"new-{i}": b"x" * 100 for i in range(start, stop)})
+        for i in range(writes // 4):
+            bucket.delete(f"old-{i}")
+        seen = bucket.get_many([f"old-{i}" for i in range(writes // 4, writes // 2)])
+        for key, result in seen.items():
+            bucket.put(key, b"y" * 100, context=result.context)
+
+
+@pytest.mark.timeout(600)
+def test_a_node_that_was_down_is_made_equal_by_anti_entropy_alone(hintless: LocalCluster) -> None:
+    cluster = hintless
+    with kvstore.connect(cluster.endpoints, timeout=20) as db:
+        for start in range(0, WRITES // 2, 500):
+            stop = min(start + 500, WRITES // 2)
+            db.bucket("carts", w=3).put_many({f"old-{i}": b"x" * 100 for i in range(start, stop)})
+    cluster.stop_node("n3")
+    before = disk(cluster, "n3")
+    write_and_delete(cluster, WRITES)
+    moved = moved_bytes(cluster)
+    assert sum(hints.count for s in cluster.statuses().values() for hints in s.hints) == 0
+    cluster.start(["n3"], flags=NO_HINTS)
+    assert repair(cluster)["left"] == 0
+    moved = moved_bytes(cluster) - moved
+    for node in cluster.nodes:
+        assert cluster.stop_node(node)
+    found = contents(cluster)
+    assert found["n1"] == found["n2"] == found["n3"]
+    differing = sum(len(k) + len(v) for k, v in found["n1"].items() if before.get(k) != v)
+    print(f"{WRITES:,} writes: versions that differ {differing:,} bytes, moved {moved:,} bytes")
+    assert differing > WRITES * 100
+    assert moved <= 2 * differing
+    assert roots(cluster, found["n1"]) == roots(cluster, found["n3"])
+
+
+def test_a_wiped_node_gets_every_version_back_and_writes_meanwhile_lose_nothing(
+    hintless: LocalCluster,
+) -> None:
+    cluster = hintless
+    with kvstore.connect(cluster.endpoints, timeout=20) as db:
+        bucket = db.bucket("carts", w=3)
+        for start in range(0, 2000, 500):
+            bucket.put_many({f"k{i}": f"v{i}" for i in range(start, start + 500)})
+        cluster.stop_node("n2")
+        shutil.rmtree(cluster.directory / "n2" / "data")
+        cluster.start(["n2"], flags=NO_HINTS)
+        for i in range(200):
+            seen = db.bucket("carts").get(f"k{i}")
+            db.bucket("carts").put(f"k{i}", f"again{i}", context=seen.context)
+        repair(cluster)
+        values = {k: r.value for k, r in db.bucket("carts").get_many(f"k{i}" for i in range(2000)).items()}
+    assert values == {f"k{i}": (f"again{i}" if i < 200 else f"v{i}").encode() for i in range(2000)}
+    for node in cluster.nodes:
+        cluster.stop_node(node)
+    found = contents(cluster)
+    assert len(found["n2"]) == 2000
+    assert found["n1"] == found["n2"] == found["n3"]
+
+
+def test_replicas_become_equal_without_anyone_asking_and_status_tells(hintless: LocalCluster) -> None:
+    cluster = hintless
+    deadline = time.monotonic() + 60
+    while any(unproven(status) for status in cluster.statuses().values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    statuses = cluster.statuses()
+    assert [status.anti_entropy.pairs for status in statuses.values()] == [512] * 3
+    assert all(status.anti_entropy.oldest_s < 60 for status in statuses.values())
+    rows = json.loads(kvctl(cluster, "-o", "json", "status").stdout)
+    assert [row["unproven"] for row in rows] == [0, 0, 0]
+    assert all(row["proof s"] < 60 for row in rows)
+    done = kvctl(cluster, "repair")
+    assert (done.returncode, done.stdout) == (0, "all replicas are equal: 1,536 proofs\n")
+
+
+def unproven(status: GetStatusResponse) -> int:
+    return status.anti_entropy.unproven
+
+
+def test_repair_says_which_node_is_away(hintless: LocalCluster) -> None:
+    hintless.kill("n3")
+    done = kvctl(hintless, "repair")
+    assert done.returncode == 3
+    assert "n3" in done.stderr
+    assert "Traceback" not in done.stderr

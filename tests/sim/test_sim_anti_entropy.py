@@ -1,0 +1,94 @@
+"""Anti-entropy by itself: no hints are kept and nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from kvstore.config import AntiEntropySettings, QuorumSettings
+from kvstore.lsm import Fate
+from kvstore.node.settings import NodeSettings
+from kvstore.quorum.exchange import Exchange, Flow
+from kvstore.quorum.merkle import TreeNode
+from kvstore.quorum.messages import Put
+from kvstore.sim.cluster import SimulatedCluster
+
+NO_HINTS = NodeSettings(
+    quorum=QuorumSettings(hint_count=0), anti_entropy=AntiEntropySettings(interval=2.0, settle=0.5)
+)
+
+
+def with_one_behind(keys: int = 60) -> SimulatedCluster:
+    """Three nodes, of which n3 has missed all writes and is back now."""
+    cluster = SimulatedCluster(1, 3, [], NO_HINTS)
+    cluster.start()
+    cluster.run(1.0)
+    cluster.crash("n3", Fate.ALL)
+    cluster.run(20.0)
+    for i in range(keys):
+        cluster.call("n1" if i % 2 else "n2", Put("carts", b"k%d" % i, b"v"))
+    assert not cluster.roots_equal()
+    cluster.restart("n3")
+    return cluster
+
+
+def held_by(cluster: SimulatedCluster, node: str) -> int:
+    return sum(1 for _ in cluster.hosts[node].engine.scan(b"d", b"e"))
+
+
+def test_a_node_that_missed_writes_gets_them_without_hints_or_reads() -> None:
+    cluster = with_one_behind()
+    cluster.run(15.0)
+    assert cluster.roots_equal()
+    assert held_by(cluster, "n3") == 60
+    statuses = [host.node.status().anti_entropy for host in cluster.hosts.values() if host.node]
+    assert [status.unproven for status in statuses] == [0, 0, 0]
+    assert all(status.oldest < 15.0 for status in statuses)
+
+
+def test_exchanges_survive_lost_messages_and_peers_that_die_in_the_middle() -> None:
+    cluster = with_one_behind()
+    cluster.network.weather.loss = 0.3
+    for _ in range(4):
+        cluster.run(1.7)
+        cluster.crash("n3", Fate.RANDOM)
+        cluster.run(3.0)
+        cluster.restart("n3")
+    cluster.heal()
+    cluster.run(30.0)
+    assert cluster.roots_equal()
+    assert held_by(cluster, "n3") == 60
+    assert cluster.trees_match_disks()
+
+
+def test_a_partition_of_a_dropped_hint_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    first: list[TreeNode] = []
+    repair = Exchange.repair
+
+    def noted(self: Exchange, roots: Sequence[TreeNode]) -> Flow[None]:
+        first.extend(roots[:1])
+        return repair(self, roots)
+
+    monkeypatch.setattr(Exchange, "repair", noted)
+    cluster = with_one_behind()
+    machine = cluster.hosts["n1"].node._anti_entropy  # type: ignore[union-attr]
+    marked = {root for peer, root in machine._marked if peer == "n3"}
+    assert len(marked) > 3, "each hint that was dropped has marked a partition"
+    last = max(root for root in marked if machine._repairs(root, "n3"))
+    machine._marked = {("n3", last)}
+    first.clear()
+    cluster.run(15.0)
+    assert last in first
+    assert cluster.roots_equal()
+    assert not machine._marked, "proven equal: no mark is left"
+
+
+def test_a_busy_node_takes_longer_pauses() -> None:
+    cluster = with_one_behind()
+    machine = cluster.hosts["n1"].node._anti_entropy  # type: ignore[union-attr]
+    idle = machine._pause()
+    machine._core._unanswered = 160
+    assert machine._pause() == pytest.approx(11 * idle)
+    machine._core._unanswered = 100_000
+    assert machine._pause() == NO_HINTS.anti_entropy.longest_pause
