@@ -67,14 +67,16 @@ def fuzz_one(decoder: Decoder, executions: int, seed: str) -> Tally:
     """Run one decoder; the same inputs for the same seed. Raises Found."""
     rng = random.Random(f"{seed}/{decoder.name}")
     tally = Tally()
-    for i in range(executions):
-        if i % _BATCH == 0:
-            # one that does not come to an end, ends the process and says where it was
-            faulthandler.dump_traceback_later(_PATIENCE, exit=True)
-        # each seed once as it is: it has to be accepted
-        data = decoder.seeds[i] if i < len(decoder.seeds) else mutated(rng, decoder.seeds)
-        execute(decoder, decoder.wrap(data), tally, rng.random() < _MEASURED)
-    faulthandler.cancel_dump_traceback_later()
+    try:
+        for i in range(executions):
+            if i % _BATCH == 0:
+                # one that does not come to an end, ends the process and says where it was
+                faulthandler.dump_traceback_later(_PATIENCE, exit=True)
+            # each seed once as it is: it has to be accepted
+            data = decoder.seeds[i] if i < len(decoder.seeds) else mutated(rng, decoder.seeds)
+            execute(decoder, decoder.wrap(data), tally, rng.random() < _MEASURED)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     return tally
 
 
