@@ -66,7 +66,8 @@ def test_a_failing_seed_prints_the_command_that_replays_it(monkeypatch: pytest.M
     assert result.exit_code == 1
     command = re.search(r"replay: make (sim SEED=(\d+) NODES=3 TIME=2.5)", result.output)
     assert command, result.output
-    made = subprocess.run(["make", "-n", *command[1].split()], capture_output=True, text=True, check=True)
+    dry_run = ["make", "--no-print-directory", "-n", *command[1].split()]
+    made = subprocess.run(dry_run, capture_output=True, text=True, check=True)
     words = made.stdout.partition("kvstore.sim ")[2].replace("\\\n", " ").split()
     again = CliRunner().invoke(main, words)
     assert again.exit_code == 1
