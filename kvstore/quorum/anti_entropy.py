@@ -26,7 +26,7 @@ from kvstore.quorum.messages import (
     TreeHashes,
     TreeRead,
 )
-from kvstore.quorum.operation import Operation, nobody
+from kvstore.quorum.operation import Errand
 from kvstore.ring import partition_of, preference_list, split_data_key
 
 if TYPE_CHECKING:
@@ -328,59 +328,47 @@ class AntiEntropy:
         self._core.counters.repair_bytes += size
 
 
-class AskOperation(Operation):
+class AskOperation(Errand):
     """One question of an exchange."""
 
-    __slots__ = ("_owner", "_peer", "message")
+    __slots__ = ("_owner", "message")
 
     def __init__(
         self, owner: AntiEntropy, core: Coordinator, peer: str, message: TreeRead | RangeItems, timeout: float
     ) -> None:
-        super().__init__(core, nobody, core.now + timeout, timeout)
+        super().__init__(core, peer, timeout)
         self._owner = owner
-        self._peer = peer
         self.message = message
         owner.count(content_bytes(message))
         core.transport.send(peer, msgspec.structs.replace(message, request=self.number))
 
     def on_answer(self, node: str, answer: TreeHashes | RangeDifference) -> None:
         """The peer's answer."""
-        if node == self._peer:
+        if node == self.node:
             self.finish()
             self._owner.on_answer(answer)
 
     def on_refusal(self, node: str, error: KVError) -> None:
         """The peer will not answer now."""
-        if node == self._peer:
+        if node == self.node:
             self.finish()
             self._owner.on_failed(error)
 
-    def on_gone(self, node: str) -> None:
-        """Question or answer may be lost."""
-        if node == self._peer:
-            self._lost()
-
-    def on_time(self, now: float) -> None:
-        """The peer takes too long."""
-        if now >= self.deadline:
-            self._lost()
-
-    def _lost(self) -> None:
-        self.finish()
+    def on_lost(self) -> None:
+        """See Errand."""
         self._owner.on_failed(Lost())
 
 
-class PushOperation(Operation):
+class PushOperation(Errand):
     """One version on its way to a peer that lacks it."""
 
-    __slots__ = ("_owner", "_peer", "key")
+    __slots__ = ("_owner", "key")
 
     def __init__(
         self, owner: AntiEntropy, core: Coordinator, peer: str, key: bytes, version: bytes, timeout: float
     ) -> None:
-        super().__init__(core, nobody, core.now + timeout, timeout)
+        super().__init__(core, peer, timeout)
         self._owner = owner
-        self._peer = peer
         self.key = key
         core.transport.send(peer, ReplicaWrite(self.number, core.state.epoch, key, version, replay=True))
 
@@ -390,26 +378,12 @@ class PushOperation(Operation):
 
     def on_write_ack(self, node: str) -> None:
         """The peer has it durably."""
-        if node == self._peer:
+        if node == self.node:
             self.finish()
             self._owner.on_pushed(self.number)
 
-    def on_refusal(self, node: str, error: KVError) -> None:
-        """The peer could not store it."""
-        self.on_gone(node)
-
-    def on_gone(self, node: str) -> None:
-        """The version or its ack may be lost."""
-        if node == self._peer:
-            self._failed()
-
-    def on_time(self, now: float) -> None:
-        """The peer takes too long."""
-        if now >= self.deadline:
-            self._failed()
-
-    def _failed(self) -> None:
-        self.finish()
+    def on_lost(self) -> None:
+        """See Errand."""
         self._owner.on_push_failed(self.number)
 
 

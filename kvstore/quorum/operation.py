@@ -80,3 +80,35 @@ class Operation:
 
     def on_forward_reply(self, node: str, reply: Reply) -> None:
         """The coordinator that this request was forwarded to has replied."""
+
+
+class Errand(Operation):
+    """One message to one node, of which no client waits for the outcome: it is answered, or lost."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, core: Coordinator, node: str, timeout: float) -> None:
+        super().__init__(core, nobody, core.now + timeout, timeout)
+        self.node = node
+
+    def on_refusal(self, node: str, error: KVError) -> None:
+        """The node did not do it."""
+        self.on_gone(node)
+
+    def on_gone(self, node: str) -> None:
+        """The message or its answer may be lost."""
+        if node == self.node:
+            self._lose()
+
+    def on_time(self, now: float) -> None:
+        """The node takes too long."""
+        if now >= self.deadline:
+            self._lose()
+
+    def _lose(self) -> None:
+        self.finish()
+        self.on_lost()
+
+    def on_lost(self) -> None:
+        """Nothing is known of the outcome; the operation has left the coordinator's table."""
+        raise NotImplementedError

@@ -18,7 +18,7 @@ from kvstore.errors import Corruption, KVError
 from kvstore.quorum.exchange import Lost, Pause
 from kvstore.quorum.merkle import Scan
 from kvstore.quorum.messages import Candidate, ReapCheck, ReapConfirm
-from kvstore.quorum.operation import Operation, nobody
+from kvstore.quorum.operation import Errand
 from kvstore.ring import partition_bounds, partition_of, preference_list, split_data_key
 from kvstore.versions import decode_version, digest
 
@@ -259,38 +259,23 @@ class Reaper:
         return ReapConfirm(message.request, act(message.candidates))
 
 
-class ConfirmOperation(Operation):
+class ConfirmOperation(Errand):
     """One node being asked."""
 
-    __slots__ = ("_asked", "_node", "_owner")
+    __slots__ = ("_asked", "_owner")
 
     def __init__(self, owner: Reaper, core: Coordinator, node: str, asked: Ask, timeout: float) -> None:
-        super().__init__(core, nobody, core.now + timeout, timeout)
+        super().__init__(core, node, timeout)
         self._owner = owner
-        self._node = node
         self._asked = asked
         core.transport.send(node, ReapCheck(self.number, core.state.epoch, asked.candidates, asked.commit))
 
     def on_confirm(self, node: str, positions: Sequence[int]) -> None:
         """What the node confirms."""
-        if node == self._node:
+        if node == self.node:
             self.finish()
             self._owner.on_answer(self._asked, node, positions)
 
-    def on_refusal(self, node: str, error: KVError) -> None:
-        """The node does not know, so it does not confirm."""
-        self.on_gone(node)
-
-    def on_gone(self, node: str) -> None:
-        """Question or answer may be lost."""
-        if node == self._node:
-            self._lost()
-
-    def on_time(self, now: float) -> None:
-        """The node takes too long."""
-        if now >= self.deadline:
-            self._lost()
-
-    def _lost(self) -> None:
-        self.finish()
+    def on_lost(self) -> None:
+        """See Errand: who does not know does not confirm."""
         self._owner.on_lost(self._asked)

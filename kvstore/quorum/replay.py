@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kvstore.config import MIB
-from kvstore.errors import KVError, Overloaded, StorageFull
+from kvstore.errors import Overloaded, StorageFull
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.messages import ReplicaWrite
-from kvstore.quorum.operation import Operation, nobody
+from kvstore.quorum.operation import Errand
 
 if TYPE_CHECKING:
     from kvstore.quorum.coordinator import Coordinator
@@ -104,18 +104,16 @@ class HintReplay:
         self._targets[target].under_way.discard(number)
 
 
-class DeliveryOperation(Operation):
+class DeliveryOperation(Errand):
     """One hint on its way to the node it belongs to."""
 
-    __slots__ = ("key", "replay", "target", "version")
+    __slots__ = ("key", "replay", "version")
 
     def __init__(
         self, replay: HintReplay, core: Coordinator, target: str, key: bytes, version: bytes
     ) -> None:
-        timeout = core.settings.default_timeout
-        super().__init__(core, nobody, core.now + timeout, timeout)
+        super().__init__(core, target, core.settings.default_timeout)
         self.replay = replay
-        self.target = target
         self.key = key
         self.version = version
         core.transport.send(target, ReplicaWrite(self.number, core.state.epoch, key, version, replay=True))
@@ -126,27 +124,13 @@ class DeliveryOperation(Operation):
 
     def on_write_ack(self, node: str) -> None:
         """The target has it durably."""
-        if node == self.target:
+        if node == self.node:
             self.finish()
-            self.replay.on_delivered(self.target, self.key, self.version, self.number)
+            self.replay.on_delivered(node, self.key, self.version, self.number)
 
-    def on_refusal(self, node: str, error: KVError) -> None:
-        """The target did not store it."""
-        self.on_gone(node)
-
-    def on_gone(self, node: str) -> None:
-        """The hint or its ack may be lost."""
-        if node == self.target:
-            self._failed()
-
-    def on_time(self, now: float) -> None:
-        """The target takes too long."""
-        if now >= self.deadline:
-            self._failed()
-
-    def _failed(self) -> None:
-        self.finish()
-        self.replay.on_failed(self.target, self.number, self.core.now)
+    def on_lost(self) -> None:
+        """See Errand."""
+        self.replay.on_failed(self.node, self.number, self.core.now)
 
 
 def _nothing_waits() -> None:
