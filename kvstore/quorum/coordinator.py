@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -52,7 +51,15 @@ from kvstore.quorum.read import Complete, ReadOperation
 from kvstore.quorum.replica import Replica
 from kvstore.quorum.timers import Timers
 from kvstore.quorum.write import WriteOperation
-from kvstore.ring import ClusterState, data_key, fallbacks, partition_of, split_data_key, token
+from kvstore.ring import (
+    ClusterState,
+    data_key,
+    fallbacks,
+    partition_of,
+    preference_list,
+    split_data_key,
+    token,
+)
 from kvstore.versions import (
     EMPTY,
     CausalContext,
@@ -65,6 +72,9 @@ from kvstore.versions import (
     join,
     write,
 )
+
+_LOAD_UNIT = 16
+"""So many requests under way double the pauses of background work."""
 
 
 class Moment(Protocol):
@@ -126,6 +136,7 @@ class Coordinator:
         self.hints = Hints(engine, self.replica, settings, self.counters)
         self.durability = Durability(engine, request_sync)
         self.now = 0.0
+        self.wall = 0
         self._limits = limits
         self._alive = alive
         self._actors = Actors(name, rng)
@@ -304,8 +315,10 @@ class Coordinator:
         if placement.stands_in_for:
             hints.append(self.hints.plan(placement.stands_in_for, key, encoded))
         for target in placement.unplaced:
-            with suppress(Overloaded):  # counted as dropped; W acks come from others
+            try:
                 hints.append(self.hints.plan(target, key, encoded))
+            except Overloaded:  # W acks come from others
+                self.hints.lost(target, key, encoded)
         changes = [change for change in hints if change]
         batch = [(change.key, change.version) for change in changes]
         if placement.here:
@@ -378,15 +391,19 @@ class Coordinator:
 
     def hint_discarded(self, key: bytes) -> None:
         """A hint was deleted: if its key is only known here by hints, dots may be forgotten now."""
+        if self.name not in self.primaries(key):
+            self._actors.renew(partition_of(split_data_key(key)[0], self.state.ring.partitions))
+
+    def primaries(self, key: bytes) -> tuple[str, ...]:
+        """The replicas of an internal key, most preferred first."""
         key_token, bucket, _ = split_data_key(key)
-        partition = partition_of(key_token, self.state.ring.partitions)
-        if not self._place(partition, self.state.bucket(bucket).n).here:
-            self._actors.renew(partition)
+        ring = self.state.ring
+        return preference_list(ring, partition_of(key_token, ring.partitions), self.state.bucket(bucket).n)
 
     @property
-    def under_way(self) -> int:
-        """How many requests of clients have not been answered."""
-        return self._unanswered
+    def load(self) -> float:
+        """How much slower background work should go. Requests under way: their rate times their latency."""
+        return self._unanswered / _LOAD_UNIT
 
     def keys_under_way(self) -> set[bytes]:
         """The keys that some operation may yet bring to a replica."""

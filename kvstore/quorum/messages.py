@@ -111,6 +111,15 @@ class RangeDifference(msgspec.Struct, frozen=True, gc=False):
     reached: bytes
 
 
+class RepairWanted(msgspec.Struct, frozen=True, gc=False):
+    """A hint for `node` was dropped: this (partition, n) of the receiver should be compared with it next."""
+
+    epoch: int
+    partition: int
+    n: int
+    node: str
+
+
 class Candidate(NamedTuple):
     """A key whose version, with this digest, nobody can see any more."""
 
@@ -143,6 +152,7 @@ QuorumMessage = (
     | ReadReply
     | Refusal
     | AntiEntropyMessage
+    | RepairWanted
     | ReapCheck
     | ReapConfirm
 )

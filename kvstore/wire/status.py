@@ -27,7 +27,7 @@ def status_to_wire_response(status: NodeStatus, state: ClusterState) -> pb.GetSt
             incarnation=seen.incarnation,
         )
     for hints in status.hints:
-        response.hints.add(target=hints.target, count=hints.count, bytes=hints.bytes)
+        response.hints.add(target=hints.target, count=hints.count, bytes=hints.bytes, oldest_s=hints.oldest)
     response.counters.MergeFrom(pb.Counters(**asdict(status.counters)))
     pairs = status.anti_entropy
     response.anti_entropy.MergeFrom(

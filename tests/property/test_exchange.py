@@ -59,7 +59,8 @@ class Pair:
     def converge(self) -> None:
         a = self.a
         exchange = Exchange(1, a.trees, a.engine.scan, a.store, self.equal.add)
-        self.run(exchange.repair(self.result(exchange.compare(ROOTS, 1.0))))
+        for root in self.result(exchange.compare(ROOTS, 1.0)):
+            self.run(exchange.repair(root))
 
     def result(self, flow: Flow[list[TreeNode]]) -> list[TreeNode]:
         try:

@@ -9,6 +9,7 @@ from kvstore.config import BucketSettings
 from kvstore.lsm import Engine, Job, MemoryFileSystem
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
+from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import ClientRequest, Failed, Found, Reply, Stored
 from kvstore.ring import Member, data_key, initial_state, token
 
@@ -25,7 +26,7 @@ class Host:
         self.replies: dict[int, Reply] = {}
         self.sync_wanted = False
         self.timer = float("inf")
-        self.node = Node(name, cluster.state, self.engine, self, cluster.rng)
+        self.node = Node(name, cluster.state, self.engine, self, cluster.rng, cluster.settings)
         self.node.start(cluster.instant)
 
     def send(self, to: str, message: PeerMessage) -> None:
@@ -48,9 +49,12 @@ class Host:
 class Cluster:
     """Nodes n1, n2, ...; what `dead` ones should get is lost, what `passes` refuses too."""
 
-    def __init__(self, nodes: int = 3, buckets: Sequence[BucketSettings] = ()) -> None:
+    def __init__(
+        self, nodes: int = 3, buckets: Sequence[BucketSettings] = (), settings: NodeSettings | None = None
+    ) -> None:
         self.rng = random.Random(1)
         self.now = 0.0
+        self.settings = settings
         members = [Member(f"n{i}", f"host:{7000 + i}") for i in range(1, nodes + 1)]
         self.state = initial_state("test", members, 16, 3, buckets)
         self.dead: set[str] = set()
@@ -75,6 +79,17 @@ class Cluster:
 
     def hints(self, node: str) -> dict[str, int]:
         return {pending.target: pending.count for pending in self.hosts[node].node.status().hints}
+
+    def restart(self, *members: str) -> None:
+        """All nodes stop; these come back, as the whole of the cluster, on the disks that they had."""
+        for host in self.hosts.values():
+            host.node.stop()
+        chosen = [Member(node, f"host:700{node[1:]}") for node in members]
+        self.state = initial_state("test", chosen, 16, 3, self.state.buckets)
+        disks = {name: host.fs for name, host in self.hosts.items()}
+        self.dead.clear()
+        self.hosts = {node: Host(node, self, disks.get(node) or MemoryFileSystem()) for node in members}
+        self.run()
 
     def live(self) -> list[str]:
         return [name for name in self.hosts if name not in self.dead]
