@@ -169,6 +169,8 @@ class QuorumSettings:
     """How long one replica may take before a read asks another."""
     write_patience: float = 2.0
     """How long one replica may take before a write leaves a hint for it."""
+    max_clock_drift: float = 3600.0
+    """A time further ahead of this node's clock than this does not carry it along (kvstore.hlc)."""
     in_flight: int = 20_000
     """Client requests that one node works on at once; more are refused as overloaded."""
     hint_interval: float = 1.0

@@ -65,6 +65,7 @@ from kvstore.versions import (
     CausalContext,
     Sibling,
     Version,
+    covers,
     decode_context,
     decode_version,
     encode_context,
@@ -132,7 +133,7 @@ class Coordinator:
         self.transport = transport
         self.settings = settings
         self.counters = Counters()
-        self.replica = Replica(engine, state.bucket, Trees(state))
+        self.replica = Replica(engine, state.bucket, Trees(state), self.counters)
         self.hints = Hints(engine, self.replica, settings, self.counters)
         self.durability = Durability(engine, request_sync)
         self.now = 0.0
@@ -140,7 +141,7 @@ class Coordinator:
         self._limits = limits
         self._alive = alive
         self._actors = Actors(name, rng)
-        self._clock = HybridClock()
+        self._clock = HybridClock(int(settings.max_clock_drift * 1000), self._clock_ahead)
         # random, so that an ack for an operation of before a restart means nothing after it
         self._next_number = rng.getrandbits(62)
         self._operations: dict[int, Operation] = {}
@@ -281,7 +282,10 @@ class Coordinator:
         """Make the new version, append it here with hints for the unreachable, and send it out."""
         stored = self._local(request)
         current = decode_version(stored) if stored else EMPTY
+        overwritten = 0
         if request.bucket.conflict is Conflict.LWW:
+            unseen = [s for s in current.visible(request.now.wall) if not covers(seen, s.dot)]
+            overwritten = len(unseen)
             seen = join(seen, current.context)
         seen_time = max(s.time for s in current.siblings) if current.siblings else 0
         time = self._clock.tick(request.now.wall, seen_time)
@@ -292,7 +296,9 @@ class Coordinator:
             raise TooManySiblings(len(current.siblings), self._limits.siblings)
         encoded = encode_version(version)
         lsn = self._append(request, stored, encoded)
-        operation = WriteOperation(self, respond, request, encoded, self._stored(request, version))
+        self.counters.lww_overwritten += overwritten
+        result = self._stored(request, version, overwritten)
+        operation = WriteOperation(self, respond, request, encoded, result)
         operation.send()
         self.durability.after(lsn, operation.on_local_durable)
 
@@ -329,10 +335,13 @@ class Coordinator:
             self.hints.applied(change)
         return lsn
 
-    def _stored(self, request: Request, version: Version) -> Stored:
+    def _clock_ahead(self) -> None:
+        self.counters.clock_ahead += 1
+
+    def _stored(self, request: Request, version: Version, overwritten: int) -> Stored:
         alone = len(version.siblings) == 1
         context = encode_context(version.context, request.token) if alone else b""
-        return Stored(context, len(version.visible(request.now.wall)))
+        return Stored(context, len(version.visible(request.now.wall)), overwritten=overwritten)
 
     # reads
 
@@ -413,7 +422,8 @@ class Coordinator:
         """Delete the version of a key that nobody can see any more: kvstore.quorum.reap has made sure."""
         version = self.replica.read(key)
         # in an lww bucket a later write must not lose to what has been forgotten here
-        self._clock.observe(max((sibling.time for sibling in decode_version(version).siblings), default=0))
+        times = [sibling.time for sibling in decode_version(version).siblings]
+        self._clock.observe(self.wall, max(times, default=0))
         self.durability.after(self.replica.replace(key, version, b""), _nothing_waits)
         self.counters.reaped += 1
 

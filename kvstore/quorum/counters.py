@@ -22,6 +22,9 @@ class Counters:
     hints_expired: int = 0
     hints_unwritable: int = 0
     hints_rerouted: int = 0
+    lww_overwritten: int = 0
+    lww_discarded: int = 0
+    clock_ahead: int = 0
     syncs: int = 0
     repairs: int = 0
     repair_bytes: int = 0

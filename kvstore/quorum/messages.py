@@ -235,12 +235,14 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     """Reply to Put and Delete.
 
     `context` allows overwriting what was just written; it is empty when siblings remain that the
-    client did not see. `siblings` counts them all.
+    client did not see. `siblings` counts them all. `overwritten`: in an lww bucket, how many values were
+    replaced that the client's context had not seen.
     """
 
     context: bytes
     siblings: int
     explain: Explain | None = None
+    overwritten: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from kvstore.errors import KVError, Overloaded, StorageError, WriteTimeout
 from kvstore.quorum.messages import Explain, ReplicaWrite, Stored
 from kvstore.quorum.operation import Operation, Respond
@@ -141,4 +143,4 @@ class WriteOperation(Operation):
             tuple(sorted(self.acked)),
             hinted=hinted,
         )
-        return Stored(self.result.context, self.result.siblings, explain)
+        return msgspec.structs.replace(self.result, explain=explain)

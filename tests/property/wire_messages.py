@@ -82,7 +82,7 @@ _explains = st.none() | st.builds(Explain, texts, u64, u32, _names, _names, _nam
 _values = st.lists(st.builds(Value, data, texts, u64, u64), max_size=3).map(tuple)
 
 founds = st.builds(Found, _values, data, _explains)
-storeds = st.builds(Stored, data, u32, _explains)
+storeds = st.builds(Stored, data, u32, _explains, st.just(0) | u32)
 replies: st.SearchStrategy[Reply] = st.one_of(founds, storeds, st.builds(Failed, errors))
 
 _updates = st.lists(st.builds(Update, texts, st.sampled_from(Status), u64), max_size=3).map(tuple)

@@ -144,7 +144,7 @@ def _a_put_returns_a_context_that_covers_unseen_siblings(patch: pytest.MonkeyPat
     patch.setattr(
         Coordinator,
         "_stored",
-        lambda self, request, version: Stored(encode_context(version.context, request.token), 1),
+        lambda self, request, version, _: Stored(encode_context(version.context, request.token), 1),
     )
 
 
