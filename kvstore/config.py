@@ -176,9 +176,9 @@ class QuorumSettings:
     hint_interval: float = 1.0
     """Pause after a target has failed to take hints; it doubles with every failure in a row."""
     hint_longest_interval: float = 30.0
-    hint_window: int = 256
+    hint_window: int = 64
     """Hints in flight to one target at a time."""
-    hint_rate: float = 5_000.0
+    hint_rate: float = 3_000.0
     """Hints a second that one node replays, to all targets together; fewer under load."""
     hint_byte_rate: float = 16.0 * MIB
     """Bytes a second of such hints."""
