@@ -76,10 +76,11 @@ class HintReplay:
             self._send_page(min(due, key=lambda target: self._state(target).served_at), now)
 
     def on_alive(self, node: str) -> None:
-        """A target has come back: no need to wait."""
-        if node in self._targets:
-            self._targets[node].retry_at = 0.0
-            self._targets[node].failures = 0
+        """A target has come back: no need to wait, and all from the start."""
+        if state := self._targets.get(node):
+            state.retry_at = 0.0
+            state.failures = 0
+            state.after = b""
 
     def on_delivered(self, delivery: DeliveryOperation) -> None:
         """A hint was acknowledged: it can go, and with the last of a page comes the next."""

@@ -236,7 +236,9 @@ def test_the_default_rate_brings_thousands_of_hints_home_in_a_second() -> None:
     sent = _replayed(cluster)
     cluster.revive("n3")
     assert cluster.hints("n1") == {}
-    assert sent[-1] - sent[0] == pytest.approx(2000 / settings.hint_rate, abs=2 * settings.hint_window / settings.hint_rate)
+    assert sent[-1] - sent[0] == pytest.approx(
+        2000 / settings.hint_rate, abs=2 * settings.hint_window / settings.hint_rate
+    )
 
 
 def test_replay_gives_way_to_foreground_work() -> None:
