@@ -242,16 +242,16 @@ def test_the_default_rate_brings_thousands_of_hints_home_in_a_second() -> None:
 
 
 def test_replay_gives_way_to_foreground_work() -> None:
-    cluster = cluster_of(hint_window=10, hint_rate=20.0)
-    with_hints(cluster, 100)
+    cluster = cluster_of(hint_window=10, hint_rate=40.0)
+    with_hints(cluster, 200)
     sent = _replayed(cluster)
     cluster.hosts["n1"].node._coordinator._unanswered = 64
     cluster.revive("n3")
     assert sent
-    assert len(sent) < 100, "five times slower with 64 requests under way"
+    assert len(sent) < 200, "five times slower with 64 requests under way"
     cluster.hosts["n1"].node._coordinator._unanswered = 0
-    cluster.move(8.0)
-    assert len(sent) == 100
+    cluster.move(6.0)
+    assert len(sent) == 200
 
 
 def test_a_target_that_refuses_is_asked_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
