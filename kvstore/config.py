@@ -171,6 +171,8 @@ class QuorumSettings:
     """How long one replica may take before a write leaves a hint for it."""
     in_flight: int = 20_000
     """Client requests that one node works on at once; more are refused as overloaded."""
+    in_flight_bytes: int = 64 * MIB
+    """Bytes of keys' versions that one node's operations hold at once; beyond, requests are refused."""
     hint_interval: float = 1.0
     """Pause between attempts to replay hints to a target that failed to take them."""
     hint_window: int = 256

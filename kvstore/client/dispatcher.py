@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from kvstore.client.connection import Connection
 from kvstore.client.errors import ClientClosed
-from kvstore.client.retry import ATTEMPTS, may_retry, pause
+from kvstore.client.retry import exhausted, may_retry, pause
 from kvstore.client.router import Router
 from kvstore.client.scan import scan_partition
 from kvstore.client.unary import unary
@@ -118,7 +118,7 @@ class Dispatcher:
         self, request: ClientRequest, error: KVError, attempt: int, deadline: float
     ) -> None:
         """Wait as long as is right before another attempt, or raise `error`."""
-        if attempt >= ATTEMPTS or not may_retry(request, error):
+        if exhausted(attempt, error) or not may_retry(request, error):
             raise error
         seconds = pause(attempt, error)
         if asyncio.get_running_loop().time() + seconds >= deadline:

@@ -23,3 +23,8 @@ class NodeStatus:
     counters: Counters
     engine: EngineStatistics
     anti_entropy: AntiEntropyStatus
+    in_flight: int
+    """Requests of clients that are under way."""
+    in_flight_bytes: int
+    """What operations hold."""
+    most_in_flight_bytes: int

@@ -7,7 +7,7 @@ count acks) -> reply. Of a get: `request` -> `_read` -> ReadOperation (digests, 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -26,6 +26,7 @@ from kvstore.errors import (
 from kvstore.hlc import HybridClock, wall_time
 from kvstore.lsm import Engine
 from kvstore.quorum.actors import Actors
+from kvstore.quorum.admission import Admission
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.durability import Durability
 from kvstore.quorum.forward import ForwardOperation
@@ -67,6 +68,10 @@ from kvstore.versions import (
 )
 
 
+_RELIEF_PAUSE = 0.2
+"""Seconds between two looks for memory to free, which go through all operations."""
+
+
 class Moment(Protocol):
     """The time of an input: `mono` in seconds, `wall` in milliseconds since 1970."""
 
@@ -100,6 +105,7 @@ class Request(msgspec.Struct, frozen=True):
     placement: Placement
     deadline: float
     now: Moment
+    client: int
 
 
 class Coordinator:
@@ -135,23 +141,58 @@ class Coordinator:
         self._operations: dict[int, Operation] = {}
         self._timers = Timers()
         self._placements: dict[tuple[int, int], Placement] = {}
-        self._unanswered = 0
+        self.admission = Admission(settings)
+        self._relieved_at = 0.0
+        self._relieved_below = 0
 
     # requests
 
-    def request(self, call: ClientRequest, respond: Respond, now: Moment, forwarded: bool = False) -> None:
-        """Take a client's request; exactly one reply goes to `respond`, now or later."""
+    def request(
+        self, call: ClientRequest, respond: Respond, now: Moment, client: int = 0, forwarded: bool = False
+    ) -> None:
+        """Take a client's request; exactly one reply goes to `respond`, now or later.
+
+        `client` is the request's number with whoever runs this node, for `cancel`.
+        """
         self._count(call)
-        if self._unanswered >= self.settings.in_flight:
-            self.counters.errors += 1
-            respond(Failed(Overloaded(0.1)))
-            return
-        self._unanswered += 1
-        respond = partial(self._answered, respond)
+        admission = self.admission
+        if admission.strained:
+            self._relieve(now.mono)
         try:
-            self._start(self._admit(call, now), respond, forwarded)
+            admission.check(call.timeout or self.settings.default_timeout, now.mono)
+        except Overloaded as error:
+            self.counters.errors += 1
+            self.counters.overloaded += 1
+            respond(Failed(error))
+            return
+        admission.taken()
+        respond = partial(self._answered, respond, now.mono)
+        try:
+            self._start(self._admit(call, now, client), respond, forwarded)
         except KVError as error:
             respond(Failed(error))
+
+    def _relieve(self, now: float) -> None:
+        """Free memory that acknowledged writes hold for a slow replica: it gets its hints early.
+
+        Slow is who has not answered from one look to the next.
+        """
+        if now < self._relieved_at + _RELIEF_PAUSE:
+            return
+        old, self._relieved_at, self._relieved_below = self._relieved_below, now, self._next_number
+        for number, operation in tuple(self._operations.items()):
+            if number > old:
+                break
+            if operation.respond is None and operation.size:
+                operation.on_time(now)
+                self.counters.hinted_early += 1
+
+    def cancel(self, clients: Container[int]) -> None:
+        """The clients of these requests have left: nothing more is done for them than must be."""
+        for operation in tuple(self._operations.values()):
+            if operation.client in clients:
+                self.counters.cancelled += 1
+                operation.on_cancelled()
 
     def _count(self, call: ClientRequest) -> None:
         if isinstance(call, Put):
@@ -161,13 +202,14 @@ class Coordinator:
         else:
             self.counters.deletes += 1
 
-    def _answered(self, respond: Respond, reply: Reply) -> None:
-        self._unanswered -= 1
-        if type(reply) is Failed:
+    def _answered(self, respond: Respond, since: float, reply: Reply) -> None:
+        failed = type(reply) is Failed
+        self.admission.answered(self.now - since, failed=failed)
+        if failed:
             self.counters.errors += 1
         respond(reply)
 
-    def _admit(self, call: ClientRequest, now: Moment) -> Request:
+    def _admit(self, call: ClientRequest, now: Moment, client: int) -> Request:
         """Check a request and derive what is needed of it; raises InvalidRequest, StaleRing."""
         state = self.state
         if not state.knows(call.bucket):
@@ -196,6 +238,7 @@ class Coordinator:
             self._place(partition, bucket.n),
             now.mono + timeout,
             now,
+            client,
         )
 
     def _start(self, request: Request, respond: Respond, forwarded: bool) -> None:
@@ -344,6 +387,7 @@ class Coordinator:
         """Give an operation its number and its first wake-up."""
         self._next_number = number = self._next_number + 1
         self._operations[number] = operation
+        self.admission.bytes += operation.size
         self._wake_later(operation, number)
         return number
 
@@ -355,7 +399,8 @@ class Coordinator:
 
     def forget(self, number: int) -> None:
         """The operation has finished."""
-        self._operations.pop(number, None)
+        if operation := self._operations.pop(number, None):
+            self.admission.bytes -= operation.size
 
     def live_fallbacks(self, partition: int, n: int) -> list[str]:
         """Other live nodes behind the `n` primaries of a partition, in ring order."""
@@ -386,7 +431,7 @@ class Coordinator:
     @property
     def under_way(self) -> int:
         """How many requests of clients have not been answered."""
-        return self._unanswered
+        return self.admission.unanswered
 
     def keys_under_way(self) -> set[bytes]:
         """The keys that some operation may yet bring to a replica."""
@@ -427,6 +472,12 @@ class Coordinator:
         """`node` is dead or its connection broke: what was sent to it may be lost."""
         for operation in tuple(self._operations.values()):
             operation.on_gone(node)
+
+    def on_unsent(self, node: str, numbers: Iterable[int]) -> None:
+        """What these operations had for `node` was not sent: it is too far behind, or not connected."""
+        for number in numbers:
+            if operation := self._operations.get(number):
+                operation.on_gone(node)
 
     def next_deadline(self) -> float:
         """When `on_timer` next has work, in monotonic seconds."""

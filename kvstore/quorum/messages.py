@@ -44,6 +44,8 @@ class ReplicaRead(msgspec.Struct, frozen=True, gc=False):
     key: bytes
     digest: bytes
     hint_for: str = ""
+    ttl_ms: int = 0
+    """What was left of the client's time when this was asked; 0: any."""
 
 
 class ReadSame(msgspec.Struct, frozen=True, gc=False):
@@ -190,6 +192,13 @@ class Delete(msgspec.Struct, frozen=True, gc=False):
 
 
 ClientRequest = Get | Put | Delete
+
+
+def aged(call: ClientRequest, seconds: float) -> ClientRequest:
+    """A request that has waited somewhere: so much of its time is gone. It must have more than that."""
+    if not seconds or not call.timeout:
+        return call
+    return msgspec.structs.replace(call, timeout=call.timeout - seconds)
 
 
 class Explain(msgspec.Struct, frozen=True, gc=False):

@@ -26,13 +26,16 @@ def nobody(reply: Reply) -> None:
 class Operation:
     """Base of all operations; what a kind does not expect, it ignores (the network may repeat anything)."""
 
-    __slots__ = ("core", "deadline", "number", "patience", "respond")
+    __slots__ = ("core", "deadline", "number", "patience", "respond", "size")
 
-    def __init__(self, core: Coordinator, respond: Respond, deadline: float, patience: float) -> None:
+    def __init__(
+        self, core: Coordinator, respond: Respond, deadline: float, patience: float, size: int = 0
+    ) -> None:
         self.core = core
         self.deadline = deadline
         self.patience = patience
         self.respond: Respond | None = respond
+        self.size = size
         self.number = core.register(self)
 
     def answer(self, reply: Reply) -> None:
@@ -48,6 +51,14 @@ class Operation:
     def finish(self) -> None:
         """Nothing more is expected: leave the coordinator's table."""
         self.core.forget(self.number)
+
+    @property
+    def client(self) -> int:
+        """The number of the client's request that waits for the outcome; 0: none here does."""
+        return 0
+
+    def on_cancelled(self) -> None:
+        """The client has left: do what must be done, but reply to nobody."""
 
     def on_time(self, now: float) -> None:
         """Patience or the deadline has passed; an operation that goes on is woken again."""

@@ -31,7 +31,7 @@ class ReadOperation(Operation):
     def __init__(
         self, core: Coordinator, respond: Respond, request: Request, local: bytes, complete: Complete
     ) -> None:
-        super().__init__(core, respond, request.deadline, core.settings.read_patience)
+        super().__init__(core, respond, request.deadline, core.settings.read_patience, len(local))
         self.request = request
         self.local = local
         self.complete = complete
@@ -58,8 +58,9 @@ class ReadOperation(Operation):
         target = self.left.pop()
         self.asked[target.node] = target.hint_for
         core = self.core
+        ttl_ms = int((self.deadline - core.now) * 1000) + 1
         message = ReplicaRead(
-            self.number, core.state.epoch, self.request.key, digest(self.local), target.hint_for
+            self.number, core.state.epoch, self.request.key, digest(self.local), target.hint_for, ttl_ms
         )
         core.transport.send(target.node, message)
         return True
@@ -67,6 +68,15 @@ class ReadOperation(Operation):
     def touches(self) -> bytes:
         """See Operation."""
         return self.request.key
+
+    @property
+    def client(self) -> int:
+        """See Operation."""
+        return self.request.client
+
+    def on_cancelled(self) -> None:
+        """Nobody wants to know."""
+        self._time_out()
 
     def on_local_durable(self) -> None:
         """This node's own version may be shown now."""
@@ -78,6 +88,8 @@ class ReadOperation(Operation):
 
     def on_read_reply(self, node: str, version: bytes) -> None:
         """The replica holds something else."""
+        self.size += len(version)
+        self.core.admission.bytes += len(version)
         self._answered(node, version)
 
     def on_repaired(self, node: str, version: bytes) -> None:

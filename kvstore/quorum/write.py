@@ -24,7 +24,7 @@ class WriteOperation(Operation):
     def __init__(
         self, core: Coordinator, respond: Respond, request: Request, version: bytes, result: Stored
     ) -> None:
-        super().__init__(core, respond, request.deadline, core.settings.write_patience)
+        super().__init__(core, respond, request.deadline, core.settings.write_patience, len(version))
         self.request = request
         self.version = version
         self.result = result
@@ -49,6 +49,15 @@ class WriteOperation(Operation):
     def touches(self) -> bytes:
         """See Operation."""
         return self.request.key
+
+    @property
+    def client(self) -> int:
+        """See Operation."""
+        return self.request.client
+
+    def on_cancelled(self) -> None:
+        """The version is here and on its way: it still goes to all replicas."""
+        self._time_out()
 
     def on_local_durable(self) -> None:
         """The coordinator's own copy is on the disk."""

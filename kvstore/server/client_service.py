@@ -115,6 +115,7 @@ class ClientService:
             for task in (reader, writer):
                 task.cancel()
             results = await asyncio.gather(reader, writer, return_exceptions=True)
+            session.close()
         for result in results:
             if isinstance(result, Exception):
                 raise result

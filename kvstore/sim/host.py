@@ -12,12 +12,13 @@ from kvstore.lsm import Engine, Fate, Job, JobResult, MemoryFileSystem, Options,
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
 from kvstore.node.settings import NodeSettings
+from kvstore.node.transit import Transit
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import ClusterState
 from kvstore.sim.network import Network
 from kvstore.sim.scheduler import EPOCH_MS, Scheduler
 from kvstore.sim.storage import SYNC_SECONDS, Storage
-from kvstore.wire.peer import decode_frame, encode_frame
+from kvstore.wire.peer import decode_timed_frame, encode_frame
 
 Respond = Callable[[Reply | None], None]
 """Takes the reply; None when the connection broke before there was one."""
@@ -63,6 +64,7 @@ class Host:
         self._engine: Engine | None = None
         self._storage: Storage | None = None
         self._out: dict[str, list[PeerMessage]] = {}
+        self._transits: dict[str, Transit] = {}
         self._waiting: dict[int, Respond] = {}
         self._timer = 0
         self._last_request = 0
@@ -201,7 +203,13 @@ class Host:
         self._enter(lambda: self._living().repair_now(self._instant()))
 
     def _receive(self, sender: str, frame: bytes) -> None:
-        self._enter(lambda: self._living().on_frame(sender, decode_frame(frame), self._instant()))
+        self._enter(partial(self._frame, sender, frame))
+
+    def _frame(self, sender: str, frame: bytes) -> None:
+        sent_ms, messages = decode_timed_frame(frame)
+        transit = self._transits.setdefault(sender, Transit())
+        delay = transit.delay(sent_ms / 1000, self._scheduler.now)
+        self._living().on_frame(sender, messages, self._instant(), delay)
 
     def _living(self) -> Node:
         assert self.node is not None
@@ -256,7 +264,7 @@ class Host:
     def _flush(self) -> None:
         out, self._out = self._out, {}
         for to, messages in out.items():
-            self._network.send(self.name, to, encode_frame(messages))
+            self._network.send(self.name, to, encode_frame(messages, int(self._scheduler.now * 1000)))
 
     def reply(self, request: int, reply: Reply) -> None:
         """See Outbox."""

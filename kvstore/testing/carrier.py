@@ -9,7 +9,7 @@ import msgspec
 
 from kvstore.client.calls import time_for_node
 from kvstore.client.errors import ClientClosed
-from kvstore.client.retry import ATTEMPTS, may_retry, pause
+from kvstore.client.retry import exhausted, may_retry, pause
 from kvstore.client.routes import route
 from kvstore.errors import KVError, NoNodeAvailable, Outcome, ReadTimeout, Unavailable, WriteTimeout
 from kvstore.quorum.messages import ClientRequest, Failed, Found, Get, Reply, Stored
@@ -135,7 +135,7 @@ class SimulatedCarrier:
         self, request: ClientRequest, error: KVError, attempt: int, deadline: float
     ) -> None:
         """Wait as long as is right before another attempt, or raise `error`."""
-        if attempt >= ATTEMPTS or not may_retry(request, error):
+        if exhausted(attempt, error) or not may_retry(request, error):
             raise error
         again = self._loop.now + pause(attempt, error, self._rng.uniform)
         if again >= deadline:

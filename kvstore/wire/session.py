@@ -39,9 +39,9 @@ Answer = tuple[int, Reply, Form]
 """The reply to the call of a number."""
 
 
-def encode_calls(calls: Iterable[OpenCall]) -> bytes:
-    """One frame with all `calls`."""
-    frame = pb.SessionRequest()
+def encode_calls(calls: Iterable[OpenCall], sent_ms: int = 0) -> bytes:
+    """One frame with all `calls`, sent now by the client's clock."""
+    frame = pb.SessionRequest(sent_ms=sent_ms)
     plain: list[OpenCall] = []
     puts: list[Put] = []
     for call in calls:
@@ -72,13 +72,13 @@ def _add_plain_puts(columns: pb.PlainPuts, calls: Sequence[OpenCall], puts: Sequ
     columns.contexts.extend([put.context for put in puts])
 
 
-def decode_calls(data: bytes) -> tuple[Sequence[pb.Call], list[tuple[int, Put]]]:
-    """The calls of a frame, and its plain puts by number; raises InvalidRequest when it is none."""
+def decode_calls(data: bytes) -> tuple[int, Sequence[pb.Call], list[tuple[int, Put]]]:
+    """When a frame was sent, its calls, and its plain puts by number; raises InvalidRequest when it is none."""
     try:
         frame = pb.SessionRequest.FromString(data)
     except DecodeError as error:
         raise InvalidRequest("frame", str(error)) from error
-    return frame.calls, _plain_puts(frame.plain_puts)
+    return frame.sent_ms, frame.calls, _plain_puts(frame.plain_puts)
 
 
 def _plain_puts(m: pb.PlainPuts) -> list[tuple[int, Put]]:

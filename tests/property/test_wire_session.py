@@ -33,7 +33,7 @@ def arriving(call: OpenCall) -> tuple[int, ClientRequest]:
 
 @given(st.lists(open_calls, max_size=6))
 def test_every_call_arrives_once(calls: list[OpenCall]) -> None:
-    others, puts = decode_calls(encode_calls(calls))
+    _, others, puts = decode_calls(encode_calls(calls))
     arrived = [*((call.id, call_from_wire(call)) for call in others), *puts]
     assert sorted(map(repr, arrived)) == sorted(map(repr, map(arriving, calls)))
 
@@ -49,7 +49,7 @@ def test_only_puts_without_options_travel_in_columns() -> None:
         replace(plain, explain=True),
         Get("b", b"k"),
     ]
-    others, puts = decode_calls(encode_calls(OpenCall(i, call, 1, 1) for i, call in enumerate(calls)))
+    _, others, puts = decode_calls(encode_calls(OpenCall(i, call, 1, 1) for i, call in enumerate(calls)))
     assert [number for number, _ in puts] == [0]
     assert [call.id for call in others] == [1, 2, 3, 4, 5, 6]
 
@@ -76,7 +76,7 @@ def test_every_reply_to_a_plain_put_arrives_once(answers: list[tuple[int, Reply]
 @given(st.binary(max_size=100) | damaged(st.lists(open_calls, max_size=3).map(encode_calls)))
 def test_a_damaged_frame_of_calls(content: bytes) -> None:
     try:
-        _, puts = decode_calls(content)
+        _, _, puts = decode_calls(content)
     except InvalidRequest:
         return
     encode_calls(OpenCall(number, put, 1, put.epoch) for number, put in puts)
