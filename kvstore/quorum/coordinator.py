@@ -67,7 +67,6 @@ from kvstore.versions import (
     write,
 )
 
-
 _RELIEF_PAUSE = 0.2
 """Seconds between two looks for memory to free, which go through all operations."""
 

@@ -73,7 +73,7 @@ def _add_plain_puts(columns: pb.PlainPuts, calls: Sequence[OpenCall], puts: Sequ
 
 
 def decode_calls(data: bytes) -> tuple[int, Sequence[pb.Call], list[tuple[int, Put]]]:
-    """When a frame was sent, its calls, and its plain puts by number; raises InvalidRequest when it is none."""
+    """When a frame was sent, its calls, its plain puts by number; raises InvalidRequest when it is none."""
     try:
         frame = pb.SessionRequest.FromString(data)
     except DecodeError as error:

@@ -9,6 +9,7 @@ from kvstore.config import BucketSettings
 from kvstore.lsm import Engine, Job, MemoryFileSystem
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
+from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import ClientRequest, Failed, Found, Reply, Stored
 from kvstore.ring import Member, data_key, initial_state, token
 
@@ -25,7 +26,7 @@ class Host:
         self.replies: dict[int, Reply] = {}
         self.sync_wanted = False
         self.timer = float("inf")
-        self.node = Node(name, cluster.state, self.engine, self, cluster.rng)
+        self.node = Node(name, cluster.state, self.engine, self, cluster.rng, cluster.settings)
         self.node.start(cluster.instant)
 
     def send(self, to: str, message: PeerMessage) -> None:
@@ -48,7 +49,13 @@ class Host:
 class Cluster:
     """Nodes n1, n2, ...; what `dead` ones should get is lost, what `passes` refuses too."""
 
-    def __init__(self, nodes: int = 3, buckets: Sequence[BucketSettings] = ()) -> None:
+    def __init__(
+        self,
+        nodes: int = 3,
+        buckets: Sequence[BucketSettings] = (),
+        settings: NodeSettings | None = None,
+    ) -> None:
+        self.settings = settings
         self.rng = random.Random(1)
         self.now = 0.0
         members = [Member(f"n{i}", f"host:{7000 + i}") for i in range(1, nodes + 1)]
