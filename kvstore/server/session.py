@@ -50,6 +50,8 @@ class Session:
         self._held: deque[tuple[float, Get, Respond]] = deque()
         self._open = self._gets = 0
         self._open_bytes = self._answered_bytes = 0.0
+        self.most_reply_bytes = 0
+        """The most that has waited to be written."""
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
 
@@ -95,9 +97,9 @@ class Session:
         return False
 
     def _begin_gets(self) -> None:
-        """Begin those for whose replies there is room; a lone one always, the node may refuse it."""
+        """Begin those for whose replies there is room."""
         held = self._held
-        while held and (not self._gets or self._room_for_replies()):
+        while held and self._room_for_replies():
             requests: list[Started] = []
             now = self._clock()
             while held and len(requests) < _GETS:
@@ -111,7 +113,8 @@ class Session:
             self._driver.request_all(requests)
 
     def _room_for_replies(self) -> bool:
-        return self._answers.bytes < MOST_REPLY_BYTES and not self._driver.node.strained
+        idle = not self._gets and not self._answers  # nothing of this session's would begin them later
+        return idle or (self._answers.bytes < MOST_REPLY_BYTES and not self._driver.node.strained)
 
     def _answer_get(self, number: int, share: float, reply: Reply) -> None:
         self._gets -= 1
@@ -132,6 +135,7 @@ class Session:
             answered, self._answered_bytes = self._answered_bytes, 0.0
             count = 0
             for _ in range(len(self._answers)):  # what comes meanwhile is gathered
+                self.most_reply_bytes = max(self.most_reply_bytes, self._answers.bytes)
                 frame = self._answers.take()
                 count += len(frame)
                 await self._context.write(encode_replies(frame))
