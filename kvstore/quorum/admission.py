@@ -26,15 +26,15 @@ class Admission:
     """Counts what is under way. `unanswered` are requests, `bytes` what all operations hold."""
 
     __slots__ = (
-        "_answered",
         "_bytes_bound",
         "_latency",
         "_number_bound",
         "_rate",
-        "_seconds",
         "_since",
+        "answered",
         "bytes",
         "most_bytes",
+        "seconds",
         "unanswered",
     )
 
@@ -44,10 +44,12 @@ class Admission:
         self.unanswered = 0
         self.bytes = 0
         self.most_bytes = 0
-        """The highest that `bytes` was when a request was taken."""
+        """The highest that `bytes` was."""
+        self.answered = 0
+        self.seconds = 0.0
+        """Requests answered since the last measurement, and what they took in all; without those that failed:
+        how long they took says nothing about work."""
         self._since = -_FOR_EVER
-        self._answered = 0
-        self._seconds = 0.0
         self._rate = _FOR_EVER
         self._latency = _FOR_EVER
 
@@ -56,11 +58,15 @@ class Admission:
         """Whether operations hold half of the bytes that they may: time to free some, and to go slowly."""
         return 2 * self.bytes >= self._bytes_bound
 
-    def check(self, timeout: float, now: float) -> None:
-        """Raise Overloaded unless a request with `timeout` seconds to live may be taken."""
-        if self.unanswered < _FEW and self.bytes < self._bytes_bound:
-            return
-        self._measure(now)
+    def take(self, timeout: float, now: float) -> None:
+        """A request with `timeout` seconds to live is under way now, unless this raises Overloaded."""
+        if self.unanswered >= _FEW or self.bytes >= self._bytes_bound:
+            self._check(timeout, now)
+        self.unanswered += 1
+
+    def _check(self, timeout: float, now: float) -> None:
+        if now - self._since >= _WINDOW:
+            self._measure(now)
         if self.unanswered >= self._number_bound:
             raise self._refusal(f"{self.unanswered} requests are under way")
         if self.bytes >= self._bytes_bound:
@@ -74,29 +80,16 @@ class Admission:
         seconds = self.unanswered / self._rate if self._rate else _LONGEST_RETRY
         return Overloaded(min(max(seconds, _SHORTEST_RETRY), _LONGEST_RETRY), reason)
 
-    def taken(self) -> None:
-        """A request is under way."""
-        self.unanswered += 1
-        if self.bytes > self.most_bytes:
-            self.most_bytes = self.bytes
-
-    def answered(self, seconds: float, *, failed: bool) -> None:
-        """A request has been answered after `seconds`. How long failures take says nothing about work."""
-        self.unanswered -= 1
-        if not failed:
-            self._answered += 1
-            self._seconds += seconds
-
     def _measure(self, now: float) -> None:
         """Take what was counted since the last look as the present rate and latency."""
         elapsed = now - self._since
-        if elapsed < _WINDOW or (not self._answered and elapsed < _LONGEST_WINDOW):
+        if not self.answered and elapsed < _LONGEST_WINDOW:
             return
         if elapsed <= 2 * _LONGEST_WINDOW:
-            self._rate = self._answered / elapsed
-            self._latency = self._seconds / self._answered if self._answered else _FOR_EVER
+            self._rate = self.answered / elapsed
+            self._latency = self.seconds / self.answered if self.answered else _FOR_EVER
         else:  # nothing was measured for long, so nothing is known of the present
             self._rate = _FOR_EVER
         self._since = now
-        self._answered = 0
-        self._seconds = 0.0
+        self.answered = 0
+        self.seconds = 0.0

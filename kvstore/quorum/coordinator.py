@@ -141,6 +141,7 @@ class Coordinator:
         self._timers = Timers()
         self._placements: dict[tuple[int, int], Placement] = {}
         self.admission = Admission(settings)
+        self._relief_bytes = settings.in_flight_bytes // 2
         self._relieved_at = 0.0
         self._relieved_below = 0
 
@@ -155,16 +156,15 @@ class Coordinator:
         """
         self._count(call)
         admission = self.admission
-        if admission.strained:
+        if admission.bytes >= self._relief_bytes:
             self._relieve(now.mono)
         try:
-            admission.check(call.timeout or self.settings.default_timeout, now.mono)
+            admission.take(call.timeout or self.settings.default_timeout, now.mono)
         except Overloaded as error:
             self.counters.errors += 1
             self.counters.overloaded += 1
             respond(Failed(error))
             return
-        admission.taken()
         respond = partial(self._answered, respond, now.mono)
         try:
             self._start(self._admit(call, now, client), respond, forwarded)
@@ -202,10 +202,13 @@ class Coordinator:
             self.counters.deletes += 1
 
     def _answered(self, respond: Respond, since: float, reply: Reply) -> None:
-        failed = type(reply) is Failed
-        self.admission.answered(self.now - since, failed=failed)
-        if failed:
+        admission = self.admission
+        admission.unanswered -= 1
+        if type(reply) is Failed:
             self.counters.errors += 1
+        else:
+            admission.answered += 1
+            admission.seconds += self.now - since
         respond(reply)
 
     def _admit(self, call: ClientRequest, now: Moment, client: int) -> Request:
@@ -386,7 +389,10 @@ class Coordinator:
         """Give an operation its number and its first wake-up."""
         self._next_number = number = self._next_number + 1
         self._operations[number] = operation
-        self.admission.bytes += operation.size
+        admission = self.admission
+        admission.bytes = held = admission.bytes + operation.size
+        if held > admission.most_bytes:
+            admission.most_bytes = held
         self._wake_later(operation, number)
         return number
 

@@ -193,10 +193,15 @@ class Delete(msgspec.Struct, frozen=True, gc=False):
 
 ClientRequest = Get | Put | Delete
 
+_LITTLE = 0.05
+
 
 def aged(call: ClientRequest, seconds: float) -> ClientRequest:
-    """A request that has waited somewhere: so much of its time is gone. It must have more than that."""
-    if not seconds or not call.timeout:
+    """A request that has waited somewhere: so much of its time is gone. It must have more than that.
+
+    The same when it is too little to matter.
+    """
+    if seconds <= _LITTLE * call.timeout or not call.timeout:
         return call
     return msgspec.structs.replace(call, timeout=call.timeout - seconds)
 

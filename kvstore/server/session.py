@@ -82,8 +82,11 @@ class Session:
                 form = Form.DELETE if isinstance(request, Delete) else Form.CALL
                 requests.append((request, partial(answer, call.id, form, share)))
         if delay:
-            requests = [each for each in requests if self._in_time(*each, delay)]
-            requests = [(aged(request, delay), respond) for request, respond in requests]
+            requests = [
+                (aged(request, delay), respond)
+                for request, respond in requests
+                if self._in_time(request, respond, delay)
+            ]
         self._driver.request_all(requests)
         self._begin_gets()
         return count

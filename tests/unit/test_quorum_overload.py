@@ -17,21 +17,23 @@ SETTINGS = QuorumSettings(in_flight=1000, in_flight_bytes=MIB)
 
 def refused(admission: Admission, timeout: float, now: float) -> Overloaded:
     with pytest.raises(Overloaded) as caught:
-        admission.check(timeout, now)
+        admission.take(timeout, now)
     return caught.value
 
 
-def loaded(unanswered: int, rate: float, latency: float) -> Admission:
+def loaded(unanswered: int, rate: int, latency: float) -> Admission:
     """One that has seen so many answers a second, each after so long, until 1.0; so many wait."""
     admission = Admission(SETTINGS)
-    for number in range(unanswered):
-        admission.taken()
-        if number == 64:
-            admission.check(60.0, 0.0)  # begins to measure
-    for _ in range(int(rate)):
-        admission.taken()
-        admission.answered(latency, failed=False)
+    for _ in range(unanswered):
+        admission.take(60.0, 0.0)  # from the 65th on it measures
+    answer(admission, rate, latency)
     return admission
+
+
+def answer(admission: Admission, count: int, latency: float) -> None:
+    """So many others were answered after so long, too."""
+    admission.answered += count
+    admission.seconds += count * latency
 
 
 def test_requests_are_bounded_in_number_and_in_bytes() -> None:
@@ -41,7 +43,7 @@ def test_requests_are_bounded_in_number_and_in_bytes() -> None:
     assert error.outcome is Outcome.NOT_APPLIED
     few = Admission(SETTINGS)
     few.bytes = MIB - 1
-    few.check(5.0, 0.0)
+    few.take(5.0, 0.0)
     few.bytes = MIB
     refused(few, 5.0, 0.0)
 
@@ -49,32 +51,30 @@ def test_requests_are_bounded_in_number_and_in_bytes() -> None:
 def test_a_request_is_refused_when_those_before_it_leave_it_no_time() -> None:
     admission = loaded(200, 100, 0.9)
     assert refused(admission, 1.0, 1.0).retry_after == pytest.approx(2.0), "200 at 100 a second"
-    admission.check(3.0, 1.0)  # that one has the time
+    admission.take(3.0, 1.0)  # that one has the time
 
 
 def test_waiting_for_a_slow_peer_is_no_overload() -> None:
     admission = loaded(200, 100, 0.01)
-    admission.check(1.0, 1.0)
+    admission.take(1.0, 1.0)
 
 
 def test_a_lone_request_is_taken_whatever_was_measured() -> None:
     admission = loaded(63, 1, 5.0)
-    admission.check(0.001, 1.0)
+    admission.take(0.001, 1.0)
 
 
 def test_a_disk_with_slow_syncs_is_measured_over_a_whole_one() -> None:
     admission = loaded(200, 0, 0.0)
-    admission.check(0.5, 1.0)  # nothing was answered: too early to tell
-    for _ in range(400):
-        admission.taken()
-        admission.answered(1.0, failed=False)
-    assert refused(admission, 0.5, 2.0).retry_after == pytest.approx(1.0)
+    admission.take(0.5, 1.0)  # nothing was answered: too early to tell
+    answer(admission, 400, 1.0)
+    assert refused(admission, 0.5, 2.0).retry_after == pytest.approx(1.005)
 
 
 def test_what_was_measured_long_ago_is_forgotten() -> None:
     admission = loaded(200, 1, 5.0)
     refused(admission, 1.0, 1.0)
-    admission.check(1.0, 60.0)
+    admission.take(1.0, 60.0)
 
 
 def test_retry_after_stays_within_bounds() -> None:
