@@ -8,7 +8,7 @@ SIM := $(BIN)/python -m kvstore.sim
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench bench-engine sim sim-long heal fuzz power-loss proto clean
+.PHONY: help venv run test check format demo bench bench-engine bench-overload sim sim-long heal overload fuzz power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ demo: venv ## import the world's airports, kill nodes, lose nothing
 bench: venv ## measure throughput and latency of a three-node cluster
 	@$(BIN)/python -m bench
 
+bench-overload: venv ## offer a three-node cluster four times what it can do
+	@$(BIN)/python -m bench.overload $(ARGS)
+
 bench-engine: $(BENCH_INSTALLED) ## measure the storage engine beside LevelDB, RocksDB and SQLite
 	@$(BIN)/python -m bench.engine $(ARGS)
 
@@ -55,6 +58,9 @@ power-loss: venv ## 200 times cut the power of a disk that is written to (root o
 
 heal: venv ## real nodes: one misses 20,000 writes and deletes, anti-entropy alone brings them back
 	@KVSTORE_ANTI_ENTROPY_WRITES=20000 $(BIN)/python -m pytest -q -s tests/cluster/test_anti_entropy.py -k was_down
+
+overload: venv ## real nodes: one of three stands still for a minute under large writes, memory stays bounded
+	@KVSTORE_OVERLOAD_SECONDS=60 $(BIN)/python -m pytest -q -s tests/cluster/test_overload.py -k stopped_replica
 
 proto: $(INSTALLED) ## generate kvstore/v1 from proto/
 	@$(BIN)/python hatch_build.py
