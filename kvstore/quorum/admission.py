@@ -14,6 +14,8 @@ from kvstore.errors import Overloaded
 _WINDOW = 0.25
 _LONGEST_WINDOW = 2.0
 """Seconds over which is measured; longer while nothing is answered, as under a disk with slow syncs."""
+_USUAL_RATE = 1000.0
+"""Requests a second that a node is taken to do while nothing was measured."""
 _FEW = 64
 """So many requests are taken whatever was measured: of fewer there is nothing to measure."""
 _SHARE = 0.25
@@ -26,15 +28,15 @@ class Admission:
     """Counts what is under way. `unanswered` are requests, `bytes` what all operations hold."""
 
     __slots__ = (
+        "_answered",
         "_bytes_bound",
         "_latency",
         "_number_bound",
         "_rate",
+        "_seconds",
         "_since",
-        "answered",
         "bytes",
         "most_bytes",
-        "seconds",
         "unanswered",
     )
 
@@ -45,12 +47,10 @@ class Admission:
         self.bytes = 0
         self.most_bytes = 0
         """The highest that `bytes` was."""
-        self.answered = 0
-        self.seconds = 0.0
-        """Requests answered since the last measurement, and what they took in all; without those that failed:
-        how long they took says nothing about work."""
+        self._answered = 0
+        self._seconds = 0.0
         self._since = -_FOR_EVER
-        self._rate = _FOR_EVER
+        self._rate = _USUAL_RATE
         self._latency = _FOR_EVER
 
     @property
@@ -75,6 +75,11 @@ class Admission:
         if hopeless and self._latency > _SHARE * timeout:
             raise self._refusal(f"{self.unanswered} requests before it leave no time for it")
 
+    def worked(self, seconds: float) -> None:
+        """A request is done, `seconds` after it was taken. Those that failed tell nothing of work."""
+        self._answered += 1
+        self._seconds += seconds
+
     def _refusal(self, reason: str) -> Overloaded:
         """With the time in which what is under way will be done."""
         seconds = self.unanswered / self._rate if self._rate else _LONGEST_RETRY
@@ -83,13 +88,14 @@ class Admission:
     def _measure(self, now: float) -> None:
         """Take what was counted since the last look as the present rate and latency."""
         elapsed = now - self._since
-        if not self.answered and elapsed < _LONGEST_WINDOW:
+        if not self._answered and elapsed < _LONGEST_WINDOW:
             return
         if elapsed <= 2 * _LONGEST_WINDOW:
-            self._rate = self.answered / elapsed
-            self._latency = self.seconds / self.answered if self.answered else _FOR_EVER
+            self._rate = self._answered / elapsed
+            self._latency = self._seconds / self._answered if self._answered else _FOR_EVER
         else:  # nothing was measured for long, so nothing is known of the present
-            self._rate = _FOR_EVER
+            self._rate = _USUAL_RATE
+            self._latency = _FOR_EVER
         self._since = now
-        self.answered = 0
-        self.seconds = 0.0
+        self._answered = 0
+        self._seconds = 0.0

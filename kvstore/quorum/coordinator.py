@@ -182,8 +182,8 @@ class Coordinator:
         for number, operation in tuple(self._operations.items()):
             if number > old:
                 break
-            if operation.respond is None and operation.size:
-                operation.on_time(now)
+            if isinstance(operation, WriteOperation) and operation.respond is None:
+                operation.hint_early(now)
                 self.counters.hinted_early += 1
 
     def cancel(self, clients: Container[int]) -> None:
@@ -207,8 +207,7 @@ class Coordinator:
         if type(reply) is Failed:
             self.counters.errors += 1
         else:
-            admission.answered += 1
-            admission.seconds += self.now - since
+            admission.worked(self.now - since)
         respond(reply)
 
     def _admit(self, call: ClientRequest, now: Moment, client: int) -> Request:
@@ -398,8 +397,8 @@ class Coordinator:
 
     def _wake_later(self, operation: Operation, number: int) -> None:
         wake_at = self.now + operation.patience
-        if wake_at > operation.deadline:
-            wake_at = max(self.now, operation.deadline)
+        if self.now < operation.deadline < wake_at:
+            wake_at = operation.deadline
         self._timers.add(wake_at, number)
 
     def forget(self, number: int) -> None:

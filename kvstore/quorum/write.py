@@ -19,7 +19,19 @@ if TYPE_CHECKING:
 class WriteOperation(Operation):
     """One version on its way to its replicas. It outlives its reply until every target has it or a hint."""
 
-    __slots__ = ("acked", "awaiting", "fallbacks", "hinted", "local", "lost", "request", "result", "version")
+    __slots__ = (
+        "acked",
+        "awaiting",
+        "fallbacks",
+        "hinted",
+        "local",
+        "lost",
+        "owes",
+        "patience_ends",
+        "request",
+        "result",
+        "version",
+    )
 
     def __init__(
         self, core: Coordinator, respond: Respond, request: Request, version: bytes, result: Stored
@@ -29,6 +41,8 @@ class WriteOperation(Operation):
         self.version = version
         self.result = result
         self.local = False
+        self.owes = False
+        self.patience_ends = core.now + self.patience
         self.acked: set[str] = set()
         self.lost: tuple[str, ...] = ()
         self.hinted = request.placement.unplaced
@@ -57,7 +71,32 @@ class WriteOperation(Operation):
 
     def on_cancelled(self) -> None:
         """The version is here and on its way: it still goes to all replicas."""
-        self._time_out()
+        self._owe()
+
+    def _owe(self) -> None:
+        """Nobody waits any more, but the replicas have the work before them: it counts until W are through.
+
+        Else the more of it was late, the more would be taken on.
+        """
+        if self.respond is not None:
+            self._time_out()
+            self.owes = True
+            self.core.admission.unanswered += 1
+
+    def _settle(self) -> None:
+        self.owes = False
+        self.core.admission.unanswered -= 1
+
+    def finish(self) -> None:
+        """See Operation."""
+        super().finish()
+        if self.owes:
+            self._settle()
+
+    def hint_early(self, now: float) -> None:
+        """End the patience with the slow replicas: the memory is wanted."""
+        self.patience_ends = now
+        self.on_time(now)
 
     def on_local_durable(self) -> None:
         """The coordinator's own copy is on the disk."""
@@ -83,13 +122,20 @@ class WriteOperation(Operation):
             self._advance()
 
     def on_time(self, now: float) -> None:
-        """Slow replicas get a hint after the patience, the client its error at the deadline."""
+        """The client gets its error at the deadline, slow replicas a hint after the patience.
+
+        Not earlier for a client that has little time: hints are work, and under overload all are late.
+        """
+        late = now >= self.deadline
+        if late:
+            self._owe()
+        if now < self.patience_ends:
+            return
         for node in tuple(self.awaiting):
             self._substitute(node)
-        if now >= self.deadline:
+        if late:
             for node in tuple(self.awaiting):  # fallbacks asked just now: no time is left for them
                 self._hint_here(self.awaiting.pop(node))
-            self._time_out()
             self.finish()
         else:
             self._advance()
@@ -120,6 +166,9 @@ class WriteOperation(Operation):
                 self.answer(self._stored())
             elif self.lost and not self._reachable():
                 self._time_out()
+        elif self.owes and self.local and len(self.acked) >= self.request.required:
+            self._settle()
+            self.core.admission.worked(self.core.now - self.patience_ends + self.patience)
         if not self.awaiting and self.local and self.respond is None:
             self.finish()
 
