@@ -62,6 +62,7 @@ class Load:
     def __init__(self, router: Router, pids: Sequence[int]) -> None:
         self._router = router
         self._fresh = itertools.count()
+        self.failed = 0
         self._processes = [psutil.Process(pid) for pid in pids]
 
     def _submit(self, deadline: float) -> asyncio.Future[Found | Stored]:
@@ -72,11 +73,15 @@ class Load:
         return connection.submit(Put("bench", key, _VALUE), deadline, state.epoch)
 
     async def closed(self, callers: int, seconds: float) -> Measured:
-        """Callers that wait for their replies."""
+        """Callers that wait for their replies; `failed` counts those that were none."""
         loop = asyncio.get_running_loop()
+        self.failed = 0
 
         async def put(_number: int) -> None:
-            await self._submit(loop.time() + _CLOSED_DEADLINE)
+            try:
+                await self._submit(loop.time() + _CLOSED_DEADLINE)
+            except KVError:
+                self.failed += 1
 
         return await run_load(put, callers, seconds)
 
@@ -140,6 +145,7 @@ async def _run(cluster: LocalCluster, seconds: float, deadline: float, factors: 
     load = Load(router, pids)
     await load.closed(_CALLERS, seconds / 2)
     most = (await load.closed(_CALLERS, seconds)).throughput
+    assert not load.failed, "callers that wait for each other are no overload"
     before = await load.closed(_FEW_CALLERS, seconds / 2)
     shown = Table("offered", "goodput", "share", "p50, p99 ms", "refused", "p50, p99 ms", "late", "MiB")
     print(
@@ -161,7 +167,8 @@ async def _run(cluster: LocalCluster, seconds: float, deadline: float, factors: 
         ratio = after.percentile(0.5) / before.percentile(0.5)
         print(
             f"{factor:g} x: in the half second after it, {_FEW_CALLERS} callers:"
-            f" p50 {ratio:.1f} times that of before, slowest {after.percentile(1.0) * 1e3:.0f} ms"
+            f" p50 {ratio:.1f} times that of before, slowest {after.percentile(1.0) * 1e3:.0f} ms,"
+            f" {load.failed} failed"
         )
         await asyncio.sleep(1.0)
     Console(width=120).print(shown)

@@ -158,12 +158,10 @@ class Coordinator:
         admission = self.admission
         if admission.bytes >= self._relief_bytes:
             self._relieve(now.mono)
-        try:
-            admission.take(call.timeout or self.settings.default_timeout, now.mono)
-        except Overloaded as error:
+        if refusal := admission.take(call.timeout or self.settings.default_timeout, now.mono):
             self.counters.errors += 1
             self.counters.overloaded += 1
-            respond(Failed(error))
+            respond(refusal)
             return
         respond = partial(self._answered, respond, now.mono)
         try:

@@ -133,10 +133,14 @@ def test_what_has_waited_longer_than_its_client_is_refused_and_not_carried_out(t
             plain.contexts.extend([b"", b""])
             late = pb.SessionRequest(calls=gets(2, 500), plain_puts=plain, sent_ms=1_000_000 - 2000)
             await client.stream.write(late.SerializeToString())
-            refused = await client.results(3)
+            refused: dict[int, pb.Error] = {}
+            while len(refused) < 3:
+                response = await client.stream.read()
+                refused.update((result.id, result.error) for result in response.results)
+                refused.update((number, each.error) for each in response.plain_refused for number in each.ids)
             assert sorted(refused) == [1, 2, 7]
-            for result in refused.values():
-                assert (result.error.reason, result.error.outcome_unknown) == (pb.Error.OVERLOADED, False)
+            for error in refused.values():
+                assert (error.reason, error.outcome_unknown) == (pb.Error.OVERLOADED, False)
             counters = server.driver.node.status().counters
             assert (counters.expired, counters.gets, counters.puts) == (3, 1, 1)
 
