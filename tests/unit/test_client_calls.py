@@ -439,7 +439,7 @@ def test_calls_beyond_the_bound_of_the_queue_are_refused_at_once(monkeypatch: py
     monkeypatch.setattr(calls, "MAX_IN_FLIGHT", 2)
     monkeypatch.setattr(calls, "MAX_QUEUED", 3)
 
-    async def scenario(cluster: FakeCluster, db: aio.Client, carts: aio.Bucket) -> None:
+    async def scenario(cluster: FakeCluster, db: aio.Client, _carts: aio.Bucket) -> None:
         first = cluster.first(b"k")
         first.silent = True
         state = router_of(db).state
@@ -448,10 +448,10 @@ def test_calls_beyond_the_bound_of_the_queue_are_refused_at_once(monkeypatch: py
         )
         loop = asyncio.get_running_loop()
 
-        def submit() -> asyncio.Future[Found | Stored]:
-            return connection.submit(Put("carts", b"k", b"v"), loop.time() + 0.3, state.epoch)
+        def submit(seconds: float = 0.2) -> asyncio.Future[Found | Stored]:
+            return connection.submit(Put("carts", b"k", b"v"), loop.time() + seconds, state.epoch)
 
-        sent = [submit() for _ in range(2)]
+        sent = [submit(0.4) for _ in range(2)]
         await until(lambda: sum(first.frames) == 2)
         waiting = [submit() for _ in range(3)]
         begin = loop.time()
@@ -460,10 +460,11 @@ def test_calls_beyond_the_bound_of_the_queue_are_refused_at_once(monkeypatch: py
         assert loop.time() - begin < 0.1
         assert all(isinstance(error, Overloaded) and error.retry_after >= 0.05 for error in errors)
         waiting[0].cancel()
-        await asyncio.gather(*sent, *waiting, return_exceptions=True)
-        first.silent = False
-        await connected(db, 3)
-        await asyncio.gather(*(carts.put("k", "v") for _ in range(5)))  # the places are free again
+        await asyncio.gather(*waiting, return_exceptions=True)
+        again = [submit() for _ in range(2)]
+        await asyncio.sleep(0)
+        assert not any(each.done() for each in again), "the places are free again"
+        await asyncio.gather(*sent, *again, return_exceptions=True)
 
     play(scenario)
 

@@ -9,6 +9,7 @@ import pytest
 from kvstore.config import MIB, QuorumSettings
 from kvstore.errors import Outcome, Overloaded, WriteTimeout
 from kvstore.gossip.messages import Ack, Ping
+from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
 from kvstore.node.transit import NOTICED, Transit
 from kvstore.quorum.admission import Admission
@@ -214,6 +215,44 @@ def test_a_forwarded_request_has_only_the_time_that_is_left() -> None:
     assert replica.status().in_flight == 1
     cluster.move(0.02)
     assert replica.status().in_flight == 0
+
+
+def test_a_second_attempt_of_a_forward_has_what_the_first_has_left() -> None:
+    cluster = Cluster(5)
+    key = next(b"k%d" % i for i in range(100) if "n1" not in cluster.replicas("b", b"k%d" % i))
+    times: list[float] = []
+
+    def passes(_sender: str, _to: str, message: PeerMessage) -> bool:
+        if isinstance(message, Forward):
+            times.append(message.call.timeout)
+        return not isinstance(message, Forward)
+
+    cluster.passes = passes
+    cluster.start("n1", Get("b", key, timeout=5.0))
+    cluster.move(2.1)
+    assert times == pytest.approx([5.0, 3.0], abs=0.1)
+
+
+def test_a_client_with_little_time_costs_no_hints() -> None:
+    """Under overload all writes are late: three times the work would be the end of it."""
+    cluster = Cluster()
+    cluster.stuck.update(("n2", "n3"))
+    number = cluster.start("n1", Put("b", b"k", b"v", timeout=0.2))
+    cluster.run()
+    cluster.move(1.0)
+    reply = cluster.hosts["n1"].replies[number]
+    assert isinstance(reply, Failed)
+    assert isinstance(reply.error, WriteTimeout)
+    assert cluster.hosts["n1"].node.status().in_flight == 1
+    cluster.stuck.clear()
+    cluster.run()
+    assert cluster.hosts["n1"].node.status().in_flight == 0
+    assert (cluster.hints("n1"), cluster.hosts["n1"].node.status().counters.hints_stored) == ({}, 0)
+    cluster.stuck.update(("n2", "n3"))
+    cluster.start("n1", Put("b", b"other", b"v", timeout=0.2))
+    cluster.run()
+    cluster.move(3.0)
+    assert cluster.hints("n1") == {"n2": 1, "n3": 1}, "after the patience they are needed"
 
 
 def test_what_was_dropped_unsent_is_not_waited_for() -> None:
