@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from kvstore.config import QuorumMode
-from kvstore.errors import InvalidRequest
+from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.quorum.messages import ClientRequest, Failed, Get, Put, Reply, Stored
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import call_from_wire
@@ -71,6 +71,15 @@ def test_every_reply_to_a_plain_put_arrives_once(answers: list[tuple[int, Reply]
     arrived = [repr((number, comparable(reply))) for number, reply in replies_from_wire(frame)]
     assert sorted(arrived) == sorted(repr((number, comparable(reply))) for number, reply in answers)
     assert len(frame.plain_stored.ids) == sum(isinstance(reply, Stored) for _, reply in answers)
+
+
+def test_puts_refused_for_one_reason_share_it() -> None:
+    refusal = Failed(Overloaded(0.5))
+    frame = pb.SessionResponse.FromString(encode_replies((i, refusal, Form.PLAIN_PUT) for i in range(1000)))
+    assert (len(frame.plain_refused), len(frame.results)) == (1, 0)
+    errors = [reply.error for _, reply in replies_from_wire(frame) if isinstance(reply, Failed)]
+    assert len(set(errors)) == 1000, "each caller raises an exception of its own"
+    assert {error.retry_after for error in errors if isinstance(error, Overloaded)} == {0.5}
 
 
 @given(st.binary(max_size=100) | damaged(st.lists(open_calls, max_size=3).map(encode_calls)))

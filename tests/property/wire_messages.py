@@ -96,7 +96,7 @@ _candidates = st.lists(st.builds(Candidate, data, data), max_size=3).map(tuple)
 peer_messages: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(ReplicaWrite, u64, u64, data, data, texts, st.booleans()),
     st.builds(WriteAck, st.lists(u64, min_size=1, max_size=4).map(tuple)),
-    st.builds(ReplicaRead, u64, u64, data, data, texts),
+    st.builds(ReplicaRead, u64, u64, data, data, texts, u32),
     st.builds(ReadSame, u64),
     st.builds(ReadReply, u64, data),
     st.builds(Refusal, u64, errors),
