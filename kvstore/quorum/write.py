@@ -168,7 +168,7 @@ class WriteOperation(Operation):
                 self._time_out()
         elif self.owes and self.local and len(self.acked) >= self.request.required:
             self._settle()
-            self.core.admission.worked(self.core.now - self.patience_ends + self.patience)
+            self.core.admission.worked(self.core.now - self.request.now.mono)
         if not self.awaiting and self.local and self.respond is None:
             self.finish()
 
