@@ -32,7 +32,10 @@ MOST_REPLY_BYTES = 16 * MIB
 _GETS = 32
 """Gets that are begun before it is looked again: how large a reply is shows only then."""
 
-_EXPIRED = Overloaded(0.1, "the time of the request was over when it arrived")
+_EXPIRED = Overloaded(0.1, "the request waited too long on its way to the node")
+_OWN_SHARE = 2
+"""Calls that have spent more than a half of their time on the way here are refused: what is begun so late is
+mostly done too late, at the full price, and the next ones wait for it."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Started: TypeAlias = tuple[ClientRequest, Respond]
@@ -76,23 +79,24 @@ class Session:
             except InvalidRequest as error:
                 answer(call.id, Form.CALL, share, Failed(error))
                 continue
-            if isinstance(request, Get):
+            form = Form.DELETE if isinstance(request, Delete) else Form.CALL
+            respond = partial(answer, call.id, form, share)
+            if not isinstance(request, Get):
+                requests.append((request, respond))
+            elif self._in_time(request, respond, _OWN_SHARE * delay):
                 self._held.append((now - delay, request, partial(self._answer_get, call.id, share)))
-            else:
-                form = Form.DELETE if isinstance(request, Delete) else Form.CALL
-                requests.append((request, partial(answer, call.id, form, share)))
         if delay:
             requests = [
                 (aged(request, delay), respond)
                 for request, respond in requests
-                if self._in_time(request, respond, delay)
+                if self._in_time(request, respond, _OWN_SHARE * delay)
             ]
         self._driver.request_all(requests)
         self._begin_gets()
         return count
 
     def _in_time(self, request: ClientRequest, respond: Respond, waited: float) -> bool:
-        """Whether a request has time left after it has waited; else it is refused, for nobody."""
+        """Whether a request has more time than it has `waited`; else it is refused."""
         if not request.timeout or request.timeout > waited:
             return True
         self._driver.node.expired()

@@ -120,29 +120,29 @@ def frame(calls: Sequence[pb.Call], sent_ms: int) -> bytes:
     return pb.SessionRequest(calls=calls, sent_ms=sent_ms).SerializeToString()
 
 
-def test_what_has_waited_longer_than_its_client_is_refused_and_not_carried_out(tmp_path: Path) -> None:
+def test_what_has_waited_too_long_is_refused_and_not_carried_out(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with node_of(tmp_path, 1) as (server, opened):
             client = SessionClient(opened)
             await client.stream.write(frame(gets(1), 1_000_000))
             await client.results(1)
-            plain = pb.PlainPuts(
-                ids=[7, 8], epochs=[0, 0], timeouts_ms=[500, 5000], buckets=["b", "b"], keys=[b"x", b"y"]
-            )
-            plain.values.extend([b"v", b"v"])
-            plain.contexts.extend([b"", b""])
+            plain = pb.PlainPuts(ids=[7, 8, 9], epochs=[0] * 3, timeouts_ms=[500, 5000, 3000])
+            plain.buckets.extend(["b"] * 3)
+            plain.keys.extend([b"x", b"y", b"z"])
+            plain.values.extend([b"v"] * 3)
+            plain.contexts.extend([b""] * 3)
             late = pb.SessionRequest(calls=gets(2, 500), plain_puts=plain, sent_ms=1_000_000 - 2000)
             await client.stream.write(late.SerializeToString())
             refused: dict[int, pb.Error] = {}
-            while len(refused) < 3:
+            while len(refused) < 4:
                 response = await client.stream.read()
                 refused.update((result.id, result.error) for result in response.results)
                 refused.update((number, each.error) for each in response.plain_refused for number in each.ids)
-            assert sorted(refused) == [1, 2, 7]
+            assert sorted(refused) == [1, 2, 7, 9], "the last has lost more than half of its time"
             for error in refused.values():
                 assert (error.reason, error.outcome_unknown) == (pb.Error.OVERLOADED, False)
             counters = server.driver.node.status().counters
-            assert (counters.expired, counters.gets, counters.puts) == (3, 1, 1)
+            assert (counters.expired, counters.gets, counters.puts) == (4, 1, 1)
 
     run(scenario())
 
