@@ -139,6 +139,7 @@ class Coordinator:
         self._next_number = rng.getrandbits(62)
         self._operations: dict[int, Operation] = {}
         self._timers = Timers()
+        self._alarms = Timers()
         self._placements: dict[tuple[int, int], Placement] = {}
         self.admission = Admission(settings)
         self._relief_bytes = settings.in_flight_bytes // 2
@@ -393,6 +394,10 @@ class Coordinator:
         self._wake_later(operation, number)
         return number
 
+    def set_alarm(self, when: float, number: int) -> None:
+        """Wake an operation once, beside its patience and its deadline."""
+        self._alarms.add(when, number)
+
     def _wake_later(self, operation: Operation, number: int) -> None:
         wake_at = self.now + operation.patience
         if self.now < operation.deadline < wake_at:
@@ -483,10 +488,13 @@ class Coordinator:
 
     def next_deadline(self) -> float:
         """When `on_timer` next has work, in monotonic seconds."""
-        return self._timers.next(self._operations)
+        return min(self._timers.next(self._operations), self._alarms.next(self._operations))
 
     def on_timer(self, now: float) -> None:
         """Wake the operations whose patience or deadline has passed."""
+        for number in self._alarms.due(now):
+            if operation := self._operations.get(number):
+                operation.on_alarm(now)
         for number in self._timers.due(now):
             if operation := self._operations.get(number):
                 operation.on_time(now)

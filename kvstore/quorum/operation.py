@@ -64,6 +64,9 @@ class Operation:
         """Patience or the deadline has passed; an operation that goes on is woken again."""
         raise NotImplementedError
 
+    def on_alarm(self, now: float) -> None:
+        """A time that the operation has set for itself has come."""
+
     def on_gone(self, node: str) -> None:
         """`node` is dead or its connection broke: what it was asked may be lost."""
 

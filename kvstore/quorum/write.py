@@ -21,6 +21,7 @@ class WriteOperation(Operation):
 
     __slots__ = (
         "acked",
+        "again",
         "awaiting",
         "fallbacks",
         "hinted",
@@ -42,6 +43,7 @@ class WriteOperation(Operation):
         self.result = result
         self.local = False
         self.owes = False
+        self.again: tuple[tuple[float, str, str], ...] = ()
         self.patience_ends = core.now + self.patience
         self.acked: set[str] = set()
         self.lost: tuple[str, ...] = ()
@@ -111,7 +113,17 @@ class WriteOperation(Operation):
         self._advance()
 
     def on_refusal(self, node: str, error: KVError) -> None:
-        """A replica could not store it: keep a hint, and give up when W cannot be reached."""
+        """A replica could not store it: keep a hint, and give up when W cannot be reached.
+
+        One that is only overloaded is asked again in the time it wants, if the client has that much.
+        """
+        hint_for = self.awaiting.get(node, self.request.placement.remote.get(node))
+        if isinstance(error, Overloaded) and self.respond is not None and hint_for is not None:
+            when = self.core.now + error.retry_after
+            if when < self.deadline:
+                self.again = (*self.again, (when, node, hint_for))
+                self.core.set_alarm(when, self.number)
+                return
         self.on_gone(node)
 
     def on_gone(self, node: str) -> None:
@@ -139,6 +151,13 @@ class WriteOperation(Operation):
             self.finish()
         else:
             self._advance()
+
+    def on_alarm(self, now: float) -> None:
+        """Ask those once more who were overloaded."""
+        due = [each for each in self.again if each[0] <= now]
+        self.again = tuple(each for each in self.again if each[0] > now)
+        for _, node, hint_for in due:
+            self._ask(node, hint_for)
 
     def _substitute(self, node: str) -> None:
         """Give up waiting for `node`: ask a live fallback to keep the hint, else keep it here."""

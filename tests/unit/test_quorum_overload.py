@@ -21,6 +21,7 @@ from kvstore.quorum.messages import (
     Put,
     ReadReply,
     ReadSame,
+    Refusal,
     ReplicaRead,
     ReplicaWrite,
     Stored,
@@ -253,6 +254,44 @@ def test_a_client_with_little_time_costs_no_hints() -> None:
     cluster.run()
     cluster.move(3.0)
     assert cluster.hints("n1") == {"n2": 1, "n3": 1}, "after the patience they are needed"
+
+
+def test_a_replica_that_is_overloaded_is_asked_again_while_the_client_has_time() -> None:
+    cluster = Cluster()
+    cluster.kill("n3")
+    host = cluster.hosts["n1"]
+    number = cluster.start("n1", Put("b", b"k", b"v", timeout=10.0))
+    refused = 0
+    while refused < 3:
+        (question,) = [m for to, m in host.sent if to == "n2" and isinstance(m, ReplicaWrite)]
+        host.sent.clear()
+        refused += 1
+        refusal = Refusal(question.request, Overloaded(0.5, "flushes and compactions are behind"))
+        host.node.on_frame("n2", [refusal], cluster.instant)
+        cluster.run()
+        assert number not in host.replies, "there is time"
+        cluster.passes = lambda sender, to, message: not isinstance(message, ReplicaWrite)
+        cluster.now += 0.51
+        host.node.on_timer(cluster.instant)
+    cluster.passes = lambda sender, to, message: True
+    cluster.run()
+    assert isinstance(host.replies[number], Stored)
+    assert cluster.stored("n2", "b", b"k")
+
+
+def test_a_replica_that_stays_overloaded_ends_a_write_in_time() -> None:
+    cluster = Cluster()
+    cluster.kill("n3")
+    host = cluster.hosts["n1"]
+    number = cluster.start("n1", Put("b", b"k", b"v", timeout=1.0))
+    (question,) = [m for to, m in host.sent if to == "n2" and isinstance(m, ReplicaWrite)]
+    host.sent.clear()
+    refusal = Refusal(question.request, Overloaded(1.5, "flushes and compactions are behind"))
+    host.node.on_frame("n2", [refusal], cluster.instant)
+    cluster.run()
+    reply = host.replies[number]
+    assert isinstance(reply, Failed), "there is no time for that"
+    assert isinstance(reply.error, WriteTimeout)
 
 
 def test_what_was_dropped_unsent_is_not_waited_for() -> None:
