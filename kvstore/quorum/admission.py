@@ -45,12 +45,14 @@ class Admission:
         "_since",
         "bytes",
         "most_bytes",
+        "strained_bytes",
         "unanswered",
     )
 
     def __init__(self, settings: QuorumSettings) -> None:
         self._number_bound = settings.in_flight
         self._bytes_bound = settings.in_flight_bytes
+        self.strained_bytes = settings.in_flight_bytes // 2
         self.unanswered = 0
         self.bytes = 0
         self.most_bytes = 0
@@ -67,7 +69,7 @@ class Admission:
     @property
     def strained(self) -> bool:
         """Whether operations hold half of the bytes that they may: time to free some, and to go slowly."""
-        return 2 * self.bytes >= self._bytes_bound
+        return self.bytes >= self.strained_bytes
 
     def take(self, timeout: float, now: float) -> Failed | None:
         """A request with `timeout` seconds to live is under way now, or else this is its reply."""

@@ -48,10 +48,10 @@ from kvstore.quorum.messages import (
     Value,
 )
 from kvstore.quorum.operation import Operation, Respond
+from kvstore.quorum.operations import Operations
 from kvstore.quorum.placement import Placement, place
 from kvstore.quorum.read import Complete, ReadOperation
 from kvstore.quorum.replica import Replica
-from kvstore.quorum.timers import Timers
 from kvstore.quorum.write import WriteOperation
 from kvstore.ring import ClusterState, data_key, fallbacks, partition_of, split_data_key, token
 from kvstore.versions import (
@@ -66,9 +66,6 @@ from kvstore.versions import (
     join,
     write,
 )
-
-_RELIEF_PAUSE = 0.2
-"""Seconds between two looks for memory to free, which go through all operations."""
 
 
 class Moment(Protocol):
@@ -136,15 +133,10 @@ class Coordinator:
         self._actors = Actors(name, rng)
         self._clock = HybridClock()
         # random, so that an ack for an operation of before a restart means nothing after it
-        self._next_number = rng.getrandbits(62)
-        self._operations: dict[int, Operation] = {}
-        self._timers = Timers()
-        self._alarms = Timers()
+        first_number = rng.getrandbits(62)
         self._placements: dict[tuple[int, int], Placement] = {}
         self.admission = Admission(settings)
-        self._relief_bytes = settings.in_flight_bytes // 2
-        self._relieved_at = 0.0
-        self._relieved_below = 0
+        self.operations = Operations(first_number, self.admission)
 
     # requests
 
@@ -157,8 +149,8 @@ class Coordinator:
         """
         self._count(call)
         admission = self.admission
-        if admission.bytes >= self._relief_bytes:
-            self._relieve(now.mono)
+        if admission.bytes >= admission.strained_bytes:
+            self.counters.hinted_early += self.operations.relieve(now.mono)
         if refusal := admission.take(call.timeout or self.settings.default_timeout, now.mono):
             self.counters.errors += 1
             self.counters.overloaded += 1
@@ -170,24 +162,9 @@ class Coordinator:
         except KVError as error:
             respond(Failed(error))
 
-    def _relieve(self, now: float) -> None:
-        """Free memory that acknowledged writes hold for a slow replica: it gets its hints early.
-
-        Slow is who has not answered from one look to the next.
-        """
-        if now < self._relieved_at + _RELIEF_PAUSE:
-            return
-        old, self._relieved_at, self._relieved_below = self._relieved_below, now, self._next_number
-        for number, operation in tuple(self._operations.items()):
-            if number > old:
-                break
-            if isinstance(operation, WriteOperation) and operation.respond is None:
-                operation.hint_early(now)
-                self.counters.hinted_early += 1
-
     def cancel(self, clients: Container[int]) -> None:
         """The clients of these requests have left: nothing more is done for them than must be."""
-        for operation in tuple(self._operations.values()):
+        for operation in self.operations.all():
             if operation.client in clients:
                 self.counters.cancelled += 1
                 operation.on_cancelled()
@@ -383,32 +360,6 @@ class Coordinator:
 
     # what operations need of their coordinator
 
-    def register(self, operation: Operation) -> int:
-        """Give an operation its number and its first wake-up."""
-        self._next_number = number = self._next_number + 1
-        self._operations[number] = operation
-        admission = self.admission
-        admission.bytes = held = admission.bytes + operation.size
-        if held > admission.most_bytes:
-            admission.most_bytes = held
-        self._wake_later(operation, number)
-        return number
-
-    def set_alarm(self, when: float, number: int) -> None:
-        """Wake an operation once, beside its patience and its deadline."""
-        self._alarms.add(when, number)
-
-    def _wake_later(self, operation: Operation, number: int) -> None:
-        wake_at = self.now + operation.patience
-        if self.now < operation.deadline < wake_at:
-            wake_at = operation.deadline
-        self._timers.add(wake_at, number)
-
-    def forget(self, number: int) -> None:
-        """The operation has finished."""
-        if operation := self._operations.pop(number, None):
-            self.admission.bytes -= operation.size
-
     def live_fallbacks(self, partition: int, n: int) -> list[str]:
         """Other live nodes behind the `n` primaries of a partition, in ring order."""
         ring = self.state.ring
@@ -442,7 +393,7 @@ class Coordinator:
 
     def keys_under_way(self) -> set[bytes]:
         """The keys that some operation may yet bring to a replica."""
-        return {operation.touches() for operation in self._operations.values()}
+        return {operation.touches() for operation in self.operations.all()}
 
     def reap(self, key: bytes) -> None:
         """Delete the version of a key that nobody can see any more: kvstore.quorum.reap has made sure."""
@@ -456,11 +407,11 @@ class Coordinator:
 
     def operation(self, number: int) -> Operation | None:
         """The operation under a number, if it is still under way."""
-        return self._operations.get(number)
+        return self.operations.by_number.get(number)
 
     def on_write_acks(self, node: str, numbers: Iterable[int]) -> None:
         """`node` has what the operations of these numbers have sent it, durably."""
-        operations = self._operations
+        operations = self.operations.by_number
         for number in numbers:
             if operation := operations.get(number):
                 operation.on_write_ack(node)
@@ -477,29 +428,22 @@ class Coordinator:
 
     def on_gone(self, node: str) -> None:
         """`node` is dead or its connection broke: what was sent to it may be lost."""
-        for operation in tuple(self._operations.values()):
+        for operation in self.operations.all():
             operation.on_gone(node)
 
     def on_unsent(self, node: str, numbers: Iterable[int]) -> None:
         """What these operations had for `node` was not sent: it is too far behind, or not connected."""
         for number in numbers:
-            if operation := self._operations.get(number):
+            if operation := self.operations.by_number.get(number):
                 operation.on_gone(node)
 
     def next_deadline(self) -> float:
         """When `on_timer` next has work, in monotonic seconds."""
-        return min(self._timers.next(self._operations), self._alarms.next(self._operations))
+        return self.operations.next_deadline()
 
     def on_timer(self, now: float) -> None:
         """Wake the operations whose patience or deadline has passed."""
-        for number in self._alarms.due(now):
-            if operation := self._operations.get(number):
-                operation.on_alarm(now)
-        for number in self._timers.due(now):
-            if operation := self._operations.get(number):
-                operation.on_time(now)
-                if number in self._operations:
-                    self._wake_later(operation, number)
+        self.operations.wake(now)
 
 
 def _nothing_waits() -> None:

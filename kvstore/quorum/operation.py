@@ -1,7 +1,7 @@
 """What the operations of a coordinator have in common: a number, a deadline, and what may happen to them.
 
 An operation is a small machine: replicas' answers and the passing of time go in, messages and at
-most one reply come out. The coordinator (kvstore.quorum.coordinator) owns the table of them.
+most one reply come out. kvstore.quorum.operations is the table of them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Operation:
         self.patience = patience
         self.respond: Respond | None = respond
         self.size = size
-        self.number = core.register(self)
+        self.number = core.operations.register(self, core.now)
 
     def answer(self, reply: Reply) -> None:
         """Reply, once; later calls do nothing."""
@@ -50,7 +50,7 @@ class Operation:
 
     def finish(self) -> None:
         """Nothing more is expected: leave the coordinator's table."""
-        self.core.forget(self.number)
+        self.core.operations.forget(self.number)
 
     @property
     def client(self) -> int:

@@ -122,7 +122,7 @@ class WriteOperation(Operation):
             when = self.core.now + error.retry_after
             if when < self.deadline:
                 self.again = (*self.again, (when, node, hint_for))
-                self.core.set_alarm(when, self.number)
+                self.core.operations.set_alarm(when, self.number)
                 return
         self.on_gone(node)
 
