@@ -169,17 +169,26 @@ class QuorumSettings:
     """How long one replica may take before a read asks another."""
     write_patience: float = 2.0
     """How long one replica may take before a write leaves a hint for it."""
+    max_clock_drift: float = 3600.0
+    """A time further ahead of this node's clock than this does not carry it along (kvstore.hlc)."""
     in_flight: int = 20_000
     """Client requests that one node works on at once; more are refused as overloaded."""
     in_flight_bytes: int = 64 * MIB
     """Bytes of keys' versions that one node's operations hold at once; beyond, requests are refused."""
     hint_interval: float = 1.0
-    """Pause between attempts to replay hints to a target that failed to take them."""
-    hint_window: int = 256
-    """Hints in flight to one target at a time: the replay's rate limit."""
+    """Pause after a target has failed to take hints; it doubles with every failure in a row."""
+    hint_longest_interval: float = 30.0
+    hint_window: int = 64
+    """Hints in flight to one target at a time."""
+    hint_rate: float = 3_000.0
+    """Hints a second that one node replays, to all targets together; fewer under load."""
+    hint_byte_rate: float = 16.0 * MIB
+    """Bytes a second of such hints."""
     hint_count: int = 1_000_000
     """Hints kept for one target; 0: none, so that only anti-entropy brings home what a node has missed."""
     hint_bytes: int = 1024 * MIB
+    hint_age: float = 7 * 86_400.0
+    """A hint goes when nothing was written to it for so long."""
 
 
 @dataclass(frozen=True, slots=True)

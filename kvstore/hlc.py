@@ -6,25 +6,39 @@ decides nothing except in `lww` buckets, where a write must be later than every 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 _COUNTER_BITS = 16
 
 
 class HybridClock:
-    """Issues times that never go back, even when the wall clock does."""
+    """Issues times after all that it has issued and seen, as far as those are not absurd.
 
-    __slots__ = ("_last",)
+    A time more than `max_drift` milliseconds ahead of the wall clock, of another node whose clock is wrong or
+    of this one's past, is followed where it must be, by the next write of that key, but does not carry this
+    clock along. `on_ahead` is called when one was seen.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_last", "_max_drift", "_on_ahead")
+
+    def __init__(self, max_drift: int, on_ahead: Callable[[], None]) -> None:
+        self._max_drift = max_drift
+        self._on_ahead = on_ahead
         self._last = 0
 
     def tick(self, wall: int, seen: int = 0) -> int:
-        """A time after all earlier ones and after `seen`; `wall` is in milliseconds."""
-        self._last = max(self._last + 1, seen + 1, wall << _COUNTER_BITS)
+        """A time after `seen`, and after all earlier ones within bounds; `wall` is in milliseconds."""
+        latest = (wall + self._max_drift) << _COUNTER_BITS
+        if seen > latest:
+            self._on_ahead()
+            return seen + 1
+        self._last = max(min(self._last, latest) + 1, seen + 1, wall << _COUNTER_BITS)
         return self._last
 
-    def observe(self, seen: int) -> None:
-        """Later times come after `seen`."""
-        self._last = max(self._last, seen)
+    def observe(self, wall: int, seen: int) -> None:
+        """Later times come after `seen`, if that is within bounds."""
+        if seen <= (wall + self._max_drift) << _COUNTER_BITS:
+            self._last = max(self._last, seen)
 
 
 def wall_time(time: int) -> int:

@@ -127,6 +127,14 @@ def reconcile_lww(a: Version, b: Version) -> Version:
     return Version(join(a.context, b.context), (latest,))
 
 
+def discarded(a: Version, b: Version, result: Version) -> int:
+    """How many values `reconcile_lww` has dropped although the write that it kept had not seen them."""
+    kept = result.siblings[0].dot
+    winner = a if any(sibling.dot == kept for sibling in a.siblings) else b
+    losers = [s for s in (*a.siblings, *b.siblings) if s.dot != kept and s.value is not None]
+    return sum(1 for sibling in losers if not covers(winner.context, sibling.dot))
+
+
 def _ordered(siblings: Iterable[Sibling]) -> tuple[Sibling, ...]:
     return tuple(sorted(siblings, key=lambda sibling: sibling.dot))
 

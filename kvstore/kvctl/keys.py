@@ -183,12 +183,21 @@ def _print_result(result: Result) -> None:
 def _print_stored(session: Session, verb: str, stored: StoredResult) -> None:
     if session.json:
         context = base64.b64encode(stored.context).decode()
-        found: dict[str, object] = {"siblings": stored.siblings, "context": context}
+        found: dict[str, object] = {
+            "siblings": stored.siblings,
+            "context": context,
+            "overwritten": stored.overwritten,
+        }
         session.show_json(found | _explain_as_json(stored.explain))
         return
     others = stored.siblings - (verb == "stored")
-    click.echo(f"{verb}; concurrent values that stay: {others}" if others > 0 else verb)
+    if others > 0:
+        verb += f"; concurrent values that stay: {others}"
+    if stored.overwritten:
+        verb += f"; values overwritten without having been seen: {stored.overwritten}"
+    click.echo(verb)
     if stored.explain:
+        click.echo(f"overwritten: {stored.overwritten}", err=True)
         _print_explain(stored.explain)
 
 

@@ -34,6 +34,7 @@ from kvstore.quorum.messages import (
     ReapCheck,
     ReapConfirm,
     Refusal,
+    RepairWanted,
     ReplicaRead,
     ReplicaWrite,
     Reply,
@@ -95,7 +96,7 @@ class Node:
             self._anti_entropy.exchanging,
             settings.anti_entropy,
         )
-        hints.on_dropped = self._anti_entropy.mark
+        hints.on_dropped = self._anti_entropy.hint_dropped
 
     # life
 
@@ -159,7 +160,7 @@ class Node:
             self.state.cluster_id,
             self.state.epoch,
             self._detector.members(),
-            self._coordinator.hints.all_pending(),
+            self._coordinator.hints.all_pending(self._now.wall),
             self._coordinator.counters,
             self._engine.statistics(),
             self._anti_entropy.status(),
@@ -228,6 +229,9 @@ class Node:
             case TreeHashes() | RangeDifference():
                 if operation := coordinator.operation(message.request):
                     operation.on_answer(sender, message)
+            case RepairWanted(epoch, partition, n, peer):
+                if epoch == self.state.epoch:
+                    self._anti_entropy.mark(peer, partition, n)
             case ReapConfirm(request, positions):
                 if operation := coordinator.operation(request):
                     operation.on_confirm(sender, positions)
@@ -355,6 +359,7 @@ class Node:
     def _at(self, now: Instant) -> None:
         self._now = now
         self._coordinator.now = now.mono
+        self._coordinator.wall = now.wall
 
     def _turn(self) -> None:
         """The end of every input: start what the engine wants done, arm the timer."""

@@ -22,6 +22,7 @@ from kvstore.quorum.messages import (
     AntiEntropyMessage,
     RangeDifference,
     RangeItems,
+    RepairWanted,
     ReplicaWrite,
     TreeHashes,
     TreeRead,
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 _FOR_EVER = float("inf")
 _PUSH_BYTES = MIB
-_LOAD_UNIT = 16
-"""So many requests under way double the pauses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +67,8 @@ class AntiEntropy:
         self._next = dict.fromkeys(self._roots, 0.0 if settings.interval < _FOR_EVER else _FOR_EVER)
         self._proven: dict[tuple[str, TreeNode], float] = {}
         self._marked: set[tuple[str, TreeNode]] = set()
+        self._told: dict[tuple[str, int, int], float] = {}
+        """When a primary was told of a dropped hint: target, partition and n."""
         self._wanted_since = -_FOR_EVER
         self._flow: Flow[None] | None = None
         self._peer = ""
@@ -131,11 +132,32 @@ class AntiEntropy:
         if self._flow is None and not self._trees.building:
             self._wake_at = self._core.now
 
-    def mark(self, peer: str, key: bytes) -> None:
-        """A hint about `key` for `peer` was dropped: their partition goes first."""
+    def hint_dropped(self, peer: str, key: bytes) -> None:
+        """A hint about `key` for `peer` was dropped: their partition is next, here or at a primary."""
+        core = self._core
+        primaries = core.primaries(key)
         key_token, bucket, _ = split_data_key(key)
         partition = partition_of(key_token, self._trees.partitions)
-        self._marked.add((peer, TreeNode(partition, self._core.state.bucket(bucket).n, ROOT)))
+        n = core.state.bucket(bucket).n
+        if core.name in primaries:
+            self.mark(peer, partition, n)
+            return
+        others = [node for node in primaries if node != peer and self._alive(node)]
+        told_at = self._told.get((peer, partition, n), -_FOR_EVER)
+        if others and told_at + self._settings.settle <= core.now:
+            self._told[peer, partition, n] = core.now
+            core.transport.send(others[0], RepairWanted(core.state.epoch, partition, n, peer))
+
+    def mark(self, peer: str, partition: int, n: int) -> None:
+        """Compare a partition with `peer` next, and repair it whoever of the two stands first."""
+        root = TreeNode(partition, n, ROOT)
+        if (peer, root) in self._marked or root not in self._roots.get(peer, ()):
+            return
+        self._marked.add((peer, root))
+        soon = self._core.now + self._settings.settle
+        self._next[peer] = min(self._next[peer], soon)
+        if self._flow is None and not self._trees.building:
+            self._wake_at = min(self._wake_at, soon)
 
     # time
 
@@ -166,11 +188,10 @@ class AntiEntropy:
             self._wake_at = now
 
     def _pause(self) -> float:
-        """Between two steps. Requests under way are their rate times their latency: the load."""
+        """Between two steps."""
         if self._wanted_since + self._settings.interval > self._core.now:
             return 0.0
-        load = self._core.under_way / _LOAD_UNIT
-        return min(self._settings.pause * (1 + load), self._settings.longest_pause)
+        return min(self._settings.pause * (1 + self._core.load), self._settings.longest_pause)
 
     # the exchange of this node
 
@@ -179,7 +200,8 @@ class AntiEntropy:
         if not due:
             self._sleep(now)
             return
-        self._peer = min(due, key=lambda peer: self._next[peer])
+        marked = {peer for peer, _ in self._marked}
+        self._peer = min(due, key=lambda peer: (peer not in marked, self._next[peer]))
         self._flow = self._round(self._peer)
         self._answer = self._error = None
         self._found_work = False
@@ -197,10 +219,13 @@ class AntiEntropy:
         )
         roots = self._roots[peer]
         differing = yield from exchange.compare(roots, self._settings.settle)
-        mine = [root for root in differing if self._repairs(root, peer)]
+        mine = [root for root in differing if self._repairs(root, peer) or (peer, root) in self._marked]
         self._found_work = bool(mine)
-        mine.sort(key=lambda root: (peer, root) not in self._marked)
-        yield from exchange.repair(mine)
+        while mine:
+            # looked at each time: it may have been marked meanwhile
+            root = min(mine, key=lambda root: (peer, root) not in self._marked)
+            mine.remove(root)
+            yield from exchange.repair(root)
 
     def _repairs(self, root: TreeNode, peer: str) -> bool:
         primaries = preference_list(self._core.state.ring, root.partition, root.n)
@@ -237,7 +262,8 @@ class AntiEntropy:
         now = self._core.now
         self._flow = None
         self._exchanging = -1
-        soon = self._found_work or any(peer == self._peer for peer, _ in self._unproven())
+        waiting = (*self._unproven(), *self._marked)
+        soon = self._found_work or any(peer == self._peer for peer, _ in waiting)
         self._next[self._peer] = now + (self._settings.settle if soon else self._settings.interval)
         self._wake_at = now + self._pause()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Container, Iterable
-from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -53,12 +52,21 @@ from kvstore.quorum.placement import Placement, place
 from kvstore.quorum.read import Complete, ReadOperation
 from kvstore.quorum.replica import Replica
 from kvstore.quorum.write import WriteOperation
-from kvstore.ring import ClusterState, data_key, fallbacks, partition_of, split_data_key, token
+from kvstore.ring import (
+    ClusterState,
+    data_key,
+    fallbacks,
+    partition_of,
+    preference_list,
+    split_data_key,
+    token,
+)
 from kvstore.versions import (
     EMPTY,
     CausalContext,
     Sibling,
     Version,
+    covers,
     decode_context,
     decode_version,
     encode_context,
@@ -66,6 +74,9 @@ from kvstore.versions import (
     join,
     write,
 )
+
+_LOAD_UNIT = 16
+"""So many requests under way double the pauses of background work."""
 
 
 class Moment(Protocol):
@@ -124,14 +135,15 @@ class Coordinator:
         self.transport = transport
         self.settings = settings
         self.counters = Counters()
-        self.replica = Replica(engine, state.bucket, Trees(state))
+        self.replica = Replica(engine, state.bucket, Trees(state), self.counters)
         self.hints = Hints(engine, self.replica, settings, self.counters)
         self.durability = Durability(engine, request_sync)
         self.now = 0.0
+        self.wall = 0
         self._limits = limits
         self._alive = alive
         self._actors = Actors(name, rng)
-        self._clock = HybridClock()
+        self._clock = HybridClock(int(settings.max_clock_drift * 1000), self._clock_ahead)
         # random, so that an ack for an operation of before a restart means nothing after it
         first_number = rng.getrandbits(62)
         self._placements: dict[tuple[int, int], Placement] = {}
@@ -290,7 +302,10 @@ class Coordinator:
         """Make the new version, append it here with hints for the unreachable, and send it out."""
         stored = self._local(request)
         current = decode_version(stored) if stored else EMPTY
+        overwritten = 0
         if request.bucket.conflict is Conflict.LWW:
+            unseen = [s for s in current.visible(request.now.wall) if not covers(seen, s.dot)]
+            overwritten = len(unseen)
             seen = join(seen, current.context)
         seen_time = max(s.time for s in current.siblings) if current.siblings else 0
         time = self._clock.tick(request.now.wall, seen_time)
@@ -301,7 +316,9 @@ class Coordinator:
             raise TooManySiblings(len(current.siblings), self._limits.siblings)
         encoded = encode_version(version)
         lsn = self._append(request, stored, encoded)
-        operation = WriteOperation(self, respond, request, encoded, self._stored(request, version))
+        self.counters.lww_overwritten += overwritten
+        result = self._stored(request, version, overwritten)
+        operation = WriteOperation(self, respond, request, encoded, result)
         operation.send()
         self.durability.after(lsn, operation.on_local_durable)
 
@@ -324,8 +341,10 @@ class Coordinator:
         if placement.stands_in_for:
             hints.append(self.hints.plan(placement.stands_in_for, key, encoded))
         for target in placement.unplaced:
-            with suppress(Overloaded):  # counted as dropped; W acks come from others
+            try:
                 hints.append(self.hints.plan(target, key, encoded))
+            except Overloaded:  # W acks come from others
+                self.hints.lost(target, key, encoded)
         changes = [change for change in hints if change]
         batch = [(change.key, change.version) for change in changes]
         if placement.here:
@@ -336,10 +355,13 @@ class Coordinator:
             self.hints.applied(change)
         return lsn
 
-    def _stored(self, request: Request, version: Version) -> Stored:
+    def _clock_ahead(self) -> None:
+        self.counters.clock_ahead += 1
+
+    def _stored(self, request: Request, version: Version, overwritten: int) -> Stored:
         alone = len(version.siblings) == 1
         context = encode_context(version.context, request.token) if alone else b""
-        return Stored(context, len(version.visible(request.now.wall)))
+        return Stored(context, len(version.visible(request.now.wall)), overwritten=overwritten)
 
     # reads
 
@@ -381,15 +403,24 @@ class Coordinator:
 
     def hint_discarded(self, key: bytes) -> None:
         """A hint was deleted: if its key is only known here by hints, dots may be forgotten now."""
+        if self.name not in self.primaries(key):
+            self._actors.renew(partition_of(split_data_key(key)[0], self.state.ring.partitions))
+
+    def primaries(self, key: bytes) -> tuple[str, ...]:
+        """The replicas of an internal key, most preferred first."""
         key_token, bucket, _ = split_data_key(key)
-        partition = partition_of(key_token, self.state.ring.partitions)
-        if not self._place(partition, self.state.bucket(bucket).n).here:
-            self._actors.renew(partition)
+        ring = self.state.ring
+        return preference_list(ring, partition_of(key_token, ring.partitions), self.state.bucket(bucket).n)
 
     @property
     def under_way(self) -> int:
         """How many requests of clients have not been answered."""
         return self.admission.unanswered
+
+    @property
+    def load(self) -> float:
+        """How much slower background work should go. Requests under way: their rate times their latency."""
+        return self.admission.unanswered / _LOAD_UNIT
 
     def keys_under_way(self) -> set[bytes]:
         """The keys that some operation may yet bring to a replica."""
@@ -399,7 +430,8 @@ class Coordinator:
         """Delete the version of a key that nobody can see any more: kvstore.quorum.reap has made sure."""
         version = self.replica.read(key)
         # in an lww bucket a later write must not lose to what has been forgotten here
-        self._clock.observe(max((sibling.time for sibling in decode_version(version).siblings), default=0))
+        times = [sibling.time for sibling in decode_version(version).siblings]
+        self._clock.observe(self.wall, max(times, default=0))
         self.durability.after(self.replica.replace(key, version, b""), _nothing_waits)
         self.counters.reaped += 1
 

@@ -18,6 +18,13 @@ class Counters:
     hints_stored: int = 0
     hints_delivered: int = 0
     hints_dropped: int = 0
+    hints_overflowed: int = 0
+    hints_expired: int = 0
+    hints_unwritable: int = 0
+    hints_rerouted: int = 0
+    lww_overwritten: int = 0
+    lww_discarded: int = 0
+    clock_ahead: int = 0
     syncs: int = 0
     repairs: int = 0
     repair_bytes: int = 0

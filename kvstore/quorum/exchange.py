@@ -72,13 +72,17 @@ class Exchange:
         yield Pause(settle)
         return (yield from self._differing(differing))
 
-    def repair(self, roots: Sequence[TreeNode]) -> Flow[None]:
-        """Make these partitions equal, one after the other."""
-        for root in roots:
-            try:
-                yield from self._repair(root)
-            except Overloaded:  # another peer is being served there: its turn comes again
-                continue
+    def repair(self, root: TreeNode) -> Flow[None]:
+        """Make one partition equal."""
+        try:
+            inner = yield from self._below([root])
+            leaves = yield from self._below(inner)
+            if leaves:
+                numbers = sorted(leaf.number - FIRST_LEAF for leaf in leaves)
+                yield from self._exchange(root.partition, root.n, bytes(numbers))
+            yield from self._differing([root])
+        except Overloaded:  # another peer is being served there: its turn comes again
+            return
 
     def _differing(self, nodes: Sequence[TreeNode]) -> Flow[list[TreeNode]]:
         differing = []
@@ -96,14 +100,6 @@ class Exchange:
                 elif node.number == ROOT:
                     self._equal(node)
         return differing
-
-    def _repair(self, root: TreeNode) -> Flow[None]:
-        inner = yield from self._below([root])
-        leaves = yield from self._below(inner)
-        if leaves:
-            numbers = sorted(leaf.number - FIRST_LEAF for leaf in leaves)
-            yield from self._exchange(root.partition, root.n, bytes(numbers))
-        yield from self._differing([root])
 
     def _below(self, nodes: Sequence[TreeNode]) -> Flow[list[TreeNode]]:
         """The nodes one level down that differ, or that may: asking costs more than a few items."""

@@ -1,41 +1,61 @@
 """Hints: versions kept here for a node that could not take them (Dynamo section 4.6).
 
 They live in this node's own engine, so they are as durable as data: key `h` target NUL data-key,
-value the version. Counts and bytes per target are kept in memory and bounded.
+value the version. Counts, bytes and ages per target are kept in memory and bounded. What is dropped is
+counted by its reason and told to `on_dropped`, never silent.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kvstore.config import QuorumSettings
 from kvstore.errors import Corruption, Overloaded
+from kvstore.hlc import wall_time
 from kvstore.lsm import Engine
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.replica import Replica
+from kvstore.versions import decode_version
 
 _TAG = b"h"
+_AGES = 10_000
+"""Ages are kept so finely: to a minute, if a hint may be a week old."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingHints:
-    """Hints kept here for one node: how many and their bytes (versions only)."""
+    """Hints kept here for one node: how many, bytes of their versions, the oldest one's age in seconds."""
 
     target: str
     count: int
     bytes: int
+    oldest: float
 
 
 @dataclass(frozen=True, slots=True)
 class HintChange:
-    """One hint to be written, and what that adds to its target's totals."""
+    """One hint to be written over what is kept (`old`, empty: nothing)."""
 
     target: str
-    key: bytes
+    data_key: bytes
+    old: bytes
     version: bytes
-    count: int
-    size: int
+
+    @property
+    def key(self) -> bytes:
+        """Where it is written."""
+        return hint_key(self.target, self.data_key)
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The totals of one target; `steps` counts its hints by when they were written."""
+
+    count: int = 0
+    size: int = 0
+    steps: Counter[int] = field(default_factory=Counter)
 
 
 def hint_key(target: str, key: bytes) -> bytes:
@@ -54,7 +74,16 @@ def split_hint_key(key: bytes) -> tuple[str, bytes]:
 class Hints:
     """The hints of one node."""
 
-    __slots__ = ("_counters", "_delivered", "_engine", "_pending", "_replica", "_settings", "on_dropped")
+    __slots__ = (
+        "_counters",
+        "_deleted",
+        "_engine",
+        "_pending",
+        "_replica",
+        "_settings",
+        "_step",
+        "on_dropped",
+    )
 
     def __init__(
         self, engine: Engine, replica: Replica, settings: QuorumSettings, counters: Counters
@@ -64,24 +93,37 @@ class Hints:
         self._settings = settings
         self._counters = counters
         self.on_dropped: Callable[[str, bytes], None] = _nobody_cares
-        self._pending: dict[str, tuple[int, int]] = {}
-        self._delivered: set[str] = set()
+        self._step = max(1, int(settings.hint_age * 1000 / _AGES))
+        self._pending: dict[str, _Kept] = {}
+        self._deleted: set[str] = set()
         """Targets of hints that were deleted in this life."""
         for key, version in engine.scan(_TAG, bytes([_TAG[0] + 1])):
-            self._count(split_hint_key(key)[0], 1, len(version))
-
-    def pending(self, target: str) -> int:
-        """How many hints are kept for `target`."""
-        return self._pending.get(target, (0, 0))[0]
+            self._count(split_hint_key(key)[0], b"", version)
 
     @property
     def empty(self) -> bool:
         """Whether no hint is kept for anyone."""
         return not self._pending
 
-    def all_pending(self) -> tuple[PendingHints, ...]:
-        """Every target that has hints, by name."""
-        return tuple(PendingHints(t, *self._pending[t]) for t in sorted(self._pending))
+    @property
+    def targets(self) -> list[str]:
+        """Every node that hints are kept for, by name."""
+        return sorted(self._pending)
+
+    def all_pending(self, wall: int) -> tuple[PendingHints, ...]:
+        """What is kept for each target, by name; `wall` is the time in milliseconds."""
+        return tuple(
+            PendingHints(target, kept.count, kept.size, max(0, wall - self._oldest(kept)) / 1000)
+            for target, kept in sorted(self._pending.items())
+        )
+
+    def have_expired(self, target: str, wall: int) -> bool:
+        """Whether a hint for `target` is too old at wall time `wall` (milliseconds)."""
+        return target in self._pending and self._is_past(self._oldest(self._pending[target]), wall)
+
+    def is_too_old(self, version: bytes, wall: int) -> bool:
+        """Whether a hint that is this version is too old."""
+        return self._is_past(self._end(self._written(version)), wall)
 
     def read(self, target: str, key: bytes) -> bytes:
         """The version kept for `target`, empty when there is none."""
@@ -90,7 +132,7 @@ class Hints:
     def holds(self, key: bytes) -> bool:
         """Whether a hint about the data key is kept, for anyone, or would be again after a power failure."""
         unsynced = self._replica.unsynced
-        deleted = any(unsynced(hint_key(target, key)) for target in self._delivered)
+        deleted = any(unsynced(hint_key(target, key)) for target in self._deleted)
         return deleted or any(self.read(target, key) for target in self._pending)
 
     def plan(self, target: str, key: bytes, version: bytes) -> HintChange | None:
@@ -103,27 +145,40 @@ class Hints:
         if new == old:
             return None
         if not old and not self._room(target, len(new)):
-            self._counters.hints_dropped += 1
-            self.on_dropped(target, key)
             raise Overloaded(self._settings.hint_interval, f"hints for {target} are at their limit")
-        return HintChange(target, hint_key(target, key), new, 0 if old else 1, len(new) - len(old))
+        return HintChange(target, key, old, new)
 
     def applied(self, change: HintChange) -> None:
         """A planned change has been written."""
-        self._count(change.target, change.count, change.size)
+        self._count(change.target, change.old, change.version)
         self._counters.hints_stored += 1
 
+    def lost(self, target: str, key: bytes, version: bytes) -> None:
+        """A hint is kept nowhere: there is no room for it here, or the disk did not take it."""
+        if self._room(target, len(version)):
+            self._counters.hints_unwritable += 1
+        else:
+            self._counters.hints_overflowed += 1
+        self._dropped(target, key)
+
     def delivered(self, target: str, key: bytes, version: bytes) -> bool:
-        """Forget a hint that `target` has acknowledged, unless it has changed since it was sent.
+        """Forget a hint that was acknowledged by those it is for, unless it has changed since it was sent.
 
         The caller lets it be synced soon.
         """
         if self.read(target, key) != version:
             return False
-        self._replica.write([(hint_key(target, key), None)])
-        self._delivered.add(target)
-        self._count(target, -1, -len(version))
+        self._delete(target, key, version)
         self._counters.hints_delivered += 1
+        return True
+
+    def expired(self, target: str, key: bytes, version: bytes) -> bool:
+        """Drop a hint that is too old, unless it has changed. The caller lets it be synced soon."""
+        if self.read(target, key) != version:
+            return False
+        self._delete(target, key, version)
+        self._counters.hints_expired += 1
+        self._dropped(target, key)
         return True
 
     def page(self, target: str, after: bytes, count: int, size: int) -> list[tuple[bytes, bytes]]:
@@ -137,16 +192,50 @@ class Hints:
                 break
         return found
 
-    def _room(self, target: str, size: int) -> bool:
-        count, total = self._pending.get(target, (0, 0))
-        return count < self._settings.hint_count and total + size <= self._settings.hint_bytes
+    def _delete(self, target: str, key: bytes, version: bytes) -> None:
+        self._replica.write([(hint_key(target, key), None)])
+        self._deleted.add(target)
+        self._count(target, version, b"")
 
-    def _count(self, target: str, count: int, size: int) -> None:
-        old_count, old_size = self._pending.get(target, (0, 0))
-        if old_count + count:
-            self._pending[target] = (old_count + count, old_size + size)
-        else:
-            self._pending.pop(target, None)
+    def _dropped(self, target: str, key: bytes) -> None:
+        self._counters.hints_dropped += 1
+        self.on_dropped(target, key)
+
+    def _room(self, target: str, size: int) -> bool:
+        kept = self._pending.get(target) or _Kept()
+        return kept.count < self._settings.hint_count and kept.size + size <= self._settings.hint_bytes
+
+    def _count(self, target: str, old: bytes, new: bytes) -> None:
+        """A hint has become `new`; empty: none."""
+        kept = self._pending.setdefault(target, _Kept())
+        for version, change in ((old, -1), (new, 1)):
+            if version:
+                step = self._written(version)
+                kept.count += change
+                kept.size += change * len(version)
+                kept.steps[step] += change
+                if not kept.steps[step]:
+                    del kept.steps[step]
+        if not kept.count:
+            del self._pending[target]
+
+    def _written(self, version: bytes) -> int:
+        """The step in which the newest write of a hint was made.
+
+        By its coordinator's clock: if that is wrong, the hint goes sooner or later, and anti-entropy repairs.
+        """
+        newest = max((sibling.time for sibling in decode_version(version).siblings), default=0)
+        return wall_time(newest) // self._step
+
+    def _oldest(self, kept: _Kept) -> int:
+        return self._end(min(kept.steps))
+
+    def _end(self, step: int) -> int:
+        """The wall time in milliseconds at which a step ended, so that no hint seems older than it is."""
+        return (step + 1) * self._step
+
+    def _is_past(self, written: int, wall: int) -> bool:
+        return wall - written > self._settings.hint_age * 1000
 
 
 def _nobody_cares(target: str, key: bytes) -> None:

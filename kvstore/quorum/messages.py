@@ -113,6 +113,15 @@ class RangeDifference(msgspec.Struct, frozen=True, gc=False):
     reached: bytes
 
 
+class RepairWanted(msgspec.Struct, frozen=True, gc=False):
+    """A hint for `node` was dropped: this (partition, n) of the receiver should be compared with it next."""
+
+    epoch: int
+    partition: int
+    n: int
+    node: str
+
+
 class Candidate(NamedTuple):
     """A key whose version, with this digest, nobody can see any more."""
 
@@ -145,6 +154,7 @@ QuorumMessage = (
     | ReadReply
     | Refusal
     | AntiEntropyMessage
+    | RepairWanted
     | ReapCheck
     | ReapConfirm
 )
@@ -239,12 +249,14 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     """Reply to Put and Delete.
 
     `context` allows overwriting what was just written; it is empty when siblings remain that the
-    client did not see. `siblings` counts them all.
+    client did not see. `siblings` counts them all. `overwritten`: in an lww bucket, how many values were
+    replaced that the client's context had not seen.
     """
 
     context: bytes
     siblings: int
     explain: Explain | None = None
+    overwritten: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from kvstore.quorum.exchange import Lost, Pause
 from kvstore.quorum.merkle import Scan
 from kvstore.quorum.messages import Candidate, ReapCheck, ReapConfirm
 from kvstore.quorum.operation import Errand
-from kvstore.ring import partition_bounds, partition_of, preference_list, split_data_key
+from kvstore.ring import partition_bounds, partition_of, split_data_key
 from kvstore.versions import decode_version, digest
 
 if TYPE_CHECKING:
@@ -199,20 +199,13 @@ class Reaper:
 
     def _reap(self, batch: tuple[Candidate, ...]) -> _Flow:
         """The others first: while this node holds a version, another pass will find what was left over."""
-        for nodes in sorted({self._primaries(candidate.key) for candidate in batch}):
+        for nodes in sorted({self._core.primaries(candidate.key) for candidate in batch}):
             others = tuple(node for node in nodes if node != self._core.name and node in self._everyone())
-            group = tuple(candidate for candidate in batch if self._primaries(candidate.key) == nodes)
+            group = tuple(candidate for candidate in batch if self._core.primaries(candidate.key) == nodes)
             self.reap((yield Ask(others, group, True)))
 
-    def _primaries(self, key: bytes) -> tuple[str, ...]:
-        key_token, bucket, _ = split_data_key(key)
-        ring = self._core.state.ring
-        return preference_list(
-            ring, partition_of(key_token, ring.partitions), self._core.state.bucket(bucket).n
-        )
-
     def _is_mine(self, key: bytes) -> bool:
-        return self._primaries(key)[0] == self._core.name
+        return self._core.primaries(key)[0] == self._core.name
 
     def _everyone(self) -> tuple[str, ...]:
         """All other members, dead ones too: what they hold counts."""
@@ -239,7 +232,7 @@ class Reaper:
         partition = partition_of(split_data_key(key)[0], core.state.ring.partitions)
         if core.hints.holds(key) or self._exchanging(partition):
             return False
-        if core.name not in self._primaries(key):
+        if core.name not in core.primaries(key):
             return True
         version = core.replica.read(key)
         durable = core.replica.unsynced(key) == 0

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 from kvstore.config import BucketSettings, Conflict
 from kvstore.lsm import Engine
+from kvstore.quorum.counters import Counters
 from kvstore.quorum.merkle import Trees
 from kvstore.ring.token import split_data_key
-from kvstore.versions import decode_version, encode_version, reconcile, reconcile_lww
+from kvstore.versions import decode_version, discarded, encode_version, reconcile, reconcile_lww
 
 Batch = Sequence[tuple[bytes, bytes | None]]
 Changes = dict[bytes, tuple[bytes, bytes]]
@@ -18,9 +19,12 @@ Changes = dict[bytes, tuple[bytes, bytes]]
 class Replica:
     """Versions by internal key in the engine; knows which of them are not durable yet, keeps their trees."""
 
-    __slots__ = ("_bucket", "_engine", "_unsynced", "trees")
+    __slots__ = ("_bucket", "_counters", "_engine", "_unsynced", "trees")
 
-    def __init__(self, engine: Engine, bucket: Callable[[str], BucketSettings], trees: Trees) -> None:
+    def __init__(
+        self, engine: Engine, bucket: Callable[[str], BucketSettings], trees: Trees, counters: Counters
+    ) -> None:
+        self._counters = counters
         self._engine = engine
         self._bucket = bucket
         self.trees = trees
@@ -53,22 +57,29 @@ class Replica:
             stored, current = planned
         else:
             stored = current = self.read(key)
-        result = self.combine(key, current, incoming) if current else incoming
+        result = self.combine(key, current, incoming, to_be_stored=True) if current else incoming
         if result == current:
             return 0 if planned else self.unsynced(key)
         changes[key] = stored, result
         return 0
 
-    def combine(self, key: bytes, a: bytes, b: bytes) -> bytes:
-        """Two encoded versions of `key` reconciled by the rule of its bucket."""
+    def combine(self, key: bytes, a: bytes, b: bytes, to_be_stored: bool = False) -> bytes:
+        """Two encoded versions of `key` reconciled by the rule of its bucket.
+
+        What an lww bucket loses by it is counted when the result is `to_be_stored`.
+        """
         if a == b or not b:
             return a
         if not a:
             return b
         _, bucket, _ = split_data_key(key)
-        lww = self._bucket(bucket).conflict is Conflict.LWW
-        rule = reconcile_lww if lww else reconcile
-        return encode_version(rule(decode_version(a), decode_version(b)))
+        one, other = decode_version(a), decode_version(b)
+        if self._bucket(bucket).conflict is not Conflict.LWW:
+            return encode_version(reconcile(one, other))
+        result = reconcile_lww(one, other)
+        if to_be_stored:
+            self._counters.lww_discarded += discarded(one, other, result)
+        return encode_version(result)
 
     def replace(self, key: bytes, old: bytes, new: bytes, others: Batch = ()) -> int:
         """Write `new` (empty: nothing) over `old`, which is what is stored, in one batch with `others`.

@@ -5,8 +5,9 @@ The coordinator's own copy must be durable before it replies, whatever W is: it 
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from kvstore.errors import KVError, Overloaded, StorageError, WriteTimeout
 from kvstore.quorum.messages import Explain, ReplicaWrite, Stored
@@ -172,8 +173,11 @@ class WriteOperation(Operation):
 
     def _hint_here(self, target: str) -> None:
         # what cannot be kept is counted as dropped: the write itself does not depend on it
-        with suppress(StorageError, Overloaded):
+        try:
             self.core.store(self.request.key, self.version, hint_for=target)
+        except (StorageError, Overloaded):
+            self.core.hints.lost(target, self.request.key, self.version)
+        else:
             self.hinted += (target,)
 
     def _counts(self, node: str) -> bool:
@@ -216,4 +220,4 @@ class WriteOperation(Operation):
             tuple(sorted(self.acked)),
             hinted=hinted,
         )
-        return Stored(self.result.context, self.result.siblings, explain)
+        return msgspec.structs.replace(self.result, explain=explain)

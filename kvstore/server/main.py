@@ -96,6 +96,20 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
     help="Hints kept for one node; 0: none, anti-entropy alone brings home what a node has missed.",
 )
 @click.option(
+    "--hint-age",
+    type=click.IntRange(min=1),
+    default=int(QuorumSettings().hint_age),
+    show_default=True,
+    help="Seconds after which a hint is dropped; anti-entropy brings home what it held.",
+)
+@click.option(
+    "--hint-rate",
+    type=click.IntRange(min=1),
+    default=int(QuorumSettings().hint_rate),
+    show_default=True,
+    help="Hints a second that this node brings home at most; fewer under load.",
+)
+@click.option(
     "--durability",
     type=click.Choice([choice.value for choice in Durability]),
     default=_ENGINE.durability.value,
@@ -140,6 +154,8 @@ def kvnode(
     replicas: int,
     max_value: int,
     hint_count: int,
+    hint_age: int,
+    hint_rate: int,
     durability: str,
     compaction: str,
     memtable_bytes: int,
@@ -161,7 +177,7 @@ def kvnode(
     if not 1 <= max_value <= Limits.MAX_VALUE:
         raise ConfigError(f"max-value={max_value} must be between 1 and {Limits.MAX_VALUE}")
     host, port = _address(listen or member.address)
-    quorum = QuorumSettings(hint_count=hint_count)
+    quorum = QuorumSettings(hint_count=hint_count, hint_age=hint_age, hint_rate=hint_rate)
     settings = NodeSettings(quorum=quorum, limits=Limits(value=max_value))
     engine = Options(
         memtable_bytes=memtable_bytes,

@@ -18,6 +18,8 @@ _SETTINGS: dict[str, type] = {
     "replicas": int,
     "max-value": int,
     "hint-count": int,
+    "hint-age": int,
+    "hint-rate": int,
     "durability": str,
     "compaction": str,
     "memtable-bytes": int,

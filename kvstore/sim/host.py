@@ -28,6 +28,18 @@ OPTIONS = Options(memtable_bytes=8 * 1024, block_bytes=512, cache_bytes=64 * 102
 
 _RESET_SECONDS = 0.01
 
+_COUNTERS = (
+    "read_repairs",
+    "hints_stored",
+    "hints_delivered",
+    "hints_overflowed",
+    "hints_expired",
+    "forwards",
+    "repairs",
+    "reaped",
+)
+"""What a run counts of each node's `Counters`."""
+
 
 class Host:
     """The shell around one node: what kvstore.server is under gRPC."""
@@ -132,7 +144,7 @@ class Host:
             self.counts["flushes"] += statistics.flushes
             self.counts["compactions"] += statistics.compactions
             counters = self.node.status().counters
-            for name in ("read_repairs", "hints_stored", "hints_delivered", "forwards", "repairs", "reaped"):
+            for name in _COUNTERS:
                 self.counts[name.replace("_", " ")] += getattr(counters, name)
 
     def finish(self) -> None:

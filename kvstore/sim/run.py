@@ -45,11 +45,12 @@ class Plan:
 def _settings(rng: random.Random) -> NodeSettings:
     """In some runs anti-entropy works all the time, or instead of hints; in others only when asked.
 
-    So neither hides what the other has to do.
+    So neither hides what the other has to do. In some runs hints expire while their targets are away.
     """
     interval, hints = rng.choice(((1.0, 1000), (10.0, 1000), (float("inf"), 1000), (1.0, 0)))
+    age = rng.choice((QuorumSettings().hint_age, 4.0))
     return NodeSettings(
-        quorum=QuorumSettings(hint_count=hints),
+        quorum=QuorumSettings(hint_count=hints, hint_age=age),
         anti_entropy=AntiEntropySettings(interval, settle=0.5, reap_interval=1.0, reap_age=REAP_AGE),
     )
 

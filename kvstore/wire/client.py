@@ -126,13 +126,16 @@ def fill_stored(m: pb.PutResponse | pb.DeleteResponse, stored: Stored) -> None:
     """Set the fields of a new reply to a Put or Delete."""
     m.context = stored.context
     m.siblings = stored.siblings
+    if stored.overwritten:
+        m.overwritten = stored.overwritten
     if stored.explain is not None:
         _fill_explain(m.explain, stored.explain)
 
 
 def stored_from_wire(m: pb.PutResponse | pb.DeleteResponse) -> Stored:
     """Inverse of `fill_stored`."""
-    return Stored(m.context, m.siblings, _explain_from_wire(m.explain) if m.HasField("explain") else None)
+    explain = _explain_from_wire(m.explain) if m.HasField("explain") else None
+    return Stored(m.context, m.siblings, explain, m.overwritten)
 
 
 def fill_reply(m: pb.Result | peer_pb.ForwardReply, reply: Reply, deleted: bool = False) -> None:

@@ -27,6 +27,7 @@ from kvstore.quorum.messages import (
     ReapCheck,
     ReapConfirm,
     Refusal,
+    RepairWanted,
     ReplicaRead,
     ReplicaWrite,
     TreeHashes,
@@ -89,6 +90,7 @@ def decode_timed_frame(data: bytes) -> tuple[int, list[PeerMessage]]:
         for m in frame.range_items
     ]
     messages += map(_range_difference, frame.range_differences)
+    messages += [RepairWanted(m.epoch, m.partition, m.n, m.node) for m in frame.repairs_wanted]
     messages += map(_reap_check, frame.reap_checks)
     messages += [ReapConfirm(m.request, tuple(m.positions)) for m in frame.reap_confirms]
     messages += [Ping(m.sequence, m.target, _updates(m.updates)) for m in frame.pings]
@@ -207,6 +209,10 @@ def _range_difference(m: pb.RangeDifference) -> RangeDifference:
     return RangeDifference(m.request, versions, tuple(m.wanted), m.reached)
 
 
+def _add_repair_wanted(frame: pb.Frame, m: RepairWanted) -> None:
+    frame.repairs_wanted.add(epoch=m.epoch, partition=m.partition, n=m.n, node=m.node)
+
+
 def _add_reap_check(frame: pb.Frame, m: ReapCheck) -> None:
     frame.reap_checks.add(
         request=m.request,
@@ -283,6 +289,7 @@ _ADD: dict[type, Callable[[pb.Frame, Any], None]] = {
     TreeHashes: _add_tree_hashes,
     RangeItems: _add_range_items,
     RangeDifference: _add_range_difference,
+    RepairWanted: _add_repair_wanted,
     ReapCheck: _add_reap_check,
     ReapConfirm: _add_reap_confirm,
     Ping: _add_ping,

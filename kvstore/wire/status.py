@@ -27,7 +27,7 @@ def status_to_wire_response(status: NodeStatus, state: ClusterState) -> pb.GetSt
             incarnation=seen.incarnation,
         )
     for hints in status.hints:
-        response.hints.add(target=hints.target, count=hints.count, bytes=hints.bytes)
+        response.hints.add(target=hints.target, count=hints.count, bytes=hints.bytes, oldest_s=hints.oldest)
     response.counters.MergeFrom(pb.Counters(**asdict(status.counters)))
     response.counters.in_flight = status.in_flight
     response.counters.in_flight_bytes = status.in_flight_bytes

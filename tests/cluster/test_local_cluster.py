@@ -11,9 +11,12 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
+from click.testing import CliRunner
 
 import kvstore
 from kvstore.errors import ConfigError
+from kvstore.kvctl.hints import hint_rows
+from kvstore.kvctl.main import kvctl
 from kvstore.local.cluster import LocalCluster, NotServing
 from kvstore.local.ports import free_ports
 from kvstore.v1.client_pb2 import GetRequest
@@ -76,6 +79,14 @@ def _on_each(cluster: LocalCluster, key: str) -> list[list[bytes]]:
 def test_a_killed_node_is_noticed_and_a_returning_one_too(cluster: LocalCluster) -> None:
     cluster.kill("n2")
     _wait_for_state(cluster, "n2", {"dead"})
+    with kvstore.connect(cluster.endpoints) as db:
+        db.bucket("carts").put_many({f"k{i}": "v" for i in range(10)})
+        rows = hint_rows(db.status())
+        kept = [row for row in rows if row.get("target") == "n2"]
+        assert sum(int(str(row["pending"])) for row in kept) == 10
+        assert all(0 <= int(str(row["oldest s"])) <= 60 for row in kept)
+        assert {row["node"] for row in rows} == {"n1", "n3"}
+        assert CliRunner().invoke(kvctl, ["--endpoints", cluster.endpoints, "hints"]).exit_code == 0
     cluster.start(["n2"])
     _wait_for_state(cluster, "n2", {"alive"})
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kvstore.lsm import Engine, MemoryFileSystem
 from kvstore.quorum.anti_entropy import content_bytes
+from kvstore.quorum.counters import Counters
 from kvstore.quorum.exchange import Exchange, Flow, Pause, Push, difference
 from kvstore.quorum.merkle import ROOT, TreeNode, Trees
 from kvstore.quorum.messages import RangeDifference, TreeHashes, TreeRead
@@ -36,7 +37,7 @@ class Side:
     def __init__(self) -> None:
         self.engine = Engine.open(MemoryFileSystem(), "data")
         self.trees = Trees(STATE)
-        self.replica = Replica(self.engine, STATE.bucket, self.trees)
+        self.replica = Replica(self.engine, STATE.bucket, self.trees, Counters())
         self.trees.build(self.engine.scan, 1000)
         assert not self.trees.building
 
@@ -59,7 +60,8 @@ class Pair:
     def converge(self) -> None:
         a = self.a
         exchange = Exchange(1, a.trees, a.engine.scan, a.store, self.equal.add)
-        self.run(exchange.repair(self.result(exchange.compare(ROOTS, 1.0))))
+        for root in self.result(exchange.compare(ROOTS, 1.0)):
+            self.run(exchange.repair(root))
 
     def result(self, flow: Flow[list[TreeNode]]) -> list[TreeNode]:
         try:

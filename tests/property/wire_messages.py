@@ -40,6 +40,7 @@ from kvstore.quorum.messages import (
     ReapCheck,
     ReapConfirm,
     Refusal,
+    RepairWanted,
     ReplicaRead,
     ReplicaWrite,
     Reply,
@@ -81,7 +82,7 @@ _explains = st.none() | st.builds(Explain, texts, u64, u32, _names, _names, _nam
 _values = st.lists(st.builds(Value, data, texts, u64, u64), max_size=3).map(tuple)
 
 founds = st.builds(Found, _values, data, _explains)
-storeds = st.builds(Stored, data, u32, _explains)
+storeds = st.builds(Stored, data, u32, _explains, st.just(0) | u32)
 replies: st.SearchStrategy[Reply] = st.one_of(founds, storeds, st.builds(Failed, errors))
 
 _updates = st.lists(st.builds(Update, texts, st.sampled_from(Status), u64), max_size=3).map(tuple)
@@ -106,6 +107,7 @@ peer_messages: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(TreeHashes, u64, _hashes),
     st.builds(RangeItems, u64, u64, u32, u32, data, data, data, data),
     st.builds(RangeDifference, u64, _versions, _positions, data),
+    st.builds(RepairWanted, u64, u32, u32, texts),
     st.builds(ReapCheck, u64, u64, _candidates, st.booleans()),
     st.builds(ReapConfirm, u64, _positions),
     st.builds(Ping, u64, texts, _updates),

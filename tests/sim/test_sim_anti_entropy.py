@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
 from kvstore.config import AntiEntropySettings, QuorumSettings
@@ -63,23 +61,29 @@ def test_exchanges_survive_lost_messages_and_peers_that_die_in_the_middle() -> N
 
 
 def test_a_partition_of_a_dropped_hint_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    first: list[TreeNode] = []
+    order: list[TreeNode] = []
     repair = Exchange.repair
-
-    def noted(self: Exchange, roots: Sequence[TreeNode]) -> Flow[None]:
-        first.extend(roots[:1])
-        return repair(self, roots)
-
-    monkeypatch.setattr(Exchange, "repair", noted)
     cluster = with_one_behind()
     machine = cluster.hosts["n1"].node._anti_entropy  # type: ignore[union-attr]
+
+    def noted(self: Exchange, root: TreeNode) -> Flow[None]:
+        if self._trees is machine._trees:
+            order.append(root)
+        return repair(self, root)
+
+    monkeypatch.setattr(Exchange, "repair", noted)
     marked = {root for peer, root in machine._marked if peer == "n3"}
     assert len(marked) > 3, "each hint that was dropped has marked a partition"
-    last = max(root for root in marked if machine._repairs(root, "n3"))
-    machine._marked = {("n3", last)}
-    first.clear()
+    lists = cluster.state.ring.replica_lists
+    last = max(root for root in marked if lists[root.partition][-1] == "n3")
+    for name in ("n1", "n2"):
+        other = cluster.hosts[name].node._anti_entropy  # type: ignore[union-attr]
+        other._marked.clear()
+        other._next["n3"] = float("inf")
+    cluster.run(1.0)
+    machine.mark("n3", last.partition, last.n)
     cluster.run(15.0)
-    assert last in first
+    assert order[0] == last != min(order)
     assert cluster.roots_equal()
     assert not machine._marked, "proven equal: no mark is left"
 

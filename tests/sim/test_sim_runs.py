@@ -144,7 +144,7 @@ def _a_put_returns_a_context_that_covers_unseen_siblings(patch: pytest.MonkeyPat
     patch.setattr(
         Coordinator,
         "_stored",
-        lambda self, request, version: Stored(encode_context(version.context, request.token), 1),
+        lambda self, request, version, _: Stored(encode_context(version.context, request.token), 1),
     )
 
 
@@ -182,7 +182,7 @@ def _an_old_hash_left_in_its_leaf(patch: pytest.MonkeyPatch) -> None:
 def _reaping_by_timer_alone(patch: pytest.MonkeyPatch) -> None:
     """BUGS 11: every replica forgets its tombstones by itself when they are old enough."""
     patch.setattr(Reaper, "_everyone", lambda self: ())
-    patch.setattr(Reaper, "_is_mine", lambda self, key: self._core.name in self._primaries(key))
+    patch.setattr(Reaper, "_is_mine", lambda self, key: self._core.name in self._core.primaries(key))
 
 
 def _first_violation(seeds: int) -> str | None:

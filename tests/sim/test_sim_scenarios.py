@@ -116,19 +116,32 @@ def test_all_nodes_restart_at_once_and_nobody_stays_dead() -> None:
 
 
 def test_a_long_pause_and_a_clock_an_hour_wrong_lose_nothing() -> None:
-    """BUGS 8, Aerospike."""
+    """BUGS 8, Aerospike: no clock decides, and who wakes up acknowledges nothing that others throw away."""
     cluster = started()
     cluster.hosts["n2"].clock_error_ms = -3_600_000
     cluster.hosts["n3"].clock_error_ms = 3_600_000
     seen = b""
+    acknowledged: list[bytes] = []
+
+    def put_blindly(node: str, value: bytes) -> None:
+        def remember(reply: Reply | None) -> None:
+            if isinstance(reply, Stored):
+                acknowledged.append(value)
+
+        cluster.hosts[node].request(Put("carts", b"blind", value, timeout=60.0), remember)
+
     for i in range(10):
         cluster.hosts["n1"].pause(45.0)
+        for node in ("n3", "n2", "n1"):  # the last one answers when it has woken up
+            put_blindly(node, f"{node}-{i}".encode())
         reply = cluster.call("n2" if i % 2 else "n3", Put("carts", KEY, b"%d" % i, context=seen))
         seen = context(reply)
-        cluster.run(10.0)
+        cluster.run(50.0 if i % 2 else 10.0)
     cluster.run(60.0)
     assert cluster.settled()
     assert values(cluster.call("n1", Get("carts", KEY, r=3))) == [b"9"]
+    assert {value[:2] for value in acknowledged} == {b"n1", b"n2", b"n3"}
+    assert set(acknowledged) <= set(values(cluster.call("n2", Get("carts", b"blind", r=3))))
 
 
 def test_one_stalled_loop_does_not_declare_the_others_dead() -> None:

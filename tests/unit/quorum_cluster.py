@@ -50,14 +50,11 @@ class Cluster:
     """Nodes n1, n2, ...; what `dead` ones should get is lost, what `passes` refuses too."""
 
     def __init__(
-        self,
-        nodes: int = 3,
-        buckets: Sequence[BucketSettings] = (),
-        settings: NodeSettings | None = None,
+        self, nodes: int = 3, buckets: Sequence[BucketSettings] = (), settings: NodeSettings | None = None
     ) -> None:
-        self.settings = settings
         self.rng = random.Random(1)
         self.now = 0.0
+        self.settings = settings
         members = [Member(f"n{i}", f"host:{7000 + i}") for i in range(1, nodes + 1)]
         self.state = initial_state("test", members, 16, 3, buckets)
         self.dead: set[str] = set()
@@ -82,6 +79,17 @@ class Cluster:
 
     def hints(self, node: str) -> dict[str, int]:
         return {pending.target: pending.count for pending in self.hosts[node].node.status().hints}
+
+    def restart(self, *members: str) -> None:
+        """All nodes stop; these come back, as the whole of the cluster, on the disks that they had."""
+        for host in self.hosts.values():
+            host.node.stop()
+        chosen = [Member(node, f"host:700{node[1:]}") for node in members]
+        self.state = initial_state("test", chosen, 16, 3, self.state.buckets)
+        disks = {name: host.fs for name, host in self.hosts.items()}
+        self.dead.clear()
+        self.hosts = {node: Host(node, self, disks.get(node) or MemoryFileSystem()) for node in members}
+        self.run()
 
     def live(self) -> list[str]:
         return [name for name in self.hosts if name not in self.dead]
