@@ -206,6 +206,7 @@ def _explain_fields(explain: Explain) -> dict[str, object]:
         "answered": list(explain.answered),
         "repaired": list(explain.repaired),
         "hinted": list(explain.hinted),
+        "hedged": list(explain.hedged),
     }
 
 

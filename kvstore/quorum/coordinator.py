@@ -29,6 +29,7 @@ from kvstore.quorum.actors import Actors
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.durability import Durability
 from kvstore.quorum.forward import ForwardOperation
+from kvstore.quorum.hedging import Hedging
 from kvstore.quorum.hints import HintChange, Hints
 from kvstore.quorum.merkle import Trees
 from kvstore.quorum.messages import (
@@ -125,6 +126,7 @@ class Coordinator:
         self.replica = Replica(engine, state.bucket, Trees(state))
         self.hints = Hints(engine, self.replica, settings, self.counters)
         self.durability = Durability(engine, request_sync)
+        self.hedging = Hedging(settings.read_patience, settings.hedge_share, settings.hedge_burst)
         self.now = 0.0
         self._limits = limits
         self._alive = alive
@@ -206,6 +208,7 @@ class Coordinator:
                 raise StaleRing(self.state.epoch)
             if live:
                 self.counters.forwards += 1
+                live.sort(key=lambda node: node in self.hedging.slow)
                 ForwardOperation(self, respond, request, live).send()
                 return
             if not request.sloppy:
@@ -325,6 +328,7 @@ class Coordinator:
 
     def _read(self, request: Request, respond: Respond, complete: Complete) -> None:
         local = self._local(request)
+        self.hedging.earn()
         operation = ReadOperation(self, respond, request, local, complete)
         operation.send()
         self.durability.after(self.replica.unsynced(request.key), operation.on_local_durable)

@@ -22,3 +22,7 @@ class Counters:
     repairs: int = 0
     repair_bytes: int = 0
     reaped: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
+    hedges_refused: int = 0
+    read_trials: int = 0

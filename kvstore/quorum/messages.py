@@ -202,6 +202,7 @@ class Explain(msgspec.Struct, frozen=True, gc=False):
     answered: tuple[str, ...] = ()
     repaired: tuple[str, ...] = ()
     hinted: tuple[str, ...] = ()
+    hedged: tuple[str, ...] = ()
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):

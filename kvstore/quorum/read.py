@@ -1,7 +1,8 @@
 """Coordinating a read: digests to R-1 replicas, and a reply once R of them durably hold the result.
 
 A stale replica is brought up to date before the reply (blocking read repair): what one read has
-shown, every later one sees (BUGS 6).
+shown, every later one sees (BUGS 6). A late replica gets a hedge (kvstore.quorum.hedging). A read of a
+session says what the answer must have seen: if R replicas do not know it, all are asked (docs/reads.md).
 """
 
 from __future__ import annotations
@@ -24,17 +25,34 @@ Complete = Callable[["Request", bytes, Explain | None, Respond], None]
 
 
 class ReadOperation(Operation):
-    """One key being read. `answers` are the versions that replicas durably hold."""
+    """One key being read. `answers` are the versions that replicas durably hold.
 
-    __slots__ = ("answers", "asked", "complete", "left", "local", "repaired", "repairs", "request")
+    It outlives its reply until those that were asked have answered: how long they took is worth knowing.
+    """
+
+    __slots__ = (
+        "answers",
+        "asked",
+        "asked_at",
+        "asked_later",
+        "complete",
+        "hedged",
+        "left",
+        "local",
+        "repaired",
+        "repairs",
+        "request",
+    )
 
     def __init__(
         self, core: Coordinator, respond: Respond, request: Request, local: bytes, complete: Complete
     ) -> None:
-        super().__init__(core, respond, request.deadline, core.settings.read_patience)
         self.request = request
         self.local = local
         self.complete = complete
+        self.asked_at = core.now
+        self.asked_later: dict[str, float] = {}
+        self.hedged: tuple[str, ...] = ()
         self.answers: dict[str, bytes] = {}
         self.repairs: dict[str, bytes] = {}
         self.repaired: set[str] = set()
@@ -45,28 +63,48 @@ class ReadOperation(Operation):
                 self.asked[target.node] = target.hint_for
             elif request.sloppy or not target.hint_for:
                 self.left.append(target)
+        slow = core.hedging.slow
+        if slow:
+            self.left.sort(key=lambda target: target.node not in slow)
+        super().__init__(core, respond, request.deadline, self._patience(core))
+
+    def _patience(self, core: Coordinator) -> float:
+        """Seconds until the slowest of those that are asked first is late."""
+        needed = self.request.required - len(self.asked)
+        first = self.left[-needed:] if needed > 0 else ()
+        return max((core.hedging.delay(target.node) for target in first), default=core.settings.read_patience)
 
     def send(self) -> None:
         """Ask as many replicas as are needed beside this node's own copy."""
+        core = self.core
         for _ in range(self.request.required - len(self.asked)):
             self._ask_next()
+        if core.hedging.slow and self.left:
+            last = self.left[0]  # the slow ones are
+            if last.node in core.hedging.slow and core.hedging.may_try(last.node, core.now):
+                core.counters.read_trials += 1
+                self._ask(self.left.pop(0))
 
     def _ask_next(self) -> bool:
         """Ask one more replica; whether there was one left."""
         if not self.left:
             return False
-        target = self.left.pop()
-        self.asked[target.node] = target.hint_for
+        self._ask(self.left.pop())
+        return True
+
+    def _ask(self, target: Target) -> None:
         core = self.core
+        self.asked[target.node] = target.hint_for
+        if core.now != self.asked_at:
+            self.asked_later[target.node] = core.now
         message = ReplicaRead(
             self.number, core.state.epoch, self.request.key, digest(self.local), target.hint_for
         )
         core.transport.send(target.node, message)
-        return True
 
     def touches(self) -> bytes:
         """See Operation."""
-        return self.request.key
+        return self.request.key if self.respond is not None else b""
 
     def on_local_durable(self) -> None:
         """This node's own version may be shown now."""
@@ -99,16 +137,53 @@ class ReadOperation(Operation):
             self._lost(node, None)
 
     def on_time(self, now: float) -> None:
-        """Ask one more replica after the patience; give up at the deadline."""
+        """A replica is late: hedge. After the patience ask one more in any case; give up at the deadline."""
         if now >= self.deadline:
             self._time_out()
+        elif self.respond is None:
+            self.patience = float("inf")  # the deadline alone is left
         else:
-            self._ask_next()
+            self._hedge()
+
+    def _hedge(self) -> None:
+        core, longest = self.core, self.core.settings.read_patience
+        late = self._awaited()
+        for node in late:
+            core.hedging.late(node)
+        can_wait, self.patience = self.patience < longest, longest
+        if not self.left or (can_wait and not late):
+            return
+        if not can_wait:
+            core.hedging.overdraw()
+        elif not core.hedging.take():
+            core.counters.hedges_refused += 1
+            return
+        core.counters.hedges += 1
+        self.hedged += (self.left[-1].node,)
+        self._ask_next()
+
+    def _awaited(self) -> list[str]:
+        """The other replicas that were asked and have not answered."""
+        return [node for node in self.asked if node not in self.answers and node != self.core.name]
+
+    def _took(self, node: str) -> None:
+        """`node` has answered, or never will: that it took so long is worth knowing."""
+        core = self.core
+        core.hedging.answered(node, core.now - self.asked_later.get(node, self.asked_at))
 
     def _answered(self, node: str, version: bytes) -> None:
         if node in self.asked and node not in self.answers:
             self.answers[node] = version
-            self._evaluate()
+            if node != self.core.name:
+                self._took(node)
+            if self.respond is None:
+                self._finish_if_all_answered()
+            else:
+                self._evaluate()
+
+    def _finish_if_all_answered(self) -> None:
+        if not self._awaited():
+            self.finish()
 
     def _evaluate(self) -> None:
         """Reply if R replicas hold the result; else repair those that answered something older."""
@@ -126,11 +201,16 @@ class ReadOperation(Operation):
             self._reply(result)
 
     def _reply(self, result: bytes) -> None:
-        self.finish()
-        if self.respond is not None:  # a repair here that was durable at once has replied already
-            respond, self.respond = self.respond, None
-            explain = self._explain() if self.request.call.explain else None
-            self.complete(self.request, result, explain, respond)
+        if self.respond is None:  # a repair here that was durable at once has replied already
+            return
+        respond, self.respond = self.respond, None
+        if len(self.answers) == len(self.asked):
+            self.finish()
+        else:
+            self._finish_if_all_answered()
+            self.core.counters.hedges_won += any(node in self.answers for node in self.hedged)
+        explain = self._explain() if self.request.call.explain else None
+        self.complete(self.request, result, explain, respond)
 
     def _repair(self, node: str, result: bytes) -> None:
         if node == self.core.name:
@@ -153,6 +233,9 @@ class ReadOperation(Operation):
         self.answers.pop(node, None)
         self.repairs.pop(node, None)
         hint_for = self.asked.pop(node)
+        if self.respond is None:
+            self._finish_if_all_answered()
+            return
         if self._ask_next():
             return
         if len(self.asked) < self.request.required:
@@ -165,6 +248,8 @@ class ReadOperation(Operation):
 
     def _time_out(self) -> None:
         self.finish()
+        for node in self._awaited():
+            self._took(node)
         self.fail(ReadTimeout(len(self.answers), self.request.required))
 
     def _explain(self) -> Explain:
@@ -175,6 +260,7 @@ class ReadOperation(Operation):
             tuple(sorted(self.asked)),
             tuple(sorted(self.answers)),
             repaired=tuple(sorted(self.repaired)),
+            hedged=self.hedged,
         )
 
 

@@ -26,6 +26,18 @@ Respond = Callable[[Reply | None], None]
 OPTIONS = Options(memtable_bytes=8 * 1024, block_bytes=512, cache_bytes=64 * 1024)
 
 _RESET_SECONDS = 0.01
+_COUNTED = (
+    "read_repairs",
+    "hints_stored",
+    "hints_delivered",
+    "forwards",
+    "repairs",
+    "reaped",
+    "hedges",
+    "hedges_won",
+    "hedges_refused",
+    "read_trials",
+)
 
 
 class Host:
@@ -130,7 +142,7 @@ class Host:
             self.counts["flushes"] += statistics.flushes
             self.counts["compactions"] += statistics.compactions
             counters = self.node.status().counters
-            for name in ("read_repairs", "hints_stored", "hints_delivered", "forwards", "repairs", "reaped"):
+            for name in _COUNTED:
                 self.counts[name.replace("_", " ")] += getattr(counters, name)
 
     def finish(self) -> None:

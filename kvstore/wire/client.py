@@ -200,6 +200,7 @@ def _fill_explain(m: pb.Explain, explain: Explain) -> None:
     m.answered.extend(explain.answered)
     m.repaired.extend(explain.repaired)
     m.hinted.extend(explain.hinted)
+    m.hedged.extend(explain.hedged)
 
 
 def _explain_from_wire(m: pb.Explain) -> Explain:
@@ -211,4 +212,5 @@ def _explain_from_wire(m: pb.Explain) -> Explain:
         tuple(m.answered),
         tuple(m.repaired),
         tuple(m.hinted),
+        tuple(m.hedged),
     )

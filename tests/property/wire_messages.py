@@ -77,7 +77,7 @@ requests: st.SearchStrategy[ClientRequest] = st.one_of(
 )
 
 _names = st.lists(texts, max_size=3).map(tuple)
-_explains = st.none() | st.builds(Explain, texts, u64, u32, _names, _names, _names, _names)
+_explains = st.none() | st.builds(Explain, texts, u64, u32, _names, _names, _names, _names, _names)
 _values = st.lists(st.builds(Value, data, texts, u64, u64), max_size=3).map(tuple)
 
 founds = st.builds(Found, _values, data, _explains)
