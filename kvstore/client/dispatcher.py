@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TypeVar
@@ -11,12 +12,13 @@ from google.protobuf.message import Message
 
 from kvstore.client.connection import Connection
 from kvstore.client.errors import ClientClosed
-from kvstore.client.retry import ATTEMPTS, may_retry, pause
+from kvstore.client.retry import may_retry, pause
 from kvstore.client.router import Router
 from kvstore.client.scan import scan_partition
 from kvstore.client.unary import unary
 from kvstore.errors import KVError, ReadTimeout, StaleRing
 from kvstore.quorum.messages import ClientRequest, Found, Get, Stored
+from kvstore.quorum.seen import Seen
 from kvstore.ring import ClusterState, partition_of, token
 from kvstore.v1 import admin_pb2
 
@@ -93,6 +95,10 @@ class Dispatcher:
         if self._closed:
             raise ClientClosed("the client is closed")
 
+    def seen(self) -> Seen:
+        """See Carrier."""
+        return Seen(time.monotonic)
+
     async def execute(self, request: ClientRequest) -> Found | Stored:
         """The reply to a request; raises the KVError of the last attempt."""
         self.check_open()
@@ -142,7 +148,7 @@ class Dispatcher:
         self, request: ClientRequest, error: KVError, attempt: int, deadline: float
     ) -> None:
         """Wait as long as is right before another attempt, or raise `error`."""
-        if attempt >= ATTEMPTS or not may_retry(request, error):
+        if not may_retry(request, error, attempt):
             raise error
         seconds = pause(attempt, error)
         if asyncio.get_running_loop().time() + seconds >= deadline:

@@ -60,8 +60,10 @@ from kvstore.versions import (
     Sibling,
     Version,
     decode_context,
+    decode_seen,
     decode_version,
     encode_context,
+    encode_seen,
     encode_version,
     join,
     write,
@@ -322,14 +324,20 @@ class Coordinator:
     def _stored(self, request: Request, version: Version) -> Stored:
         alone = len(version.siblings) == 1
         context = encode_context(version.context, request.token) if alone else b""
-        return Stored(context, len(version.visible(request.now.wall)))
+        written = b"" if alone else encode_seen(version.context, request.token)
+        return Stored(context, len(version.visible(request.now.wall)), written=written)
 
     # reads
 
     def _read(self, request: Request, respond: Respond, complete: Complete) -> None:
+        call = request.call
+        seen: CausalContext = ()
+        if isinstance(call, Get) and call.seen:
+            self._limits.check_context(call.seen)
+            seen = decode_seen(call.seen, request.token)
         local = self._local(request)
         self.hedging.earn()
-        operation = ReadOperation(self, respond, request, local, complete)
+        operation = ReadOperation(self, respond, request, local, complete, seen)
         operation.send()
         self.durability.after(self.replica.unsynced(request.key), operation.on_local_durable)
 

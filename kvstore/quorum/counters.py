@@ -26,3 +26,4 @@ class Counters:
     hedges_won: int = 0
     hedges_refused: int = 0
     read_trials: int = 0
+    wide_reads: int = 0

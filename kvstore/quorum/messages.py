@@ -149,7 +149,10 @@ QuorumMessage = (
 
 
 class Get(msgspec.Struct, frozen=True, gc=False):
-    """A client's read. `r` 0 and `quorum` None: as the bucket says; `timeout` in seconds, 0: default."""
+    """A client's read. `r` 0 and `quorum` None: as the bucket says; `timeout` in seconds, 0: default.
+
+    `seen` is a session's token that the answer must cover, or, when `seen_empty`, be nothing at all.
+    """
 
     bucket: str
     key: bytes
@@ -158,6 +161,8 @@ class Get(msgspec.Struct, frozen=True, gc=False):
     timeout: float = 0.0
     explain: bool = False
     epoch: int = 0
+    seen: bytes = b""
+    seen_empty: bool = False
 
 
 class Put(msgspec.Struct, frozen=True, gc=False):
@@ -226,12 +231,13 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     """Reply to Put and Delete.
 
     `context` allows overwriting what was just written; it is empty when siblings remain that the
-    client did not see. `siblings` counts them all.
+    client did not see. `siblings` counts them all. `written` is for a session then, in place of the context.
     """
 
     context: bytes
     siblings: int
     explain: Explain | None = None
+    written: bytes = b""
 
 
 class Failed(msgspec.Struct, frozen=True):

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kvstore.errors import KVError, Overloaded, ReadTimeout, StorageError
-from kvstore.quorum.messages import Explain, ReplicaRead, ReplicaWrite
+from kvstore.errors import KVError, Overloaded, ReadTimeout, StaleRead, StorageError
+from kvstore.quorum.messages import Explain, Get, ReplicaRead, ReplicaWrite
 from kvstore.quorum.operation import Operation, Respond, nobody
 from kvstore.quorum.placement import Target
-from kvstore.versions import digest
+from kvstore.versions import CausalContext, decode_version, digest, join
 
 if TYPE_CHECKING:
     from kvstore.quorum.coordinator import Coordinator, Request
@@ -42,17 +42,28 @@ class ReadOperation(Operation):
         "repaired",
         "repairs",
         "request",
+        "seen",
+        "wide",
     )
 
     def __init__(
-        self, core: Coordinator, respond: Respond, request: Request, local: bytes, complete: Complete
+        self,
+        core: Coordinator,
+        respond: Respond,
+        request: Request,
+        local: bytes,
+        complete: Complete,
+        seen: CausalContext = (),
     ) -> None:
+        """The answer must have `seen` this, whatever R is."""
         self.request = request
         self.local = local
         self.complete = complete
         self.asked_at = core.now
         self.asked_later: dict[str, float] = {}
         self.hedged: tuple[str, ...] = ()
+        self.seen = seen
+        self.wide = False
         self.answers: dict[str, bytes] = {}
         self.repairs: dict[str, bytes] = {}
         self.repaired: set[str] = set()
@@ -198,7 +209,30 @@ class ReadOperation(Operation):
                 self.repairs[node] = result
                 self._repair(node, result)
         if len(self.answers) - len(stale) >= self.request.required:
-            self._reply(result)
+            if self.seen and not self._has_seen(result):
+                self._ask_all()
+            else:
+                self._reply(result)
+
+    def _has_seen(self, result: bytes) -> bool:
+        """Whether a session may be shown this: it covers all that the session has seen of the key."""
+        if not result:
+            # a key that had no value and is known nowhere now was reaped
+            call = self.request.call
+            return isinstance(call, Get) and call.seen_empty
+        known = decode_version(result).context
+        return join(known, self.seen) == known
+
+    def _ask_all(self) -> None:
+        """R replicas have not seen what the session has: ask all others, and fail if none of them has."""
+        if not self.wide:
+            self.wide = True
+            self.core.counters.wide_reads += 1
+        while self._ask_next():
+            pass
+        if len(self.answers) == len(self.asked):
+            self.finish()
+            self.fail(StaleRead(len(self.answers)))
 
     def _reply(self, result: bytes) -> None:
         if self.respond is None:  # a repair here that was durable at once has replied already
@@ -238,6 +272,8 @@ class ReadOperation(Operation):
             return
         if self._ask_next():
             return
+        if self.wide:
+            self._evaluate()
         if len(self.asked) < self.request.required:
             if error is not None:
                 self.finish()
@@ -250,7 +286,8 @@ class ReadOperation(Operation):
         self.finish()
         for node in self._awaited():
             self._took(node)
-        self.fail(ReadTimeout(len(self.answers), self.request.required))
+        answered = len(self.answers)
+        self.fail(StaleRead(answered) if self.wide else ReadTimeout(answered, self.request.required))
 
     def _explain(self) -> Explain:
         return Explain(

@@ -139,4 +139,4 @@ class WriteOperation(Operation):
             tuple(sorted(self.acked)),
             hinted=hinted,
         )
-        return Stored(self.result.context, self.result.siblings, explain)
+        return Stored(self.result.context, self.result.siblings, explain, self.result.written)

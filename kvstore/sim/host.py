@@ -37,6 +37,7 @@ _COUNTED = (
     "hedges_won",
     "hedges_refused",
     "read_trials",
+    "wide_reads",
 )
 
 

@@ -10,13 +10,14 @@ import msgspec
 
 from kvstore.client.calls import time_for_node
 from kvstore.client.errors import ClientClosed
-from kvstore.client.retry import ATTEMPTS, may_retry, pause
+from kvstore.client.retry import may_retry, pause
 from kvstore.client.routes import route
 from kvstore.errors import KVError, NoNodeAvailable, Outcome, ReadTimeout, Unavailable, WriteTimeout
 from kvstore.quorum.hedging import Hedging
 from kvstore.quorum.messages import ClientRequest, Failed, Found, Get, Reply, Stored
+from kvstore.quorum.seen import Seen
 from kvstore.ring import ClusterState, partition_of, preference_list, token
-from kvstore.sim.cluster import SimulatedCluster
+from kvstore.sim.cluster import REAP_AGE, SimulatedCluster
 from kvstore.testing.virtual_loop import VirtualLoop, Wait
 from kvstore.wire.errors import error_from_wire, error_to_wire
 from kvstore.wire.status import RepairResponse, StatusResponse, repair_to_wire, status_to_wire_response
@@ -81,6 +82,10 @@ class SimulatedCarrier:
         return repair_to_wire(host.node.status().anti_entropy)
 
     # requests
+
+    def seen(self) -> Seen:
+        """See Carrier: simulated clusters reap earlier, so less time may be remembered."""
+        return Seen(lambda: self._loop.now, REAP_AGE / 2)
 
     async def execute(self, request: ClientRequest) -> Found | Stored:
         """See Carrier."""
@@ -160,7 +165,7 @@ class SimulatedCarrier:
         self, request: ClientRequest, error: KVError, attempt: int, deadline: float
     ) -> None:
         """Wait as long as is right before another attempt, or raise `error`."""
-        if attempt >= ATTEMPTS or not may_retry(request, error):
+        if not may_retry(request, error, attempt):
             raise error
         again = self._loop.now + pause(attempt, error, self._rng.uniform)
         if again >= deadline:

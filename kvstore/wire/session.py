@@ -99,7 +99,7 @@ def encode_replies(answers: Iterable[Answer]) -> bytes:
     plain: list[tuple[int, Stored]] = []
     plain_put = Form.PLAIN_PUT
     for number, reply, form in answers:
-        if form is plain_put and isinstance(reply, Stored):
+        if form is plain_put and isinstance(reply, Stored) and not reply.written:
             plain.append((number, reply))
         else:
             fill_reply(frame.results.add(id=number), reply, form is Form.DELETE)
