@@ -11,7 +11,7 @@ import click
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from kvstore.errors import KVError
-from kvstore.kvctl import cluster, data, files, keys, nodes, repair
+from kvstore.kvctl import cluster, data, explain, files, keys, nodes, repair
 from kvstore.kvctl.failures import EXIT_CODES, exit_code
 from kvstore.kvctl.session import DEFAULT_ENDPOINTS, Session
 
@@ -59,6 +59,7 @@ for command in (
     nodes.status,
     nodes.ring,
     repair.repair,
+    explain.explain,
     keys.put,
     keys.get,
     keys.delete,
