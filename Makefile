@@ -8,7 +8,7 @@ SIM := $(BIN)/python -m kvstore.sim
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench bench-engine sim sim-long heal fuzz power-loss proto clean
+.PHONY: help venv run test check format demo bench bench-slow bench-engine sim sim-long heal fuzz power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ demo: venv ## import the world's airports, kill nodes, lose nothing
 
 bench: venv ## measure throughput and latency of a three-node cluster
 	@$(BIN)/python -m bench
+
+bench-slow: venv ## measure what readers feel of one replica that is 50 times slower
+	@$(BIN)/python -m bench.slow_replica $(ARGS)
 
 bench-engine: $(BENCH_INSTALLED) ## measure the storage engine beside LevelDB, RocksDB and SQLite
 	@$(BIN)/python -m bench.engine $(ARGS)

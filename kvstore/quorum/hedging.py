@@ -27,7 +27,7 @@ _UNKNOWN = float("inf")
 
 
 class _Peer:
-    """What is known of one peer; `p95` in seconds is brought up to date every 16 answers."""
+    """What is known of one peer; `p95` in seconds is brought up to date every 16 answers, or at once."""
 
     __slots__ = ("last", "late", "p95", "prompt", "recent", "taken", "try_at")
 
@@ -44,8 +44,8 @@ class _Peer:
         self.p95 = _UNKNOWN
         self.late = self.prompt = 0
 
-    def add(self, seconds: float) -> bool:
-        """Remember one latency; whether that has brought `p95` up to date."""
+    def add(self, seconds: float, suspicious: bool) -> bool:
+        """Remember one latency; whether that has brought `p95` up to date, as a suspicious one does."""
         self.last = seconds
         recent = self.recent
         if len(recent) < WINDOW:
@@ -53,7 +53,7 @@ class _Peer:
         else:
             recent[self.taken % WINDOW] = seconds
         self.taken += 1
-        if self.taken % _STEP:
+        if self.taken % _STEP and not (suspicious and self.taken >= _STEP):
             return False
         self.p95 = sorted(recent)[len(recent) * 95 // 100]
         return True
@@ -116,7 +116,7 @@ class Hedging:
                 self._judge()
         elif peer.late and seconds <= self.delay(node):
             peer.late = 0
-        if peer.add(seconds):
+        if peer.add(seconds, seconds > self._bound):
             self._judge()
 
     def late(self, node: str) -> None:
