@@ -11,6 +11,7 @@ from kvstore.quorum.messages import Delete, Failed, Found, Get, Put, Stored
 from kvstore.quorum.seen import KEYS, Seen
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.testing import Cluster
+from kvstore.testing.carrier import SimulatedCarrier
 
 KEY = b"user:1"
 WEAK = BucketSettings("weak", r=1, w=1)
@@ -167,6 +168,46 @@ def test_a_client_goes_on_trying_until_its_timeout() -> None:
         assert weak.get("k", timeout=20.0).value == b"new"
         assert weak.update("k", lambda value: (value or b"") + b"er").siblings == 1
         assert weak.get_many(["k"])["k"].value == b"newer"
+
+
+def test_a_client_goes_on_trying_when_all_replicas_answer_and_none_has_it() -> None:
+    cluster = Cluster(buckets=["weak:r=1,w=1"])
+    with cluster.connect() as db:
+        weak = db.session().bucket("weak")
+        node = cluster.replicas("weak", "k")[0]
+        cluster.split(node)
+        weak.put("k", "new")
+        cluster.advance(0.1)
+        cluster.kill(node)
+        cluster._cluster.hosts[node].wipe()
+        cluster.heal()
+        cluster.restart(node)
+        cluster.advance(2.0)
+        began = cluster.now
+        with pytest.raises(kvstore.StaleRead) as caught:
+            weak.get("k", timeout=3.0)
+        assert caught.value.received == 3
+        assert cluster.now - began > 1.0, "it may come yet"
+        assert not db.bucket("weak").get("k")
+
+
+def test_a_delete_by_a_session_deletes_what_it_has_seen_wherever_it_is_sent() -> None:
+    cluster = Cluster(buckets=["weak:r=1,w=1"])
+    with cluster.connect() as db:
+        weak = db.session().bucket("weak")
+        node, other, _ = cluster.replicas("weak", "k")
+        weak.put("k", "old")
+        cluster.advance(1.0)
+        cluster.split(node)
+        weak.put("k", "new", context=weak.get("k").context)
+        cluster.advance(0.01)
+        cluster.heal()
+        carrier = db._client._dispatcher
+        assert isinstance(carrier, SimulatedCarrier)
+        carrier._reaches = frozenset({other})
+        weak.delete("k")
+        cluster.settle()
+        assert not cluster.connect().bucket("weak").get("k", r=3)
 
 
 def test_a_session_deletes_what_it_has_seen_and_a_reaped_key_is_no_step_back() -> None:
