@@ -8,7 +8,7 @@ SIM := $(BIN)/python -m kvstore.sim
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench bench-engine bench-overload sim sim-long heal overload fuzz power-loss proto clean
+.PHONY: help venv run test check format demo bench bench-slow bench-engine bench-overload sim sim-long heal overload fuzz power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,8 @@ bench: venv ## measure throughput and latency of a three-node cluster
 
 bench-overload: venv ## offer a three-node cluster four times what it can do
 	@$(BIN)/python -m bench.overload $(ARGS)
+bench-slow: venv ## measure what readers feel of one replica that is 50 times slower
+	@$(BIN)/python -m bench.slow_replica $(ARGS)
 
 bench-engine: $(BENCH_INSTALLED) ## measure the storage engine beside LevelDB, RocksDB and SQLite
 	@$(BIN)/python -m bench.engine $(ARGS)

@@ -166,7 +166,11 @@ class QuorumSettings:
     default_timeout: float = 5.0
     max_timeout: float = 60.0
     read_patience: float = 0.25
-    """How long one replica may take before a read asks another."""
+    """How long one replica may take before a read asks another, whatever the budget of hedges says."""
+    hedge_share: float = 0.05
+    """Extra reads for each read: the budget of hedges; 0 and no burst: none."""
+    hedge_burst: float = 10.0
+    """Extra reads that may be saved up."""
     write_patience: float = 2.0
     """How long one replica may take before a write leaves a hint for it."""
     max_clock_drift: float = 3600.0

@@ -5,25 +5,25 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from kvstore.errors import KVError, Outcome, Overloaded
+from kvstore.errors import KVError, Outcome, Overloaded, StaleRead
 from kvstore.quorum.messages import ClientRequest, Get
 
 ATTEMPTS = 3
-"""Times that one request is sent at most, as far as its timeout allows; one that was refused because of load
-is sent as often as it allows, at the pace that the nodes ask for."""
+"""Times that one request is sent at most, as far as its timeout allows. A stale read has no such limit, nor
+has what was refused because of load: that is sent again at the pace that the nodes ask for."""
 
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
 
 
-def may_retry(request: ClientRequest, error: KVError) -> bool:
-    """Whether repeating is safe and has a chance: reads, and writes that were certainly not applied."""
+def may_retry(request: ClientRequest, error: KVError, attempt: int) -> bool:
+    """Whether repeating is safe and has a chance: reads, and writes that were certainly not applied.
+
+    `attempt` (from 1) is the one that has failed.
+    """
+    if attempt >= ATTEMPTS and not isinstance(error, StaleRead | Overloaded):
+        return False
     return error.retryable and (isinstance(request, Get) or error.outcome is Outcome.NOT_APPLIED)
-
-
-def exhausted(attempt: int, error: KVError) -> bool:
-    """Whether a request that has failed with `error` for the `attempt`-th time is given up."""
-    return attempt >= ATTEMPTS and not isinstance(error, Overloaded)
 
 
 def pause(attempt: int, error: KVError, uniform: Callable[[float, float], float] = random.uniform) -> float:

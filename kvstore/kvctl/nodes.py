@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import click
 
-from kvstore.client.status import GetStatusResponse, engine_figures, status_name
+from kvstore.client.status import GetStatusResponse, engine_figures, read_figures, status_name
 from kvstore.errors import KVError
 from kvstore.kvctl.session import Row, Session
 from kvstore.ring import ClusterState, fallbacks, partition_of, preference_list, token
@@ -34,7 +34,8 @@ COLUMNS = (
 def status(session: Session) -> None:
     """Show every member: as the others see it, and what it says of itself.
 
-    JSON has the figures of each node's engine too: sizes, amplification, use of filters and cache.
+    JSON has more figures of each node: of its engine (sizes, amplification, use of filters and cache), and
+    of its reads (repairs, hedges).
 
     \b
     Examples:
@@ -92,6 +93,7 @@ def _own_words(status: GetStatusResponse) -> dict[str, object]:
         "puts": counters.puts,
         "gets": counters.gets,
         "engine": engine_figures(status),
+        "reads": read_figures(status),
     }
 
 

@@ -29,6 +29,7 @@ from kvstore.quorum.admission import Admission
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.durability import Durability
 from kvstore.quorum.forward import ForwardOperation
+from kvstore.quorum.hedging import Hedging
 from kvstore.quorum.hints import HintChange, Hints
 from kvstore.quorum.merkle import Trees
 from kvstore.quorum.messages import (
@@ -68,8 +69,10 @@ from kvstore.versions import (
     Version,
     covers,
     decode_context,
+    decode_seen,
     decode_version,
     encode_context,
+    encode_seen,
     encode_version,
     join,
     write,
@@ -138,6 +141,7 @@ class Coordinator:
         self.replica = Replica(engine, state.bucket, Trees(state), self.counters)
         self.hints = Hints(engine, self.replica, settings, self.counters)
         self.durability = Durability(engine, request_sync)
+        self.hedging = Hedging(settings.read_patience, settings.hedge_share, settings.hedge_burst)
         self.now = 0.0
         self.wall = 0
         self._limits = limits
@@ -238,6 +242,7 @@ class Coordinator:
                 raise StaleRing(self.state.epoch)
             if live:
                 self.counters.forwards += 1
+                live.sort(key=lambda node: node in self.hedging.slow)
                 ForwardOperation(self, respond, request, live).send()
                 return
             if not request.sloppy:
@@ -361,13 +366,21 @@ class Coordinator:
     def _stored(self, request: Request, version: Version, overwritten: int) -> Stored:
         alone = len(version.siblings) == 1
         context = encode_context(version.context, request.token) if alone else b""
-        return Stored(context, len(version.visible(request.now.wall)), overwritten=overwritten)
+        written = b"" if alone else encode_seen(version.context, request.token)
+        siblings = len(version.visible(request.now.wall))
+        return Stored(context, siblings, overwritten=overwritten, written=written)
 
     # reads
 
     def _read(self, request: Request, respond: Respond, complete: Complete) -> None:
+        call = request.call
+        seen: CausalContext = ()
+        if isinstance(call, Get) and call.seen:
+            self._limits.check_context(call.seen)
+            seen = decode_seen(call.seen, request.token)
         local = self._local(request)
-        operation = ReadOperation(self, respond, request, local, complete)
+        self.hedging.earn()
+        operation = ReadOperation(self, respond, request, local, complete, seen)
         operation.send()
         self.durability.after(self.replica.unsynced(request.key), operation.on_local_durable)
 
@@ -411,11 +424,6 @@ class Coordinator:
         key_token, bucket, _ = split_data_key(key)
         ring = self.state.ring
         return preference_list(ring, partition_of(key_token, ring.partitions), self.state.bucket(bucket).n)
-
-    @property
-    def under_way(self) -> int:
-        """How many requests of clients have not been answered."""
-        return self.admission.unanswered
 
     @property
     def load(self) -> float:

@@ -37,3 +37,8 @@ class Counters:
     """Requests whose client left before they were answered."""
     hinted_early: int = 0
     """Acknowledged writes whose slow replica got a hint before its patience was over, to free memory."""
+    hedges: int = 0
+    hedges_won: int = 0
+    hedges_refused: int = 0
+    read_trials: int = 0
+    wide_reads: int = 0

@@ -27,8 +27,7 @@ Respond = Callable[[Reply | None], None]
 OPTIONS = Options(memtable_bytes=8 * 1024, block_bytes=512, cache_bytes=64 * 1024)
 
 _RESET_SECONDS = 0.01
-
-_COUNTERS = (
+_COUNTED = (
     "read_repairs",
     "hints_stored",
     "hints_delivered",
@@ -37,6 +36,11 @@ _COUNTERS = (
     "forwards",
     "repairs",
     "reaped",
+    "hedges",
+    "hedges_won",
+    "hedges_refused",
+    "read_trials",
+    "wide_reads",
 )
 """What a run counts of each node's `Counters`."""
 
@@ -144,7 +148,7 @@ class Host:
             self.counts["flushes"] += statistics.flushes
             self.counts["compactions"] += statistics.compactions
             counters = self.node.status().counters
-            for name in _COUNTERS:
+            for name in _COUNTED:
                 self.counts[name.replace("_", " ")] += getattr(counters, name)
 
     def finish(self) -> None:

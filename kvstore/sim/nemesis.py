@@ -164,6 +164,15 @@ class Nemesis:
         setattr(weather, kind, how_bad)
         self._for(0.5, most, partial(setattr, weather, kind, getattr(Weather(), kind)))
 
+    def _slow_node(self) -> None:
+        """All that one node sends and is sent takes many times as long: what hedges are for."""
+        node = self._some_host().name
+        self._cluster.network.slow[node] = self._rng.choice((10.0, 50.0, 200.0))
+        self._for(0.5, 6.0, partial(self._as_fast_as_others, node))
+
+    def _as_fast_as_others(self, node: str) -> None:
+        self._cluster.network.slow.pop(node, None)
+
     # disks and clocks
 
     def _slow_disk(self) -> None:
@@ -223,6 +232,7 @@ def kinds(faults: Faults) -> tuple[str, ...]:
         "lost frames",
         "repeated frames",
         "late frames",
+        "slow node",
         "slow disk",
         "full disk",
         "failing disk",

@@ -9,8 +9,9 @@ from functools import partial
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.errors import Outcome
 from kvstore.quorum.messages import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored
+from kvstore.quorum.seen import Seen
 from kvstore.sim.cluster import SimulatedCluster
-from kvstore.sim.history import History, Read, Result, Write
+from kvstore.sim.history import SESSION_SECONDS, SESSIONS, History, Read, Result, Write
 
 BUCKETS = (
     BucketSettings("strict"),
@@ -18,6 +19,7 @@ BUCKETS = (
     BucketSettings("one", r=3, w=1),
     BucketSettings("sloppy", quorum=QuorumMode.SLOPPY),
     BucketSettings("lww", conflict=Conflict.LWW),
+    BucketSettings(SESSIONS, r=1, w=1, quorum=QuorumMode.SLOPPY),
 )
 KEYS_PER_BUCKET = 4
 
@@ -44,6 +46,7 @@ class Client:
         self._writes = 0
         self._turn = 0
         self._seen: dict[tuple[str, bytes], _Seen] = {}
+        self._session = Seen(lambda: cluster.scheduler.now, SESSION_SECONDS)
         self._stopped = False
         self.idle = True
 
@@ -83,11 +86,16 @@ class Client:
 
     def _read(self, bucket: str, key: bytes) -> None:
         began = self._cluster.scheduler.now
-        self._send(Get(bucket, key, timeout=_TIMEOUT), partial(self._was_read, bucket, key, began))
+        get = Get(bucket, key, timeout=_TIMEOUT)
+        if bucket == SESSIONS:
+            get = self._session.asking(get)
+        self._send(get, partial(self._was_read, get, began))
 
-    def _was_read(self, bucket: str, key: bytes, began: float, reply: Reply | None) -> None:
+    def _was_read(self, get: Get, began: float, reply: Reply | None) -> None:
         self._count("read", reply)
+        bucket, key = get.bucket, get.key
         if isinstance(reply, Found):
+            self._session.found(get, reply)
             values = frozenset(sibling.value for sibling in reply.siblings)
             self._history.reads.append(
                 Read(self._name, bucket, key, values, began, self._cluster.scheduler.now)
@@ -104,14 +112,15 @@ class Client:
             if value is None
             else Put(bucket, key, value, context, timeout=_TIMEOUT)
         )
-        self._send(call, partial(self._was_written, write))
+        self._send(call, partial(self._was_written, write, call))
 
-    def _was_written(self, write: Write, reply: Reply | None) -> None:
+    def _was_written(self, write: Write, call: Put | Delete, reply: Reply | None) -> None:
         self._count("delete" if write.value is None else "write", reply)
         write.ended = self._cluster.scheduler.now
         match reply:
             case Stored():
                 write.result = Result.OK
+                self._session.stored(call, reply)
                 if write.value is not None and reply.context:
                     self._seen[write.bucket, write.key] = _Seen(reply.context, frozenset({write.value}))
             case Failed(error) if error.outcome is Outcome.NOT_APPLIED:

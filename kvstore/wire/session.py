@@ -101,7 +101,7 @@ def encode_replies(answers: Iterable[Answer]) -> bytes:
     refused: dict[KVError, list[int]] = {}
     plain_put = Form.PLAIN_PUT
     for number, reply, form in answers:
-        if form is plain_put and isinstance(reply, Stored) and not reply.overwritten:
+        if form is plain_put and isinstance(reply, Stored) and not (reply.overwritten or reply.written):
             plain.append((number, reply))
         elif form is plain_put and isinstance(reply, Failed):
             refused.setdefault(reply.error, []).append(number)

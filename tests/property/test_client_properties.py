@@ -49,12 +49,12 @@ errors: st.SearchStrategy[KVError] = st.one_of(
 @given(errors, st.sampled_from([Put("b", b"k", b"v"), Delete("b", b"k")]))
 def test_a_write_that_may_be_applied_is_never_repeated(error: KVError, request: Put | Delete) -> None:
     if error.outcome is Outcome.UNKNOWN:
-        assert not may_retry(request, error)
+        assert not may_retry(request, error, 1)
 
 
 @given(errors)
 def test_what_is_not_retryable_is_not_repeated(error: KVError) -> None:
-    assert may_retry(Get("b", b"k"), error) == error.retryable
+    assert may_retry(Get("b", b"k"), error, 1) == error.retryable
 
 
 @given(st.integers(1, 1000), errors)

@@ -185,6 +185,11 @@ def _reaping_by_timer_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Reaper, "_is_mine", lambda self, key: self._core.name in self._core.primaries(key))
 
 
+def _reads_of_a_session_like_any_other(patch: pytest.MonkeyPatch) -> None:
+    """BUGS 6, where R + W is not above N."""
+    patch.setattr(ReadOperation, "_has_seen", lambda self, result: True)
+
+
 def _first_violation(seeds: int) -> str | None:
     for seed in range(1, seeds + 1):
         outcome = try_plan(Plan(seed, 3 if seed % 2 else 5))
@@ -206,6 +211,7 @@ def _first_violation(seeds: int) -> str | None:
         _a_leaf_not_updated_by_the_coordinator,
         _an_old_hash_left_in_its_leaf,
         _reaping_by_timer_alone,
+        _reads_of_a_session_like_any_other,
     ],
 )
 def test_a_planted_defect_is_caught(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
