@@ -24,6 +24,7 @@ COLUMNS = (
     "hints",
     "unproven",
     "proof s",
+    "damaged",
     "puts",
     "gets",
 )
@@ -89,6 +90,7 @@ def _own_words(status: GetStatusResponse) -> dict[str, object]:
         "hints": sum(hints.count for hints in status.hints),
         "unproven": status.anti_entropy.unproven,
         "proof s": round(status.anti_entropy.oldest_s),
+        "damaged": engine.quarantined,
         "puts": counters.puts,
         "gets": counters.gets,
         "engine": engine_figures(status),

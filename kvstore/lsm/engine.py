@@ -292,9 +292,11 @@ class Engine:
         """
         with self.snapshot() as snapshot:
             for key, value in snapshot.scan(start, end, around=True):
+                if not any(f.first <= key <= f.last for f in self._maintenance.fences.values()):
+                    yield key, value
+                    continue
                 try:
-                    fenced = any(fence.first <= key <= fence.last for fence in self.fences)
-                    known = snapshot.get(key) if fenced else value
+                    known = snapshot.get(key)
                 except Corruption:
                     yield key, None
                 else:
@@ -367,7 +369,7 @@ class Engine:
             raise
         if result.damaged and isinstance(job, CompactionJob):
             path = f"{self._directory}/{table_name(result.damaged[0][0])}"
-            raise Corruption(path, "its checksums do not match: what is damaged is quarantined")
+            raise Corruption(path, result.reason)
 
     def checkpoint(self, directory: str) -> None:
         """Make `directory`, on the same disk, a store of its own with all that is in this one now.

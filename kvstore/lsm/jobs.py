@@ -60,12 +60,13 @@ class JobResult(msgspec.Struct, frozen=True):
     """What a job has made: no table when nothing was left to write.
 
     It has made none either if it met damage: then `damaged` has the numbers of tables and blocks of a
-    compaction, or that of a flush's segment.
+    compaction, or that of a flush's segment, and `reason` says what was met first.
     """
 
     job: Job
     tables: tuple[TableInfo, ...]
     damaged: tuple[tuple[int, int], ...] = ()
+    reason: str = ""
 
 
 def run_job(fs: FileSystem, job: Job, pace: Pace = full_speed) -> JobResult:
@@ -76,9 +77,9 @@ def run_job(fs: FileSystem, job: Job, pace: Pace = full_speed) -> JobResult:
                 return JobResult(job, _flush(fs, job, pace))
             case CompactionJob():
                 return JobResult(job, _compact(fs, job, pace))
-    except (Corruption, UnsupportedFormat, FileNotFoundError):
+    except (Corruption, UnsupportedFormat) as error:
         if damaged := _damaged(fs, job):
-            return JobResult(job, (), damaged)
+            return JobResult(job, (), damaged, error.reason)
         raise
 
 

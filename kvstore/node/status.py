@@ -23,3 +23,5 @@ class NodeStatus:
     counters: Counters
     engine: EngineStatistics
     anti_entropy: AntiEntropyStatus
+    refetching_from: tuple[str, ...]
+    """Who must answer before what is quarantined here is whole again."""

@@ -16,6 +16,7 @@ import msgspec
 
 from kvstore.config import BucketSettings, Conflict, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import (
+    Corruption,
     InvalidRequest,
     KVError,
     Overloaded,
@@ -213,11 +214,22 @@ class Coordinator:
         usable = len(placement.targets) if request.sloppy else placement.live_primaries
         if usable < request.required:
             raise Unavailable(request.required, usable)
+        try:
+            self._carry_out(request, respond)
+        except Corruption:
+            # whoever mints a dot must know what is stored: one of the others does
+            others = [n for n in placement.primaries if n != self.name and self._alive(n)]
+            if forwarded or not others:
+                raise
+            self.counters.forwards += 1
+            ForwardOperation(self, respond, request, others).send()
+
+    def _carry_out(self, request: Request, respond: Respond) -> None:
         call = request.call
         if isinstance(call, Put):
             self._put(request, call, respond)
         elif isinstance(call, Get):
-            self._read(request, respond, self._found)
+            self._get(request, respond)
         else:
             self._delete(request, call, respond)
 
@@ -245,7 +257,7 @@ class Coordinator:
             self._write(request, seen, None, 0, "", respond)
             return
 
-        self._read(request, respond, self._delete_what_was_read)
+        self._read(request, respond, self._delete_what_was_read, self._local(request))
 
     def _delete_what_was_read(
         self, request: Request, result: bytes, explain: Explain | None, respond: Respond
@@ -304,7 +316,7 @@ class Coordinator:
         if placement.stands_in_for:
             hints.append(self.hints.plan(placement.stands_in_for, key, encoded))
         for target in placement.unplaced:
-            with suppress(Overloaded):  # counted as dropped; W acks come from others
+            with suppress(Overloaded, Corruption):  # counted as dropped; W acks come from others
                 hints.append(self.hints.plan(target, key, encoded))
         changes = [change for change in hints if change]
         batch = [(change.key, change.version) for change in changes]
@@ -323,8 +335,19 @@ class Coordinator:
 
     # reads
 
-    def _read(self, request: Request, respond: Respond, complete: Complete) -> None:
-        local = self._local(request)
+    def _get(self, request: Request, respond: Respond) -> None:
+        try:
+            local = self._local(request)
+        except Corruption:
+            # this node's own copy is no answer, least of all "not found"
+            remote = request.placement.remote.values()
+            if request.required > sum(1 for hint_for in remote if request.sloppy or not hint_for):
+                raise
+            ReadOperation(self, respond, request, None, self._found).send()
+        else:
+            self._read(request, respond, self._found, local)
+
+    def _read(self, request: Request, respond: Respond, complete: Complete, local: bytes) -> None:
         operation = ReadOperation(self, respond, request, local, complete)
         operation.send()
         self.durability.after(self.replica.unsynced(request.key), operation.on_local_durable)
@@ -382,6 +405,10 @@ class Coordinator:
         partition = partition_of(key_token, self.state.ring.partitions)
         if not self._place(partition, self.state.bucket(bucket).n).here:
             self._actors.renew(partition)
+
+    def renew_actors(self) -> None:
+        """Dots that this node has minted may be forgotten here."""
+        self._actors.renew_all()
 
     @property
     def under_way(self) -> int:

@@ -22,3 +22,5 @@ class Counters:
     repairs: int = 0
     repair_bytes: int = 0
     reaped: int = 0
+    quarantines: int = 0
+    refetched: int = 0

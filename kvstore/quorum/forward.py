@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from kvstore.errors import KVError, ReadTimeout, WriteTimeout
+from kvstore.errors import Corruption, KVError, ReadTimeout, WriteTimeout
 from kvstore.quorum.messages import Failed, Forward, Get, Reply
 from kvstore.quorum.operation import Operation, Respond
 
@@ -56,8 +56,15 @@ class ForwardOperation(Operation):
         self.core.transport.send(self.node, Forward(self.number, self.core.state.epoch, self.request.call))
 
     def on_forward_reply(self, node: str, reply: Reply) -> None:
-        """The coordinator has replied: so does this node."""
-        if node == self.node:
+        """The coordinator has replied: so does this node, unless another one can do what that could not.
+
+        Who cannot read its own copy has done nothing.
+        """
+        if node != self.node:
+            return
+        if self.left and isinstance(reply, Failed) and isinstance(reply.error, Corruption):
+            self.send()
+        else:
             self.finish()
             self.answer(reply)
 

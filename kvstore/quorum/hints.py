@@ -67,8 +67,14 @@ class Hints:
         self._pending: dict[str, tuple[int, int]] = {}
         self._delivered: set[str] = set()
         """Targets of hints that were deleted in this life."""
-        for key, version in engine.scan(_TAG, bytes([_TAG[0] + 1])):
-            self._count(split_hint_key(key)[0], 1, len(version))
+        self.recount()
+
+    def recount(self) -> None:
+        """Count what is stored, as far as it can be read."""
+        self._pending.clear()
+        for key, version in self._engine.scan_around(_TAG, bytes([_TAG[0] + 1])):
+            if version is not None:
+                self._count(split_hint_key(key)[0], 1, len(version))
 
     def pending(self, target: str) -> int:
         """How many hints are kept for `target`."""

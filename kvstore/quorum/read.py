@@ -29,11 +29,12 @@ class ReadOperation(Operation):
     __slots__ = ("answers", "asked", "complete", "left", "local", "repaired", "repairs", "request")
 
     def __init__(
-        self, core: Coordinator, respond: Respond, request: Request, local: bytes, complete: Complete
+        self, core: Coordinator, respond: Respond, request: Request, local: bytes | None, complete: Complete
     ) -> None:
+        """`local` is None when this node cannot say what it holds: then it does not count as a replica."""
         super().__init__(core, respond, request.deadline, core.settings.read_patience)
         self.request = request
-        self.local = local
+        self.local = local or b""
         self.complete = complete
         self.answers: dict[str, bytes] = {}
         self.repairs: dict[str, bytes] = {}
@@ -42,7 +43,8 @@ class ReadOperation(Operation):
         self.left: list[Target] = []
         for target in reversed(request.placement.targets):
             if target.node == core.name:
-                self.asked[target.node] = target.hint_for
+                if local is not None:
+                    self.asked[target.node] = target.hint_for
             elif request.sloppy or not target.hint_for:
                 self.left.append(target)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kvstore.config import MIB
-from kvstore.errors import Overloaded, StorageFull
+from kvstore.errors import Corruption, Overloaded, StorageFull
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.messages import ReplicaWrite
 from kvstore.quorum.operation import Errand
@@ -63,7 +63,7 @@ class HintReplay:
         """`target` has acknowledged a hint: it can go, and with the last of a page comes the next."""
         try:
             discarded = self._hints.delivered(target, key, version)
-        except (StorageFull, Overloaded):
+        except (StorageFull, Overloaded, Corruption):
             # it cannot be deleted now: sending it again does no harm
             self.on_failed(target, number, self._core.now)
             return
@@ -90,7 +90,10 @@ class HintReplay:
 
     def _send_page(self, target: str, now: float) -> None:
         state = self._targets.setdefault(target, _Target())
-        page = self._hints.page(target, state.after, self._core.settings.hint_window, _PAGE_BYTES)
+        try:
+            page = self._hints.page(target, state.after, self._core.settings.hint_window, _PAGE_BYTES)
+        except Corruption:  # until what is damaged has left the disk (kvstore.quorum.quarantine)
+            page = []
         if not page:
             # from the start again: some were kept or changed behind the cursor
             state.after = b""

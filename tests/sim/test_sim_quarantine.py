@@ -1,0 +1,201 @@
+"""A damaged replica: what is quarantined is neither answered nor forgotten, and comes back (BUGS 13)."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from kvstore.config import BucketSettings
+from kvstore.errors import Corruption
+from kvstore.lsm import Engine
+from kvstore.node.node import Node
+from kvstore.quorum.messages import ClientRequest, Delete, Failed, Found, Get, Put, Stored
+from kvstore.sim.cluster import SimulatedCluster
+from kvstore.sim.host import Host
+
+KEYS = [b"k%d" % i for i in range(12)]
+BUCKETS = (BucketSettings("carts", r=1),)
+
+
+def node(host: Host) -> Node:
+    assert host.node
+    return host.node
+
+
+class Damaged:
+    """Three nodes hold all keys; a bit of n1's only table has flipped, and n1 has started again."""
+
+    def __init__(self, seed: int = 1, stale: str = "") -> None:
+        self.cluster = cluster = SimulatedCluster(seed, buckets=BUCKETS)
+        cluster.start()
+        cluster.run(1.0)
+        for key in KEYS:
+            self.put("n1", key, b"old")
+        if stale:
+            cluster.crash(stale)
+        for key in KEYS:
+            self.overwrite("n1", key, b"new")
+        cluster.run(1.0)
+        self.engine.flush()
+        self.engine.compact()
+        cluster.crash("n1")
+        self.table = next(name for name in self.host.disk.list("data") if name.endswith(".sst"))
+        self.host.disk.corrupt(f"data/{self.table}", 10, 1)
+
+    @property
+    def host(self) -> Host:
+        return self.cluster.hosts["n1"]
+
+    @property
+    def engine(self) -> Engine:
+        return self.host.engine
+
+    def put(self, at: str, key: bytes, value: bytes, context: bytes = b"") -> None:
+        reply = self.cluster.call(at, Put("carts", key, value, context))
+        assert isinstance(reply, Stored), reply
+
+    def get(self, at: str, key: bytes, r: int = 1) -> list[bytes]:
+        reply = self.cluster.call(at, Get("carts", key, r=r))
+        assert isinstance(reply, Found), reply
+        return [sibling.value for sibling in reply.siblings]
+
+    def overwrite(self, at: str, key: bytes, value: bytes) -> None:
+        reply = self.cluster.call(at, Get("carts", key))
+        assert isinstance(reply, Found), reply
+        self.put(at, key, value, reply.context)
+
+    def unreadable(self) -> list[bytes]:
+        found = []
+        for key in KEYS:
+            try:
+                self.cluster.stored("n1", "carts", key)
+            except Corruption:
+                found.append(key)
+        return found
+
+    def wait_until_whole(self) -> None:
+        host = self.host
+        for _ in range(100):
+            if host.up and not self.engine.fences and self.table not in host.disk.list("data"):
+                return
+            self.cluster.run(0.2)
+        raise AssertionError(f"{self.engine.fences} wait for {node(host).status().refetching_from}")
+
+
+def test_what_was_damaged_is_refetched_and_the_fence_is_lifted() -> None:
+    damaged = Damaged()
+    damaged.cluster.restart("n1")
+    lost = damaged.unreadable()
+    assert lost
+    damaged.cluster.run(0.0)
+    damaged.wait_until_whole()
+    assert damaged.unreadable() == []
+    assert node(damaged.host).status().counters.refetched >= len(lost)
+    assert node(damaged.host).status().engine.quarantined == 0
+    damaged.cluster.run(20.0)
+    assert damaged.cluster.roots_equal()
+    assert damaged.cluster.trees_match_disks()
+    for name in ("n2", "n3"):
+        damaged.cluster.crash(name)
+    damaged.cluster.run(10.0)
+    assert [damaged.get("n1", key) for key in KEYS] == [[b"new"]] * len(KEYS)
+
+
+def test_a_fenced_replica_does_not_answer_with_r_1_and_another_one_does() -> None:
+    damaged = Damaged(stale="n2")
+    cluster = damaged.cluster
+    cluster.split(["n2"])  # it cannot be asked, so nothing is lifted
+    cluster.restart("n2")
+    cluster.restart("n1")
+    cluster.run(8.0)
+    lost = damaged.unreadable()
+    assert lost
+    assert node(damaged.host).status().refetching_from == ("n2",)
+    for key in lost:
+        assert damaged.get("n1", key) == [b"new"], "n3 says it"
+    cluster.crash("n3")
+    reply = cluster.call("n1", Get("carts", lost[0]))
+    assert not isinstance(reply, Found), "nobody is left who knows, so nobody says 'not found'"
+    cluster.restart("n3")
+    cluster.heal()
+    damaged.wait_until_whole()
+    assert {tuple(damaged.get("n1", key, r=3)) for key in KEYS} == {(b"new",)}
+
+
+def test_only_stale_replicas_are_no_reason_to_lift_a_fence() -> None:
+    """n2 missed the last write: if its answer sufficed, n1 would show with R=1 what was replaced."""
+    damaged = Damaged(stale="n2")
+    cluster = damaged.cluster
+    cluster.restart("n2")
+    cluster.split(["n3"])
+    cluster.restart("n1")
+    lost = damaged.unreadable()
+    cluster.run(20.0)
+    assert damaged.unreadable() == lost
+    cluster.crash("n1")  # nothing of what n2 has told may be on the disk now
+    cluster.restart("n1")
+    assert damaged.unreadable() == lost
+    cluster.heal()
+    damaged.wait_until_whole()
+    assert {tuple(damaged.get(at, key)) for at in ("n1", "n3") for key in KEYS} == {(b"new",)}
+
+
+@pytest.mark.parametrize("blind", [True, False])
+def test_a_write_through_a_damaged_replica_replaces_only_what_it_saw(blind: bool) -> None:
+    """riak_kv#679: n1 has forgotten which of its dots are on the key."""
+    damaged = Damaged()
+    cluster = damaged.cluster
+    cluster.network.cut |= {("n1", "n2"), ("n2", "n1")}
+    cluster.restart("n1")
+    cluster.run(8.0)
+    key = damaged.unreadable()[0]
+    context = b""
+    if not blind:
+        reply = cluster.call("n3", Get("carts", key))
+        assert isinstance(reply, Found)
+        context = reply.context
+    damaged.put("n1", key, b"written", context)
+    cluster.heal()
+    damaged.wait_until_whole()
+    damaged.put("n1", key, b"later")
+    cluster.run(5.0)
+    expected = {b"written", b"later"} | ({b"new"} if blind else set())
+    for at in cluster.hosts:
+        assert set(damaged.get(at, key, r=3)) == expected
+
+
+def test_a_delete_without_a_context_goes_to_a_replica_that_can_read() -> None:
+    damaged = Damaged()
+    cluster = damaged.cluster
+    cluster.network.cut |= {("n1", "n2"), ("n2", "n1")}
+    cluster.restart("n1")
+    cluster.run(8.0)
+    key = damaged.unreadable()[0]
+    assert isinstance(cluster.call("n1", Delete("carts", key)), Stored)
+    cluster.heal()
+    damaged.wait_until_whole()
+    assert damaged.get("n1", key, r=3) == []
+
+
+def test_a_single_replica_never_forgets_that_something_was_there() -> None:
+    """n=1: nobody has it, so nobody can say. That is an error for ever, and not 'not found'."""
+    cluster = SimulatedCluster(1, buckets=(BucketSettings("single", n=1, r=1, w=1),))
+    cluster.start()
+    cluster.run(1.0)
+    key = next(k for k in (b"k%d" % i for i in count()) if cluster.replicas("single", k) == ("n1",))
+    assert isinstance(cluster.call("n1", Put("single", key, b"v")), Stored)
+    host = cluster.hosts["n1"]
+    host.engine.flush()
+    host.engine.compact()
+    cluster.crash("n1")
+    path = next(f"data/{name}" for name in host.disk.list("data") if name.endswith(".sst"))
+    host.disk.corrupt(path, 10, 1)
+    cluster.restart("n1")
+    calls: tuple[ClientRequest, ...] = (Get("single", key), Put("single", key, b"w"), Get("single", key))
+    for call in calls:
+        cluster.run(10.0)
+        reply = cluster.call("n1", call)
+        assert isinstance(reply, Failed)
+        assert isinstance(reply.error, Corruption)
+    assert node(host).status().engine.quarantined == 1
