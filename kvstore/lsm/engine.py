@@ -303,6 +303,13 @@ class Engine:
                     if known is not None:
                         yield key, known
 
+    def scrub(self) -> int:
+        """Read all tables from the disk, past the cache, and quarantine what is damaged.
+
+        Returns how many damaged blocks and tables it has met. It takes as long as that takes to read.
+        """
+        return self._maintenance.scrub()
+
     def lift(self, fence: Fence) -> None:
         """Let a damaged block count as if it held nothing, and have its table written anew without it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-from kvstore.errors import Corruption, StorageError
+from kvstore.errors import Corruption, StorageError, UnsupportedFormat
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.compaction import Choice, choose, everything
 from kvstore.lsm.filesystem import FileSystem
@@ -65,7 +65,8 @@ class Maintenance:
         # one flush at a time and in order: a flushed table's age is its last LSN
         if segments.sealed and not segments.sealed[0].flushing:
             jobs.append(self.flush_job(segments))
-        jobs += self._rewrites_due()
+        if self._rewrites:
+            jobs += self._rewrites_due()
         if self._changed:
             self._changed = False
             while self._compacting < self._options.compactions and (job := self._next_compaction()):
@@ -218,6 +219,23 @@ class Maintenance:
     def _quarantined(self) -> set[int]:
         """Tables that no compaction may choose."""
         return {fence.table for fence in self.fences.values()} | self._rewrites
+
+    def scrub(self) -> int:
+        """Read all tables; how much is damaged."""
+        met = 0
+        for table in self.levels:
+            try:
+                fresh = Table(self._fs, self._directory, table.info, None)
+            except (Corruption, UnsupportedFormat):
+                self._quarantine(table, WHOLE)
+                met += 1
+                continue
+            for block in fresh.damaged_blocks():
+                if block not in table.left_out:
+                    met += 1
+                    table.fence(block)
+            fresh.close()
+        return met
 
     def lift(self, fence: Fence) -> None:
         """All that might be behind a fence is known better: what is damaged leaves the disk.

@@ -305,9 +305,17 @@ class Table:
             ahead = min(2 * ahead, _MOST_READ_AHEAD)
 
     def _blocks(self, index: PackedIndex, first: int, last: int, around: bool) -> list[DataBlock]:
-        """The data blocks [first, last): one alone through the cache, several by one read past it."""
-        if around or self._fenced or self._left_out:
-            return [block for i in range(first, last) if (block := self._if_sound(index, i, around))]
+        """The data blocks [first, last), `around` those that are damaged."""
+        if not self._fenced and not self._left_out:
+            try:
+                return self._all_blocks(index, first, last)
+            except Corruption:
+                if not around:
+                    raise
+        return [block for i in range(first, last) if (block := self._if_sound(index, i, around))]
+
+    def _all_blocks(self, index: PackedIndex, first: int, last: int) -> list[DataBlock]:
+        """One alone through the cache, several by one read past it."""
         if last - first == 1 and self._cache:
             return [self._data_block(index, first)]
         begin = index.offsets[first]

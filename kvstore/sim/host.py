@@ -26,6 +26,16 @@ Respond = Callable[[Reply | None], None]
 OPTIONS = Options(memtable_bytes=8 * 1024, block_bytes=512, cache_bytes=64 * 1024)
 
 _RESET_SECONDS = 0.01
+_COUNTED = (
+    "read_repairs",
+    "hints_stored",
+    "hints_delivered",
+    "forwards",
+    "repairs",
+    "reaped",
+    "quarantines",
+    "refetched",
+)
 
 
 class Host:
@@ -55,6 +65,8 @@ class Host:
         self.sync_seconds = SYNC_SECONDS
         self.jitter = 0.5
         self.node: Node | None = None
+        self.ended_by: StorageError | None = None
+        """What the last life has ended itself for, or refused to start for."""
         self.watch: Callable[[], None] | None = None
         """Called after every input, for transcripts."""
         self._life = 0
@@ -83,6 +95,7 @@ class Host:
     def start(self) -> None:
         """Start the node on what its disk holds; it may crash while doing so, or refuse to start."""
         self._life += 1
+        self.ended_by = None
         self._out.clear()
         self._paused_until = 0.0
         try:
@@ -119,6 +132,7 @@ class Host:
         """
         self._scheduler.note(f"{self.name} ends: {type(error).__name__}")
         self.counts[f"ends after {type(error).__name__}"] += 1
+        self.ended_by = error
         self.crash(Fate.RANDOM)
 
     def _gather(self) -> None:
@@ -130,7 +144,7 @@ class Host:
             self.counts["flushes"] += statistics.flushes
             self.counts["compactions"] += statistics.compactions
             counters = self.node.status().counters
-            for name in ("read_repairs", "hints_stored", "hints_delivered", "forwards", "repairs", "reaped"):
+            for name in _COUNTED:
                 self.counts[name.replace("_", " ")] += getattr(counters, name)
 
     def finish(self) -> None:

@@ -95,6 +95,7 @@ class Run:
             client.stop()
         self._supervise()
         self._heal()
+        self._make_whole()
         self._read_half()
         self._converge()
         checked = self._check()
@@ -143,6 +144,16 @@ class Run:
                 hints = {n: h.node.status().hints for n, h in self.cluster.hosts.items() if h.node}
                 raise Violation(f"not calm {_HEALING_SECONDS:g} s after the last fault; hints: {hints}")
             self.cluster.run(_LOOK_AGAIN)
+
+    def _make_whole(self) -> None:
+        """All disks are read: what is damaged must come back from the others, and leave the disk."""
+        end = self.cluster.scheduler.now + _HEALING_SECONDS
+        hosts = self.cluster.hosts.values()
+        while sum(host.engine.scrub() for host in hosts):
+            if self.cluster.scheduler.now >= end:
+                fences = {host.name: host.engine.fences for host in hosts if host.engine.fences}
+                raise Violation(f"damaged {_HEALING_SECONDS:g} s after the last fault: {fences}")
+            self.cluster.run(0.5)
 
     def _calm(self) -> bool:
         """No request or hint is under way, all see each other, and no disk is full as far as a node knows."""
