@@ -53,6 +53,9 @@ class LostTable(Table):
             raise self._error()
         yield from ()
 
+    def fence(self, i: int) -> None:
+        """There is a fence around all of it."""
+
     def _error(self) -> Corruption:
         return Corruption(self.path, self._reason)
 
