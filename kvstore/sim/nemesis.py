@@ -59,11 +59,6 @@ class Nemesis:
         for host in self._cluster.hosts.values():
             self._damage.start(host)
 
-    def victim(self) -> str:
-        """The node whose disk is wiped when all replicas are equal again."""
-        self.counts["wipe in the end"] += 1
-        return self._some_host().name
-
     def _strike(self) -> None:
         name = self._rng.choice(self._kinds)
         if name in _DAMAGE:

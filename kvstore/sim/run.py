@@ -14,10 +14,11 @@ from kvstore.quorum.messages import Found, Get, Put, Stored
 from kvstore.sim.checker import Checker, Place, Violation
 from kvstore.sim.cluster import REAP_AGE, SimulatedCluster
 from kvstore.sim.disks import check_disks
-from kvstore.sim.history import History, Result, Write
+from kvstore.sim.history import History
 from kvstore.sim.nemesis import Faults, Nemesis
 from kvstore.sim.scheduler import EPOCH_MS
 from kvstore.sim.transcript import Transcript
+from kvstore.sim.trials import Trials
 from kvstore.sim.workload import BUCKETS, KEYS_PER_BUCKET, Client
 from kvstore.versions import decode_version
 
@@ -80,6 +81,8 @@ class Run:
             Client(f"c{i}", self.cluster, self.history, random.Random(f"{plan.seed}/workload/{i}"))
             for i in range(_CLIENTS)
         ]
+        self._anti_entropy_always = settings.anti_entropy.interval < float("inf")
+        self.trials = Trials(self.cluster, self.history, random.Random(f"{plan.seed}/trials"))
         self.nemesis = Nemesis(self.cluster, random.Random(f"{plan.seed}/schedule"), plan.faults)
 
     def execute(self) -> Report:
@@ -99,7 +102,13 @@ class Run:
         self._read_half()
         self._converge()
         checked = self._check()
-        self._wipe(self.nemesis.victim())
+        if not self._anti_entropy_always:
+            self.trials.hints()
+        self.trials.damage()
+        self._heal()
+        self._make_whole()
+        self._converge()
+        self.trials.wipe()
         self._heal()
         self._converge()
         checked += self._check()
@@ -112,29 +121,10 @@ class Run:
         checked = Checker(self.history, buckets).check(self._what_is_left())
         return checked + check_disks(self.cluster, self.history)
 
-    def _wipe(self, node: str) -> None:
-        """Now that all replicas are equal, one may lose its disk: writes through it must lose nothing.
-
-        Nobody reads afterwards: anti-entropy alone must bring everything back.
-        """
-        self.cluster.crash(node)
-        self.cluster.hosts[node].wipe()
-        self.cluster.restart(node)
-        for bucket in BUCKETS:
-            for i in range(KEYS_PER_BUCKET):
-                self._write_blind(node, bucket.name, b"k%d" % i)
-
-    def _write_blind(self, node: str, bucket: str, key: bytes) -> None:
-        value = f"blind.{bucket}.".encode() + key
-        began = self.cluster.scheduler.now
-        reply = self.cluster.call(node, Put(bucket, key, value))
-        result = Result.OK if isinstance(reply, Stored) else Result.UNKNOWN
-        ended = self.cluster.scheduler.now
-        self.history.writes.append(Write("wiped", bucket, key, value, frozenset(), began, ended, result))
-
     def _supervise(self) -> None:
         """A node that ended itself, even now because of a fault that is over, is started again."""
-        self.cluster.start()
+        for node in [node for node in self.cluster.hosts if node != self.trials.away]:
+            self.cluster.restart(node)
         self.cluster.scheduler.after(1.0, self._supervise)
 
     def _heal(self) -> None:
