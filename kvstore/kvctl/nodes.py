@@ -93,6 +93,7 @@ def _own_words(status: GetStatusResponse) -> dict[str, object]:
         "damaged": engine.quarantined,
         "puts": counters.puts,
         "gets": counters.gets,
+        "refetching from": list(status.refetching_from),
         "engine": engine_figures(status),
     }
 

@@ -56,7 +56,7 @@ class Trials:
         self._write_blind("wiped", node)
 
     def damage(self) -> None:
-        """What a node has written lately is in a table, bits of which flip; then it takes writes again.
+        """What a node has written lately is in tables, bits of which flip; then it takes writes again.
 
         It does not stop in between, so its actors are those of the first writes.
         """
@@ -67,9 +67,9 @@ class Trials:
         host.engine.flush()
         host.engine.compact()
         damage = Damage(self._cluster)
-        (table,) = [name for name in host.disk.list("data") if name.endswith(".sst")]
+        tables = [name for name in host.disk.list("data") if name.endswith(".sst")]
         for _ in range(_FLIPS):
-            damage.flip(host, f"data/{table}", self._rng.random(), self._rng.randrange(8))
+            damage.flip(host, f"data/{self._rng.choice(tables)}", self._rng.random(), self._rng.randrange(8))
         self._write_blind("damaged again", node)
 
     def hints(self) -> None:

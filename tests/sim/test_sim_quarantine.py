@@ -165,6 +165,42 @@ def test_a_write_through_a_damaged_replica_replaces_only_what_it_saw(blind: bool
         assert set(damaged.get(at, key, r=3)) == expected
 
 
+def test_a_dot_that_only_a_damaged_block_knew_is_not_minted_over() -> None:
+    """riak_kv#679: n1 loses a value with W=1, and writes again before a hint with it has come home."""
+    cluster = SimulatedCluster(1, nodes=5, buckets=(BucketSettings("carts", w=1),))
+    cluster.start()
+    cluster.run(1.0)
+    key = next(k for k in (b"k%d" % i for i in count()) if cluster.replicas("carts", k)[0] == "n1")
+    _, *others = cluster.replicas("carts", key)
+    fallbacks = sorted(cluster.hosts.keys() - {"n1", *others})
+    assert isinstance(cluster.call("n1", Put("carts", key, b"first", w=3)), Stored)
+    for name in others:
+        cluster.crash(name)
+    cluster.run(8.0)
+    assert isinstance(cluster.call("n1", Put("carts", key, b"second")), Stored)
+    cluster.run(5.0)
+    cluster.network.cut |= {(a, b) for a in fallbacks for b in others}
+    host = cluster.hosts["n1"]
+    host.engine.flush()
+    host.engine.compact()
+    (table,) = [name for name in host.disk.list("data") if name.endswith(".sst")]
+    host.disk.corrupt(f"data/{table}", 10, 1)
+    for name in others:
+        cluster.restart(name)
+    cluster.call("n1", Get("carts", key, r=1))
+    cluster.run(10.0)
+    assert not host.engine.fences
+    found = cluster.call("n1", Get("carts", key, r=3))
+    assert isinstance(found, Found)
+    assert [sibling.value for sibling in found.siblings] == [b"first"]
+    assert isinstance(cluster.call("n1", Put("carts", key, b"third", found.context)), Stored)
+    cluster.heal()
+    cluster.run(20.0)
+    found = cluster.call("n1", Get("carts", key, r=3))
+    assert isinstance(found, Found)
+    assert {sibling.value for sibling in found.siblings} == {b"second", b"third"}
+
+
 def test_a_delete_without_a_context_goes_to_a_replica_that_can_read() -> None:
     damaged = Damaged()
     cluster = damaged.cluster
