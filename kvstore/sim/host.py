@@ -92,6 +92,11 @@ class Host:
         assert self._engine is not None
         return self._engine
 
+    @property
+    def jobs(self) -> int:
+        """How many flushes and compactions are under way."""
+        return self._storage.jobs if self._storage else 0
+
     def start(self) -> None:
         """Start the node on what its disk holds; it may crash while doing so, or refuse to start."""
         self._life += 1

@@ -146,10 +146,12 @@ class Run:
             self.cluster.run(0.5)
 
     def _calm(self) -> bool:
-        """No request or hint is under way, all see each other, and no disk is full as far as a node knows."""
+        """No request, hint or job is under way, all see each other, no disk is full as far as a node knows."""
         idle = all(client.idle for client in self.clients)
         return (
-            idle and self.cluster.settled() and not any(h.engine.refuses for h in self.cluster.hosts.values())
+            idle
+            and self.cluster.settled()
+            and not any(host.jobs or host.engine.refuses for host in self.cluster.hosts.values())
         )
 
     def _read_half(self) -> None:

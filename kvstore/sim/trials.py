@@ -64,6 +64,8 @@ class Trials:
         host = self._cluster.hosts[node]
         self._write_blind("damaged", node)
         self._cluster.run(1.0)
+        while host.jobs:
+            self._cluster.run(1.0)
         host.engine.flush()
         host.engine.compact()
         damage = Damage(self._cluster)
