@@ -104,6 +104,8 @@ class Run:
         checked = self._check()
         if not self._anti_entropy_always:
             self.trials.hints()
+        self.trials.split()
+        self._heal()
         self.trials.damage()
         self._heal()
         self._make_whole()
@@ -146,7 +148,7 @@ class Run:
             self.cluster.run(0.5)
 
     def _calm(self) -> bool:
-        """No request, hint or job is under way, all see each other, no disk is full as far as a node knows."""
+        """No request, hint or job is under way, all see each other, no disk is full as nodes know."""
         idle = all(client.idle for client in self.clients)
         return (
             idle

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
 
-from kvstore.quorum.messages import Put, Stored
+from kvstore.quorum.messages import Found, Get, Put, Reply, Stored
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.damage import Damage
-from kvstore.sim.history import History, Result, Write
+from kvstore.sim.history import History, Read, Result, Write
 from kvstore.sim.network import Weather
 from kvstore.sim.workload import BUCKETS, KEYS_PER_BUCKET
 
@@ -22,6 +23,8 @@ _FLIPS = 8
 _LOSS = 0.5
 _WAIT = 60.0
 _LATE = 10.0
+_SPLIT = 5.0
+_STRICT = "strict"
 
 
 def places() -> Iterator[tuple[str, bytes]]:
@@ -100,6 +103,34 @@ class Trials:
             stored = {cluster.stored(each, bucket, key) for each in replicas}
             if node in replicas and len(stored) > 1:
                 raise Violation(f"hints did not bring {node} what was written to {bucket}/{key!r} meanwhile")
+
+    def split(self) -> None:
+        """Some nodes are cut off and take strict writes: what they acknowledge the other side must see."""
+        cluster = self._cluster
+        nodes = sorted(cluster.hosts)
+        self._rng.shuffle(nodes)
+        side, others = nodes[: len(nodes) // 2], nodes[len(nodes) // 2 :]
+        keys = [key for bucket, key in places() if bucket == _STRICT]
+        cluster.split(side)
+        for key in keys:  # all at once: before the nodes know of the split, and for long enough to
+            value = f"split.{side[0]}.".encode() + key
+            write = Write("split", _STRICT, key, value, frozenset(), cluster.scheduler.now)
+            self._history.writes.append(write)
+            put = Put(_STRICT, key, value, timeout=_SPLIT)
+            cluster.request("split", side[0], put, partial(self._ended, write))
+        cluster.run(_SPLIT)
+        for key in keys:
+            began = cluster.scheduler.now
+            reply = cluster.call(others[0], Get(_STRICT, key))
+            if isinstance(reply, Found):
+                values = frozenset(sibling.value for sibling in reply.siblings)
+                read = Read("other side", _STRICT, key, values, began, cluster.scheduler.now)
+                self._history.reads.append(read)
+        cluster.heal()
+
+    def _ended(self, write: Write, reply: Reply | None) -> None:
+        if isinstance(reply, Stored):
+            write.ended, write.result = self._cluster.scheduler.now, Result.OK
 
     def _write_blind(self, why: str, *nodes: str) -> None:
         """A write to every key by somebody who has read nothing, through these nodes in turn."""
