@@ -8,7 +8,7 @@ SIM := $(BIN)/python -m kvstore.sim
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench bench-slow bench-engine bench-overload sim sim-long heal overload fuzz power-loss proto clean
+.PHONY: help venv run test check format demo bench bench-slow bench-engine bench-overload sim sim-long planted heal overload fuzz power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,9 @@ fuzz: venv ## every decoder under a million damaged inputs: SEED=7 EXECUTIONS=50
 
 power-loss: venv ## 200 times cut the power of a disk that is written to (root only): CYCLES=1000
 	@POWER_LOSS_CYCLES=$(or $(CYCLES),200) $(BIN)/python -m pytest -s --timeout 3600 tests/crash/test_power_loss.py
+
+planted: venv ## plant each defect that broke others, and run seeds until one catches it; ARGS="--defect NAME"
+	@$(BIN)/python -m tests.sim.planted $(ARGS)
 
 heal: venv ## real nodes: one misses 20,000 writes and deletes, anti-entropy alone brings them back
 	@KVSTORE_ANTI_ENTROPY_WRITES=20000 $(BIN)/python -m pytest -q -s tests/cluster/test_anti_entropy.py -k was_down

@@ -24,6 +24,7 @@ COLUMNS = (
     "hints",
     "unproven",
     "proof s",
+    "damaged",
     "puts",
     "gets",
 )
@@ -90,8 +91,10 @@ def _own_words(status: GetStatusResponse) -> dict[str, object]:
         "hints": sum(hints.count for hints in status.hints),
         "unproven": status.anti_entropy.unproven,
         "proof s": round(status.anti_entropy.oldest_s),
+        "damaged": engine.quarantined,
         "puts": counters.puts,
         "gets": counters.gets,
+        "refetching from": list(status.refetching_from),
         "engine": engine_figures(status),
         "reads": read_figures(status),
     }

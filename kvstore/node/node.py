@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from kvstore.errors import KVError, Overloaded, StaleRing, StorageFull
+from kvstore.errors import Corruption, KVError, Overloaded, StaleRing, StorageFull
 from kvstore.gossip import FailureDetector, Output, PersistIncarnation, Send, Status, StatusChanged
 from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.lsm import Engine, Job, JobResult
@@ -88,10 +88,10 @@ class Node:
         self._forwards = Repeats()
         hints = self._coordinator.hints
         self._replay = HintReplay(self._coordinator, hints, self._alive)
-        self._anti_entropy = AntiEntropy(self._coordinator, engine.scan, self._alive, settings.anti_entropy)
+        self._anti_entropy = AntiEntropy(self._coordinator, engine, self._alive, settings.anti_entropy)
         self._reaper = Reaper(
             self._coordinator,
-            engine.scan,
+            self._anti_entropy.quarantine.known,
             self._wall,
             self._anti_entropy.exchanging,
             settings.anti_entropy,
@@ -113,7 +113,10 @@ class Node:
         self._engine.close()
 
     def _next_incarnation(self) -> int:
-        stored = self._engine.get(_INCARNATION)
+        try:
+            stored = self._engine.get(_INCARNATION)
+        except Corruption:
+            stored = None  # the others remember a later one, and this node then takes one after that
         return int.from_bytes(stored, "big") + 1 if stored else 1
 
     def _persist_incarnation(self, incarnation: int) -> None:
@@ -167,6 +170,7 @@ class Node:
             admission.unanswered,
             admission.bytes,
             admission.most_bytes,
+            self._anti_entropy.quarantine.waiting_for,
         )
 
     def repair_now(self, now: Instant) -> None:
@@ -366,6 +370,8 @@ class Node:
         if self._engine.refuses:
             # no write can ask for a sync now, and only a sync ends this
             self._outbox.request_sync()
+        if self._engine.noticed:
+            self._anti_entropy.on_damage()
         for job in self._engine.take_jobs():
             self._outbox.start_job(job)
         due = min(

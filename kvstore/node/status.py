@@ -28,3 +28,5 @@ class NodeStatus:
     in_flight_bytes: int
     """What operations hold."""
     most_in_flight_bytes: int
+    refetching_from: tuple[str, ...]
+    """Who must answer before what is quarantined here is whole again."""

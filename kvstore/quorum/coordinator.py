@@ -15,6 +15,7 @@ import msgspec
 
 from kvstore.config import BucketSettings, Conflict, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import (
+    Corruption,
     InvalidRequest,
     KVError,
     Overloaded,
@@ -250,11 +251,22 @@ class Coordinator:
         usable = len(placement.targets) if request.sloppy else placement.live_primaries
         if usable < request.required:
             raise Unavailable(request.required, usable)
+        try:
+            self._carry_out(request, respond)
+        except Corruption:
+            # whoever mints a dot must know what is stored: one of the others does
+            others = [n for n in placement.primaries if n != self.name and self._alive(n)]
+            if forwarded or not others:
+                raise
+            self.counters.forwards += 1
+            ForwardOperation(self, respond, request, others).send()
+
+    def _carry_out(self, request: Request, respond: Respond) -> None:
         call = request.call
         if isinstance(call, Put):
             self._put(request, call, respond)
         elif isinstance(call, Get):
-            self._read(request, respond, self._found)
+            self._get(request, respond)
         else:
             self._delete(request, call, respond)
 
@@ -282,7 +294,7 @@ class Coordinator:
             self._write(request, seen, None, 0, "", respond)
             return
 
-        self._read(request, respond, self._delete_what_was_read)
+        self._read(request, respond, self._delete_what_was_read, self._local(request))
 
     def _delete_what_was_read(
         self, request: Request, result: bytes, explain: Explain | None, respond: Respond
@@ -348,7 +360,7 @@ class Coordinator:
         for target in placement.unplaced:
             try:
                 hints.append(self.hints.plan(target, key, encoded))
-            except Overloaded:  # W acks come from others
+            except (Overloaded, Corruption):  # W acks come from others
                 self.hints.lost(target, key, encoded)
         changes = [change for change in hints if change]
         batch = [(change.key, change.version) for change in changes]
@@ -372,17 +384,33 @@ class Coordinator:
 
     # reads
 
-    def _read(self, request: Request, respond: Respond, complete: Complete) -> None:
+    def _get(self, request: Request, respond: Respond) -> None:
+        try:
+            local = self._local(request)
+        except Corruption:
+            # this node's own copy is no answer, least of all "not found"
+            remote = request.placement.remote.values()
+            if request.required > sum(1 for hint_for in remote if request.sloppy or not hint_for):
+                raise
+            self._operation(request, respond, None, self._found).send()
+        else:
+            self._read(request, respond, self._found, local)
+
+    def _read(self, request: Request, respond: Respond, complete: Complete, local: bytes) -> None:
+        operation = self._operation(request, respond, local, complete)
+        operation.send()
+        self.durability.after(self.replica.unsynced(request.key), operation.on_local_durable)
+
+    def _operation(
+        self, request: Request, respond: Respond, local: bytes | None, complete: Complete
+    ) -> ReadOperation:
         call = request.call
         seen: CausalContext = ()
         if isinstance(call, Get) and call.seen:
             self._limits.check_context(call.seen)
             seen = decode_seen(call.seen, request.token)
-        local = self._local(request)
         self.hedging.earn()
-        operation = ReadOperation(self, respond, request, local, complete, seen)
-        operation.send()
-        self.durability.after(self.replica.unsynced(request.key), operation.on_local_durable)
+        return ReadOperation(self, respond, request, local, complete, seen)
 
     def _found(self, request: Request, result: bytes, explain: Explain | None, respond: Respond) -> None:
         version = decode_version(result) if result else EMPTY
@@ -424,6 +452,10 @@ class Coordinator:
         key_token, bucket, _ = split_data_key(key)
         ring = self.state.ring
         return preference_list(ring, partition_of(key_token, ring.partitions), self.state.bucket(bucket).n)
+
+    def renew_actors(self) -> None:
+        """Dots that this node has minted may be forgotten here."""
+        self._actors.renew_all()
 
     @property
     def load(self) -> float:

@@ -42,3 +42,5 @@ class Counters:
     hedges_refused: int = 0
     read_trials: int = 0
     wide_reads: int = 0
+    quarantines: int = 0
+    refetched: int = 0

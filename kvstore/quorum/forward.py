@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kvstore.errors import KVError, ReadTimeout, WriteTimeout
+from kvstore.errors import Corruption, KVError, ReadTimeout, WriteTimeout
 from kvstore.quorum.messages import Failed, Forward, Get, Put, Reply
 from kvstore.quorum.operation import Operation, Respond
 
@@ -74,8 +74,15 @@ class ForwardOperation(Operation):
         self._time_out()
 
     def on_forward_reply(self, node: str, reply: Reply) -> None:
-        """The coordinator has replied: so does this node."""
-        if node == self.node:
+        """The coordinator has replied: so does this node, unless another one can do what that could not.
+
+        Who cannot read its own copy has done nothing.
+        """
+        if node != self.node:
+            return
+        if self.left and isinstance(reply, Failed) and isinstance(reply.error, Corruption):
+            self.send()
+        else:
             self.finish()
             self.answer(reply)
 

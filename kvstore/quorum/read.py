@@ -51,13 +51,16 @@ class ReadOperation(Operation):
         core: Coordinator,
         respond: Respond,
         request: Request,
-        local: bytes,
+        local: bytes | None,
         complete: Complete,
         seen: CausalContext = (),
     ) -> None:
-        """The answer must have `seen` this, whatever R is."""
+        """`local` is None when this node cannot say what it holds: then it does not count as a replica.
+
+        The answer must have `seen` this, whatever R is.
+        """
         self.request = request
-        self.local = local
+        self.local = local or b""
         self.complete = complete
         self.asked_at = core.now
         self.asked_later: dict[str, float] = {}
@@ -71,13 +74,14 @@ class ReadOperation(Operation):
         self.left: list[Target] = []
         for target in reversed(request.placement.targets):
             if target.node == core.name:
-                self.asked[target.node] = target.hint_for
+                if local is not None:
+                    self.asked[target.node] = target.hint_for
             elif request.sloppy or not target.hint_for:
                 self.left.append(target)
         slow = core.hedging.slow
         if slow:
             self.left.sort(key=lambda target: target.node not in slow)
-        super().__init__(core, respond, request.deadline, self._patience(core), len(local))
+        super().__init__(core, respond, request.deadline, self._patience(core), len(self.local))
 
     def _patience(self, core: Coordinator) -> float:
         """Seconds until the slowest of those that are asked first is late."""

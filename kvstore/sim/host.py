@@ -41,6 +41,8 @@ _COUNTED = (
     "hedges_refused",
     "read_trials",
     "wide_reads",
+    "quarantines",
+    "refetched",
 )
 """What a run counts of each node's `Counters`."""
 
@@ -72,6 +74,8 @@ class Host:
         self.sync_seconds = SYNC_SECONDS
         self.jitter = 0.5
         self.node: Node | None = None
+        self.ended_by: StorageError | None = None
+        """What the last life has ended itself for, or refused to start for."""
         self.watch: Callable[[], None] | None = None
         """Called after every input, for transcripts."""
         self._life = 0
@@ -98,9 +102,15 @@ class Host:
         assert self._engine is not None
         return self._engine
 
+    @property
+    def jobs(self) -> int:
+        """How many flushes and compactions are under way."""
+        return self._storage.jobs if self._storage else 0
+
     def start(self) -> None:
         """Start the node on what its disk holds; it may crash while doing so, or refuse to start."""
         self._life += 1
+        self.ended_by = None
         self._out.clear()
         self._paused_until = 0.0
         try:
@@ -137,6 +147,7 @@ class Host:
         """
         self._scheduler.note(f"{self.name} ends: {type(error).__name__}")
         self.counts[f"ends after {type(error).__name__}"] += 1
+        self.ended_by = error
         self.crash(Fate.RANDOM)
 
     def _gather(self) -> None:

@@ -23,8 +23,9 @@ BUCKETS = (
 )
 KEYS_PER_BUCKET = 4
 
-_TIMEOUT = 2.0
-_PATIENCE = 3.0
+_TIMEOUTS = (2.0, 5.0)
+"""Both less and more than what a write waits for a replica before it asks another node."""
+_PATIENCE = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,9 @@ class Client:
         else:
             self._write(bucket, key, self._fresh_value(), None)
 
+    def _timeout(self) -> float:
+        return self._rng.choice(_TIMEOUTS)
+
     def _fresh_value(self) -> bytes:
         self._writes += 1
         # padded, so that memtables fill up
@@ -86,7 +90,7 @@ class Client:
 
     def _read(self, bucket: str, key: bytes) -> None:
         began = self._cluster.scheduler.now
-        get = Get(bucket, key, timeout=_TIMEOUT)
+        get = Get(bucket, key, timeout=self._timeout())
         if bucket == SESSIONS:
             get = self._session.asking(get)
         self._send(get, partial(self._was_read, get, began))
@@ -108,9 +112,9 @@ class Client:
         self._history.writes.append(write)
         context = seen.context if seen else b""
         call: Put | Delete = (
-            Delete(bucket, key, context, timeout=_TIMEOUT)
+            Delete(bucket, key, context, timeout=self._timeout())
             if value is None
-            else Put(bucket, key, value, context, timeout=_TIMEOUT)
+            else Put(bucket, key, value, context, timeout=self._timeout())
         )
         self._send(call, partial(self._was_written, write, call))
 

@@ -36,6 +36,7 @@ def status_to_wire_response(status: NodeStatus, state: ClusterState) -> pb.GetSt
     response.anti_entropy.MergeFrom(
         pb.AntiEntropyStatus(pairs=pairs.pairs, unproven=pairs.unproven, oldest_s=pairs.oldest)
     )
+    response.refetching_from.extend(status.refetching_from)
     response.engine.MergeFrom(pb.EngineStatus(**asdict(status.engine)))
     return response
 
