@@ -11,9 +11,7 @@ from collections.abc import Callable, Container, Iterable
 from functools import partial
 from typing import Protocol
 
-import msgspec
-
-from kvstore.config import BucketSettings, Conflict, Limits, QuorumMode, QuorumSettings
+from kvstore.config import Conflict, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import (
     Corruption,
     InvalidRequest,
@@ -53,6 +51,7 @@ from kvstore.quorum.operations import Operations
 from kvstore.quorum.placement import Placement, place
 from kvstore.quorum.read import Complete, ReadOperation
 from kvstore.quorum.replica import Replica
+from kvstore.quorum.request import Moment, Request
 from kvstore.quorum.write import WriteOperation
 from kvstore.ring import (
     ClusterState,
@@ -83,40 +82,11 @@ _LOAD_UNIT = 16
 """So many requests under way double the pauses of background work."""
 
 
-class Moment(Protocol):
-    """The time of an input: `mono` in seconds, `wall` in milliseconds since 1970."""
-
-    @property
-    def mono(self) -> float:
-        """Seconds, only ever forwards."""
-
-    @property
-    def wall(self) -> int:
-        """Milliseconds since 1970."""
-
-
 class Transport(Protocol):
     """Where messages to other nodes go."""
 
     def send(self, to: str, message: QuorumMessage | Forward | ForwardReply) -> None:
         """Send, best effort."""
-
-
-class Request(msgspec.Struct, frozen=True):
-    """A client's request with all that was derived from it once: key, replicas, quorum, deadline."""
-
-    call: ClientRequest
-    bucket: BucketSettings
-    token: int
-    key: bytes
-    partition: int
-    n: int
-    required: int
-    sloppy: bool
-    placement: Placement
-    deadline: float
-    now: Moment
-    client: int
 
 
 class Coordinator:

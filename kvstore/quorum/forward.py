@@ -12,7 +12,8 @@ from kvstore.quorum.messages import Failed, Forward, Get, Put, Reply
 from kvstore.quorum.operation import Operation, Respond
 
 if TYPE_CHECKING:
-    from kvstore.quorum.coordinator import Coordinator, Request
+    from kvstore.quorum.coordinator import Coordinator
+    from kvstore.quorum.request import Request
 
 _REMEMBERED = 65536
 _LEAST_TIME = 0.001

@@ -18,7 +18,8 @@ from kvstore.quorum.placement import Target
 from kvstore.versions import CausalContext, decode_version, digest, join
 
 if TYPE_CHECKING:
-    from kvstore.quorum.coordinator import Coordinator, Request
+    from kvstore.quorum.coordinator import Coordinator
+    from kvstore.quorum.request import Request
 
 Complete = Callable[["Request", bytes, Explain | None, Respond], None]
 """Called with the reconciled version once R replicas hold it."""

@@ -14,7 +14,8 @@ from kvstore.quorum.messages import Explain, ReplicaWrite, Stored
 from kvstore.quorum.operation import Operation, Respond
 
 if TYPE_CHECKING:
-    from kvstore.quorum.coordinator import Coordinator, Request
+    from kvstore.quorum.coordinator import Coordinator
+    from kvstore.quorum.request import Request
 
 
 class WriteOperation(Operation):
