@@ -20,20 +20,25 @@ _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 _PORT = 7001
 _FULL_RATE = "10gbit"
 
-_RULES = """
+_SWITCH_RULES = """
 table bridge jepsen {
     set cut { type ifname . ifname; }
-    set broken { type ipv4_addr . ipv4_addr; }
     chain forward {
         type filter hook forward priority 0; policy accept;
         meta iifname . meta oifname @cut drop
     }
-    chain prerouting {
-        type filter hook prerouting priority 0; policy accept;
-        ip saddr . ip daddr @broken meta l4proto tcp reject with tcp reset
+}
+"""
+_HOST_RULES = """
+table inet jepsen {
+    set broken { type ipv4_addr; }
+    chain input {
+        type filter hook input priority 0; policy accept;
+        ip saddr @broken meta l4proto tcp reject with tcp reset
     }
 }
 """
+_BROKEN_SECONDS = 0.3
 
 
 def reason_to_skip() -> str:
@@ -85,13 +90,14 @@ class Namespaces:
         run("ip", "-n", switch, "link", "set", "br0", "up")
         for host in self._hosts:
             self._plug_in(host)
-        run(*self._in_switch(), "nft", "-f", "-", text=_RULES)
+        self._nft("switch", _SWITCH_RULES)
         self._home = os.open("/proc/self/ns/net", os.O_RDONLY)
         _enter(_NAMES / self._name(CONTROL))
 
     async def cut(self, pairs: Collection[Pair]) -> None:
         """See Network."""
-        self._set("cut", [f"{_port(a)} . {_port(b)}" for a, b in sorted(pairs)])
+        cuts = [f"{_port(a)} . {_port(b)}" for a, b in sorted(pairs)]
+        self._nft("switch", _replace("bridge", "cut", cuts))
 
     async def slow(self, ways: Mapping[Pair, Slow]) -> None:
         """See Network."""
@@ -106,11 +112,14 @@ class Namespaces:
         raise NotImplementedError
 
     async def reset(self, pairs: Collection[Pair]) -> None:
-        """See Network. Whoever sends within a moment is answered with a reset; nobody learns of it in silence."""
-        ways = [f"{self._addresses[a]} . {self._addresses[b]}" for a, b in sorted(pairs)]
-        self._set("broken", ways)
-        await asyncio.sleep(0.3)
-        self._set("broken", [])
+        """See Network. Whoever sends a packet on one of these ways within a moment gets a reset for it."""
+        targets = {target for _, target in pairs}
+        for target in targets:
+            sources = [self._addresses[a] for a, b in sorted(pairs) if b == target]
+            self._nft(target, _replace("inet", "broken", sources))
+        await asyncio.sleep(_BROKEN_SECONDS)
+        for target in targets:
+            self._nft(target, _replace("inet", "broken", ()))
 
     async def close(self) -> None:
         """See Network."""
@@ -125,9 +134,6 @@ class Namespaces:
     def _name(self, host: str) -> str:
         return self._prefix + host
 
-    def _in_switch(self) -> list[str]:
-        return self.command("switch")
-
     def _plug_in(self, host: str) -> None:
         name, switch, port = self._name(host), self._name("switch"), _port(host)
         run("ip", "link", "add", "eth0", "netns", name, "type", "veth", "peer", "name", port, "netns", switch)
@@ -135,8 +141,9 @@ class Namespaces:
         run("ip", "-n", name, "address", "add", f"{self._addresses[host]}/24", "dev", "eth0")
         for link in ("lo", "eth0"):
             run("ip", "-n", name, "link", "set", link, "up")
+        self._nft(host, _HOST_RULES)
         # what leaves the switch for this host: a class for each host that it can come from
-        tc = (*self._in_switch(), "tc")
+        tc = (*self.command("switch"), "tc")
         run(*tc, "qdisc", "add", "dev", port, "root", "handle", "1:", "htb")
         for number, other in enumerate(self._hosts, 10):
             if other != host:
@@ -148,15 +155,19 @@ class Namespaces:
     def _rate(self, pair: Pair, rate: str) -> None:
         source, target = pair
         number = 10 + self._hosts.index(source)
-        run(*self._in_switch(), "tc", "class", "change", "dev", _port(target), "parent", "1:",
+        run(*self.command("switch"), "tc", "class", "change", "dev", _port(target), "parent", "1:",
             "classid", f"1:{number}", "htb", "rate", rate, "quantum", "60000")
 
-    def _set(self, name: str, elements: Sequence[str]) -> None:
-        """Replace all elements at once."""
-        commands = f"flush set bridge jepsen {name}\n"
-        if elements:
-            commands += f"add element bridge jepsen {name} {{ {', '.join(elements)} }}\n"
-        run(*self._in_switch(), "nft", "-f", "-", text=commands)
+    def _nft(self, host: str, commands: str) -> None:
+        run(*self.command(host), "nft", "-f", "-", text=commands)
+
+
+def _replace(family: str, name: str, elements: Sequence[str]) -> str:
+    """Commands that replace all elements of a set at once."""
+    commands = f"flush set {family} jepsen {name}\n"
+    if elements:
+        commands += f"add element {family} jepsen {name} {{ {', '.join(elements)} }}\n"
+    return commands
 
 
 def _port(host: str) -> str:
