@@ -98,8 +98,8 @@ def test_it_agrees_with_trying_every_order(kind: str, exercised: Exercised) -> N
     exercised("histories on which the search and brute force agree", 3000)
 
 
-@pytest.mark.parametrize("values", [None, 5])
-def test_ten_thousand_operations_are_decided_in_time(values: int | None) -> None:
+@pytest.mark.parametrize("values", [0, 5])
+def test_ten_thousand_operations_are_decided_in_time(values: int) -> None:
     simulated = Simulated(1, processes=10, keys=10, operations=10_000, values=values)
     began = time.process_time()
     result = Linearizability(Register()).check(simulated.register())
