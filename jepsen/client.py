@@ -22,7 +22,7 @@ from jepsen.workloads.base import Call, NotSent, Thread, Workload
 from kvstore.client.asynchronous import Bucket
 from kvstore.errors import KVError, Outcome
 
-_READS = ("read", "get")
+_READS = ("read", "look")
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ class _Operator:
 
     async def _operate(self, call: Call) -> None:
         writer = self._writer
-        op = writer.invoke(self._process, call.f, call.value, key=call.key, node=self._spec.host)
+        op = writer.invoke(self._process, call.f, call.value, key=call.key, node=self._spec.host, extra=call.extra)
         try:
             done = await self._workload.perform(self._bucket, self._thread, call)
         except NotSent as error:

@@ -9,8 +9,8 @@ from kvstore.lsm.stopped import open_stopped
 from kvstore.ring import ClusterState, partition_of, preference_list, split_data_key
 from kvstore.server.data_directory import find_store
 
-Replicas = dict[str, dict[str, bytes | None]]
-"""By `bucket/key`: each primary's canonical version, None where it has none."""
+Replicas = dict[str, dict[str, dict[str, bytes]]]
+"""By the primaries of some partitions (`n1,n2,n3`): what each of them holds, by `bucket/key`."""
 
 
 def dump(data: Path) -> dict[bytes, bytes]:
@@ -22,10 +22,11 @@ def dump(data: Path) -> dict[bytes, bytes]:
 def replicas(dumps: dict[str, dict[bytes, bytes]], state: ClusterState, n: int) -> Replicas:
     """What the primaries of every key hold."""
     found: Replicas = {}
-    for key in sorted(set().union(*dumps.values())):
-        token, bucket, name = split_data_key(key)
-        primaries = preference_list(state.ring, partition_of(token, state.ring.partitions), n)
-        found[f"{bucket}/{name.decode(errors='backslashreplace')}"] = {
-            node: dumps[node].get(key) for node in primaries
-        }
+    for node, held in dumps.items():
+        for key, version in held.items():
+            token, bucket, name = split_data_key(key)
+            primaries = preference_list(state.ring, partition_of(token, state.ring.partitions), n)
+            group = found.setdefault(",".join(primaries), {primary: {} for primary in primaries})
+            if node in group:
+                group[node][f"{bucket}/{name.decode(errors='backslashreplace')}"] = version
     return found

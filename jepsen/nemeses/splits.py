@@ -1,7 +1,7 @@
 """Network splits: who can reach whom no more.
 
 The value is the list of sides, each a list of hosts that reach each other; a host may stand on several. Each client
-host is drawn beside some node, and reaches what that node reaches: so there are clients on both sides.
+host is put beside some node, and reaches what that node reaches: so there are clients on both sides.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ def cut_between(sides: Iterable[Sequence[str]]) -> set[Pair]:
     return {(a, b) for a in hosts for b in hosts if a != b and (a, b) not in together}
 
 
-def with_clients(rng: random.Random, sides: Sides, nodes: Sequence[str], clients: Sequence[str]) -> Sides:
-    """Put each client host beside a node, wherever that is."""
-    homes = {client: rng.choice(nodes) for client in clients}
+def with_clients(rng: random.Random, sides: Sides, clients: Sequence[str]) -> Sides:
+    """Put each client host beside a node, on the sides in turn: there are clients on all that there are enough for."""
+    first = rng.randrange(len(sides))
+    homes = {client: rng.choice(sides[(first + turn) % len(sides)]) for turn, client in enumerate(clients)}
     return [side + [client for client, home in homes.items() if home in side] for side in sides]
 
 
@@ -54,7 +55,7 @@ class Split:
         """See Nemesis."""
         nodes = list(cluster.nodes)
         rng.shuffle(nodes)
-        return with_clients(rng, self._divide(rng, nodes), nodes, cluster.clients)
+        return with_clients(rng, self._divide(rng, nodes), cluster.clients)
 
     async def start(self, cluster: Cluster, value: Value) -> None:
         """See Nemesis."""

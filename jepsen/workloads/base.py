@@ -23,18 +23,19 @@ _OLD = 0.2
 
 
 class Call(NamedTuple):
-    """An operation that is about to be invoked: Jepsen's f, key, value."""
+    """An operation that is about to be invoked: Jepsen's f, key, value, and what else the history should know."""
 
     f: str
     key: str
     value: Any = None
+    extra: dict[str, Any] = {}  # noqa: RUF012  (nobody changes it)
 
 
 class Done(NamedTuple):
     """What an operation that was completed brought."""
 
     value: Any = None
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = {}  # noqa: RUF012
 
 
 class NotSent(Exception):
@@ -134,10 +135,8 @@ def values_of(result: Result) -> list[Any]:
 
 
 def read_values(result: Result) -> Done:
-    """A read's outcome for one value or None; of several the greatest, and all of them beside it."""
-    values = values_of(result)
-    extra = {"context": result.context.hex(), "siblings": values}
-    return Done(values[-1] if values else None, extra)
+    """A read's outcome: the list of all values."""
+    return Done(values_of(result), {"context": result.context.hex()})
 
 
 def union(result: Result) -> list[Any]:

@@ -1,56 +1,51 @@
 """Workloads of single values: `register`, `session`, `delete`, `lww`.
 
-`write`: value is the value, unique in the run. `read`: value is the value, None if there is none; of several siblings
-it is the greatest, and `extra["siblings"]` has all. `extra["seen"]` of a write or delete has the values that its context
-has seen, which it replaces. Contexts are in `extra["context"]`.
+`write`: value is the value, unique in the run. `read`: value is the list of all siblings' values, or on keys with one
+writer the value. A write or delete replaces what its context has seen: its invocation tells these values in
+`extra["seen"]`, none where it is blind.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from jepsen.workloads.base import Call, Done, Thread, Workload, encode, read_first, read_values, values_of
+from jepsen.workloads.base import Call, Done, Thread, Workload, encode, read_values, values_of
 from kvstore.client.asynchronous import Bucket
-from kvstore.client.results import Result
 
 
 class _Values(Workload):
+    """Reads and writes; a process writes over what it has read or written, and what it has not, it reads first."""
+
+    def change(self, f: str, key: str, thread: Thread) -> Call:
+        """A write or delete of a key, or the read that must precede it."""
+        seen = thread.seen.get(key)
+        if seen is None or (f == "delete" and not seen):
+            return Call("read", key)
+        return Call(f, key, None if f == "delete" else thread.unique(), {"seen": seen})
+
     async def perform(self, bucket: Bucket, thread: Thread, call: Call) -> Done:
         """See Workload."""
+        key = call.key
         if call.f == "read":
-            return self.read(thread, call.key, await bucket.get(call.key))
-        return await self.write(bucket, thread, call)
-
-    def read(self, thread: Thread, key: str, result: Result) -> Done:
-        """Remember what was read."""
-        thread.contexts[key] = result.context
-        thread.seen[key] = values_of(result)
-        return read_values(result)
-
-    async def write(self, bucket: Bucket, thread: Thread, call: Call) -> Done:
-        """Write over what the process has seen; what it has not, it reads first."""
-        context = await self.context(bucket, thread, call.key)
-        seen = thread.seen.pop(call.key, [])
+            result = await bucket.get(key)
+            thread.contexts[key], thread.seen[key] = result.context, values_of(result)
+            return read_values(result)
+        context = b"" if "blind" in call.extra else thread.contexts.pop(key)
+        thread.seen.pop(key, None)
         if call.f == "delete":
-            stored = await bucket.delete(call.key, context=context)
-        else:
-            stored = await bucket.put(call.key, encode(call.value), context=context)
-            # without siblings the reply's context is that of this value; else there is something to be read
-            if stored.context:
-                thread.contexts[call.key] = stored.context
-                thread.seen[call.key] = [call.value]
-        return Done(extra={"seen": seen, "context": stored.context.hex()})
-
-    async def context(self, bucket: Bucket, thread: Thread, key: str) -> bytes:
-        """What to write over."""
-        if not thread.contexts.get(key):
-            self.read(thread, key, await read_first(bucket, key))
-        return thread.contexts.pop(key)
+            await bucket.delete(key, context=context)
+            return Done()
+        stored = await bucket.put(key, encode(call.value), context=context)
+        if stored.context:
+            # of this value alone; with siblings there is none, and they have to be read first
+            thread.contexts[key], thread.seen[key] = stored.context, [call.value]
+        return Done()
 
 
 class Register(_Values):
     """Registers. On keys `one-...` a single thread writes, ever greater values: these are linearizable.
 
+    A read of them gives the greatest of siblings, of which there are some when a write of unknown outcome comes late.
     On keys `many-...` all threads write, half of them blindly: causal order holds, linearizability does not.
     """
 
@@ -58,24 +53,35 @@ class Register(_Values):
 
     def next(self, thread: Thread) -> Call:
         """See Workload."""
-        many = thread.rng.random() < 0.4
-        write = thread.rng.random() < 0.4
-        kind = "many" if many else "one"
+        rng = thread.rng
+        write = rng.random() < 0.5
         generation = thread.generation if write else thread.generation_to_read()
-        number = thread.rng.randrange(self.keys)
-        if write and not many:
-            number = thread.number % self.keys
-            if thread.number >= self.keys:
-                write = False  # the key is another thread's
-        key = f"{self.name}/{kind}-{generation}-{number}"
-        return Call("write", key, thread.unique()) if write else Call("read", key)
+        if rng.random() < 0.4:
+            key = f"{self.name}/many-{generation}-{rng.randrange(self.keys)}"
+            if write and rng.random() < 0.5:
+                return Call("write", key, thread.unique(), {"blind": True})
+            return self.change("write", key, thread) if write else Call("read", key)
+        owner = thread.number < self.keys
+        number = thread.number if write and owner else rng.randrange(self.keys)
+        key = f"{self.name}/one-{generation}-{number}"
+        return self.change("write", key, thread) if write and owner else Call("read", key)
 
-    async def write(self, bucket: Bucket, thread: Thread, call: Call) -> Done:
-        """See above."""
-        if "/many-" in call.key and thread.rng.random() < 0.5:
-            stored = await bucket.put(call.key, encode(call.value))
-            return Done(extra={"seen": [], "context": stored.context.hex()})
-        return await super().write(bucket, thread, call)
+    async def perform(self, bucket: Bucket, thread: Thread, call: Call) -> Done:
+        """See Workload."""
+        done = await super().perform(bucket, thread, call)
+        if call.f == "read" and "/one-" in call.key:
+            return greatest(done)
+        return done
+
+    async def final(self, bucket: Bucket, key: str) -> Done:
+        """See Workload."""
+        done = await super().final(bucket, key)
+        return greatest(done) if "/one-" in key else done
+
+
+def greatest(read: Done) -> Done:
+    """Of a read's values the greatest."""
+    return Done(read.value[-1] if read.value else None, {**read.extra, "siblings": len(read.value)})
 
 
 class Session(_Values):
@@ -85,8 +91,8 @@ class Session(_Values):
 
     def next(self, thread: Thread) -> Call:
         """See Workload."""
-        if thread.rng.random() < 0.4:
-            return Call("write", self.key_to_write(thread), thread.unique())
+        if thread.rng.random() < 0.5:
+            return self.change("write", self.key_to_write(thread), thread)
         return Call("read", self.key_to_read(thread))
 
 
@@ -98,10 +104,10 @@ class Delete(_Values):
     def next(self, thread: Thread) -> Call:
         """See Workload."""
         chance = thread.rng.random()
-        if chance < 0.3:
-            return Call("write", self.key_to_write(thread), thread.unique())
-        if chance < 0.5:
-            return Call("delete", self.key_to_write(thread))
+        if chance < 0.4:
+            return self.change("write", self.key_to_write(thread), thread)
+        if chance < 0.6:
+            return self.change("delete", self.key_to_write(thread), thread)
         return Call("read", self.key_to_read(thread))
 
 
@@ -114,10 +120,5 @@ class Lww(_Values):
     def next(self, thread: Thread) -> Call:
         """See Workload."""
         if thread.rng.random() < 0.5:
-            return Call("write", self.key_to_write(thread), thread.unique())
+            return Call("write", self.key_to_write(thread), thread.unique(), {"blind": True})
         return Call("read", self.key_to_read(thread))
-
-    async def write(self, bucket: Bucket, thread: Thread, call: Call) -> Done:
-        """See above."""
-        await bucket.put(call.key, encode(call.value))
-        return Done()

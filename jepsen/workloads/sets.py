@@ -53,32 +53,33 @@ class Cart(Set):
     def next(self, thread: Thread) -> Call:
         """See Workload."""
         chance = thread.rng.random()
+        key = self.key_to_write(thread)
         if chance < 0.4:
-            return Call("add", self.key_to_write(thread), thread.unique())
-        if chance < 0.6:
-            # of the item removed only the read will tell
-            return Call("remove", self.key_to_write(thread))
+            return Call("add", key, thread.unique())
+        if chance < 0.6 and thread.seen.get(key):
+            return Call("remove", key, thread.rng.choice(thread.seen[key]))
         return Call("read", self.key_to_read(thread))
 
     async def perform(self, bucket: Bucket, thread: Thread, call: Call) -> Done:
         """See Workload."""
+        result = await (bucket.get(call.key) if call.f == "read" else read_first(bucket, call.key))
+        items = union(result)
+        thread.seen[call.key] = items
         if call.f == "read":
-            return read_elements(await bucket.get(call.key))
-        seen = await read_first(bucket, call.key)
-        items = union(seen)
+            return read_elements(result)
         if call.f == "add":
-            await bucket.put(call.key, encode([*items, call.value]), context=seen.context)
-            return Done()
-        removed = items.pop(thread.rng.randrange(len(items))) if items else None
-        await bucket.put(call.key, encode(items), context=seen.context)
-        return Done(removed)
+            changed = [*items, call.value]
+        else:
+            changed = [item for item in items if item != call.value]
+        await bucket.put(call.key, encode(changed), context=result.context)
+        return Done()
 
 
 class Counter(Workload):
     """Load that counts: each `add` writes a key of its own, so that throughput and availability are as good as they get.
 
     The history knows them as elements of one set: what is there in the end must be what was acknowledged, and no more
-    than was tried. `get` reads one of the thread's own: value is the element if it was found.
+    than was tried. `look` reads one of the thread's own: `extra["found"]` tells whether it was there.
     """
 
     name: ClassVar[str] = "counter"
@@ -86,13 +87,13 @@ class Counter(Workload):
     def next(self, thread: Thread) -> Call:
         """See Workload."""
         if thread.seen.get("mine") and thread.rng.random() < 0.4:
-            return Call("get", "counter/all", thread.rng.choice(thread.seen["mine"]))
+            return Call("look", "counter/all", thread.rng.choice(thread.seen["mine"]))
         return Call("add", "counter/all", thread.unique())
 
     async def perform(self, bucket: Bucket, thread: Thread, call: Call) -> Done:
         """See Workload."""
         key = f"counter/{call.value}"
-        if call.f == "get":
+        if call.f == "look":
             return Done(extra={"found": bool(await bucket.get(key))})
         await bucket.put(key, b"1")
         mine = thread.seen.setdefault("mine", [])

@@ -1,0 +1,207 @@
+"""`python -m jepsen`: runs partition tests, and judges histories."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from jepsen.checkers import Result, valid
+from jepsen.cluster import ClusterFailed
+from jepsen.history import History, HistoryError
+from jepsen.judge import judge, workloads_in
+from jepsen.nemeses import GROUPS, NEMESES
+from jepsen.run import Options, Outcome, drivers, run, save_outcome
+from jepsen.schedule import UnknownNemesis
+from jepsen.system import CommandFailed
+from jepsen.workloads import WORKLOADS
+
+_OUT = Path("build/jepsen")
+_MIXED = "network+hosts"
+
+
+@click.group(context_settings={"max_content_width": 110})
+def main() -> None:
+    """Partition tests in the manner of Jepsen: real nodes, real faults, and checkers of what clients saw."""
+
+
+@main.command("run")
+@click.option("--workload", default="all", show_default=True, help="One or more of those that `list` shows, by commas.")
+@click.option("--nemesis", default=_MIXED, show_default=True, help="By commas: in turn. With +: side by side.")
+@click.option("--driver", default="auto", show_default=True, help="namespaces, proxy, or whichever is possible here.")
+@click.option("--time", "seconds", default=60.0, show_default=True, help="Seconds of operations and faults.")
+@click.option("--nodes", default=5, show_default=True)
+@click.option("--clients", default=2, show_default=True, help="Hosts of clients, a process each.")
+@click.option("--threads", default=20, show_default=True, help="Operations under way at a time.")
+@click.option("--rate", default=300.0, show_default=True, help="Operations a second that all clients aim for.")
+@click.option("--keys", default=3, show_default=True, help="Keys of each workload that are in use at a time.")
+@click.option("--fault-time", default=10.0, show_default=True, help="Seconds that a fault lasts, about.")
+@click.option("--timeout", default=3.0, show_default=True, help="Seconds of a client's call.")
+@click.option("--quorum", type=click.Choice(["strict", "sloppy"]), default="strict", show_default=True)
+@click.option("--seed", type=int, help="Of schedule and operations; by default a new one.")
+@click.option("--plant", default="", help="A defect of jepsen.planted in every node.")
+@click.option("--out", type=click.Path(path_type=Path), help=f"Where to write; by default a place in {_OUT}.")
+def run_command(workload: str, nemesis: str, driver: str, seconds: float, fault_time: float, seed: int | None,
+                out: Path | None, **others: object) -> None:  # fmt: skip
+    """Run once: exit code 0 if all held, 1 if something did not, 2 if the run came to nothing."""
+    options = Options(
+        workloads=_workloads(workload),
+        nemesis=nemesis,
+        driver=_driver(driver),
+        seconds=seconds,
+        fault_seconds=fault_time,
+        seed=random.SystemRandom().randrange(1 << 31) if seed is None else seed,
+        directory=out or Path(),
+        **others,  # type: ignore[arg-type]  # click has checked them
+    )
+    sys.exit(_run(options))
+
+
+@main.command()
+@click.option("--seed", default=1, show_default=True)
+@click.option("--time", "seconds", default=26.0, show_default=True, help="Seconds of each run.")
+def suite(seed: int, seconds: float) -> None:
+    """Run every workload on every driver that is possible here: `make jepsen`."""
+    worst = 0
+    for place, (driver, reason) in enumerate(drivers().items()):
+        if reason:
+            click.echo(f"skipped: driver {driver}: {reason}")
+            continue
+        options = Options(
+            workloads=tuple(WORKLOADS),
+            nemesis="network+hosts",
+            driver=driver,
+            seconds=seconds,
+            fault_seconds=1.7,
+            timeout=2.0,
+            seed=seed + place,
+            directory=Path(),
+        )
+        worst = max(worst, _run(options))
+    sys.exit(worst)
+
+
+@main.command("list")
+def list_command() -> None:
+    """List drivers, workloads and nemeses."""
+    click.echo("drivers")
+    for name, reason in drivers().items():
+        click.echo(f"  {name:24}{f'not here: {reason}' if reason else ''}")
+    click.echo("workloads")
+    for name, workload in WORKLOADS.items():
+        click.echo(f"  {name:24}{_first_line(workload)}")
+    click.echo("nemeses")
+    for name, nemesis in NEMESES.items():
+        click.echo(f"  {name:24}{_first_line(type(nemesis))}")
+    click.echo("groups of nemeses")
+    for name, names in GROUPS.items():
+        click.echo(f"  {name:24}{', '.join(names)}")
+
+
+@main.command("check")
+@click.argument("history", type=click.Path(path_type=Path, exists=True))
+@click.option("--quorum", type=click.Choice(["strict", "sloppy"]), default="strict", show_default=True)
+def check_command(history: Path, quorum: str) -> None:
+    """Judge a history that an earlier run has written."""
+    try:
+        found = History.read(history)
+    except (HistoryError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    results = judge(found, workloads_in(found), quorum, (), None)
+    _print(results)
+    sys.exit(0 if valid(results) is True else 1)
+
+
+def _run(options: Options) -> int:
+    options = replace(options, directory=_directory(options))
+    began = time.monotonic()
+    click.echo(
+        f"== {','.join(options.workloads)} under {options.nemesis}, {options.quorum}, driver {options.driver}, "
+        f"{options.nodes} nodes, {options.seconds:g} s, seed {options.seed}: {options.directory}"
+    )
+    try:
+        outcome = asyncio.run(run(options))
+    except (ClusterFailed, CommandFailed, UnknownNemesis) as error:
+        click.echo(f"the run came to nothing: {error}")
+        return 2
+    save_outcome(options, outcome)
+    results = judge(
+        outcome.history, options.workloads, options.quorum, outcome.faults, outcome.replicas or None
+    )
+    _print(results)
+    _print_exercised(options, outcome)
+    good = valid(results) is True and not outcome.problem
+    if outcome.problem:
+        click.echo(f"INVALID: {outcome.problem}")
+    if outcome.schedule and not outcome.faults:
+        click.echo("INVALID: no fault was made")
+        good = False
+    click.echo(f"{'all held' if good else 'NOT ALL HELD'}, in {time.monotonic() - began:.0f} s\n")
+    return 0 if good else 1
+
+
+def _print(results: dict[str, Result]) -> None:
+    for result in results.values():
+        click.echo(result.line())
+
+
+def _print_exercised(options: Options, outcome: Outcome) -> None:
+    operations = outcome.history.operations
+    ends = {kind: sum(1 for each in operations if each.type == kind) for kind in ("ok", "fail", "info")}
+    rate = ends["ok"] / max(options.seconds, 1e-9)
+    click.echo(f"operations: {len(operations):,}, {json.dumps(ends)}, {rate:,.0f} ok a second")
+    click.echo(f"faults: {sum(outcome.faults.values())}: {_counted(outcome.faults.items())}")
+    for name, reason in outcome.skipped.items():
+        click.echo(f"skipped: {name}: {reason}")
+    click.echo(f"nodes: {_counted(outcome.coverage.items())}")
+    if outcome.converged_seconds is not None:
+        click.echo(f"all replicas proven equal {outcome.converged_seconds:.1f} s after the healing")
+
+
+def _counted(items: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(items) if count)
+
+
+def _directory(options: Options) -> Path:
+    """A new directory for a run."""
+    directory = options.directory
+    if directory == Path():
+        directory = _OUT / f"{time.strftime('%Y%m%d-%H%M%S')}-{options.driver}-{options.seed}"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
+
+
+def _driver(name: str) -> str:
+    possible = drivers()
+    if name == "auto":
+        return next(driver for driver, reason in possible.items() if not reason)
+    if name not in possible:
+        raise click.UsageError(f"there is no driver {name!r} (known: {', '.join(possible)})")
+    if possible[name]:
+        raise click.UsageError(f"driver {name} cannot be used here: {possible[name]}")
+    return name
+
+
+def _workloads(text: str) -> tuple[str, ...]:
+    names = tuple(WORKLOADS) if text == "all" else tuple(text.split(","))
+    for name in names:
+        if name not in WORKLOADS:
+            raise click.UsageError(f"there is no workload {name!r} (known: all, {', '.join(WORKLOADS)})")
+    return names
+
+
+def _first_line(documented: type) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]
+
+
+if __name__ == "__main__":
+    main()
