@@ -19,6 +19,7 @@ from jepsen.cluster import ClusterFailed
 from jepsen.history import History, HistoryError
 from jepsen.judge import judge, workloads_in
 from jepsen.nemeses import GROUPS, NEMESES
+from jepsen.planted import DEFECTS
 from jepsen.run import Options, Outcome, drivers, run, save_outcome
 from jepsen.schedule import UnknownNemesis
 from jepsen.system import CommandFailed
@@ -52,6 +53,9 @@ def main() -> None:
 def run_command(workload: str, nemesis: str, driver: str, seconds: float, fault_time: float, seed: int | None,
                 out: Path | None, **others: object) -> None:  # fmt: skip
     """Run once: exit code 0 if all held, 1 if something did not, 2 if the run came to nothing."""
+    plant = str(others["plant"])
+    if plant and plant not in DEFECTS:
+        raise click.UsageError(f"there is no defect {plant!r} (known: {', '.join(DEFECTS)})")
     options = Options(
         workloads=_workloads(workload),
         nemesis=nemesis,

@@ -23,7 +23,7 @@ from jepsen.checkers.result import Offence, Verdict
 from jepsen.checkers.session import Session
 from jepsen.checkers.set_full import SetFull
 from jepsen.dumps import Replicas
-from jepsen.history import NEMESIS, History, Op, Operation, Period
+from jepsen.history import History, Op, Operation, Period
 from jepsen.workloads import workload_of
 
 _NODE = re.compile(r"n[0-9]+")
@@ -57,9 +57,9 @@ def renamed(result: Result, name: str) -> Result:
 
 
 def of_workload(history: History, name: str, keys: str = "") -> History:
-    """The operations of one workload, on keys that begin so, and the nemesis'."""
+    """The operations of one workload, on keys that begin so."""
     prefix = f"{name}/{keys}"
-    return History(op for op in history if op.process == NEMESIS or (op.key or "").startswith(prefix))
+    return History(op for op in history if (op.key or "").startswith(prefix))
 
 
 def side_of_clients(operation: Operation, period: Period) -> str | None:
