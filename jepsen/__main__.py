@@ -35,14 +35,22 @@ def main() -> None:
 
 
 @main.command("run")
-@click.option("--workload", default="all", show_default=True, help="One or more of those that `list` shows, by commas.")
-@click.option("--nemesis", default=_MIXED, show_default=True, help="By commas: in turn. With +: side by side.")
-@click.option("--driver", default="auto", show_default=True, help="namespaces, proxy, or whichever is possible here.")
+@click.option(
+    "--workload", default="all", show_default=True, help="One or more of those that `list` shows, by commas."
+)
+@click.option(
+    "--nemesis", default=_MIXED, show_default=True, help="By commas: in turn. With +: side by side."
+)
+@click.option(
+    "--driver", default="auto", show_default=True, help="namespaces, proxy, or whichever is possible here."
+)
 @click.option("--time", "seconds", default=60.0, show_default=True, help="Seconds of operations and faults.")
 @click.option("--nodes", default=5, show_default=True)
 @click.option("--clients", default=2, show_default=True, help="Hosts of clients, a process each.")
 @click.option("--threads", default=20, show_default=True, help="Operations under way at a time.")
-@click.option("--rate", default=300.0, show_default=True, help="Operations a second that all clients aim for.")
+@click.option(
+    "--rate", default=300.0, show_default=True, help="Operations a second that all clients aim for."
+)
 @click.option("--keys", default=3, show_default=True, help="Keys of each workload that are in use at a time.")
 @click.option("--fault-time", default=10.0, show_default=True, help="Seconds that a fault lasts, about.")
 @click.option("--timeout", default=3.0, show_default=True, help="Seconds of a client's call.")

@@ -69,7 +69,13 @@ class _Operator:
     """One thread at work."""
 
     def __init__(
-        self, spec: Spec, writer: HistoryWriter, workload: Workload, bucket: Bucket, thread: Thread, number: int
+        self,
+        spec: Spec,
+        writer: HistoryWriter,
+        workload: Workload,
+        bucket: Bucket,
+        thread: Thread,
+        number: int,
     ) -> None:
         self._spec = spec
         self._writer = writer
@@ -93,7 +99,9 @@ class _Operator:
 
     async def _operate(self, call: Call) -> None:
         writer = self._writer
-        op = writer.invoke(self._process, call.f, call.value, key=call.key, node=self._spec.host, extra=call.extra)
+        op = writer.invoke(
+            self._process, call.f, call.value, key=call.key, node=self._spec.host, extra=call.extra
+        )
         try:
             done = await self._workload.perform(self._bucket, self._thread, call)
         except NotSent as error:

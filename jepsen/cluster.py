@@ -106,7 +106,14 @@ class Cluster:
 
     def _start(self, node: str) -> None:
         module = ["jepsen.planted", self.layout.plant] if self.layout.plant else ["kvstore.server"]
-        arguments = ["--node", node, "--data", str(self.disks[node].data.absolute()), "--cluster-id", "jepsen"]
+        arguments = [
+            "--node",
+            node,
+            "--data",
+            str(self.disks[node].data.absolute()),
+            "--cluster-id",
+            "jepsen",
+        ]
         arguments += ["--initial-cluster", self._members(), *_NODE_FLAGS, *self.layout.flags]
         for bucket in self.layout.buckets:
             arguments += ["--bucket", bucket]
@@ -220,7 +227,9 @@ class Cluster:
                 answers = await client.repair()
                 while True:
                     bad = {node: str(a) for node, a in answers.items() if isinstance(a, KVError)}
-                    found = {node: a.left for node, a in answers.items() if not isinstance(a, KVError) and a.left}
+                    found = {
+                        node: a.left for node, a in answers.items() if not isinstance(a, KVError) and a.left
+                    }
                     if not bad and not found:
                         return loop.time() - began
                     left = f"pairs left to be proven equal: {found}, no answer: {bad}"
@@ -256,6 +265,7 @@ class Cluster:
 
 def _all_connected(statuses: Mapping[str, GetStatusResponse], nodes: Sequence[str]) -> bool:
     return all(
-        node in statuses and set(nodes) <= {m.node for m in statuses[node].members if m.connected and is_alive(m)}
+        node in statuses
+        and set(nodes) <= {m.node for m in statuses[node].members if m.connected and is_alive(m)}
         for node in nodes
     )

@@ -43,7 +43,9 @@ def judge(
             results[f"{name} {result.name}"] = renamed(result, f"{name} {result.name}")
     everywhere: list[Checker] = [
         Latency(),
-        Availability({}, side_of_clients, fs=("add", "write", "read"), periods=("isolate-one", "split-halves")),
+        Availability(
+            {}, side_of_clients, fs=("add", "write", "read"), periods=("isolate-one", "split-halves")
+        ),
         Counts({}, [f"start-{fault}" for fault in faults]),
     ]
     if replicas is not None:

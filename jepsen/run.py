@@ -130,7 +130,14 @@ class _Run:
         history.write(options.directory / "history.jsonl")
         self._coverage.sums["node starts"] = sum(cluster.starts.values())
         return Outcome(
-            history, self._schedule, self._skipped, nemesis.made, self._coverage.total(), replicas, converged, problem
+            history,
+            self._schedule,
+            self._skipped,
+            nemesis.made,
+            self._coverage.total(),
+            replicas,
+            converged,
+            problem,
         )
 
     async def _under_fault(self, nemesis: NemesisProcess) -> None:
@@ -147,7 +154,9 @@ class _Run:
                 client.wait()
         for host, client in zip(self._cluster.clients, clients, strict=True):
             if client.returncode != 0:
-                raise ClusterFailed(f"the clients on {host} have ended with {client.returncode}: see {host}.log")
+                raise ClusterFailed(
+                    f"the clients on {host} have ended with {client.returncode}: see {host}.log"
+                )
 
     def _start_clients(self, place: int, host: str) -> subprocess.Popen[bytes]:
         options, network = self._options, self._cluster.network

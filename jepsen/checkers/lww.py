@@ -21,7 +21,9 @@ class Lww:
 
     def check(self, history: History) -> Result:
         """See Checker. Unknown without acknowledged writes."""
-        counts: Counter[str] = Counter(dict.fromkeys(("acknowledged", "kept", "overwritten", "lost", "old reads"), 0))
+        counts: Counter[str] = Counter(
+            dict.fromkeys(("acknowledged", "kept", "overwritten", "lost", "old reads"), 0)
+        )
         offences: list[Offence] = []
         for key, operations in history.by_key.items():
             writes = [o for o in operations if o.invocation.f == "write" and o.type != "fail"]
@@ -33,7 +35,9 @@ class Lww:
                 continue
             values = final.value or []
             if len(values) != 1 or values[0] not in {o.invocation.value for o in writes}:
-                offences.append(Offence(final.index, f"{key} ended with {values}, not with one value of its own"))
+                offences.append(
+                    Offence(final.index, f"{key} ended with {values}, not with one value of its own")
+                )
         return Result(self.name, verdict(offences, exercised=counts["acknowledged"]), counts, tuple(offences))
 
 
@@ -56,10 +60,17 @@ def _is_old(read: Operation, writes: Sequence[Operation]) -> bool:
     """Whether a later write, over before this read began, should have hidden what it returned."""
     assert read.completion is not None
     ended = max(
-        (o.completion.index for o in writes if o.completion and o.invocation.value in (read.completion.value or [])),
+        (
+            o.completion.index
+            for o in writes
+            if o.completion and o.invocation.value in (read.completion.value or [])
+        ),
         default=None,
     )
     return ended is not None and any(
-        o.type == "ok" and o.completion and ended < o.invocation.index and o.completion.index < read.invocation.index
+        o.type == "ok"
+        and o.completion
+        and ended < o.invocation.index
+        and o.completion.index < read.invocation.index
         for o in writes
     )

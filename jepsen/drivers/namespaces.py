@@ -147,16 +147,61 @@ class Namespaces:
         run(*tc, "qdisc", "add", "dev", port, "root", "handle", "1:", "htb")
         for number, other in enumerate(self._hosts, 10):
             if other != host:
-                run(*tc, "class", "add", "dev", port, "parent", "1:", "classid", f"1:{number}", "htb",
-                    "rate", _FULL_RATE, "quantum", "60000")
-                run(*tc, "filter", "add", "dev", port, "parent", "1:", "protocol", "ip", "u32",
-                    "match", "ip", "src", f"{self._addresses[other]}/32", "flowid", f"1:{number}")
+                run(
+                    *tc,
+                    "class",
+                    "add",
+                    "dev",
+                    port,
+                    "parent",
+                    "1:",
+                    "classid",
+                    f"1:{number}",
+                    "htb",
+                    "rate",
+                    _FULL_RATE,
+                    "quantum",
+                    "60000",
+                )
+                run(
+                    *tc,
+                    "filter",
+                    "add",
+                    "dev",
+                    port,
+                    "parent",
+                    "1:",
+                    "protocol",
+                    "ip",
+                    "u32",
+                    "match",
+                    "ip",
+                    "src",
+                    f"{self._addresses[other]}/32",
+                    "flowid",
+                    f"1:{number}",
+                )
 
     def _rate(self, pair: Pair, rate: str) -> None:
         source, target = pair
         number = 10 + self._hosts.index(source)
-        run(*self.command("switch"), "tc", "class", "change", "dev", _port(target), "parent", "1:",
-            "classid", f"1:{number}", "htb", "rate", rate, "quantum", "60000")
+        run(
+            *self.command("switch"),
+            "tc",
+            "class",
+            "change",
+            "dev",
+            _port(target),
+            "parent",
+            "1:",
+            "classid",
+            f"1:{number}",
+            "htb",
+            "rate",
+            rate,
+            "quantum",
+            "60000",
+        )
 
     def _nft(self, host: str, commands: str) -> None:
         run(*self.command(host), "nft", "-f", "-", text=commands)

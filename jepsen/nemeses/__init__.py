@@ -18,7 +18,14 @@ NEMESES: dict[str, Nemesis] = {
 }  # fmt: skip
 
 _NETWORK = [*(split.name for split in splits()), SlowLink.name, Reset.name, Duplicate.name]
-_HOSTS = [*(each.name for each in processes()), Jump.name, Drift.name, DiskFull.name, PowerLoss.name, Wipe.name]
+_HOSTS = [
+    *(each.name for each in processes()),
+    Jump.name,
+    Drift.name,
+    DiskFull.name,
+    PowerLoss.name,
+    Wipe.name,
+]
 
 GROUPS: dict[str, list[str]] = {
     "network": _NETWORK,
