@@ -14,9 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from jepsen.checkers import Result
-from jepsen.history import History, Operation
+from jepsen.history import History, Operation, Process
 
 COLOURS = {"ok": "#2c6fbb", "info": "#e8a33d", "fail": "#c0397b"}
 OFFENCE = "#d00000"
@@ -107,11 +108,18 @@ def _latency(
         for type, colour in COLOURS.items():
             _points(ax, [o for o in of_f if o.type == type], colour, 3)
         _points(ax, [o for o in of_f if _offends(o, offending)], OFFENCE, 40, "x")
-        ax.set_yscale("log")
+        _logarithmic(ax)
         ax.set_ylabel(f"{f}, ms")
     path = directory / "latency.png"
     _save(figure, axes, history, path, _outcome_handles())
     return Plot("Latency by function and outcome", note, path)
+
+
+def _logarithmic(ax: Axes) -> None:
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _points(ax: Axes, operations: list[Operation], colour: str, size: float, marker: str = "o") -> None:
@@ -148,7 +156,7 @@ def _quantiles(directory: Path, history: History) -> Plot:
         for q, _, colour in names:
             y = [max(values[round(q * (len(values) - 1))], 1e-6) for values in ordered]
             ax.plot([(b + 0.5) * bucket for b in at], y, color=colour, lw=1.2, marker=".", ms=3, zorder=3)
-        ax.set_yscale("log")
+        _logarithmic(ax)
         ax.set_ylabel(f"{f}, ms")
     path = directory / "latency-quantiles.png"
     _save(figure, axes, history, path, [Line2D([], [], color=c, label=name) for _, name, c in names])
@@ -185,7 +193,8 @@ def _processes(
     directory: Path, history: History, shown: list[Operation], offending: AbstractSet[int], note: str
 ) -> Plot:
     """Each process a row, each operation a line from its invocation to its completion."""
-    rows = {p: at for at, p in enumerate(sorted({o.invocation.process for o in history.operations}, key=str))}
+    ids = {o.invocation.process for o in history.operations if isinstance(o.invocation.process, int)}
+    rows: dict[Process, int] = {process: at for at, process in enumerate(sorted(ids))}
     figure, axes = _figure(1, min(1.5 + 0.16 * len(rows), 12))
     ax = axes[0]
     for type, colour in COLOURS.items():

@@ -13,14 +13,17 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from jepsen.checkers.values import shown
-from jepsen.history import History, Operation
+from jepsen.history import History, Operation, Process
 
 MOST_WINDOWS = 10
-AROUND = 40
+AROUND = 20
 """Operations shown before an offending one, and after it."""
 
-_STEP = 16
+_STEP = 34
 _ROW = 26
+_SHORT = {"read": "r", "write": "w", "add": "+", "append": "+", "delete": "del", "txn": ""}
+"""What is written into the bars, which are narrow."""
+
 _LEFT = 70
 _TOP = 34
 
@@ -52,6 +55,7 @@ class Timeline(NamedTuple):
     """The windows, and what is not in them."""
 
     note: str
+    names: str
     windows: list[Window]
 
 
@@ -62,11 +66,14 @@ def windows(history: History, offences: Mapping[int, str]) -> Timeline:
     """
     operations = history.operations
     if not operations:
-        return Timeline("There was no operation.", [])
+        return Timeline("There was no operation.", "", [])
+    names = ", ".join(
+        f"{_SHORT[f]} is {f}" for f in sorted({o.invocation.f for o in operations} & _SHORT.keys())
+    )
     if not offences:
         some = operations[: 2 * AROUND]
         note = f"No operation offends. These are the first {len(some):,} of {len(operations):,}."
-        return Timeline(note, [_window("The beginning of the run", some, offences)])
+        return Timeline(note, names, [_window("The beginning of the run", some, offences)])
     found: list[Window] = []
     covered: set[int] = set()
     for index in sorted(offences):
@@ -79,7 +86,7 @@ def windows(history: History, offences: Mapping[int, str]) -> Timeline:
         f"Of {len(operations):,} operations those on the same key around the offending ones: up to {AROUND} "
         f"before and after each. {len(offences) - left:,} of {len(offences):,} offending ones are shown."
     )
-    return Timeline(note, found)
+    return Timeline(note, names, found)
 
 
 def _around(history: History, index: int, offences: Mapping[int, str]) -> tuple[Window, set[int]]:
@@ -102,8 +109,8 @@ def _window(caption: str, operations: Sequence[Operation], offences: Mapping[int
     events = sorted([*(o.invocation for o in operations), *ended], key=attrgetter("index"))
     place = {op.index: _LEFT + at * _STEP for at, op in enumerate(events)}
     right = _LEFT + len(events) * _STEP
-    processes = sorted({o.invocation.process for o in operations}, key=str)
-    row = {process: _TOP + at * _ROW for at, process in enumerate(processes)}
+    processes = sorted({o.invocation.process for o in operations if isinstance(o.invocation.process, int)})
+    row: dict[Process, int] = {process: _TOP + at * _ROW for at, process in enumerate(processes)}
     bars = []
     for operation in operations:
         invocation, completion = operation
@@ -112,7 +119,7 @@ def _window(caption: str, operations: Sequence[Operation], offences: Mapping[int
         if completion is not None and completion.index in place:
             end = place[completion.index] + _STEP * 3 // 4
         whys = [offences[op.index] for op in operation if op is not None and op.index in offences]
-        label = _label(operation)[: max((end - x - 6) // 6, 1)]
+        label = _fitting(_label(operation, short=True), (end - x - 6) // 6)
         y = row[invocation.process]
         bars.append(Bar(x, y, end - x, operation.type, label, _title(operation, whys), bool(whys)))
     rows = [(y, str(process)) for process, y in row.items()]
@@ -120,15 +127,22 @@ def _window(caption: str, operations: Sequence[Operation], offences: Mapping[int
     return Window(caption, right + 20, _TOP + len(row) * _ROW + 8, bars, rows, ticks)
 
 
+def _fitting(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[: characters - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
 def _value(operation: Operation) -> Any:
     invocation, completion = operation
     return completion.value if completion is not None and completion.type == "ok" else invocation.value
 
 
-def _label(operation: Operation) -> str:
+def _label(operation: Operation, *, short: bool = False) -> str:
     value = _value(operation)
-    text = "" if value is None and operation.type != "ok" else f" {shown(value)}"
-    return f"{operation.invocation.f}{text}"
+    f = operation.invocation.f
+    nothing = "-" if short else "nothing"
+    text = nothing if value is None else shown(value)
+    name = _SHORT.get(f, f) if short else f
+    return name if value is None and operation.type != "ok" else f"{name} {text}"
 
 
 def _title(operation: Operation, whys: list[str]) -> str:
