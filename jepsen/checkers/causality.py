@@ -8,8 +8,10 @@ value that is, or in that of a delete which may have happened.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from jepsen.checkers.values import DELETES, READS, WRITES, freeze, seen_values
@@ -43,6 +45,7 @@ class Causality:
         self._by_bit: dict[int, Write] = {}
         self._contexts: dict[str, int] = {}
         self._deletes: list[tuple[int, int]] = []
+        """For the index of each delete that may exist its past and that of all before it."""
         for op, operation in events(operations):
             if op is operation.invocation:
                 if op.f in WRITES or op.f in DELETES:
@@ -61,7 +64,8 @@ class Causality:
                 self.problems.append((invocation.index, f"{value!r} is written twice"))
             self._by_value[value] = self._by_bit[bit] = write
         elif write.may_exist:
-            self._deletes.append((invocation.index, write.past))
+            before = self._deletes[-1][1] if self._deletes else 0
+            self._deletes.append((invocation.index, before | write.past))
         self.writes[invocation.index] = write
 
     def _learn(self, op: Op, operation: Operation) -> None:
@@ -108,11 +112,8 @@ class Causality:
 
     def deleted(self, before: int) -> int:
         """The past of all deletes that may have happened and were invoked before that index."""
-        past = 0
-        for index, mask in self._deletes:
-            if index < before:
-                past |= mask
-        return past
+        place = bisect_left(self._deletes, before, key=itemgetter(0))
+        return self._deletes[place - 1][1] if place else 0
 
     def accounted(self, returned: int, before: int) -> int:
         """What is accounted for by a read that returned the values of that mask, and ended at that index."""

@@ -25,7 +25,7 @@ from typing import Any
 
 from jepsen.checkers.values import freeze
 from jepsen.formats.shared import FormatError, edn, happened, history, operation, with_new_processes
-from jepsen.history import History, Op
+from jepsen.history import History
 
 _LINE = re.compile(r"^INFO\s+jepsen\.util\s+-\s+(\d+)\s+:(\w+)\s+:(\w+)\s+(.*?)\s*$")
 _KV = {"read": "get", "get": "get", "write": "put", "put": "put", "append": "append"}
@@ -60,16 +60,17 @@ def dumps_log(whole: History) -> str:
 
 def loads_log(text: str) -> History:
     """Read such a log; lines of other kinds are skipped. Raises FormatError."""
-    ops: list[Op] = []
-    for line in text.splitlines():
-        match = _LINE.match(line)
-        if match is None or match[2] not in ("invoke", "ok", "fail", "info"):
-            continue
-        process, type, f, value = match.groups()
-        fields = {"process": int(process), "type": type, "f": f, "value": edn(value)[0]}
-        if type == "fail" and value == ":timed-out":
-            fields["type"] = "info"  # a read, which says nothing either way
-        ops.append(operation(len(ops), fields))
+    lines = [match for match in map(_LINE.match, text.splitlines()) if match is not None]
+    lines = [line for line in lines if line[2] in ("invoke", "ok", "fail", "info")]
+    values = edn("\n".join(line[4] for line in lines))
+    if len(values) != len(lines):
+        raise FormatError(f"{len(lines)} lines have {len(values)} values")
+    ops = []
+    for place, (line, value) in enumerate(zip(lines, values, strict=True)):
+        process, type, f, text = line.groups()
+        if type == "fail" and text == ":timed-out":
+            type = "info"  # a read, which says nothing either way
+        ops.append(operation(place, {"process": int(process), "type": type, "f": f, "value": value}))
     return history(ops)
 
 

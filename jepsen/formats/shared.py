@@ -27,7 +27,8 @@ def edn(text: str) -> list[Any]:
     """
     try:
         return [plain(value) for value in edn_format.loads_all(text)]
-    except (ValueError, NotImplementedError) as error:
+    except (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+        # The library has an error of its own, a ValueError, but 0/0 and [{[] 1}] show others.
         raise FormatError(f"not EDN: {error}") from error
 
 
