@@ -5,10 +5,11 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH_INSTALLED := .venv/.bench
 SIM := $(BIN)/python -m kvstore.sim
+JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench bench-engine sim sim-long heal fuzz power-loss proto clean
+.PHONY: help venv run test check format demo bench bench-engine sim sim-long jepsen jepsen-long heal fuzz power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +47,14 @@ sim: venv ## simulated clusters: SEED=7 replays one, COUNT=200 runs that many; N
 
 sim-long: venv ## 20 hours of simulated clusters and more; START=5000 begins with another seed
 	@$(SIM) --count $(or $(COUNT),1200) --start $(or $(START),1) --nodes $(or $(NODES),5) --time $(or $(TIME),60)
+
+jepsen: venv ## real nodes under faults, 2 minutes: every workload, every driver that is possible here
+	@$(JEPSEN) suite $(if $(SEED),--seed $(SEED))
+
+jepsen-long: venv ## one long run: WORKLOAD=set NEMESIS=network+hosts TIME=900 QUORUM=sloppy SEED=7
+	@$(JEPSEN) run --workload $(or $(WORKLOAD),all) --nemesis $(or $(NEMESIS),network+hosts) \
+		--time $(or $(TIME),900) --quorum $(or $(QUORUM),strict) --rate $(or $(RATE),400) \
+		$(if $(SEED),--seed $(SEED)) $(if $(DRIVER),--driver $(DRIVER)) $(ARGS)
 
 fuzz: venv ## every decoder under a million damaged inputs: SEED=7 EXECUTIONS=5000000
 	@$(BIN)/python -m tests.fuzz --executions $(or $(EXECUTIONS),1000000) --seed $(or $(SEED),0)

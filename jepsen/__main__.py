@@ -9,8 +9,9 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,6 +21,7 @@ from jepsen.history import History, HistoryError
 from jepsen.judge import judge, workloads_in
 from jepsen.nemeses import GROUPS, NEMESES
 from jepsen.planted import DEFECTS
+from jepsen.report import write_report
 from jepsen.run import Options, Outcome, drivers, run, save_outcome
 from jepsen.schedule import UnknownNemesis
 from jepsen.system import CommandFailed
@@ -136,7 +138,8 @@ def _run(options: Options) -> int:
     options = replace(options, directory=_directory(options))
     began = time.monotonic()
     click.echo(
-        f"== {','.join(options.workloads)} under {options.nemesis}, {options.quorum}, driver {options.driver}, "
+        f"== {','.join(options.workloads)} under {options.nemesis}, {options.quorum}, "
+        f"driver {options.driver}, "
         f"{options.nodes} nodes, {options.seconds:g} s, seed {options.seed}: {options.directory}"
     )
     try:
@@ -148,6 +151,9 @@ def _run(options: Options) -> int:
     results = judge(
         outcome.history, options.workloads, options.quorum, outcome.faults, outcome.replicas or None
     )
+    report = write_report(
+        options.directory / "report", outcome.history, results, _planned(outcome), _settings(options)
+    )
     _print(results)
     _print_exercised(options, outcome)
     good = valid(results) is True and not outcome.problem
@@ -156,7 +162,8 @@ def _run(options: Options) -> int:
     if outcome.schedule and not outcome.faults:
         click.echo("INVALID: no fault was made")
         good = False
-    click.echo(f"{'all held' if good else 'NOT ALL HELD'}, in {time.monotonic() - began:.0f} s\n")
+    verdict = "all held" if good else "NOT ALL HELD"
+    click.echo(f"{verdict}, in {time.monotonic() - began:.0f} s: {report}\n")
     return 0 if good else 1
 
 
@@ -176,6 +183,20 @@ def _print_exercised(options: Options, outcome: Outcome) -> None:
     click.echo(f"nodes: {_counted(outcome.coverage.items())}")
     if outcome.converged_seconds is not None:
         click.echo(f"all replicas proven equal {outcome.converged_seconds:.1f} s after the healing")
+
+
+def _planned(outcome: Outcome) -> list[dict[str, Any]]:
+    """The schedule as the report wants it."""
+    begins = [{"at": f.begin, "f": f"start-{f.nemesis}", "value": f.value} for f in outcome.schedule]
+    ends = [{"at": f.end, "f": f"stop-{f.nemesis}", "value": f.value} for f in outcome.schedule]
+    return sorted(begins + ends, key=lambda each: each["at"])
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    """What a run was started with, for the heading of its report."""
+    return {"workload": ",".join(options.workloads)} | {
+        name: value for name, value in asdict(options).items() if name not in ("workloads", "directory")
+    }
 
 
 def _counted(items: Iterable[tuple[str, int]]) -> str:

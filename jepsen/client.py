@@ -1,6 +1,7 @@
 """The clients of one host: `python -m jepsen.client SPEC.json` operates until its time is over.
 
-Every thread has an operation under way at a time and writes it into the host's own history; times are the machine's
+Every thread has an operation under way at a time and writes it into the host's own history; times are the
+machine's
 monotonic clock, so that the histories of all hosts are merged by them.
 """
 

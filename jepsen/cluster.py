@@ -160,8 +160,7 @@ class Cluster:
 
     async def _ended(self, node: str) -> None:
         async with asyncio.timeout(_END_SECONDS):
-            while self.runs(node):
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(self._processes[node].wait)
 
     def last_words(self, node: str) -> str:
         """The last line that a node has printed."""

@@ -35,7 +35,7 @@ _LEAST = 5
 def judge(
     history: History, workloads: Sequence[str], quorum: str, faults: Iterable[str], replicas: Replicas | None
 ) -> dict[str, Result]:
-    """Everything that must hold of a run, by `workload checker`; `faults` are the nemeses that must have struck."""
+    """Everything that must hold of a run, by `workload checker`; `faults` must have struck."""
     results: dict[str, Result] = {}
     for name in workloads:
         part = of_workload(history, name)
@@ -121,7 +121,7 @@ def _delete(history: History, strict: bool) -> Iterable[Result]:
     yield from results.values()
 
 
-def _lww(history: History, strict: bool) -> Iterable[Result]:
+def _lww(history: History, _strict: bool) -> Iterable[Result]:
     yield from check(history, [Lww(), Errors(), _counted("write", "read")]).values()
 
 
@@ -143,7 +143,7 @@ def measured(result: Result) -> Result:
 
 
 def without_removed(history: History) -> History:
-    """A cart's history without the items that somebody tried to remove: what is left is a set that only grows."""
+    """A cart's history without the items that somebody tried to remove: a set that only grows."""
     gone = {(op.key, op.value) for op in history if op.f == "remove"}
 
     def kept(op: Op) -> Op | None:
@@ -157,7 +157,7 @@ def without_removed(history: History) -> History:
 
 
 def resurfaced(history: History) -> Result:
-    """How many removed items are there in the end: the paper says that they can come back, so none is an offence."""
+    """How many removed items are there in the end: they may come back, the paper says."""
     removed: set[tuple[str | None, int]] = set()
     final: dict[str | None, Collection[int]] = {}
     for operation in history.operations:

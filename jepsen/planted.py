@@ -1,7 +1,9 @@
 """Nodes with a defect in them: `python -m jepsen.planted DEFECT` and then what `kvnode` takes.
 
-Each is a defect that databases have had, put into the running node from outside. A test of faults that does not
-find them would find none: docs/testing.md says which workload and nemesis find which, and how long that takes.
+Each is a defect that databases have had, put into the running node from outside. A test of faults that does
+not
+find them would find none: docs/testing.md says which workload and nemesis find which, and how long that
+takes.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ def ack_before_fsync() -> None:
 
 
 def actor_kept_after_wipe() -> None:
-    """A node takes up its actors again after each start, its counter leased on the disk: until the disk is another."""
+    """A node keeps its actors for ever, with a counter leased on its disk: until that is another."""
     place = Path(sys.argv[sys.argv.index("--data") + 1]) / "engine" / "COUNTER"
     counters: dict[str, int] = {}
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -146,8 +146,7 @@ class _Run:
         try:
             await nemesis.run(self._schedule)
             async with asyncio.timeout(self._options.seconds + 10 * self._options.timeout):
-                while any(client.poll() is None for client in clients):
-                    await asyncio.sleep(0.1)
+                await asyncio.gather(*(asyncio.to_thread(client.wait) for client in clients))
         finally:
             for client in clients:
                 client.kill()

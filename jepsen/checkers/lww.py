@@ -10,11 +10,14 @@ from jepsen.history import History, Operation
 
 
 class Lww:
-    """Every key ends with one value that was written to it; how many acknowledged writes were lost is counted.
+    """Every key ends with one value that was written to it; lost acknowledged writes are counted.
 
-    An acknowledged write is *overwritten* if another that may have happened began after it had ended, *kept* if its
-    value is the last read, and *lost* otherwise: only concurrent writes, or clocks that are wrong, took it away. A
-    read is *old* if its value's write had ended before another one began that was acknowledged before the read began.
+    An acknowledged write is *overwritten* if another that may have happened began after it had ended, *kept*
+    if its
+    value is the last read, and *lost* otherwise: only concurrent writes, or clocks that are wrong, took it
+    away. A
+    read is *old* if its value's write had ended before another one began that was acknowledged before the
+    read began.
     """
 
     name = "lww"

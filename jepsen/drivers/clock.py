@@ -1,4 +1,4 @@
-"""The wall clocks of nodes, made wrong for one process at a time by libfaketime. Monotonic time stays right."""
+"""The wall clocks of nodes, wrong for one process at a time by libfaketime. Monotonic time stays right."""
 
 from __future__ import annotations
 

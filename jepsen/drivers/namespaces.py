@@ -1,6 +1,7 @@
 """Driver `namespaces`: each host has a network namespace of its own, and a cable to one switch.
 
-The switch is a bridge in a namespace, too, so that nothing of a run is in the machine's own network. What is cut
+The switch is a bridge in a namespace, too, so that nothing of a run is in the machine's own network. What is
+cut
 is a set of (port in, port out) in the switch; slow ways are classes of a port's queue (tc htb). Needs root.
 """
 

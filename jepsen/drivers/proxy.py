@@ -1,7 +1,9 @@
 """Driver `proxy`: all hosts are this machine, and every connection goes through a proxy in this process.
 
-gRPC's own support of HTTP proxies does it: each host's programs are told (`grpc_proxy`) a port of their own, so the
-port says where a connection comes from and its CONNECT says where it goes. Nodes and clients run as they always do,
+gRPC's own support of HTTP proxies does it: each host's programs are told (`grpc_proxy`) a port of their own,
+so the
+port says where a connection comes from and its CONNECT says where it goes. Nodes and clients run as they
+always do,
 and root is not needed.
 """
 
@@ -75,7 +77,7 @@ class Proxy:
             self._servers.append(await asyncio.start_server(partial(self._accept, host), HOST, port))
 
     async def cut(self, pairs: Collection[Pair]) -> None:
-        """See Network. Bytes wait as they would in the sender's TCP, and arrive when the way is open again."""
+        """See Network. Bytes wait, as in the sender's TCP, and arrive when the way is open again."""
         for pair, way in self._ways.items():
             way.passable.clear() if pair in pairs else way.passable.set()
 
@@ -85,7 +87,7 @@ class Proxy:
             way.slow = ways.get(pair)
 
     async def duplicate(self, pairs: Collection[Pair]) -> None:
-        """See Network. The second one gets the first bytes of the first as well, and is closed after a second."""
+        """See Network. The second one gets the first's first bytes, and is closed after a second."""
         for pair, way in self._ways.items():
             way.duplicating = pair in pairs
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
+from pathlib import Path
 
 from jepsen.cluster import Cluster, ClusterFailed
 from jepsen.nemeses.base import NotNow, Value, some
@@ -140,7 +140,7 @@ class BitFlips(_LosesData):
                 _flip(rng, rng.choice(tables))
 
 
-def _flip(rng: random.Random, path) -> None:
+def _flip(rng: random.Random, path: Path) -> None:
     with path.open("r+b") as file:
         place = rng.randrange(path.stat().st_size)
         file.seek(place)

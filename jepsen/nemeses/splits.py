@@ -1,6 +1,7 @@
 """Network splits: who can reach whom no more.
 
-The value is the list of sides, each a list of hosts that reach each other; a host may stand on several. Each client
+The value is the list of sides, each a list of hosts that reach each other; a host may stand on several. Each
+client
 host is put beside some node, and reaches what that node reaches: so there are clients on both sides.
 """
 
@@ -29,7 +30,7 @@ def cut_between(sides: Iterable[Sequence[str]]) -> set[Pair]:
 
 
 def with_clients(rng: random.Random, sides: Sides, clients: Sequence[str]) -> Sides:
-    """Put each client host beside a node, on the sides in turn: there are clients on all that there are enough for."""
+    """Put each client host beside a node, on the sides in turn, so that there are clients on all."""
     first = rng.randrange(len(sides))
     homes = {client: rng.choice(sides[(first + turn) % len(sides)]) for turn, client in enumerate(clients)}
     return [side + [client for client, home in homes.items() if home in side] for side in sides]
@@ -134,22 +135,22 @@ class Flapping(Split):
             await asyncio.sleep(rng.uniform(*_FLAP_SECONDS))
 
 
-def _halves(rng: random.Random, nodes: list[str]) -> Sides:
+def _halves(_rng: random.Random, nodes: list[str]) -> Sides:
     return [nodes[: len(nodes) // 2], nodes[len(nodes) // 2 :]]
 
 
-def _one(rng: random.Random, nodes: list[str]) -> Sides:
+def _one(_rng: random.Random, nodes: list[str]) -> Sides:
     return [nodes[:1], nodes[1:]]
 
 
-def _bridge(rng: random.Random, nodes: list[str]) -> Sides:
+def _bridge(_rng: random.Random, nodes: list[str]) -> Sides:
     """Two halves, and one node that reaches both."""
     half = (len(nodes) - 1) // 2
     bridge, left, right = nodes[0], nodes[1 : 1 + half], nodes[1 + half :]
     return [[*left, bridge], [*right, bridge]]
 
 
-def _ring(rng: random.Random, nodes: list[str]) -> Sides:
+def _ring(_rng: random.Random, nodes: list[str]) -> Sides:
     size, reach = len(nodes), len(nodes) // 4 + 1
     around = range(-(reach // 2 + reach % 2), reach // 2 + reach % 2 + 1)
     return [[nodes[i], *(nodes[(i + step) % size] for step in around if step)] for i in range(size)]

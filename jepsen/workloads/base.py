@@ -1,6 +1,7 @@
 """What a workload is: a generator of operations, and how each is carried out through the public client.
 
-A workload's keys are in a bucket of its own name, and begin with it. Keys come in generations: all threads use the same
+A workload's keys are in a bucket of its own name, and begin with it. Keys come in generations: all threads
+use the same
 few at a time, so that they meet, and later others, so that values stay small; old ones are still read.
 """
 
@@ -23,7 +24,7 @@ _OLD = 0.2
 
 
 class Call(NamedTuple):
-    """An operation that is about to be invoked: Jepsen's f, key, value, and what else the history should know."""
+    """An operation to be invoked: Jepsen's f, key, value, and what else the history should know."""
 
     f: str
     key: str

@@ -1,6 +1,7 @@
 """Workloads of single values: `register`, `session`, `delete`, `lww`.
 
-`write`: value is the value, unique in the run. `read`: value is the list of all siblings' values, or on keys with one
+`write`: value is the value, unique in the run. `read`: value is the list of all siblings' values, or on keys
+with one
 writer the value. A write or delete replaces what its context has seen: its invocation tells these values in
 `extra["seen"]`, none where it is blind.
 """
@@ -14,7 +15,7 @@ from kvstore.client.asynchronous import Bucket
 
 
 class _Values(Workload):
-    """Reads and writes; a process writes over what it has read or written, and what it has not, it reads first."""
+    """Reads and writes: a process writes over what it has read or written; anything else it reads first."""
 
     def change(self, f: str, key: str, thread: Thread) -> Call:
         """A write or delete of a key, or the read that must precede it."""
@@ -45,7 +46,8 @@ class _Values(Workload):
 class Register(_Values):
     """Registers. On keys `one-...` a single thread writes, ever greater values: these are linearizable.
 
-    A read of them gives the greatest of siblings, of which there are some when a write of unknown outcome comes late.
+    A read of them gives the greatest of siblings, of which there are some when a write of unknown outcome
+    comes late.
     On keys `many-...` all threads write, half of them blindly: causal order holds, linearizability does not.
     """
 
@@ -85,7 +87,7 @@ def greatest(read: Done) -> Done:
 
 
 class Session(_Values):
-    """Each process reads and writes a few keys that all share: it reads its writes, and never back in time."""
+    """Each process reads and writes keys that all share: it reads its writes, and never back in time."""
 
     name: ClassVar[str] = "session"
 
@@ -112,7 +114,7 @@ class Delete(_Values):
 
 
 class Lww(_Values):
-    """Last write wins: of concurrent writes all but one are lost, and how many is measured. All writes are blind."""
+    """Last write wins: of concurrent writes, all blind, all but one are lost; how many is measured."""
 
     name: ClassVar[str] = "lww"
     settings: ClassVar[str] = "conflict=lww"

@@ -67,18 +67,18 @@ class Cart(Set):
         thread.seen[call.key] = items
         if call.f == "read":
             return read_elements(result)
+        changed = [item for item in items if item != call.value]
         if call.f == "add":
-            changed = [*items, call.value]
-        else:
-            changed = [item for item in items if item != call.value]
+            changed.append(call.value)
         await bucket.put(call.key, encode(changed), context=result.context)
         return Done()
 
 
 class Counter(Workload):
-    """Load that counts: each `add` writes a key of its own, so that throughput and availability are as good as they get.
+    """Load that counts: each `add` writes a key of its own, so throughput is as good as it gets.
 
-    The history knows them as elements of one set: what is there in the end must be what was acknowledged, and no more
+    The history knows them as elements of one set: what is there in the end must be what was acknowledged,
+    and no more
     than was tried. `look` reads one of the thread's own: `extra["found"]` tells whether it was there.
     """
 
