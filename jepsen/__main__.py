@@ -58,6 +58,9 @@ def main() -> None:
 @click.option("--timeout", default=3.0, show_default=True, help="Seconds of a client's call.")
 @click.option("--quorum", type=click.Choice(["strict", "sloppy"]), default="strict", show_default=True)
 @click.option("--seed", type=int, help="Of schedule and operations; by default a new one.")
+@click.option(
+    "--node-flag", "node_flags", multiple=True, help="A further flag of every kvnode: --hint-count=0."
+)
 @click.option("--plant", default="", help="A defect of jepsen.planted in every node.")
 @click.option("--out", type=click.Path(path_type=Path), help=f"Where to write; by default a place in {_OUT}.")
 def run_command(workload: str, nemesis: str, driver: str, seconds: float, fault_time: float, seed: int | None,

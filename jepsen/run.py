@@ -57,6 +57,7 @@ class Options:
     timeout: float = 3.0
     quorum: str = "strict"
     plant: str = ""
+    node_flags: tuple[str, ...] = ()
 
 
 @dataclass
@@ -86,7 +87,7 @@ async def run(options: Options) -> Outcome:
     lists = parse_nemeses(options.nemesis)
     clocks = any(name.startswith("clock-") for names in lists for name in names)
     buckets = tuple(bucket_settings(WORKLOADS[name], options.quorum) for name in options.workloads)
-    layout = Layout(options.directory, nodes, clients, buckets, options.plant, clocks)
+    layout = Layout(options.directory, nodes, clients, buckets, options.plant, clocks, options.node_flags)
     cluster = Cluster(layout, network)
     try:
         await cluster.open()

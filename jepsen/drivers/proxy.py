@@ -56,6 +56,7 @@ class Proxy:
         self._ways = {(a, b): _Way() for a in self._hosts for b in self._hosts if a != b}
         self._servers: list[asyncio.Server] = []
         self._connections: dict[asyncio.StreamWriter, Pair] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self.connections = 0
         self.duplicated = 0
 
@@ -101,17 +102,28 @@ class Proxy:
         """See Network."""
         for server in self._servers:
             server.close()
-        for writer in list(self._connections):
-            _reset(writer)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)
         for server in self._servers:
             await server.wait_closed()
 
     async def _accept(self, source: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            try:
-                await self._connect(source, reader, writer)
-            finally:
-                writer.close()
+        task = asyncio.ensure_future(self._connect(source, reader, writer))
+        self._tasks.add(task)
+        try:
+            await asyncio.wait([task])
+        finally:
+            self._tasks.discard(task)
+            if task.cancelled():
+                _reset(writer)
+            elif error := task.exception():
+                # a side has gone: so does the other
+                assert isinstance(error, OSError | asyncio.IncompleteReadError | asyncio.LimitOverrunError), (
+                    error
+                )
+            writer.close()
 
     async def _connect(self, source: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
