@@ -14,7 +14,7 @@ from jepsen.system import CommandFailed, missing, run
 _IMAGE_BYTES = 1024 * 1024 * 1024  # sparse: only what is written takes space
 _SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, struct.pack("I", 2)  # EXT4_IOC_SHUTDOWN
 _FILLER = "filler"
-_SPARE_BYTES = 64 * 1024
+_SPARE_BYTES = 4096
 
 
 class Disk(Protocol):

@@ -119,10 +119,8 @@ class Proxy:
             if task.cancelled():
                 _reset(writer)
             elif error := task.exception():
-                # a side has gone: so does the other
-                assert isinstance(error, OSError | asyncio.IncompleteReadError | asyncio.LimitOverrunError), (
-                    error
-                )
+                # one side has gone: so does the other
+                assert isinstance(error, OSError | asyncio.IncompleteReadError), error
             writer.close()
 
     async def _connect(self, source: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

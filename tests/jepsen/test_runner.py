@@ -116,8 +116,7 @@ async def proxied() -> AsyncIterator[tuple[Proxy, list[int]]]:
         _opened.clear()
         await proxy.close()
         server.close()
-        while len(asyncio.all_tasks()) > 1:
-            await asyncio.sleep(0)
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
         await asyncio.sleep(0)
 
 
