@@ -28,6 +28,7 @@ from jepsen.system import CommandFailed
 from jepsen.workloads import WORKLOADS
 
 _OUT = Path("build/jepsen")
+_AVAILABLE = 0.99
 _MIXED = "network+hosts"
 
 
@@ -57,6 +58,8 @@ def main() -> None:
 @click.option("--fault-time", default=10.0, show_default=True, help="Seconds that a fault lasts, about.")
 @click.option("--timeout", default=3.0, show_default=True, help="Seconds of a client's call.")
 @click.option("--quorum", type=click.Choice(["strict", "sloppy"]), default="strict", show_default=True)
+@click.option("--r", default=2, show_default=True, help="Replicas that a read waits for, of 3.")
+@click.option("--w", default=2, show_default=True, help="Replicas that a write waits for, of 3.")
 @click.option("--seed", type=int, help="Of schedule and operations; by default a new one.")
 @click.option(
     "--node-flag", "node_flags", multiple=True, help="A further flag of every kvnode: --hint-count=0."
@@ -132,7 +135,7 @@ def check_command(history: Path, quorum: str) -> None:
         found = History.read(history)
     except (HistoryError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    results = judge(found, workloads_in(found), quorum, (), None)
+    results = judge(found, workloads_in(found), quorum == "strict", (), None)
     _print(results)
     sys.exit(0 if valid(results) is True else 1)
 
@@ -152,7 +155,12 @@ def _run(options: Options) -> int:
         return 2
     save_outcome(options, outcome)
     results = judge(
-        outcome.history, options.workloads, options.quorum, outcome.faults, outcome.replicas or None
+        outcome.history,
+        options.workloads,
+        options.strict,
+        outcome.faults,
+        outcome.replicas or None,
+        _due(options),
     )
     report = write_report(
         options.directory / "report", outcome.history, results, _planned(outcome), _settings(options)
@@ -186,6 +194,13 @@ def _print_exercised(options: Options, outcome: Outcome) -> None:
     click.echo(f"nodes: {_counted(outcome.coverage.items())}")
     if outcome.converged_seconds is not None:
         click.echo(f"all replicas proven equal {outcome.converged_seconds:.1f} s after the healing")
+
+
+def _due(options: Options) -> dict[str, float]:
+    """What share of operations must succeed where one node is isolated and nothing else is wrong."""
+    if options.nemesis != "isolate-one":
+        return {}
+    return {"majority": _AVAILABLE} | ({"minority": _AVAILABLE} if options.quorum == "sloppy" else {})
 
 
 def _planned(outcome: Outcome) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -28,24 +28,34 @@ from jepsen.workloads import workload_of
 
 _NODE = re.compile(r"n[0-9]+")
 _LINEARIZABILITY_SECONDS = 60.0
+_SPLITS = ("isolate-one", "split-halves")
+_WRITES = ("add", "remove", "write", "delete")
 _LEAST = 5
 """Operations of each function of a workload that a run has to have done to have exercised anything."""
 
 
 def judge(
-    history: History, workloads: Sequence[str], quorum: str, faults: Iterable[str], replicas: Replicas | None
+    history: History,
+    workloads: Sequence[str],
+    strict: bool,
+    faults: Iterable[str],
+    replicas: Replicas | None,
+    available: Mapping[str, float] | None = None,
 ) -> dict[str, Result]:
-    """Everything that must hold of a run, by `workload checker`; `faults` must have struck."""
+    """Everything that must hold of a run, by `workload checker`; `faults` must have struck.
+
+    `strict`: R + W > N, and fallbacks do not count. `available` is the share of operations that must succeed
+    on each side of a split, outside of its first 3 s.
+    """
     results: dict[str, Result] = {}
     for name in workloads:
         part = of_workload(history, name)
-        for result in JUDGES[name](part, quorum == "strict"):
+        for result in JUDGES[name](part, strict):
             results[f"{name} {result.name}"] = renamed(result, f"{name} {result.name}")
     everywhere: list[Checker] = [
         Latency(),
-        Availability(
-            {}, side_of_clients, fs=("add", "write", "read"), periods=("isolate-one", "split-halves")
-        ),
+        Availability(available or {}, side_of_clients, periods=_SPLITS, name="availability"),
+        Availability({}, side_of_clients, fs=_WRITES, periods=_SPLITS, name="availability of writes"),
         Counts({}, [f"start-{fault}" for fault in faults]),
     ]
     if replicas is not None:

@@ -27,7 +27,7 @@ from jepsen.drivers.proxy import Proxy
 from jepsen.history import History, HistoryWriter, Op
 from jepsen.nemesis import NemesisProcess
 from jepsen.schedule import Fault, make_schedule, parse_nemeses, skipped
-from jepsen.workloads import WORKLOADS, bucket_settings, workload_of
+from jepsen.workloads import REPLICAS, WORKLOADS, bucket_settings, workload_of
 from kvstore.errors import KVError
 
 _SERVING_SECONDS = 90.0
@@ -35,7 +35,6 @@ _CONVERGED_SECONDS = 180.0
 _STATUS_SECONDS = 1.0
 _FINAL_PROCESS = 10_000_000
 _FINAL_THREADS = 8
-_REPLICAS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,15 @@ class Options:
     fault_seconds: float = 5.0
     timeout: float = 3.0
     quorum: str = "strict"
+    r: int = 2
+    w: int = 2
     plant: str = ""
     node_flags: tuple[str, ...] = ()
+
+    @property
+    def strict(self) -> bool:
+        """Whether every read sees every acknowledged write."""
+        return self.quorum == "strict" and self.r + self.w > REPLICAS
 
 
 @dataclass
@@ -86,7 +92,9 @@ async def run(options: Options) -> Outcome:
     network: Network = Namespaces(nodes, clients) if options.driver == "namespaces" else Proxy(nodes, clients)
     lists = parse_nemeses(options.nemesis)
     clocks = any(name.startswith("clock-") for names in lists for name in names)
-    buckets = tuple(bucket_settings(WORKLOADS[name], options.quorum) for name in options.workloads)
+    buckets = tuple(
+        bucket_settings(WORKLOADS[name], options.quorum, options.r, options.w) for name in options.workloads
+    )
     layout = Layout(options.directory, nodes, clients, buckets, options.plant, clocks, options.node_flags)
     cluster = Cluster(layout, network)
     try:
@@ -228,7 +236,7 @@ class _Run:
         for node in cluster.nodes:
             await cluster.terminate(node)
         found = {node: dumps.dump(cluster.disks[node].data) for node in cluster.nodes}
-        return dumps.replicas(found, cluster.state, _REPLICAS)
+        return dumps.replicas(found, cluster.state, REPLICAS)
 
     def _history(self) -> History:
         """The histories of all hosts, in order of time."""

@@ -11,9 +11,13 @@ WORKLOADS: dict[str, type[Workload]] = {
 }
 
 
-def bucket_settings(workload: type[Workload], quorum: str) -> str:
+REPLICAS = 3
+"""n of every bucket."""
+
+
+def bucket_settings(workload: type[Workload], quorum: str, r: int, w: int) -> str:
     """The settings of a workload's bucket, as for `kvnode --bucket`."""
-    settings = ",".join(filter(None, ["n=3,r=2,w=2", f"quorum={quorum}", workload.settings]))
+    settings = ",".join(filter(None, [f"n={REPLICAS},r={r},w={w},quorum={quorum}", workload.settings]))
     return f"{workload.name}:{settings}"
 
 

@@ -16,6 +16,6 @@ def test_a_run_through_the_proxy_holds_and_leaves_a_history(tmp_path: Path) -> N
     outcome = asyncio.run(run(options))
     assert outcome.problem == ""
     assert outcome.faults["isolate-one"] >= 1
-    results = judge(outcome.history, ["set"], "strict", outcome.faults, outcome.replicas)
+    results = judge(outcome.history, ["set"], options.strict, outcome.faults, outcome.replicas)
     assert results["set set-full"].counts["acknowledged"] > 10
     assert [result.line() for result in results.values() if result.valid is not True] == []
