@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -231,7 +232,7 @@ def _availability(directory: Path, history: History, result: Result) -> Plot:
             [s for s, _, _ in seconds], [ok for _, ok, _ in seconds], color=COLOURS["ok"], width=0.9, zorder=3
         )
         ax.set_ylabel(f"{group}\nper second")
-    path = directory / f"{result.name}.png"
+    path = directory / f"{re.sub(r'[^A-Za-z0-9]+', '-', result.name)}.png"
     handles: list[Any] = [
         Patch(color=COLOURS["ok"], label="ok"),
         Patch(color=COLOURS["fail"], label="not ok"),

@@ -213,7 +213,7 @@ def lost_element(history: History, rng: random.Random) -> History | None:
 
 def element_lost_after_it_was_read(history: History, rng: random.Random) -> History | None:
     """Also of an add of unknown outcome: who has read it may count on it."""
-    for add in _shuffled(writes(history, "info", "add") + writes(history, f="add"), rng):
+    for add in [*_shuffled(writes(history, "info", "add"), rng), *_shuffled(writes(history, f="add"), rng)]:
         value = add.invocation.value
         having = [r for r in reads(history, add.invocation.key) if value in r.value]
         later = [r for r in having if r.began > having[0].ended]

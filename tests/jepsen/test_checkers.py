@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from jepsen.checkers import check, valid
@@ -18,6 +20,7 @@ from jepsen.checkers.result import Offence, Result
 from jepsen.checkers.session import Session
 from jepsen.checkers.set_full import SetFull
 from jepsen.history import History, Op
+from tests.jepsen import mutations as m
 from tests.jepsen.simulated import Simulated
 
 EMPTY = History([])
@@ -162,6 +165,15 @@ def test_a_write_may_pass_on_the_context_that_a_write_returned() -> None:
     assert Causal().check(History([*ops, Op(5, 5, 1, "ok", "read", [1])])).valid is True
     own = [*ops[:4], Op(4, 4, 0, "invoke", "read"), Op(5, 5, 0, "ok", "read", [1])]
     assert Causal().check(History(own)).valid is False
+
+
+def test_what_a_process_saw_replaced_is_passed_on_with_what_it_writes() -> None:
+    """Process 0 replaces 1 by 2; process 1 reads 2 and writes 3; who reads 3 must not see 1 afterwards."""
+    known = m.replaced_for_who_read_it(EMPTY, random.Random(0))
+    assert known is not None
+    result = Causal().check(known)
+    assert result.valid is False
+    assert "had been replaced in the eyes of this process" in result.offences[0].reason
 
 
 def test_a_model_refuses_what_it_does_not_have() -> None:

@@ -47,13 +47,14 @@ def small_history(rng: random.Random, kind: str) -> History:
     """Any few operations with any results, most of them linearizable only with luck."""
     ops: list[Op] = []
     waiting: dict[int, Op] = {}
-    left = rng.randint(2, 7)
+    left = rng.randint(2, 9)
+    outcomes = rng.choice([["ok"], ["ok", "ok", "info", "fail"], ["ok", "info"]])
     written = 0
     while left or waiting:
         process = rng.randrange(4)
         if process in waiting:
             invocation = waiting.pop(process)
-            type = rng.choice(["ok", "ok", "ok", "ok", "info", "info", "fail"])
+            type = rng.choice(outcomes) if invocation.f not in ("read", "get") else "ok"
             value = invocation.value
             if invocation.f in ("read", "get") and type == "ok":
                 value = _any_result(rng, kind, written)
