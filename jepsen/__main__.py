@@ -23,7 +23,7 @@ from jepsen.nemeses import GROUPS, NEMESES
 from jepsen.planted import DEFECTS
 from jepsen.report import write_report
 from jepsen.run import Options, Outcome, drivers, run, save_outcome
-from jepsen.schedule import UnknownNemesis
+from jepsen.schedule import BadChoice
 from jepsen.system import CommandFailed
 from jepsen.workloads import WORKLOADS
 
@@ -150,7 +150,7 @@ def _run(options: Options) -> int:
     )
     try:
         outcome = asyncio.run(run(options))
-    except (ClusterFailed, CommandFailed, UnknownNemesis) as error:
+    except (ClusterFailed, CommandFailed, BadChoice) as error:
         click.echo(f"the run came to nothing: {error}")
         return 2
     save_outcome(options, outcome)

@@ -18,12 +18,14 @@ from jepsen.drivers.disk import Directory, Disk, LoopDisk, loop_reason_to_skip
 from jepsen.drivers.network import Network, Pair, Slow
 from kvstore.client.asynchronous import Client
 from kvstore.client.status import GetStatusResponse, is_alive
+from kvstore.config import QuorumSettings
 from kvstore.errors import KVError
 from kvstore.ring import ClusterState, initial_state, parse_members
 
 _POLL_SECONDS = 0.2
 _END_SECONDS = 20.0
 _STATUS_SECONDS = 3.0
+_PATIENCE_SECONDS = QuorumSettings().write_patience + 0.5
 _NODE_FLAGS = ("--memtable-bytes", str(256 * 1024), "--log-level", "info")
 """Small memtables, so that there are flushes and compactions within a run."""
 
@@ -59,6 +61,9 @@ class Cluster:
         self._slow: dict[str, Mapping[Pair, Slow]] = {}
         self._client: Client | None = None
         self.starts: dict[str, int] = defaultdict(int)
+        self._faults: set[str] = set()
+        self._calm = asyncio.Event()
+        self._calm.set()
         self.data_lost = False
         """A nemesis has taken data away that other nodes may not have brought back yet."""
 
@@ -171,6 +176,11 @@ class Cluster:
     def _members(self) -> str:
         return ",".join(f"{node}={self.network.address(node)}" for node in self.nodes)
 
+    def fault(self, name: str, lasts: bool) -> None:
+        """A nemesis' fault lasts from now on, or has ended."""
+        self._faults = self._faults | {name} if lasts else self._faults - {name}
+        self._calm.clear() if self._faults else self._calm.set()
+
     # network: each fault says what it wants under a name of its own, and all of them add up
 
     async def cut(self, fault: str, pairs: Collection[Pair]) -> None:
@@ -238,20 +248,21 @@ class Cluster:
             raise ClusterFailed(f"not converged after {seconds:g} s: {left}") from None
 
     async def whole(self, seconds: float) -> None:
-        """Wait until every node is well and no hint is left, so that data may be taken from one.
+        """Wait until every replica has what was acknowledged, so that data may be taken from one node.
 
+        That is when no fault lasts, all nodes run, and no hint is left after a write's patience.
         Raises ClusterFailed, at once if data was taken away that may not be back yet.
         """
         if self.data_lost:
             raise ClusterFailed("what was taken away before may not be back yet")
-        if not all(map(self.runs, self.nodes)):
-            raise ClusterFailed("not all nodes run")
-        await self.serving(seconds)
         try:
             async with asyncio.timeout(seconds):
+                await self._calm.wait()
+                await self.serving(seconds)
+                await asyncio.sleep(_PATIENCE_SECONDS)
                 await self._until_no_hints()
         except TimeoutError:
-            raise ClusterFailed("there are hints") from None
+            raise ClusterFailed(f"other faults last, or hints are left, after {seconds:g} s") from None
 
     async def _until_no_hints(self) -> None:
         while True:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from jepsen.cluster import Cluster
 from jepsen.history import HistoryWriter
 from jepsen.nemeses import NEMESES
-from jepsen.nemeses.base import NotNow
+from jepsen.nemeses.base import Nemesis, NotNow
 from jepsen.schedule import Fault
 from jepsen.system import CommandFailed
 
@@ -21,23 +21,25 @@ class NemesisProcess:
         self._cluster = cluster
         self._writer = writer
         self.made: Counter[str] = Counter()
+        self._starting = asyncio.Lock()
 
     async def run(self, schedule: Sequence[Fault]) -> None:
         """Make all faults, and undo them."""
-        tracks: dict[str, asyncio.Task[None]] = {}
-        for fault in schedule:
+        tracks = {fault.track for fault in schedule}
+        await asyncio.gather(*(self._in_turn([f for f in schedule if f.track == t]) for t in tracks))
+
+    async def _in_turn(self, faults: Sequence[Fault]) -> None:
+        for fault in faults:
             await self._until(fault.begin)
-            # two faults of one kind never overlap: in the history they could not be told apart
-            if previous := tracks.get(fault.nemesis):
-                await previous
-            tracks[fault.nemesis] = asyncio.create_task(self._one(fault))
-        await asyncio.gather(*tracks.values())
+            await self._one(fault)
 
     async def _one(self, fault: Fault) -> None:
         nemesis = NEMESES[fault.nemesis]
         order = self._writer.nemesis(f"start-{nemesis.name}", fault.value)
         try:
-            await nemesis.start(self._cluster, fault.value)
+            # one at a time: a fault may have to wait until there is no other
+            async with self._starting:
+                await self._start(nemesis, fault)
         except (NotNow, CommandFailed, OSError) as error:
             self._writer.complete(order, "info", error=str(error))
             return
@@ -46,7 +48,14 @@ class NemesisProcess:
         await self._until(fault.end)
         order = self._writer.nemesis(f"stop-{nemesis.name}", fault.value)
         await nemesis.stop(self._cluster, fault.value)
+        self._cluster.fault(nemesis.name, False)
         self._writer.complete(order, "info")
+
+    async def _start(self, nemesis: Nemesis, fault: Fault) -> None:
+        if self._writer.now() / 1e9 > fault.end:
+            raise NotNow("its time is over: another fault has kept it waiting")
+        await nemesis.start(self._cluster, fault.value)
+        self._cluster.fault(nemesis.name, True)
 
     async def _until(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds - self._writer.now() / 1e9))

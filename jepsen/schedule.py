@@ -9,16 +9,18 @@ kills.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from jepsen.cluster import Cluster
 from jepsen.nemeses import GROUPS, NEMESES
 from jepsen.nemeses.base import Nemesis, Value
 
 
-class UnknownNemesis(Exception):
-    """No nemesis and no group has this name."""
+class BadChoice(Exception):
+    """A choice of nemeses cannot be made; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,17 @@ class Fault:
     begin: float
     end: float
     value: Value
+    track: int
+    """Faults of one track are made one after the other."""
 
 
 def parse_nemeses(text: str) -> list[list[str]]:
-    """The lists of nemeses that go on side by side. Raises UnknownNemesis."""
+    """The lists of nemeses that go on side by side. Raises BadChoice."""
     lists = [_names(part) for part in text.split("+")]
+    repeated = [name for name, count in Counter(chain.from_iterable(lists)).items() if count > 1]
+    if repeated:
+        # two faults of one kind at a time could not be told apart in the history
+        raise BadChoice(f"{', '.join(repeated)} cannot go on beside itself")
     return [names for names in lists if names]
 
 
@@ -42,7 +50,7 @@ def _names(text: str) -> list[str]:
     for name in filter(None, text.split(",")):
         if name not in GROUPS and name not in NEMESES:
             known = ", ".join([*GROUPS, *NEMESES])
-            raise UnknownNemesis(f"there is no nemesis {name!r} (known: {known})")
+            raise BadChoice(f"there is no nemesis {name!r} (known: {known})")
         names += GROUPS.get(name, [name])
     return list(dict.fromkeys(names))
 
@@ -53,7 +61,8 @@ def make_schedule(
     """All faults of a run of so many seconds, a fault lasting about `typical` seconds, in order of begin."""
     faults: list[Fault] = []
     for number, names in enumerate(lists):
-        faults += _track(random.Random(f"{seed} nemesis {number}"), names, cluster, seconds, typical)
+        rng = random.Random(f"{seed} nemesis {number}")
+        faults += _track(number, rng, names, cluster, seconds, typical)
     return sorted(faults, key=lambda fault: (fault.begin, fault.nemesis))
 
 
@@ -64,7 +73,7 @@ def skipped(lists: Sequence[Sequence[str]], cluster: Cluster) -> dict[str, str]:
 
 
 def _track(
-    rng: random.Random, names: Sequence[str], cluster: Cluster, seconds: float, typical: float
+    number: int, rng: random.Random, names: Sequence[str], cluster: Cluster, seconds: float, typical: float
 ) -> Iterator[Fault]:
     possible = [NEMESES[name] for name in names if not NEMESES[name].reason_to_skip(cluster)]
     turns = _in_turn(rng, possible)
@@ -75,7 +84,7 @@ def _track(
         if now + length / 2 > seconds:
             return
         end = min(now + length, seconds)
-        yield Fault(nemesis.name, round(now, 3), round(end, 3), nemesis.plan(rng, cluster))
+        yield Fault(nemesis.name, round(now, 3), round(end, 3), nemesis.plan(rng, cluster), number)
         now = end + typical * rng.uniform(0.3, 1.0)
 
 

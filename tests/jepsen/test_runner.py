@@ -19,7 +19,7 @@ from jepsen.judge import side_of_clients, without_removed
 from jepsen.nemeses import GROUPS, NEMESES
 from jepsen.nemeses.splits import Ring, cut_between
 from jepsen.run import drivers
-from jepsen.schedule import UnknownNemesis, make_schedule, parse_nemeses, skipped
+from jepsen.schedule import BadChoice, make_schedule, parse_nemeses, skipped
 from jepsen.workloads import WORKLOADS
 from jepsen.workloads.base import Call, Thread
 
@@ -44,8 +44,10 @@ def test_the_same_seed_makes_the_same_schedule(tmp_path: Path) -> None:
 
 
 def test_an_unknown_nemesis_is_named() -> None:
-    with pytest.raises(UnknownNemesis, match="'earthquake'"):
+    with pytest.raises(BadChoice, match="'earthquake'"):
         parse_nemeses("network,earthquake")
+    with pytest.raises(BadChoice, match="reset cannot go on beside itself"):
+        parse_nemeses("network+reset")
 
 
 def test_what_a_cluster_cannot_have_is_told_with_the_reason(tmp_path: Path) -> None:
