@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -141,6 +142,8 @@ def check_command(history: Path, quorum: str) -> None:
 
 
 def _run(options: Options) -> int:
+    # asked to stop, it still takes away all that it has made
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = replace(options, directory=_directory(options))
     began = time.monotonic()
     click.echo(
