@@ -9,7 +9,7 @@ JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench bench-engine sim sim-long jepsen jepsen-long heal fuzz power-loss proto clean
+.PHONY: help venv run test check format demo bench bench-engine sim sim-long jepsen jepsen-long jepsen-hunt heal fuzz power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,9 @@ fuzz: venv ## every decoder under a million damaged inputs: SEED=7 EXECUTIONS=50
 
 power-loss: venv ## 200 times cut the power of a disk that is written to (root only): CYCLES=1000
 	@POWER_LOSS_CYCLES=$(or $(CYCLES),200) $(BIN)/python -m pytest -s --timeout 3600 tests/crash/test_power_loss.py
+
+jepsen-hunt: venv ## plant defects in real nodes and see that each is found (root only): ARGS=repair-dropped
+	@$(JEPSEN) hunt $(ARGS)
 
 heal: venv ## real nodes: one misses 20,000 writes and deletes, anti-entropy alone brings them back
 	@KVSTORE_ANTI_ENTROPY_WRITES=20000 $(BIN)/python -m pytest -q -s tests/cluster/test_anti_entropy.py -k was_down

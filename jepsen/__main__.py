@@ -19,6 +19,7 @@ import click
 from jepsen.checkers import Result, valid
 from jepsen.cluster import ClusterFailed
 from jepsen.history import History, HistoryError
+from jepsen.hunts import HUNTS
 from jepsen.judge import judge, workloads_in
 from jepsen.nemeses import GROUPS, NEMESES
 from jepsen.planted import DEFECTS
@@ -69,7 +70,7 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help=f"Where to write; by default a place in {_OUT}.")
 def run_command(workload: str, nemesis: str, driver: str, seconds: float, fault_time: float, seed: int | None,
                 out: Path | None, **others: object) -> None:  # fmt: skip
-    """Run once: exit code 0 if all held, 1 if something did not, 2 if the run came to nothing."""
+    """Run once: exit code 0 if all held, 1 if something did not, 2 if too little was done to tell."""
     plant = str(others["plant"])
     if plant and plant not in DEFECTS:
         raise click.UsageError(f"there is no defect {plant!r} (known: {', '.join(DEFECTS)})")
@@ -108,6 +109,22 @@ def suite(seed: int, seconds: float) -> None:
         )
         worst = max(worst, _run(options))
     sys.exit(worst)
+
+
+@main.command()
+@click.argument("defects", nargs=-1)
+def hunt(defects: tuple[str, ...]) -> None:
+    """Plant defects in the nodes (all, if none are named), and see that each is found. Takes root."""
+    if reason := drivers()["namespaces"]:
+        raise click.ClickException(f"namespaces cannot be used here: {reason}")
+    missed = []
+    for defect in defects or HUNTS:
+        if defect not in HUNTS:
+            raise click.UsageError(f"there is no defect {defect!r} (known: {', '.join(HUNTS)})")
+        if _run(replace(HUNTS[defect], plant=defect)) != 1:
+            missed.append(defect)
+    click.echo(f"not found: {', '.join(missed)}" if missed else "all were found")
+    sys.exit(bool(missed))
 
 
 @main.command("list")
@@ -149,6 +166,7 @@ def _run(options: Options) -> int:
     click.echo(
         f"== {','.join(options.workloads)} under {options.nemesis}, {options.quorum}, "
         f"driver {options.driver}, "
+        f"{f'planted {options.plant}, ' if options.plant else ''}"
         f"{options.nodes} nodes, {options.seconds:g} s, seed {options.seed}: {options.directory}"
     )
     try:
@@ -178,7 +196,9 @@ def _run(options: Options) -> int:
         good = False
     verdict = "all held" if good else "NOT ALL HELD"
     click.echo(f"{verdict}, in {time.monotonic() - began:.0f} s: {report}\n")
-    return 0 if good else 1
+    if good:
+        return 0
+    return 1 if valid(results) is False or outcome.problem else 2
 
 
 def _print(results: dict[str, Result]) -> None:
