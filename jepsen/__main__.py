@@ -56,7 +56,9 @@ def main() -> None:
 @click.option(
     "--rate", default=300.0, show_default=True, help="Operations a second that all clients aim for."
 )
-@click.option("--keys", default=3, show_default=True, help="Keys of each workload that are in use at a time.")
+@click.option(
+    "--keys", default=0, help="Keys of each workload in use at a time; by default it follows from the rate."
+)
 @click.option("--fault-time", default=10.0, show_default=True, help="Seconds that a fault lasts, about.")
 @click.option("--timeout", default=3.0, show_default=True, help="Seconds of a client's call.")
 @click.option("--quorum", type=click.Choice(["strict", "sloppy"]), default="strict", show_default=True)

@@ -34,7 +34,8 @@ class Spec(msgspec.Struct, frozen=True):
     history: str
     workloads: list[str]
     numbers: list[int]
-    """Of the threads of this host, among all `threads`; a thread has the workload of its number."""
+    """Of the threads of this host, every `clients`-th of all `threads`."""
+    clients: int
     threads: int
     keys: int
     rate: float
@@ -58,8 +59,11 @@ async def run(spec: Spec) -> None:
         with HistoryWriter(Path(spec.history), clock_since(spec.began)) as writer:
             async with asyncio.TaskGroup() as threads:
                 for number in spec.numbers:
-                    workload = workloads[number % len(workloads)]
-                    place, count = number // len(workloads), -(-spec.threads // len(workloads))
+                    round_, host = divmod(number, spec.clients)
+                    workload = workloads[round_ % len(workloads)]
+                    # every host has threads of every workload, if there are enough
+                    place = round_ // len(workloads) * spec.clients + host
+                    count = (spec.threads // (spec.clients * len(workloads)) + 1) * spec.clients
                     rng = random.Random(f"{spec.seed} thread {number}")
                     thread = Thread(place, count, rng)
                     operator = _Operator(spec, writer, workload, db.bucket(workload.name), thread, number)

@@ -7,20 +7,22 @@ from pathlib import Path
 
 from jepsen.run import Options
 
-_RUN = Options((), "", 1, Path(), driver="namespaces", fault_seconds=4.0)
+_RUN = Options((), "", 1, Path(), driver="namespaces", keys=3, fault_seconds=4.0)
 
 HUNTS: dict[str, Options] = {
     "ack-before-quorum": replace(_RUN, workloads=("register",), nemesis="isolate-one", seconds=25),
     "strict-counts-fallbacks": replace(
         _RUN, workloads=("register",), nemesis="split-halves", seconds=30, fault_seconds=8
     ),
-    # without hints a write of unknown outcome stays where it is until anti-entropy finds it
+    # a write that the only survivor has taken stays there until anti-entropy finds it, for there are no hints;
+    # it is read there, and then that one is killed
     "repair-dropped": replace(
         _RUN,
         workloads=("register",),
-        nemesis="isolate-one,kill-one,pause",
-        seconds=30,
-        fault_seconds=3,
+        nemesis="kill-many",
+        nodes=3,
+        seconds=40,
+        fault_seconds=2,
         node_flags=("--hint-count=0",),
     ),
     # by this seed the primaries' disks are full when the split ends, and the hints come home

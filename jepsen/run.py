@@ -33,13 +33,17 @@ from kvstore.errors import KVError
 _SERVING_SECONDS = 90.0
 _CONVERGED_SECONDS = 180.0
 _STATUS_SECONDS = 1.0
+_FEWEST_KEYS, _KEY_RATE = 3, 15.0
 _FINAL_PROCESS = 10_000_000
 _FINAL_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run is to do. Times in seconds; `rate` is operations a second of all clients together."""
+    """What a run is to do. Times in seconds; `rate` is operations a second of all clients together.
+
+    `keys` of each workload are in use at a time; 0: as many as keep the values of sets small at this rate.
+    """
 
     workloads: tuple[str, ...]
     nemesis: str
@@ -51,7 +55,7 @@ class Options:
     clients: int = 2
     threads: int = 20
     rate: float = 300.0
-    keys: int = 3
+    keys: int = 0
     fault_seconds: float = 5.0
     timeout: float = 3.0
     quorum: str = "strict"
@@ -59,6 +63,11 @@ class Options:
     w: int = 2
     plant: str = ""
     node_flags: tuple[str, ...] = ()
+
+    @property
+    def keys_in_use(self) -> int:
+        """How many keys of each workload are in use at a time."""
+        return self.keys or max(_FEWEST_KEYS, round(self.rate / len(self.workloads) / _KEY_RATE))
 
     @property
     def strict(self) -> bool:
@@ -174,8 +183,9 @@ class _Run:
             history=str(options.directory / f"{host}.jsonl"),
             workloads=list(options.workloads),
             numbers=list(range(options.threads))[place :: options.clients],
+            clients=options.clients,
             threads=options.threads,
-            keys=options.keys,
+            keys=options.keys_in_use,
             rate=options.rate / options.threads,
             seed=options.seed,
             began=self._began,
@@ -216,7 +226,7 @@ class _Run:
 
             async def read(slot: int) -> None:
                 for key in keys[slot::_FINAL_THREADS]:
-                    workload = WORKLOADS[workload_of(key)](options.keys)
+                    workload = WORKLOADS[workload_of(key)](options.keys_in_use)
                     op = writer.invoke(_FINAL_PROCESS + slot, "read", key=key, node=CONTROL)
                     done = await workload.final(client.bucket(workload.name, timeout=30), key)
                     writer.complete(op, "ok", done.value, extra={**done.extra, "final": True})
