@@ -14,7 +14,7 @@ HUNTS: dict[str, Options] = {
     "strict-counts-fallbacks": replace(
         _RUN, workloads=("register",), nemesis="split-halves", seconds=30, fault_seconds=8
     ),
-    # a write that the only survivor has taken stays there until anti-entropy finds it, for there are no hints;
+    # a write that only one node has taken stays there until anti-entropy finds it, for there are no hints;
     # it is read there, and then that one is killed
     "repair-dropped": replace(
         _RUN,
