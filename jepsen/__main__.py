@@ -149,13 +149,16 @@ def list_command() -> None:
 @main.command("check")
 @click.argument("history", type=click.Path(path_type=Path, exists=True))
 @click.option("--quorum", type=click.Choice(["strict", "sloppy"]), default="strict", show_default=True)
-def check_command(history: Path, quorum: str) -> None:
+@click.option("--report", type=click.Path(path_type=Path), help="A directory for the report of it.")
+def check_command(history: Path, quorum: str, report: Path | None) -> None:
     """Judge a history that an earlier run has written."""
     try:
         found = History.read(history)
     except (HistoryError, OSError) as error:
         raise click.ClickException(str(error)) from error
     results = judge(found, workloads_in(found), quorum == "strict", (), None)
+    if report is not None:
+        write_report(report, found, results, (), {"history": str(history)})
     _print(results)
     sys.exit(0 if valid(results) is True else 1)
 
