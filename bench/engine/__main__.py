@@ -1,7 +1,8 @@
 """`make bench-engine`: this engine, LevelDB, RocksDB and SQLite on the same operations, in one run.
 
-Each engine has a process of its own. Every operation is measured by all of them in turn, in several rounds;
-a figure is the median of the rounds, a ratio the median of the ratios of each round. See bench/ENGINE.md.
+Each engine has a process of its own for each size. Every operation is measured by all of them in turn, in
+several rounds; a figure is the median of the rounds, a ratio the median of the ratios of each round. See
+bench/ENGINE.md.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from pathlib import Path
 import click
 
 from bench.engine import libraries
-from bench.engine.contenders import CONTENDERS, PACKAGES
-from bench.engine.report import Results, print_report
+from bench.engine.contenders import BUFFER, CONTENDERS, PACKAGES
+from bench.engine.report import BATCHES, MAINTENANCE, Results, print_report
 
 _GROWTH = 10
 _WARM_WRITES = 0.2
+_LARGE = 1024 * 1024 * 1024
+"""A buffer that is not full in the time of a measurement."""
 
 
 class Process:
@@ -54,24 +57,39 @@ class Process:
 
 
 class Bench:
-    """All engines, each with the directory that it works in."""
+    """All engines at all sizes, each with the directory that it works in."""
 
-    def __init__(self, engines: list[str], directory: Path, seconds: float, rounds: int) -> None:
-        self._engines = {engine: Process(engine) for engine in engines}
+    def __init__(
+        self, engines: list[str], sizes: list[int], directory: Path, seconds: float, rounds: int
+    ) -> None:
+        self._sizes = {size: {engine: Process(engine) for engine in engines} for size in sizes}
+        self._engines = self._sizes[sizes[0]]
         self._directory = directory
         self._seconds = seconds
         self._rounds = rounds
         self.results: Results = {}
 
-    def measure(
-        self, row: str, name: str, *, rounds: int = 0, seeded: bool = False, **arguments: object
-    ) -> None:
+    def measure(self, row: str, name: str, *, rounds: int = 0, **arguments: object) -> None:
         """One operation by all engines in turn, in several rounds."""
-        for number in range(rounds or self._rounds):
-            seed = {"seed": number} if seeded else {}
+        for _ in range(rounds or self._rounds):
             for engine, process in self._engines.items():
-                figures = process.call(name, **arguments, **seed)
+                figures = process.call(name, **arguments)
                 self.results.setdefault(row, {}).setdefault(engine, []).append(figures)
+        print(".", end="", flush=True)
+
+    def measure_sizes(
+        self, row: str, name: str, *, rounds: int = 0, of: str | None = None, **arguments: object
+    ) -> None:
+        """One operation by all engines at all sizes in turn, so that the sizes can be compared.
+
+        `of` names the argument that is the size; such a measurement has seeds.
+        """
+        for number in range(rounds or self._rounds):
+            for size, engines in self._sizes.items():
+                sized = {of: size, "seed": number} if of else {}
+                for engine, process in engines.items():
+                    figures = process.call(name, **arguments, **sized)
+                    self.results.setdefault(f"{size:,}{row}", {}).setdefault(engine, []).append(figures)
         print(".", end="", flush=True)
 
     def all(self, name: str, **arguments: object) -> None:
@@ -80,12 +98,26 @@ class Bench:
             process.call(name, **arguments)
 
     @contextmanager
-    def stores(self, name: str, *, durable: bool) -> Iterator[None]:
+    def stores(self, name: str, *, durable: bool, buffer: int = BUFFER) -> Iterator[None]:
         """An empty store for each engine."""
         for engine, process in self._engines.items():
-            process.call("open", directory=str(self._directory / f"{engine}-{name}"), durable=durable)
+            directory = str(self._directory / f"{engine}-{name}")
+            process.call("open", directory=directory, durable=durable, buffer=buffer)
         yield
         self.all("remove")
+
+    @contextmanager
+    def filled(self) -> Iterator[None]:
+        """A store of each size for each engine, filled in no order."""
+        for size, engines in self._sizes.items():
+            for engine, process in engines.items():
+                process.call("open", directory=str(self._directory / f"{engine}-{size}"), durable=False)
+                figures = process.call("fill", first=0, number=size, in_order=False)
+                self.results.setdefault(f"{size:,}: fill in no order", {})[engine] = [figures]
+        yield
+        for engines in self._sizes.values():
+            for process in engines.values():
+                process.call("remove")
 
     def writes(self) -> None:
         """Without a store that is filled: what a sync costs, and what is written without one."""
@@ -95,28 +127,23 @@ class Bench:
                 for size in (1, 100):
                     row = f"{kind} put, one at a time" if size == 1 else f"{kind} batch of {size}"
                     self.measure(row, "writes", size=size, seconds=self._seconds)
-                if durable:
-                    self.measure("durable put, flush or compaction beside", "writes_while_busy",
-                                 seconds=4 * self._seconds)  # fmt: skip
+        for buffer, row in ((_LARGE, BATCHES), (BUFFER, MAINTENANCE)):
+            with self.stores("beside", durable=True, buffer=buffer):
+                self.measure(row, "writes_beside_batches", seconds=4 * self._seconds, busy=buffer == BUFFER)
 
-    def reads(self, entries: int) -> None:
+    def reads(self) -> None:
         """Fill in no order, then read: as it was filled, and merged into one run."""
-        with self.stores(str(entries), durable=False):
-            self.measure(f"{entries:,}: fill in no order", "fill", rounds=1, first=0, number=entries,
-                         in_order=False)  # fmt: skip
+        with self.filled():
             for state in ("as filled", "compacted"):
-                where = f"{entries:,} {state}"
                 for kind in ("hot", "cold", "absent"):
-                    self.measure(f"{where}: get, {kind}", "gets", kind=kind, below=entries, seeded=True,
-                                 seconds=self._seconds)  # fmt: skip
-                self.measure(f"{where}: scan of all", "scan_all")
-                self.measure(f"{where}: scan of 50", "short_scans", below=entries, seeded=True,
-                             seconds=self._seconds)  # fmt: skip
+                    self.measure_sizes(f" {state}: get, {kind}", "gets", kind=kind, of="below",
+                                       seconds=self._seconds)  # fmt: skip
+                self.measure_sizes(f" {state}: scan of all", "scan_all")
+                self.measure_sizes(f" {state}: scan of 50", "short_scans", of="below", seconds=self._seconds)
                 if state == "as filled":
-                    self.measure(f"{entries:,}: memory", "memory", rounds=1)
-                    self.measure(f"{entries:,}: compact", "compact", rounds=1)
-            self.measure(f"{entries:,}: get and put in turn", "mixed", below=entries, seeded=True,
-                         seconds=self._seconds)  # fmt: skip
+                    self.measure_sizes(": memory", "memory", rounds=1)
+                    self.measure_sizes(": compact", "compact", rounds=1)
+            self.measure_sizes(": get and put in turn", "mixed", of="below", seconds=self._seconds)
 
     def in_order(self, entries: int) -> None:
         """Fill in the order of keys."""
@@ -127,8 +154,9 @@ class Bench:
 
     def close(self) -> None:
         """End all processes."""
-        for process in self._engines.values():
-            process.close()
+        for engines in self._sizes.values():
+            for process in engines.values():
+                process.close()
 
 
 def _chosen(names: str) -> list[str]:
@@ -160,12 +188,11 @@ def main(
     """Measure the storage engine beside others."""
     chosen = _chosen(engines)
     with tempfile.TemporaryDirectory(prefix=".bench-engine-", dir=directory) as made:
-        bench = Bench(chosen, Path(made), seconds, rounds)
+        bench = Bench(chosen, [entries, _GROWTH * entries], Path(made), seconds, rounds)
         try:
             bench.writes()
             bench.in_order(entries)
-            bench.reads(entries)
-            bench.reads(_GROWTH * entries)
+            bench.reads()
         finally:
             bench.close()
         print()

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from bench.engine import data
-from bench.engine.contenders import CONTENDERS, Contender, SQLite
+from bench.engine.contenders import BUFFER, CONTENDERS, Contender, SQLite
 
 _clock = time.perf_counter
 _STAMPED = 2000
@@ -46,11 +46,11 @@ class Child:
         assert self._store is not None
         return self._store
 
-    def open(self, directory: str, durable: bool) -> Figures:
+    def open(self, directory: str, durable: bool, buffer: int = BUFFER) -> Figures:
         """Open a directory, closing the one before."""
         self.close()
         self._directory = directory
-        self._store = self._open(directory, durable)
+        self._store = self._open(directory, durable, buffer)
         return {}
 
     def close(self) -> Figures:
@@ -114,8 +114,11 @@ class Child:
                 for n in (next(self._fresh) for _ in range(size))
             ]
 
-    def writes_while_busy(self, seconds: float) -> Figures:
-        """Single puts, only those counted during which a flush or compaction runs; others keep it running."""
+    def writes_beside_batches(self, seconds: float, busy: bool) -> Figures:
+        """Five single puts after each batch of 1000, which keeps flushes going if the buffer is small.
+
+        With `busy` only those puts count during which a flush or compaction runs.
+        """
         latencies: list[float] = []
         single, many = self._new_batches(1), self._new_batches(1000)
         all_puts = 0
@@ -123,14 +126,14 @@ class Child:
         while _clock() < end:
             self._s.write(next(many))
             for batch in islice(single, 5):
-                busy = self._s.busy()
+                counts = self._s.busy() or not busy
                 start = _clock()
                 self._s.put(*batch[0])
                 took = _clock() - start
                 all_puts += 1
-                if busy:
+                if counts:
                     latencies.append(took)
-        return {"p99": _p99(latencies), "busy": len(latencies) / all_puts}
+        return {"p99": _p99(latencies), "counted": len(latencies) / all_puts}
 
     # reading
 

@@ -52,10 +52,10 @@ class Contender(Protocol):
 class Ours:
     """This engine."""
 
-    def __init__(self, directory: str, durable: bool) -> None:
+    def __init__(self, directory: str, durable: bool, buffer: int) -> None:
         durability = Durability.SYNC if durable else Durability.NONE
         self._store = Store.open(
-            directory, Options(memtable_bytes=BUFFER, cache_bytes=CACHE, durability=durability)
+            directory, Options(memtable_bytes=buffer, cache_bytes=CACHE, durability=durability)
         )
         self.get = self._store.get
         self.put = self._store.put
@@ -82,12 +82,12 @@ class Ours:
 class LevelDB:
     """LevelDB through plyvel."""
 
-    def __init__(self, directory: str, durable: bool) -> None:
+    def __init__(self, directory: str, durable: bool, buffer: int) -> None:
         plyvel: Any = import_module("plyvel")
         self._db = plyvel.DB(
             directory,
             create_if_missing=True,
-            write_buffer_size=BUFFER,
+            write_buffer_size=buffer,
             lru_cache_size=CACHE,
             bloom_filter_bits=10,
         )
@@ -122,11 +122,11 @@ class LevelDB:
 class RocksDB:
     """RocksDB through rocksdict."""
 
-    def __init__(self, directory: str, durable: bool) -> None:
+    def __init__(self, directory: str, durable: bool, buffer: int) -> None:
         rocks: Any = import_module("rocksdict")
         options = rocks.Options(raw_mode=True)
         options.create_if_missing(True)
-        options.set_write_buffer_size(BUFFER)
+        options.set_write_buffer_size(buffer)
         options.set_compression_type(rocks.DBCompressionType.lz4())
         table = rocks.BlockBasedOptions()
         table.set_block_cache(rocks.Cache(CACHE))
@@ -167,11 +167,11 @@ class RocksDB:
 class SQLite:
     """SQLite: a table whose rows are the entries, with a write-ahead log."""
 
-    def __init__(self, directory: str, durable: bool) -> None:
+    def __init__(self, directory: str, durable: bool, buffer: int) -> None:
         self._db = sqlite3.connect(f"{directory}.sqlite", isolation_level=None)
         run = self._db.execute
         run("pragma journal_mode = wal")
-        run(f"pragma wal_autocheckpoint = {BUFFER // 4096}")
+        run(f"pragma wal_autocheckpoint = {buffer // 4096}")
         run(f"pragma synchronous = {'full' if durable else 'normal'}")
         run(f"pragma cache_size = {-CACHE // 1024}")
         run("create table if not exists kv (key blob primary key, value blob) without rowid")
@@ -205,7 +205,7 @@ class SQLite:
         return {}
 
 
-CONTENDERS: dict[str, Callable[[str, bool], Contender]] = {
+CONTENDERS: dict[str, Callable[[str, bool, int], Contender]] = {
     "kvstore": Ours,
     "leveldb": LevelDB,
     "rocksdb": RocksDB,

@@ -15,15 +15,16 @@ from kvstore.errors import Overloaded, StorageError, StorageFailed, StorageFull
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.checkpoint import write_checkpoint
 from kvstore.lsm.filesystem import FileSystem
-from kvstore.lsm.jobs import CompactionJob, FlushJob, Job, JobResult, run_job
+from kvstore.lsm.jobs import CompactionJob, FlushJob, Job, JobResult, RemovalJob, run_job
 from kvstore.lsm.maintenance import Maintenance
 from kvstore.lsm.manifest import CURRENT, Manifest
 from kvstore.lsm.memtable import ABSENT, Memtable
 from kvstore.lsm.options import Durability, Options
+from kvstore.lsm.pace import Pace, full_speed
 from kvstore.lsm.segments import Segments, Sync
 from kvstore.lsm.snapshot import Snapshot, prefix_end
 from kvstore.lsm.sstable import table_name
-from kvstore.lsm.sstable_writer import Pace, full_speed, write_tables
+from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.wal import Batch, read_segments
 
 LOCK = "LOCK"
@@ -285,6 +286,8 @@ class Engine:
                     self._maintenance.flushed(result, self._segments)
                 case CompactionJob() as job:
                     self._maintenance.compacted(job, result)
+                case RemovalJob():
+                    self._maintenance.removed()
         except StorageFailed as error:
             self._segments.failed = error
             raise
@@ -314,6 +317,7 @@ class Engine:
     def _run(self, job: Job, pace: Pace = full_speed) -> None:
         try:
             self.job_done(run_job(self._fs, job, pace))
+            self._maintenance.remove_obsolete()
         except StorageError:
             if self._segments.failed is None:
                 self.job_failed(job)

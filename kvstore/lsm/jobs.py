@@ -1,4 +1,4 @@
-"""Flush and compaction: functions from input files to output files, run in a worker process.
+"""Flush, compaction and removal: functions from input files to output files, run in a worker process.
 
 A job names files and nothing else, so it can be done again after any failure: its output has a number
 that the manifest does not know yet, and is simply overwritten.
@@ -15,8 +15,9 @@ from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.memtable import Memtable
 from kvstore.lsm.merge import Chunk, merge, without_deletions
 from kvstore.lsm.options import Options
+from kvstore.lsm.pace import Pace, full_speed
 from kvstore.lsm.sstable import Table, TableInfo
-from kvstore.lsm.sstable_writer import Pace, full_speed, write_tables
+from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.wal import read_segments, segment_name
 
 
@@ -51,7 +52,14 @@ class CompactionJob(msgspec.Struct, frozen=True, tag="compaction"):
         return sum(info.size for info in self.inputs)
 
 
-Job = FlushJob | CompactionJob
+class RemovalJob(msgspec.Struct, frozen=True, tag="removal"):
+    """Remove files that nothing needs any more: freeing a large one takes many milliseconds."""
+
+    directory: str
+    names: tuple[str, ...]
+
+
+Job = FlushJob | CompactionJob | RemovalJob
 
 
 class JobResult(msgspec.Struct, frozen=True):
@@ -68,13 +76,18 @@ def run_job(fs: FileSystem, job: Job, pace: Pace = full_speed) -> JobResult:
             return JobResult(job, _flush(fs, job, pace))
         case CompactionJob():
             return JobResult(job, _compact(fs, job, pace))
+        case RemovalJob():
+            return JobResult(job, _remove(fs, job))
 
 
 def _flush(fs: FileSystem, job: FlushJob, pace: Pace) -> tuple[TableInfo, ...]:
     path = f"{job.directory}/{segment_name(job.segment)}"
-    records = list(read_segments(fs, [path], job.floor))
-    memtable = Memtable.of(batch for record in records for batch in record.batches)
-    lsn = records[-1].last_lsn if records else job.floor
+    lsn, batches = job.floor, []
+    for record in read_segments(fs, [path], job.floor):
+        lsn = record.last_lsn
+        batches += record.batches
+        pace(0)
+    memtable = Memtable.of(batches, pace)
     if lsn != job.last_lsn:
         raise Corruption(path, f"ends at record {lsn}, but {job.last_lsn} was written")
     chunks = memtable.chunks(b"", None)
@@ -99,6 +112,12 @@ def _compact(fs: FileSystem, job: CompactionJob, pace: Pace) -> tuple[TableInfo,
             table.close()
 
 
+def _remove(fs: FileSystem, job: RemovalJob) -> tuple[TableInfo, ...]:
+    for name in job.names:
+        fs.remove(f"{job.directory}/{name}")
+    return ()
+
+
 def _entries(job: CompactionJob) -> int:
     """How many entries one output may have at most, about: what its filter is made for."""
     total = sum(info.entries for info in job.inputs)
@@ -108,7 +127,7 @@ def _entries(job: CompactionJob) -> int:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_job_decoder = msgspec.msgpack.Decoder(FlushJob | CompactionJob)
+_job_decoder = msgspec.msgpack.Decoder(FlushJob | CompactionJob | RemovalJob)
 _result_decoder = msgspec.msgpack.Decoder(JobResult)
 
 

@@ -1,4 +1,4 @@
-"""The jobs of a store: which flushes and compactions are due and which run."""
+"""The jobs of a store: which flushes, compactions and removals are due and which run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kvstore.errors import StorageError
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.compaction import Choice, choose, everything
 from kvstore.lsm.filesystem import FileSystem
-from kvstore.lsm.jobs import CompactionJob, FlushJob, Job, JobResult
+from kvstore.lsm.jobs import CompactionJob, FlushJob, Job, JobResult, RemovalJob
 from kvstore.lsm.levels import Levels
 from kvstore.lsm.manifest import Manifest
 from kvstore.lsm.options import Options
@@ -29,10 +29,11 @@ class Maintenance:
         self._manifest = manifest
         self._cache = cache
         self._busy: set[int] = set()
-        self._compacting = 0
+        self._compacting = self._most_at_work = 0
         self._changed = True
         self.levels = Levels(self._open_all(manifest.tables.values()))
         self._obsolete: list[str] = []
+        self._removing = False
         self.flushes = self.compactions = 0
         self.flushed_bytes = self.compacted_bytes = 0
 
@@ -52,7 +53,17 @@ class Maintenance:
             self._changed = False
             while self._compacting < self._options.compactions and (job := self._next_compaction()):
                 jobs.append(job)
+        at_work = self._compacting + (bool(segments.sealed) and segments.sealed[0].flushing)
+        self._most_at_work = max(self._most_at_work, at_work)
+        # a removal waits until a worker has nothing to do, rather than have one more process started
+        if self._obsolete and not self._removing and at_work < self._most_at_work:
+            jobs.append(self._removal())
         return jobs
+
+    def _removal(self) -> RemovalJob:
+        self._removing = True
+        names, self._obsolete = tuple(self._obsolete), []
+        return RemovalJob(self._directory, names)
 
     def flush_job(self, segments: Segments) -> FlushJob:
         """Make a table of the oldest sealed segment."""
@@ -92,7 +103,7 @@ class Maintenance:
         self._changed = True
         self.flushes += 1
         self.flushed_bytes += sum(info.size for info in result.tables)
-        self._remove([segments.flushed()])
+        self._obsolete.append(segments.flushed())
 
     def compacted(self, job: CompactionJob, result: JobResult) -> None:
         """The inputs of a compaction have been merged: they go."""
@@ -103,7 +114,11 @@ class Maintenance:
         self.compacted_bytes += sum(info.size for info in result.tables)
         for number in numbers:
             self._cache.forget(number)
-        self._remove(map(table_name, numbers))
+        self._obsolete += map(table_name, numbers)
+
+    def removed(self) -> None:
+        """The removal is done."""
+        self._removing = False
 
     def _replace(self, removed: Sequence[int], added: Sequence[TableInfo], flushed_lsn: int) -> None:
         """Opened before anything is changed: a table that cannot be read must not replace what can."""
@@ -138,19 +153,24 @@ class Maintenance:
                 segments.sealed[0].flushing = False
             case CompactionJob():
                 self._give_back(job)
+            case RemovalJob():
+                self._removing = False
+                self._obsolete += job.names
+                return
         unused = [number for number in job.outputs if number not in self._manifest.tables]
-        self._remove(map(table_name, unused))
+        self._obsolete += map(table_name, unused)
+        self.remove_obsolete()
 
-    def _remove(self, names: Iterable[str]) -> None:
-        """Remove files that nothing needs. What cannot be removed now is tried again with the next ones."""
-        self._obsolete += names
+    def remove_obsolete(self) -> None:
+        """Remove files that nothing needs, here and now. What cannot be removed is left to the next job."""
         for name in tuple(self._obsolete):
             with suppress(StorageError):
                 self._fs.remove(f"{self._directory}/{name}")
                 self._obsolete.remove(name)
 
     def close(self) -> None:
-        """Close all tables."""
+        """Close all tables, leaving no file that nothing needs."""
+        self.remove_obsolete()
         _close_all(self.levels)
 
 

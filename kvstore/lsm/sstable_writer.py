@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from operator import add
 
@@ -15,16 +15,13 @@ from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.merge import Chunk
 from kvstore.lsm.options import Options
+from kvstore.lsm.pace import Pace, full_speed
 from kvstore.lsm.sstable import FOOTER, MAGIC, Index, Properties, TableInfo, table_name
 
 _encoder = msgspec.msgpack.Encoder()
 
-Pace = Callable[[int], None]
-"""Called after so many bytes were written: it may wait, so that jobs leave the disk to others."""
-
-
-def full_speed(_written: int) -> None:
-    """The pace of those who wait for the result."""
+_SYNC_BYTES = 256 * 1024
+"""So much is synced at a time: a log's sync that comes meanwhile waits for no more than this."""
 
 
 def write_tables(
@@ -87,7 +84,7 @@ class TableWriter:
         self._values: list[bytes | None] = []
         self._smallest: bytes | None = None
         self._entries = self._deletions = 0
-        self.size = 0
+        self.size = self._synced = 0
 
     def add(self, chunk: Chunk, most: int | None = None) -> Chunk:
         """Add entries behind those that are there; cuts as many blocks as they fill.
@@ -121,6 +118,9 @@ class TableWriter:
         self._file.append(data)
         offset = self.size
         self.size += len(data)
+        if self.size - self._synced >= _SYNC_BYTES:
+            self._file.sync()
+            self._synced = self.size
         self._pace(len(data))
         return offset, len(data)
 

@@ -10,9 +10,9 @@ from kvstore.errors import Corruption, StorageError, UnsupportedFormat
 from kvstore.lsm.block import DataBlock
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.pace import Pace
 from kvstore.lsm.problems import Counts, Kind, Problem
 from kvstore.lsm.sstable import FOOTER_BYTES, Table, TableInfo, table_name
-from kvstore.lsm.sstable_writer import Pace
 
 
 def problem_of(error: StorageError | OSError, file: str, keys: tuple[bytes, bytes] | None = None) -> Problem:

@@ -34,7 +34,11 @@ _BEAT = 1.0
 
 
 class Pacer:
-    """Lets a job write no more than `rate` bytes a second (0: as it can), and shows that it is alive."""
+    """Lets a job write no more than `rate` bytes a second (0: as it can), and shows that it is alive.
+
+    It lets others have the processor after each step: a kernel may let a process that could go on wait
+    for the next tick, 4 ms, and a put waits for several turns of its node and of the kernel's own threads.
+    """
 
     def __init__(self, rate: int, beat: Callable[[], None]) -> None:
         self._rate = rate
@@ -44,6 +48,7 @@ class Pacer:
 
     def __call__(self, written: int) -> None:
         """So many bytes have been written."""
+        os.sched_yield()
         now = time.monotonic()
         if self._rate:
             self._free_at = max(self._free_at, now) + written / self._rate

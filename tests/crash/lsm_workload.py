@@ -10,7 +10,6 @@ from kvstore.lsm import (
     Compaction,
     CompactionJob,
     Engine,
-    FlushJob,
     Job,
     MemoryFileSystem,
     Options,
@@ -123,10 +122,10 @@ class Run:
 
     def _work(self, step: int) -> None:
         for job in self.engine.take_jobs():
-            if isinstance(job, FlushJob):
-                self._run(job)
-            else:
+            if isinstance(job, CompactionJob):
                 self._waiting.append(job)
+            else:
+                self._run(job)
         if not self.plan.together or len(self._waiting) > 1 or step % 8 == 0:
             self._compact_waiting()
 
@@ -146,7 +145,7 @@ class Run:
         self.ledger.acknowledged = max(self.ledger.acknowledged, self.engine.durable_lsn)
 
     def _done(self, job: Job) -> None:
-        kind = "flush" if isinstance(job, FlushJob) else f"compaction to level {job.level}"
+        kind = f"compaction to level {job.level}" if isinstance(job, CompactionJob) else type(job).__name__
         self.events[kind] += 1
 
     def _checkpoint(self, step: int) -> None:

@@ -112,7 +112,7 @@ def test_a_plan_goes_through_everything(plan: Plan) -> None:
     run.all()
     assert fs.made[".wal"] > 2 * OPENS, "no log was rotated"
     assert fs.made["manifest"] > 2 * OPENS, "no manifest was rewritten"
-    assert run.events["flush"] > 5
+    assert run.events["FlushJob"] > 5
     assert run.events["checkpoint"] == len(run.ledger.completed) == 3
     levels = {event for event in run.events if event.startswith("compaction to level")}
     leveled = plan.options.compaction is Compaction.LEVELED

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.errors import Corruption, KVError, StorageError, StorageFailed, StorageFull
-from kvstore.lsm import Compaction, DiskFileSystem, Engine, FlushJob, MemoryFileSystem, Options, run_job
+from kvstore.lsm import Compaction, DiskFileSystem, Engine, MemoryFileSystem, Options, run_job
 from kvstore.lsm.faulty_filesystem import Fault, FaultyFileSystem, can_fail
 from kvstore.lsm.filesystem import FileSystem
 
@@ -175,7 +175,7 @@ class Store:
             except StorageFull:
                 engine.job_failed(job)
                 raise
-            self.did["flush job" if isinstance(job, FlushJob) else "compaction job"] += 1
+            self.did[type(job).__name__] += 1
 
     def flush(self, engine: Engine) -> None:
         engine.flush()
@@ -325,7 +325,8 @@ def calls_of_the_workload(options: Options) -> tuple[list[str], Store]:
     count = len(kinds)
     finish(store)
     did = store.did
-    assert min(did[name] for name in ("flush job", "compaction job", "checkpoint", "flush", "compact")) >= 1
+    kinds_of_work = "FlushJob", "CompactionJob", "RemovalJob", "checkpoint", "flush", "compact"
+    assert min(did[name] for name in kinds_of_work) >= 1
     assert store.fs.calls["rename"] > 4, "no manifest began anew"
     return kinds[:count], store
 

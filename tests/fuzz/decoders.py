@@ -27,6 +27,7 @@ from kvstore.lsm import (
     JobResult,
     MemoryFileSystem,
     Options,
+    RemovalJob,
     decode_job,
     decode_result,
     encode_job,
@@ -292,6 +293,7 @@ TABLES = [
 _JOBS: tuple[Job, ...] = (
     FlushJob("data", 3, 9, 12, (4,), Options()),
     CompactionJob("data", _INFOS, 1, True, (5, 6), Options()),
+    RemovalJob("data", ("00000003.wal", "00000001.sst")),
 )
 
 

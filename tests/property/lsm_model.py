@@ -18,6 +18,7 @@ from kvstore.lsm import (
     JobResult,
     MemoryFileSystem,
     Options,
+    RemovalJob,
     Snapshot,
     Sync,
     run_job,
@@ -122,7 +123,7 @@ class Pair:
         under_way = [*self.waiting, *(result.job for result in self.results)]
         if under_way:
             job = under_way[i % len(under_way)]
-            if job in self.waiting and i % 2:
+            if job in self.waiting and i % 2 and not isinstance(job, RemovalJob):
                 self.fs.create(f"{DATA}/{table_name(job.outputs[0])}").append(b"part of a table")
             self.waiting = [other for other in self.waiting if other is not job]
             self.results = [result for result in self.results if result.job is not job]

@@ -99,10 +99,12 @@ def test_a_killed_worker_is_replaced_and_its_job_done_again(
     with Store.open(tmp_path / "s", SMALL) as store:
         fill(store, 0, 200)
         store.settle()
-        (worker,) = workers()
-        worker.suspend()
+        suspended = workers()
+        for worker in suspended:
+            worker.suspend()
         fill(store, 200, 350)
-        worker.kill()
+        for worker in suspended:
+            worker.kill()
         store.settle()
         assert "a FlushJob failed" in caplog.text
         assert store.statistics().sealed_memtables == 0
@@ -120,13 +122,14 @@ def test_a_stalled_worker_is_killed_and_its_job_done_again(
     with Store.open(tmp_path / "s", SMALL) as store:
         fill(store, 0, 200)
         store.settle()
-        (worker,) = workers()
-        worker.suspend()
+        suspended = workers()
+        for worker in suspended:
+            worker.suspend()
         monkeypatch.setattr("kvstore.lsm.worker_pool.STALLED", 0.2)
         fill(store, 200, 350)
         monkeypatch.undo()
         store.settle()
-        assert worker.pid not in [process.pid for process in workers()]
+        assert {worker.pid for worker in suspended} - {worker.pid for worker in workers()}
         assert list(store.scan()) == entries(0, 350)
 
 
@@ -135,11 +138,13 @@ def test_a_writer_waits_for_the_flush_it_is_ahead_of(tmp_path: Path) -> None:
     with Store.open(tmp_path / "s", options) as store:
         fill(store, 0, 200)
         store.settle()
-        (worker,) = workers()
-        worker.suspend()
+        suspended = workers()
+        for worker in suspended:
+            worker.suspend()
         fill(store, 200, 300)
         assert store.statistics().sealed_memtables == 1
-        resumed = subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -CONT {worker.pid}"])
+        everyone = " ".join(str(worker.pid) for worker in suspended)
+        resumed = subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -CONT {everyone}"])
         fill(store, 300, 1000)
         resumed.wait()
         assert list(store.scan()) == entries(0, 1000)
