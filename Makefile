@@ -53,7 +53,7 @@ jepsen: venv ## real nodes under faults, 2 minutes: every workload, every driver
 
 jepsen-long: venv ## one long run: WORKLOAD=set NEMESIS=network+hosts TIME=900 QUORUM=sloppy SEED=7
 	@$(JEPSEN) run --workload $(or $(WORKLOAD),all) --nemesis $(or $(NEMESIS),network+hosts) \
-		--time $(or $(TIME),900) --quorum $(or $(QUORUM),strict) --rate $(or $(RATE),500) --threads 60 \
+		--time $(or $(TIME),900) --quorum $(or $(QUORUM),strict) --rate $(or $(RATE),700) --threads 100 \
 		$(if $(SEED),--seed $(SEED)) $(if $(DRIVER),--driver $(DRIVER)) $(ARGS)
 
 fuzz: venv ## every decoder under a million damaged inputs: SEED=7 EXECUTIONS=5000000
