@@ -128,7 +128,7 @@ class Cluster:
         with (self.layout.directory / node / "node.log").open("ab") as log:
             self._processes[node] = subprocess.Popen(
                 [*command, sys.executable, "-m", *module, *arguments],
-                env=os.environ | self.network.environment(node) | clock,
+                env=os.environ | {"PYTHONFAULTHANDLER": "1"} | self.network.environment(node) | clock,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -150,10 +150,17 @@ class Cluster:
             await self._ended(node)
 
     async def terminate(self, node: str) -> None:
-        """SIGTERM: an orderly stop."""
+        """SIGTERM: an orderly stop. Raises ClusterFailed when it does not end, with its stacks in its log."""
         if self.runs(node):
             self._processes[node].terminate()
-            await self._ended(node)
+            try:
+                await self._ended(node)
+            except TimeoutError:
+                # faulthandler prints where all threads are
+                self._processes[node].send_signal(signal.SIGABRT)
+                raise ClusterFailed(
+                    f"node {node} has not ended {_END_SECONDS:g} s after SIGTERM: its stacks are in its log"
+                ) from None
 
     def pause(self, node: str) -> None:
         """SIGSTOP."""
