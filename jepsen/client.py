@@ -20,10 +20,11 @@ import kvstore.aio
 from jepsen.history import HistoryWriter
 from jepsen.workloads import WORKLOADS
 from jepsen.workloads.base import Call, NotSent, Thread, Workload
-from kvstore.client.asynchronous import Bucket
-from kvstore.errors import KVError, Outcome
+from kvstore.client.asynchronous import Bucket, Client
+from kvstore.errors import KVError, NoNodeAvailable, Outcome
 
 _READS = ("read", "look")
+_PAUSE_SECONDS = 0.2
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -55,7 +56,7 @@ def clock_since(began: int) -> Callable[[], int]:
 async def run(spec: Spec) -> None:
     """Operate until the time is over."""
     workloads = [WORKLOADS[name](spec.keys) for name in spec.workloads]
-    async with kvstore.aio.connect(spec.endpoints, timeout=spec.timeout) as db:
+    async with await _connected(spec) as db:
         with HistoryWriter(Path(spec.history), clock_since(spec.began)) as writer:
             async with asyncio.TaskGroup() as threads:
                 for number in spec.numbers:
@@ -68,6 +69,15 @@ async def run(spec: Spec) -> None:
                     thread = Thread(place, count, rng)
                     operator = _Operator(spec, writer, workload, db.bucket(workload.name), thread, number)
                     threads.create_task(operator.run())
+
+
+async def _connected(spec: Spec) -> Client:
+    """A client; the first fault may come before the first connection."""
+    while True:
+        try:
+            return await kvstore.aio.connect(spec.endpoints, timeout=spec.timeout)
+        except NoNodeAvailable:
+            await asyncio.sleep(_PAUSE_SECONDS)
 
 
 class _Operator:
