@@ -5,10 +5,11 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH_INSTALLED := .venv/.bench
 SIM := $(BIN)/python -m kvstore.sim
+JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench bench-engine sim sim-long heal fuzz power-loss proto clean
+.PHONY: help venv run test check format demo bench bench-slow bench-engine bench-overload sim sim-long planted jepsen jepsen-long jepsen-hunt heal overload fuzz power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +38,11 @@ demo: venv ## import the world's airports, kill nodes, lose nothing
 bench: venv ## measure throughput and latency of a three-node cluster
 	@$(BIN)/python -m bench
 
+bench-overload: venv ## offer a three-node cluster four times what it can do
+	@$(BIN)/python -m bench.overload $(ARGS)
+bench-slow: venv ## measure what readers feel of one replica that is 50 times slower
+	@$(BIN)/python -m bench.slow_replica $(ARGS)
+
 bench-engine: $(BENCH_INSTALLED) ## measure the storage engine beside LevelDB, RocksDB and SQLite
 	@$(BIN)/python -m bench.engine $(ARGS)
 
@@ -47,14 +53,31 @@ sim: venv ## simulated clusters: SEED=7 replays one, COUNT=200 runs that many; N
 sim-long: venv ## 20 hours of simulated clusters and more; START=5000 begins with another seed
 	@$(SIM) --count $(or $(COUNT),1200) --start $(or $(START),1) --nodes $(or $(NODES),5) --time $(or $(TIME),60)
 
+jepsen: venv ## real nodes under faults, 2 minutes: every workload, every driver that is possible here
+	@$(JEPSEN) suite $(if $(SEED),--seed $(SEED))
+
+jepsen-long: venv ## one long run: WORKLOAD=set NEMESIS=network+hosts TIME=900 QUORUM=sloppy SEED=7
+	@$(JEPSEN) run --workload $(or $(WORKLOAD),all) --nemesis $(or $(NEMESIS),network+hosts) \
+		--time $(or $(TIME),900) --quorum $(or $(QUORUM),strict) --rate $(or $(RATE),700) --threads 100 \
+		$(if $(SEED),--seed $(SEED)) $(if $(DRIVER),--driver $(DRIVER)) $(ARGS)
+
 fuzz: venv ## every decoder under a million damaged inputs: SEED=7 EXECUTIONS=5000000
 	@$(BIN)/python -m tests.fuzz --executions $(or $(EXECUTIONS),1000000) --seed $(or $(SEED),0)
 
 power-loss: venv ## 200 times cut the power of a disk that is written to (root only): CYCLES=1000
 	@POWER_LOSS_CYCLES=$(or $(CYCLES),200) $(BIN)/python -m pytest -s --timeout 3600 tests/crash/test_power_loss.py
 
+planted: venv ## plant each defect that broke others, and run seeds until one catches it; ARGS="--defect NAME"
+	@$(BIN)/python -m tests.sim.planted $(ARGS)
+
+jepsen-hunt: venv ## plant defects in real nodes and see that each is found (root only): ARGS=repair-dropped
+	@$(JEPSEN) hunt $(ARGS)
+
 heal: venv ## real nodes: one misses 20,000 writes and deletes, anti-entropy alone brings them back
 	@KVSTORE_ANTI_ENTROPY_WRITES=20000 $(BIN)/python -m pytest -q -s tests/cluster/test_anti_entropy.py -k was_down
+
+overload: venv ## real nodes: one of three stands still for a minute under large writes, memory stays bounded
+	@KVSTORE_OVERLOAD_SECONDS=60 $(BIN)/python -m pytest -q -s tests/cluster/test_overload.py -k stopped_replica
 
 proto: $(INSTALLED) ## generate kvstore/v1 from proto/
 	@$(BIN)/python hatch_build.py

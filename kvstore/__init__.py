@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kvstore import aio as aio
     from kvstore.client.errors import ClientClosed, PartialFailure, UnresolvedSiblings
     from kvstore.client.results import Explain, Resolver, Result, Sibling, Stored
-    from kvstore.client.synchronous import Bucket, Client, connect
+    from kvstore.client.synchronous import Bucket, Client, Session, connect
     from kvstore.errors import (
         ConfigError,
         Corruption,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Outcome,
         Overloaded,
         ReadTimeout,
+        StaleRead,
         StaleRing,
         StorageFull,
         TooManySiblings,
@@ -52,7 +53,9 @@ __all__ = [
     "ReadTimeout",
     "Resolver",
     "Result",
+    "Session",
     "Sibling",
+    "StaleRead",
     "StaleRing",
     "StorageFull",
     "Stored",
@@ -67,6 +70,7 @@ __all__ = [
 _CLIENT = {
     "Bucket": "kvstore.client.synchronous",
     "Client": "kvstore.client.synchronous",
+    "Session": "kvstore.client.synchronous",
     "connect": "kvstore.client.synchronous",
     "ClientClosed": "kvstore.client.errors",
     "PartialFailure": "kvstore.client.errors",

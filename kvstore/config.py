@@ -166,13 +166,19 @@ class QuorumSettings:
     default_timeout: float = 5.0
     max_timeout: float = 60.0
     read_patience: float = 0.25
-    """How long one replica may take before a read asks another."""
+    """How long one replica may take before a read asks another, whatever the budget of hedges says."""
+    hedge_share: float = 0.05
+    """Extra reads for each read: the budget of hedges; 0 and no burst: none."""
+    hedge_burst: float = 10.0
+    """Extra reads that may be saved up."""
     write_patience: float = 2.0
     """How long one replica may take before a write leaves a hint for it."""
     max_clock_drift: float = 3600.0
     """A time further ahead of this node's clock than this does not carry it along (kvstore.hlc)."""
     in_flight: int = 20_000
     """Client requests that one node works on at once; more are refused as overloaded."""
+    in_flight_bytes: int = 64 * MIB
+    """Bytes of keys' versions that one node's operations hold at once; beyond, requests are refused."""
     hint_interval: float = 1.0
     """Pause after a target has failed to take hints; it doubles with every failure in a row."""
     hint_longest_interval: float = 30.0

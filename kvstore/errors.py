@@ -62,6 +62,19 @@ class ReadTimeout(KVError):
         self.required = required
 
 
+class StaleRead(KVError):
+    """None of the replicas that answered has seen what the session of this read has: it is out of reach now.
+
+    The client goes on trying until its timeout. Reads change nothing, so retrying is safe.
+    """
+
+    retryable = True
+
+    def __init__(self, received: int) -> None:
+        super().__init__(f"what this session has seen is not on any of the {received} replicas that answered")
+        self.received = received
+
+
 class WriteTimeout(KVError):
     """Too few replicas confirmed a write in time. It may be applied: a timeout is not a failure."""
 

@@ -189,5 +189,22 @@ def decode_context(data: bytes, token: int) -> CausalContext:
         raise InvalidRequest("context", f"cannot be read: {error}") from error
 
 
+def encode_seen(context: CausalContext, token: int) -> bytes:
+    """A session's token: what a later read of the key must have seen.
+
+    It may cover siblings that no client was shown, so it is no context to write with, and is refused as one.
+    """
+    return encode_context(context, _other(token))
+
+
+def decode_seen(data: bytes, token: int) -> CausalContext:
+    """Inverse of `encode_seen`; raises InvalidRequest."""
+    return decode_context(data, _other(token))
+
+
+def _other(token: int) -> int:
+    return token ^ 0xFFFF_FFFF_FFFF_FFFF
+
+
 def _checksum(payload: bytes, token: int) -> bytes:
     return _CHECKSUM.pack(google_crc32c.value(_TOKEN.pack(token) + payload))

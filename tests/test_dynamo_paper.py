@@ -555,7 +555,7 @@ class TestExperiences:
             TestReplicaSynchronization.put_all(cluster, [f"k{i}" for i in range(1000)], w=2)
             for host in cluster._cluster.hosts.values():
                 assert host.node is not None
-                host.node._coordinator._unanswered += under_way
+                host.node._coordinator.admission.unanswered += under_way
             cluster.heal()
             began = cluster.now
             while held(cluster, "n3") != held(cluster, "n1"):

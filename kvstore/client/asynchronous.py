@@ -16,7 +16,8 @@ from kvstore.client.requests import Requests, requests_for, seconds
 from kvstore.client.results import K, Key, Resolver, Result, Stored
 from kvstore.client.router import Router, discover
 from kvstore.errors import KVError
-from kvstore.quorum.messages import Found, Get
+from kvstore.quorum.messages import Delete, Found, Get, Put
+from kvstore.quorum.seen import Seen
 from kvstore.ring import ClusterState
 from kvstore.v1 import admin_pb2
 
@@ -92,6 +93,10 @@ class Client:
         limit = self._timeout if timeout is None else timeout
         return Bucket(self._dispatcher, requests_for(name, r, w, quorum, limit, resolver))
 
+    def session(self) -> Session:
+        """Buckets that never show less than was read or written through them before: see Session."""
+        return Session(self, self._dispatcher.seen())
+
     async def ring(self) -> ClusterState:
         """The cluster state (members, partitions, bucket settings), fetched anew if that is possible."""
         await self._dispatcher.refresh()
@@ -109,6 +114,36 @@ class Client:
         return await self._dispatcher.repair(start, self._timeout)
 
 
+class Session:
+    """One user's way through the database: read your writes, and monotonic reads. Made by `Client.session`.
+
+    A read shows at least what the same session has written to that key, and all that it was shown of it
+    before, whatever `r`, `w` and `quorum` are; where that is out of reach it raises StaleRead at its
+    timeout. The last 10,000 keys are remembered, each for five minutes after its last use. Reads through
+    other buckets or sessions, `scan_keys`, and writes that ended with an error do not count. Nothing needs
+    to be closed.
+    """
+
+    def __init__(self, client: Client, seen: Seen) -> None:
+        self._client = client
+        self._seen = seen
+
+    def bucket(
+        self,
+        name: str,
+        *,
+        r: int | None = None,
+        w: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        resolver: Resolver | None = None,
+    ) -> Bucket:
+        """A bucket of this session, otherwise as `Client.bucket`; raises InvalidRequest."""
+        bucket = self._client.bucket(name, r=r, w=w, quorum=quorum, timeout=timeout, resolver=resolver)
+        bucket._seen = self._seen
+        return bucket
+
+
 class Bucket:
     """A named set of keys. Made by `Client.bucket`.
 
@@ -119,6 +154,7 @@ class Bucket:
     def __init__(self, dispatcher: Carrier, requests: Requests) -> None:
         self._dispatcher = dispatcher
         self._requests = requests
+        self._seen: Seen | None = None
 
     @property
     def name(self) -> str:
@@ -136,7 +172,7 @@ class Bucket:
         resolver: Resolver | None = None,
     ) -> Result:
         """Read a key. A key without a value gives a Result that is false, not an error."""
-        request = self._requests.get(key, r, quorum, timeout, explain)
+        request = self._asking(self._requests.get(key, r, quorum, timeout, explain))
         return self._result(request, await self._dispatcher.execute(request), resolver)
 
     async def put(
@@ -157,7 +193,7 @@ class Bucket:
         `ttl` is in seconds. The result's `.siblings` counts the values that the key has now.
         """
         request = self._requests.put(key, value, context, content_type, ttl, w, quorum, timeout, explain)
-        return _stored(await self._dispatcher.execute(request))
+        return self._stored(request, await self._dispatcher.execute(request))
 
     async def delete(
         self,
@@ -170,8 +206,11 @@ class Bucket:
         explain: bool = False,
     ) -> Stored:
         """Delete what `context` saw; without a context, what a read sees now."""
+        if self._seen is not None and not context:
+            # the node's own read would not know what this session has seen
+            context = (await self.get(key, quorum=quorum, timeout=timeout)).context
         request = self._requests.delete(key, context, w, quorum, timeout, explain)
-        return _stored(await self._dispatcher.execute(request))
+        return self._stored(request, await self._dispatcher.execute(request))
 
     async def update(
         self,
@@ -220,7 +259,7 @@ class Bucket:
     ) -> dict[K, Result]:
         """Read several keys at once, each within `timeout`. Raises PartialFailure if any fails."""
         listed = list(dict.fromkeys(keys))
-        requests = [self._requests.get(key, r, quorum, timeout) for key in listed]
+        requests = [self._asking(self._requests.get(key, r, quorum, timeout)) for key in listed]
         replies = await self._dispatcher.execute_many(requests)
         results = (
             reply if isinstance(reply, KVError) else self._result(request, reply, resolver)
@@ -251,7 +290,10 @@ class Bucket:
             for key, value in listed
         ]
         replies = await self._dispatcher.execute_many(requests)
-        results = (reply if isinstance(reply, KVError) else _stored(reply) for reply in replies)
+        results = (
+            reply if isinstance(reply, KVError) else self._stored(request, reply)
+            for request, reply in zip(requests, replies, strict=True)
+        )
         return by_key([key for key, _ in listed], results)
 
     async def scan_keys(self, *, timeout: float | None = None) -> AsyncIterator[bytes]:
@@ -274,12 +316,18 @@ class Bucket:
         w = self._requests.w or self._dispatcher.state.bucket(self.name).w
         return await self._dispatcher.scan_partition(self.name, w, partition, limit)
 
+    def _asking(self, request: Get) -> Get:
+        return self._seen.asking(request) if self._seen is not None else request
+
     def _result(self, request: Get, reply: object, resolver: Resolver | None) -> Result:
         assert isinstance(reply, Found)
+        if self._seen is not None:
+            self._seen.found(request, reply)
         resolve = resolver or self._requests.resolver
         return Result(request.key, reply.siblings, reply.context, reply.explain, resolve)
 
-
-def _stored(reply: object) -> Stored:
-    assert isinstance(reply, Stored)
-    return reply
+    def _stored(self, request: Put | Delete, reply: object) -> Stored:
+        assert isinstance(reply, Stored)
+        if self._seen is not None:
+            self._seen.stored(request, reply)
+        return reply

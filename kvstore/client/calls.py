@@ -30,6 +30,13 @@ from kvstore.wire.session import OpenCall, encode_calls, replies_from_wire
 MAX_IN_FLIGHT = 4096
 """Calls sent and not answered, per connection; more wait here, which is what slows producers down."""
 
+MAX_QUEUED = 65_536
+"""Calls that wait here, per connection; more are refused at once."""
+
+_SHORTEST_RETRY, _LONGEST_RETRY = 0.05, 5.0
+_MEASURED = 0.5
+"""Seconds over which the rate of replies is measured."""
+
 GATHER_SHARE = 2
 GATHER_SECONDS, GATHER_SECONDS_PER_CALL = 0.002, 0.00004
 """A frame with less than half of the calls in flight waits for more, the longer the more there are in
@@ -86,7 +93,11 @@ class Calls:
         self._numbers = count(1)
         self._open: dict[int, Call] = {}
         self._queue: deque[int] = deque()
+        self._waiting = 0
         self._in_flight = 0
+        self._answered = 0
+        self._rate = 0.0
+        self._measured_at = self._loop.time()
         self._work = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = math.inf
@@ -96,6 +107,10 @@ class Calls:
         """Queue a request; the future ends by `deadline` (loop time) with a reply or a KVError."""
         number = next(self._numbers)
         future: asyncio.Future[Found | Stored] = self._loop.create_future()
+        if self._waiting >= MAX_QUEUED:
+            future.set_exception(self._overloaded())
+            return future
+        self._waiting += 1
         self._open[number] = Call(request, deadline, epoch, future)
         self._queue.append(number)
         self._work.set()
@@ -110,7 +125,7 @@ class Calls:
                 if GATHER_SHARE * len(self._queue) < self._in_flight:
                     await asyncio.sleep(min(GATHER_SECONDS, GATHER_SECONDS_PER_CALL * self._in_flight))
                 if calls := self._take():
-                    return encode_calls(calls)
+                    return encode_calls(calls, int(self._loop.time() * 1000))
                 continue
             self._work.clear()
             await self._work.wait()
@@ -124,7 +139,8 @@ class Calls:
             number = self._queue[0]
             call = self._open.get(number)
             if call is None or call.future.done():
-                self._open.pop(number, None)  # its caller left, or its time is up: never sent
+                if self._open.pop(number, None):  # its caller left: never sent
+                    self._waiting -= 1
                 self._queue.popleft()
                 continue
             size += request_bytes(call.request)
@@ -133,6 +149,7 @@ class Calls:
             self._queue.popleft()
             taken.append(OpenCall(number, call.request, time_for_node(call.deadline - now), call.epoch))
             call.sent = True
+            self._waiting -= 1
             self._in_flight += 1
         if taken and self._unheard_since == math.inf:
             self._unheard_since = now
@@ -149,6 +166,7 @@ class Calls:
             if call is None:
                 continue
             self._in_flight -= 1
+            self._answered += 1
             if call.future.done():
                 continue
             if isinstance(reply, call.expected):
@@ -158,12 +176,29 @@ class Calls:
             else:
                 call.fail(InternalError(f"{self._address} sent a reply that does not fit the request"))
         self._work.set()
+        self._measure()
+
+    def _measure(self) -> None:
+        """Replies a second, over the last half second or so in which there were any."""
+        elapsed = self._loop.time() - self._measured_at
+        if elapsed >= _MEASURED:
+            self._rate = self._answered / elapsed
+            self._answered = 0
+            self._measured_at += elapsed
+
+    def _overloaded(self) -> Overloaded:
+        """With the time that the node needs for the calls it has, at its present rate."""
+        seconds = self._in_flight / self._rate if self._rate else _SHORTEST_RETRY
+        return Overloaded(
+            min(max(seconds, _SHORTEST_RETRY), _LONGEST_RETRY),
+            f"{self._in_flight} calls to {self._address} are already in flight, {self._waiting} wait",
+        )
 
     def fail_all(self, reason: str) -> None:
         """The connection broke: what was sent and is a write may have been applied."""
         calls, self._open = self._open, {}
         self._queue.clear()
-        self._in_flight = 0
+        self._waiting = self._in_flight = 0
         self._unheard_since = math.inf
         for call in calls.values():
             known = call.read or not call.sent
@@ -190,6 +225,8 @@ class Calls:
         due = [number for number, call in self._open.items() if call.deadline <= now]
         for number in due:
             self._expire(self._open.pop(number))
+        if due:
+            self._queue = deque(number for number in self._queue if number in self._open)
         if self._open:
             nearest = min(call.deadline for call in self._open.values())
             self._set_timer(max(nearest, now + _SWEEP_PAUSE))
@@ -198,7 +235,8 @@ class Calls:
 
     def _expire(self, call: Call) -> None:
         if not call.sent:
-            call.fail(Overloaded(0.1, f"{self._in_flight} calls to {self._address} are already in flight"))
+            self._waiting -= 1
+            call.fail(self._overloaded())
             return
         self._in_flight -= 1
         self._work.set()

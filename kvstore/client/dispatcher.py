@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from kvstore.client.connection import Connection
 from kvstore.client.errors import ClientClosed
-from kvstore.client.retry import ATTEMPTS, may_retry, pause
+from kvstore.client.retry import may_retry, pause
 from kvstore.client.router import Router
 from kvstore.client.scan import scan_partition
 from kvstore.client.unary import unary
-from kvstore.errors import KVError, StaleRing
+from kvstore.errors import KVError, ReadTimeout, StaleRing
 from kvstore.quorum.messages import ClientRequest, Found, Get, Stored
+from kvstore.quorum.seen import Seen
 from kvstore.ring import ClusterState, partition_of, token
 from kvstore.v1 import admin_pb2
 
@@ -92,33 +95,60 @@ class Dispatcher:
         if self._closed:
             raise ClientClosed("the client is closed")
 
+    def seen(self) -> Seen:
+        """See Carrier."""
+        return Seen(time.monotonic)
+
     async def execute(self, request: ClientRequest) -> Found | Stored:
         """The reply to a request; raises the KVError of the last attempt."""
         self.check_open()
         router = self.router
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + request.timeout
+        now = loop.time()
+        deadline = now + request.timeout
         partition = partition_of(token(request.bucket, request.key), router.state.ring.partitions)
         failed: list[Connection] = []
+        read = type(request) is Get
+        if read:
+            self._try_slow(request, partition, now)
         while True:
             connection = router.pick(partition, failed)
             if connection is None:
                 await router.wait(deadline)
                 continue
             until = deadline
-            if type(request) is Get and not failed:
+            if read and not failed:
                 until -= request.timeout / 2  # so that another replica can be asked
+            began = loop.time()
             try:
-                return await connection.submit(request, until, router.state.epoch)
+                reply = await connection.submit(request, until, router.state.epoch)
             except KVError as error:
+                if read and isinstance(error, ReadTimeout):
+                    router.hedging.answered(connection.address, loop.time() - began)
                 failed.append(connection)
                 await self._before_next(request, error, len(failed), deadline)
+            else:
+                if read:
+                    router.hedging.answered(connection.address, loop.time() - began)
+                return reply
+
+    def _try_slow(self, request: ClientRequest, partition: int, now: float) -> None:
+        """Send a read to a slow replica as well, now and then: nobody waits, but its time is taken."""
+        router = self.router
+        router.hedging.earn()
+        if router.hedging.slow and (connection := router.to_try(partition, now)):
+            future = connection.submit(request, now + request.timeout, router.state.epoch)
+            future.add_done_callback(partial(self._tried, connection.address, now))
+
+    def _tried(self, address: str, began: float, future: asyncio.Future[Found | Stored]) -> None:
+        if not future.cancelled() and isinstance(future.exception(), ReadTimeout | None):
+            self.router.hedging.answered(address, asyncio.get_running_loop().time() - began)
 
     async def _before_next(
         self, request: ClientRequest, error: KVError, attempt: int, deadline: float
     ) -> None:
         """Wait as long as is right before another attempt, or raise `error`."""
-        if attempt >= ATTEMPTS or not may_retry(request, error):
+        if not may_retry(request, error, attempt):
             raise error
         seconds = pause(attempt, error)
         if asyncio.get_running_loop().time() + seconds >= deadline:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from kvstore.errors import KVError
 from kvstore.quorum.messages import ClientRequest, Found, Stored
+from kvstore.quorum.seen import Seen
 from kvstore.ring import ClusterState
 from kvstore.v1 import admin_pb2
 
@@ -22,6 +23,9 @@ class Carrier(Protocol):
 
     def check_open(self) -> None:
         """Raise ClientClosed after `close`."""
+
+    def seen(self) -> Seen:
+        """The memory of a new session."""
 
     async def execute(self, request: ClientRequest) -> Found | Stored:
         """The reply to a request; raises the KVError of the last attempt."""

@@ -11,12 +11,14 @@ from kvstore.client.errors import ClientClosed
 from kvstore.client.routes import route
 from kvstore.client.unary import fetch_state, open_channel
 from kvstore.errors import KVError, NoNodeAvailable
+from kvstore.quorum.hedging import Hedging
 from kvstore.quorum.messages import ClientRequest, Get
 from kvstore.ring import ClusterState
 
 _REFRESH_SECONDS = 30.0
 _OUTAGE_SECONDS = 1.0
 _DISCOVERY_SECONDS = 2.0
+_LONGEST_DELAY = 1.0
 
 
 class Router:
@@ -24,6 +26,8 @@ class Router:
 
     def __init__(self, endpoints: Sequence[str], state: ClusterState) -> None:
         self.state = state
+        self.hedging = Hedging(_LONGEST_DELAY)
+        """How long reads take at each node, by address."""
         self._endpoints = endpoints
         self._connections: dict[str, Connection] = {}
         self._routes: list[tuple[Connection, ...]] = []
@@ -37,14 +41,23 @@ class Router:
     def pick(self, partition: int, avoid: Collection[Connection] = ()) -> Connection | None:
         """A working connection for a partition: to its first replica, else to the next, else to any node.
 
-        One of `avoid` is taken only if there is no other; None when nothing is connected.
+        One of `avoid` is taken only if there is no other, and so is one that is slow of late; None when
+        nothing is connected.
         """
         route = self._routes[partition]
-        if route[0].ready and not avoid:
+        slow = self.hedging.slow
+        if route[0].ready and not avoid and not slow:
             return route[0]
         ready = [connection for connection in route if connection.ready]
-        ready.sort(key=lambda connection: connection in avoid)
+        ready.sort(key=lambda connection: (connection in avoid, connection.address in slow))
         return ready[0] if ready else None
+
+    def to_try(self, partition: int, now: float) -> Connection | None:
+        """A working connection to a slow replica that should get a read too, so that its recovery is seen."""
+        for connection in self._routes[partition][: len(self.state.ring.replica_lists[partition])]:
+            if connection.address in self.hedging.slow and connection.ready:
+                return connection if self.hedging.may_try(connection.address, now) else None
+        return None
 
     async def wait(self, deadline: float) -> None:
         """Wait until some node is connected; raises NoNodeAvailable at `deadline` (loop time)."""

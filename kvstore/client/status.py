@@ -11,6 +11,7 @@ __all__ = [
     "RepairResponse",
     "engine_figures",
     "is_alive",
+    "read_figures",
     "status_name",
 ]
 
@@ -29,3 +30,19 @@ def engine_figures(status: GetStatusResponse) -> dict[str, int | float]:
     """What a node says of its storage engine, by the names in admin.proto."""
     engine = status.engine
     return {field.name: getattr(engine, field.name) for field in engine.DESCRIPTOR.fields}
+
+
+_READ_FIGURES = (
+    "gets",
+    "read_repairs",
+    "hedges",
+    "hedges_won",
+    "hedges_refused",
+    "read_trials",
+    "wide_reads",
+)
+
+
+def read_figures(status: GetStatusResponse) -> dict[str, int]:
+    """What a node says of the reads that it has coordinated, by the names in admin.proto."""
+    return {name: getattr(status.counters, name) for name in _READ_FIGURES}

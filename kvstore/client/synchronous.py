@@ -66,6 +66,10 @@ class Client:
         bucket = self._client.bucket(name, r=r, w=w, quorum=quorum, timeout=timeout, resolver=resolver)
         return Bucket(bucket, self._background)
 
+    def session(self) -> Session:
+        """Buckets that never show less than was read or written through them before: see Session."""
+        return Session(self._client.session(), self._background)
+
     def ring(self) -> ClusterState:
         """The cluster state (members, partitions, bucket settings), fetched anew if that is possible."""
         return self._background.run(self._client.ring())
@@ -80,6 +84,35 @@ class Client:
         Returns by node id what is left to be proven equal, or why the node does not say.
         """
         return self._background.run(self._client.repair(start))
+
+
+class Session:
+    """One user's way through the database: read your writes, and monotonic reads. Made by `Client.session`.
+
+    A read shows at least what the same session has written to that key, and all that it was shown of it
+    before, whatever `r`, `w` and `quorum` are; where that is out of reach it raises StaleRead at its
+    timeout. The last 10,000 keys are remembered, each for five minutes after its last use. Reads through
+    other buckets or sessions, `scan_keys`, and writes that ended with an error do not count. Nothing needs
+    to be closed, and threads may share it.
+    """
+
+    def __init__(self, session: asynchronous.Session, background: Runner) -> None:
+        self._session = session
+        self._background = background
+
+    def bucket(
+        self,
+        name: str,
+        *,
+        r: int | None = None,
+        w: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        resolver: Resolver | None = None,
+    ) -> Bucket:
+        """A bucket of this session, otherwise as `Client.bucket`; raises InvalidRequest."""
+        bucket = self._session.bucket(name, r=r, w=w, quorum=quorum, timeout=timeout, resolver=resolver)
+        return Bucket(bucket, self._background)
 
 
 class Bucket:

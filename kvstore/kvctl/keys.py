@@ -215,6 +215,7 @@ def _explain_fields(explain: Explain) -> dict[str, object]:
         "answered": list(explain.answered),
         "repaired": list(explain.repaired),
         "hinted": list(explain.hinted),
+        "hedged": list(explain.hedged),
     }
 
 

@@ -11,7 +11,7 @@ import click
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from kvstore.errors import KVError
-from kvstore.kvctl import cluster, data, files, hints, keys, nodes, repair
+from kvstore.kvctl import cluster, data, explain, files, hints, keys, nodes, repair
 from kvstore.kvctl.failures import EXIT_CODES, exit_code
 from kvstore.kvctl.session import DEFAULT_ENDPOINTS, Session
 
@@ -60,6 +60,7 @@ for command in (
     nodes.ring,
     repair.repair,
     hints.hints,
+    explain.explain,
     keys.put,
     keys.get,
     keys.delete,

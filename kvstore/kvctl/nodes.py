@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import click
 
-from kvstore.client.status import GetStatusResponse, engine_figures, status_name
+from kvstore.client.status import GetStatusResponse, engine_figures, read_figures, status_name
 from kvstore.errors import KVError
 from kvstore.kvctl.session import Row, Session
 from kvstore.ring import ClusterState, fallbacks, partition_of, preference_list, token
@@ -24,6 +24,7 @@ COLUMNS = (
     "hints",
     "unproven",
     "proof s",
+    "damaged",
     "puts",
     "gets",
 )
@@ -34,7 +35,8 @@ COLUMNS = (
 def status(session: Session) -> None:
     """Show every member: as the others see it, and what it says of itself.
 
-    JSON has the figures of each node's engine too: sizes, amplification, use of filters and cache.
+    JSON has more figures of each node: of its engine (sizes, amplification, use of filters and cache), and
+    of its reads (repairs, hedges).
 
     \b
     Examples:
@@ -89,9 +91,12 @@ def _own_words(status: GetStatusResponse) -> dict[str, object]:
         "hints": sum(hints.count for hints in status.hints),
         "unproven": status.anti_entropy.unproven,
         "proof s": round(status.anti_entropy.oldest_s),
+        "damaged": engine.quarantined,
         "puts": counters.puts,
         "gets": counters.gets,
+        "refetching from": list(status.refetching_from),
         "engine": engine_figures(status),
+        "reads": read_figures(status),
     }
 
 

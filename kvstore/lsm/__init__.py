@@ -20,6 +20,7 @@ from kvstore.lsm.jobs import (
 )
 from kvstore.lsm.memory_filesystem import Fate, MemoryFileSystem, SimulatedCrash
 from kvstore.lsm.options import Compaction, Durability, Options
+from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.segments import Sync
 from kvstore.lsm.snapshot import Snapshot
 from kvstore.lsm.store import Store
@@ -32,6 +33,7 @@ __all__ = [
     "Engine",
     "EngineStatistics",
     "Fate",
+    "Fence",
     "FileSystem",
     "FlushJob",
     "Job",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from kvstore.errors import Overloaded, StorageError, StorageFailed, StorageFull
+from kvstore.errors import Corruption, Overloaded, StorageError, StorageFailed, StorageFull
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.checkpoint import write_checkpoint
 from kvstore.lsm.filesystem import FileSystem
@@ -21,6 +21,7 @@ from kvstore.lsm.manifest import CURRENT, Manifest
 from kvstore.lsm.memtable import ABSENT, Memtable
 from kvstore.lsm.options import Durability, Options
 from kvstore.lsm.pace import Pace, full_speed
+from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.segments import Segments, Sync
 from kvstore.lsm.snapshot import Snapshot, prefix_end
 from kvstore.lsm.sstable import table_name
@@ -55,6 +56,7 @@ class EngineStatistics:
     cache_hits: int
     cache_misses: int
     cache_bytes: int
+    quarantined: int
     write_amplification: float
     space_amplification: float
 
@@ -267,6 +269,57 @@ class Engine:
         """As `scan`, of all keys that begin with `prefix`."""
         return self.scan(prefix, prefix_end(prefix), reverse)
 
+    # quarantine
+
+    @property
+    def fences(self) -> tuple[Fence, ...]:
+        """What is quarantined: damaged blocks, and tables that cannot be opened."""
+        return tuple(self._maintenance.fences.values())
+
+    @property
+    def noticed(self) -> bool:
+        """Whether something was quarantined that `take_noticed` has not told of."""
+        return bool(self._maintenance.noticed)
+
+    def take_noticed(self) -> list[Fence]:
+        """What has been quarantined since the last call."""
+        noticed, self._maintenance.noticed = self._maintenance.noticed, []
+        return noticed
+
+    def scan_around(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes | None]]:
+        """As `scan`, but damage does not end it: None for a key of which it cannot be said what it has.
+
+        Other keys that damaged blocks may hold are not among them.
+        """
+        with self.snapshot() as snapshot:
+            for key, value in snapshot.scan(start, end, around=True):
+                if not any(f.first <= key <= f.last for f in self._maintenance.fences.values()):
+                    yield key, value
+                    continue
+                try:
+                    known = snapshot.get(key)
+                except Corruption:
+                    yield key, None
+                else:
+                    if known is not None:
+                        yield key, known
+
+    def scrub(self) -> int:
+        """Read all tables from the disk, past the cache, and quarantine what is damaged.
+
+        Returns how many damaged blocks and tables it has met. It takes as long as that takes to read.
+        """
+        return self._maintenance.scrub()
+
+    def lift(self, fence: Fence) -> None:
+        """Let a damaged block count as if it held nothing, and have its table written anew without it.
+
+        The caller has written, durably, what each key behind the fence should have: what lies beneath in
+        older tables comes to light. Raises StorageFull: the fence stays.
+        """
+        self._check()
+        self._maintenance.lift(fence)
+
     # jobs
 
     def take_jobs(self) -> list[Job]:
@@ -282,6 +335,8 @@ class Engine:
         self._check()
         try:
             match result.job:
+                case _ if result.damaged:
+                    self._maintenance.met_damage(result, self._segments)
                 case FlushJob():
                     self._maintenance.flushed(result, self._segments)
                 case CompactionJob() as job:
@@ -316,12 +371,16 @@ class Engine:
 
     def _run(self, job: Job, pace: Pace = full_speed) -> None:
         try:
-            self.job_done(run_job(self._fs, job, pace))
+            result = run_job(self._fs, job, pace)
+            self.job_done(result)
             self._maintenance.remove_obsolete()
         except StorageError:
             if self._segments.failed is None:
                 self.job_failed(job)
             raise
+        if result.damaged and isinstance(job, CompactionJob):
+            path = f"{self._directory}/{table_name(result.damaged[0][0])}"
+            raise Corruption(path, result.reason)
 
     def checkpoint(self, directory: str) -> None:
         """Make `directory`, on the same disk, a store of its own with all that is in this one now.
@@ -369,6 +428,7 @@ class Engine:
             cache_hits=self._cache.hits,
             cache_misses=self._cache.misses,
             cache_bytes=self._cache.memory,
+            quarantined=len(maintenance.fences),
             write_amplification=written / segments.written_bytes if segments.written_bytes else 0.0,
             space_amplification=table_bytes / largest if largest else 0.0,
         )

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kvstore.errors import Corruption
+from kvstore.errors import Corruption, UnsupportedFormat
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.memtable import Memtable
 from kvstore.lsm.merge import Chunk, merge, without_deletions
 from kvstore.lsm.options import Options
 from kvstore.lsm.pace import Pace, full_speed
-from kvstore.lsm.sstable import Table, TableInfo
+from kvstore.lsm.sstable import WHOLE, Table, TableInfo
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.wal import read_segments, segment_name
 
@@ -45,6 +45,8 @@ class CompactionJob(msgspec.Struct, frozen=True, tag="compaction"):
     drop_deletions: bool
     outputs: tuple[int, ...]
     options: Options
+    left_out: tuple[int, ...] = ()
+    """Blocks of the first input that count as if they held nothing (kvstore.lsm.quarantine)."""
 
     @property
     def input_bytes(self) -> int:
@@ -63,21 +65,57 @@ Job = FlushJob | CompactionJob | RemovalJob
 
 
 class JobResult(msgspec.Struct, frozen=True):
-    """What a job has made: no table when nothing was left to write."""
+    """What a job has made: no table when nothing was left to write.
+
+    It has made none either if it met damage: then `damaged` has the numbers of tables and blocks of a
+    compaction, or that of a flush's segment, and `reason` says what was met first.
+    """
 
     job: Job
     tables: tuple[TableInfo, ...]
+    damaged: tuple[tuple[int, int], ...] = ()
+    reason: str = ""
 
 
 def run_job(fs: FileSystem, job: Job, pace: Pace = full_speed) -> JobResult:
     """Do a job; raises StorageError. The outputs and their names are synced when this returns."""
-    match job:
-        case FlushJob():
-            return JobResult(job, _flush(fs, job, pace))
-        case CompactionJob():
-            return JobResult(job, _compact(fs, job, pace))
-        case RemovalJob():
-            return JobResult(job, _remove(fs, job))
+    try:
+        match job:
+            case FlushJob():
+                return JobResult(job, _flush(fs, job, pace))
+            case CompactionJob():
+                return JobResult(job, _compact(fs, job, pace))
+            case RemovalJob():
+                return JobResult(job, _remove(fs, job))
+    except (Corruption, UnsupportedFormat) as error:
+        if damaged := _damaged(fs, job):
+            return JobResult(job, (), damaged, error.reason)
+        raise
+
+
+def _damaged(fs: FileSystem, job: Job) -> tuple[tuple[int, int], ...]:
+    """All that is damaged of what a job reads, so that it is not met one at a time."""
+    if isinstance(job, FlushJob):
+        return ((job.segment, WHOLE),)
+    if isinstance(job, RemovalJob):
+        return ()
+    found: list[tuple[int, int]] = []
+    for i, info in enumerate(job.inputs):
+        try:
+            table = _input(fs, job, i)
+        except (Corruption, UnsupportedFormat):
+            found.append((info.number, WHOLE))
+        else:
+            found += ((info.number, block) for block in table.damaged_blocks())
+            table.close()
+    return tuple(found)
+
+
+def _input(fs: FileSystem, job: CompactionJob, i: int) -> Table:
+    table = Table(fs, job.directory, job.inputs[i], None)
+    for block in job.left_out if i == 0 else ():
+        table.leave_out(block)
+    return table
 
 
 def _flush(fs: FileSystem, job: FlushJob, pace: Pace) -> tuple[TableInfo, ...]:
@@ -99,7 +137,7 @@ def _flush(fs: FileSystem, job: FlushJob, pace: Pace) -> tuple[TableInfo, ...]:
 def _compact(fs: FileSystem, job: CompactionJob, pace: Pace) -> tuple[TableInfo, ...]:
     tables: list[Table] = []
     try:
-        tables += (Table(fs, job.directory, info, None) for info in job.inputs)
+        tables += (_input(fs, job, i) for i in range(len(job.inputs)))
         chunks: Iterator[Chunk] = merge(table.chunks(b"", None) for table in reversed(tables))
         if job.drop_deletions:
             chunks = without_deletions(chunks)

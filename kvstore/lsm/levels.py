@@ -77,11 +77,17 @@ class Levels:
                     return value
         return default
 
-    def runs(self, start: bytes, end: bytes | None, reverse: bool) -> list[Iterator[Chunk]]:
-        """Entries of [start, end): a run for each flushed table and for each level, the newest first."""
-        runs = [t.chunks(start, end, reverse) for t in reversed(self.flushed) if _holds(t, start, end)]
+    def runs(
+        self, start: bytes, end: bytes | None, reverse: bool, around: bool = False
+    ) -> list[Iterator[Chunk]]:
+        """Entries of [start, end): a run for each flushed table and for each level, the newest first.
+
+        With `around` those of damaged blocks are left out, else they raise Corruption.
+        """
+        flushed = reversed(self.flushed)
+        runs = [t.chunks(start, end, reverse, around) for t in flushed if _holds(t, start, end)]
         held = ([table for table in level if _holds(table, start, end)] for level in self.deep)
-        runs += [_one_after_another(tables, start, end, reverse) for tables in held if tables]
+        runs += [_one_after_another(tables, start, end, reverse, around) for tables in held if tables]
         return runs
 
 
@@ -90,7 +96,7 @@ def _holds(table: Table, start: bytes, end: bytes | None) -> bool:
 
 
 def _one_after_another(
-    tables: list[Table], start: bytes, end: bytes | None, reverse: bool
+    tables: list[Table], start: bytes, end: bytes | None, reverse: bool, around: bool
 ) -> Iterator[Chunk]:
     for table in reversed(tables) if reverse else tables:
-        yield from table.chunks(start, end, reverse)
+        yield from table.chunks(start, end, reverse, around)

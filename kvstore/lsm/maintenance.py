@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-from kvstore.errors import StorageError
+from kvstore.errors import Corruption, StorageError, UnsupportedFormat
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.compaction import Choice, choose, everything
 from kvstore.lsm.filesystem import FileSystem
@@ -13,8 +13,10 @@ from kvstore.lsm.jobs import CompactionJob, FlushJob, Job, JobResult, RemovalJob
 from kvstore.lsm.levels import Levels
 from kvstore.lsm.manifest import Manifest
 from kvstore.lsm.options import Options
+from kvstore.lsm.quarantine import Fence, LostTable, whole
 from kvstore.lsm.segments import Segments
-from kvstore.lsm.sstable import Table, TableInfo, table_name
+from kvstore.lsm.sstable import WHOLE, Table, TableInfo, table_name
+from kvstore.lsm.sstable_writer import write_tables
 
 
 class Maintenance:
@@ -31,7 +33,12 @@ class Maintenance:
         self._busy: set[int] = set()
         self._compacting = self._most_at_work = 0
         self._changed = True
-        self.levels = Levels(self._open_all(manifest.tables.values()))
+        self.fences: dict[tuple[int, int], Fence] = {}
+        """What is quarantined, by table and block."""
+        self.noticed: list[Fence] = []
+        """Those that nobody has been told of."""
+        self._rewrites: set[int] = set()
+        self.levels = Levels(self._open_all(manifest.tables.values(), self._open_or_lose))
         self._obsolete: list[str] = []
         self._removing = False
         self.flushes = self.compactions = 0
@@ -39,7 +46,17 @@ class Maintenance:
 
     def open_table(self, info: TableInfo) -> Table:
         """A table for reading through the cache; raises Corruption, UnsupportedFormat."""
-        return Table(self._fs, self._directory, info, self._cache)
+        table = Table(self._fs, self._directory, info, self._cache)
+        table.on_damage = self._quarantine
+        return table
+
+    def _open_or_lose(self, info: TableInfo) -> Table:
+        """A table, even if it cannot be opened; raises UnsupportedFormat."""
+        try:
+            return self.open_table(info)
+        except Corruption as error:
+            self._put_up(whole(info))
+            return LostTable(self._directory, info, error)
 
     # handing out
 
@@ -49,6 +66,8 @@ class Maintenance:
         # one flush at a time and in order: a flushed table's age is its last LSN
         if segments.sealed and not segments.sealed[0].flushing:
             jobs.append(self.flush_job(segments))
+        if self._rewrites:
+            jobs += self._rewrites_due()
         if self._changed:
             self._changed = False
             while self._compacting < self._options.compactions and (job := self._next_compaction()):
@@ -75,7 +94,7 @@ class Maintenance:
         )
 
     def _next_compaction(self) -> CompactionJob | None:
-        choice = choose(self.levels.infos(), self._busy, self._options)
+        choice = choose(self.levels.infos(), self._busy | self._quarantined(), self._options)
         return self._compaction_job(choice) if choice else None
 
     def full_compaction(self) -> CompactionJob | None:
@@ -85,14 +104,20 @@ class Maintenance:
         done = choice and len(infos) == 1 and infos[0].level == choice.level and not infos[0].deletions
         return self._compaction_job(choice) if choice and not done else None
 
-    def _compaction_job(self, choice: Choice) -> CompactionJob:
+    def _compaction_job(self, choice: Choice, left_out: tuple[int, ...] = ()) -> CompactionJob:
         self._compacting += 1
         self._busy.update(info.number for info in choice.inputs)
         size = sum(info.size for info in choice.inputs)
         count = 1 if choice.level == 0 else size // self._options.table_bytes + 2
         outputs = tuple(self._manifest.take_number() for _ in range(count))
         return CompactionJob(
-            self._directory, choice.inputs, choice.level, choice.drop_deletions, outputs, self._options
+            self._directory,
+            choice.inputs,
+            choice.level,
+            choice.drop_deletions,
+            outputs,
+            self._options,
+            left_out,
         )
 
     # taking back
@@ -112,6 +137,12 @@ class Maintenance:
         self._give_back(job)
         self.compactions += 1
         self.compacted_bytes += sum(info.size for info in result.tables)
+        self._forget(numbers)
+
+    def _forget(self, numbers: Sequence[int]) -> None:
+        """Tables have been replaced by others."""
+        self._rewrites.difference_update(numbers)
+        self.fences = {place: fence for place, fence in self.fences.items() if fence.table not in numbers}
         for number in numbers:
             self._cache.forget(number)
         self._obsolete += map(table_name, numbers)
@@ -122,7 +153,7 @@ class Maintenance:
 
     def _replace(self, removed: Sequence[int], added: Sequence[TableInfo], flushed_lsn: int) -> None:
         """Opened before anything is changed: a table that cannot be read must not replace what can."""
-        opened = self._open_all(added)
+        opened = self._open_all(added, self.open_table)
         try:
             self._manifest.edit(added, removed, flushed_lsn)
         except StorageError:
@@ -131,11 +162,11 @@ class Maintenance:
         # a scan may still read the old ones: their files close with the last reference
         self.levels = self.levels.replace(removed, opened)
 
-    def _open_all(self, infos: Iterable[TableInfo]) -> list[Table]:
+    def _open_all(self, infos: Iterable[TableInfo], open_one: Callable[[TableInfo], Table]) -> list[Table]:
         opened: list[Table] = []
         try:
             for info in infos:
-                opened.append(self.open_table(info))  # noqa: PERF401  (to close them if one fails)
+                opened.append(open_one(info))  # noqa: PERF401  (to close them if one fails)
         except BaseException:
             _close_all(opened)
             raise
@@ -167,6 +198,93 @@ class Maintenance:
             with suppress(StorageError):
                 self._fs.remove(f"{self._directory}/{name}")
                 self._obsolete.remove(name)
+
+    # quarantine
+
+    def _quarantine(self, table: Table, block: int) -> None:
+        """A reader has met damage."""
+        first, last = whole(table.info)[2:] if block == WHOLE else table.key_range(block)
+        self._put_up(Fence(table.info.number, block, first, last))
+        if block == WHOLE:
+            lost = LostTable(self._directory, table.info, Corruption(table.path, "its index is damaged"))
+            self.levels = self.levels.replace((table.info.number,), [lost])
+
+    def _put_up(self, fence: Fence) -> None:
+        if (fence.table, fence.block) not in self.fences:
+            self.fences[fence.table, fence.block] = fence
+            self.noticed.append(fence)
+
+    def met_damage(self, result: JobResult, segments: Segments) -> None:
+        """A job could not read what it should: nothing of it may be dropped, nor tried for ever.
+
+        What a damaged segment holds is in memory still. Damaged blocks and tables are quarantined.
+        """
+        match result.job:
+            case FlushJob(directory=directory, outputs=outputs, last_lsn=lsn, options=options):
+                memtable = segments.sealed[0].memtable
+                chunks = memtable.chunks(b"", None)
+                infos = write_tables(self._fs, directory, outputs, chunks, 0, lsn, len(memtable), options)
+                self.flushed(JobResult(result.job, infos), segments)
+            case CompactionJob() as job:
+                self.failed(job, segments)
+                tables = {table.info.number: table for table in self.levels}
+                for number, block in result.damaged:
+                    table = tables.get(number)  # None: it was lost as a whole, and has been replaced
+                    if table is not None and block == WHOLE:
+                        self._quarantine(table, WHOLE)
+                    elif table is not None:
+                        with suppress(Corruption):  # its index too: then all of it is quarantined
+                            table.fence(block)
+
+    def _quarantined(self) -> set[int]:
+        """Tables that no compaction may choose."""
+        return {fence.table for fence in self.fences.values()} | self._rewrites
+
+    def scrub(self) -> int:
+        """Read all tables; how much is damaged."""
+        met = 0
+        for table in self.levels:
+            try:
+                fresh = Table(self._fs, self._directory, table.info, None)
+            except (Corruption, UnsupportedFormat):
+                self._quarantine(table, WHOLE)
+                met += 1
+                continue
+            for block in fresh.damaged_blocks():
+                if block not in table.left_out:
+                    met += 1
+                    table.fence(block)
+            fresh.close()
+        return met
+
+    def lift(self, fence: Fence) -> None:
+        """All that might be behind a fence is known better: what is damaged leaves the disk.
+
+        Raises StorageFull: the fence stays.
+        """
+        place = fence.table, fence.block
+        table = next((table for table in self.levels if table.info.number == fence.table), None)
+        if place not in self.fences or table is None:  # a compaction could read it after all
+            return
+        if fence.block == WHOLE:
+            self._replace((fence.table,), (), 0)
+            table.close()
+            self._forget((fence.table,))
+            self._changed = True
+        else:
+            table.leave_out(fence.block)
+            self._rewrites.add(fence.table)
+            del self.fences[place]
+
+    def _rewrites_due(self) -> list[Job]:
+        """Tables to be written anew without the blocks that are left out, once no fence is left in them."""
+        fenced = {fence.table for fence in self.fences.values()}
+        due = self._rewrites - fenced - self._busy
+        return [
+            self._compaction_job(Choice((table.info,), table.info.level, False), table.left_out)
+            for table in self.levels
+            if table.info.number in due
+        ]
 
     def close(self) -> None:
         """Close all tables, leaving no file that nothing needs."""

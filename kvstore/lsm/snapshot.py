@@ -54,15 +54,16 @@ class Snapshot:
         return None if value is ABSENT else value
 
     def scan(
-        self, start: bytes = b"", end: bytes | None = None, reverse: bool = False
+        self, start: bytes = b"", end: bytes | None = None, reverse: bool = False, around: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values of [start, end) in order, or from the last to the first; raises Corruption.
 
-        Without `end` to the last key. It costs the range and not the store.
+        Without `end` to the last key. It costs the range and not the store. With `around` it shows what there
+        would be without the damaged blocks, which may be old values, or deleted ones.
         """
         runs = [self._active.chunks(start, end, self._undo, reverse)]
         runs += [memtable.chunks(start, end, None, reverse) for memtable in reversed(self._sealed)]
-        runs += self._levels.runs(start, end, reverse)
+        runs += self._levels.runs(start, end, reverse, around)
         step = -1 if reverse else 1
         for keys, values in merge(runs, reverse):
             for key, value in zip(keys[::step], values[::step], strict=True):

@@ -28,6 +28,9 @@ MAGIC = b"kvsst\x00\x00\x02"
 FOOTER = struct.Struct("<QIQIQI")  # offset and length of filter, index, properties
 FOOTER_BYTES = FOOTER.size + 4 + len(MAGIC)
 
+WHOLE = -1
+"""In the place of a block's number: the whole table."""
+
 _MOST_READ_AHEAD = 16
 _READ_AHEAD_OF_JOBS = 4
 """Less, as a job should make small steps: 8% more work for it."""
@@ -110,16 +113,7 @@ class Table:
 
     def __init__(self, fs: FileSystem, directory: str, info: TableInfo, cache: BlockCache | None) -> None:
         """Raises Corruption, UnsupportedFormat."""
-        self.info = info
-        self._smallest, self._largest = info.smallest, info.largest
-        self.path = f"{directory}/{table_name(info.number)}"
-        self._cache = cache
-        self._own_guide: Guide | None = None
-        self.holds_hash: Callable[[int], bool] | None = None
-        """The test of the filter, as long as that is at hand."""
-        self.filter_useful = 0
-        self.filter_false = 0
-        self.filter_true = 0
+        self._keep(directory, info, cache)
         try:
             self._file = fs.open(self.path)
         except FileNotFoundError:
@@ -131,6 +125,22 @@ class Table:
         except BaseException:
             self._file.close()
             raise
+
+    def _keep(self, directory: str, info: TableInfo, cache: BlockCache | None) -> None:
+        self.info = info
+        self._smallest, self._largest = info.smallest, info.largest
+        self.path = f"{directory}/{table_name(info.number)}"
+        self._cache = cache
+        self._own_guide: Guide | None = None
+        self.holds_hash: Callable[[int], bool] | None = None
+        """The test of the filter, as long as that is at hand."""
+        self.filter_useful = 0
+        self.filter_false = 0
+        self.filter_true = 0
+        self.on_damage: Callable[[Table, int], None] = _nobody_cares
+        """Told of each block that turns out to be damaged, or of WHOLE."""
+        self._fenced: set[int] = set()
+        self._left_out: set[int] = set()
 
     def close(self) -> None:
         """Close the file; nothing may be read any more."""
@@ -175,6 +185,13 @@ class Table:
         number, (offset, length) = self.info.number, self._index_at
         if self._cache is not None and (known := self._cache.get(number, offset, Guide)):
             return known
+        try:
+            return self._load_guide(offset, length)
+        except Corruption:
+            self.on_damage(self, WHOLE)
+            raise
+
+    def _load_guide(self, offset: int, length: int) -> Guide:
         index = self._decoded(_index_decoder, self._block(offset, length))
         if not len(index.last_keys) == len(index.offsets) == len(index.lengths) > 0:
             raise Corruption(self.path, "its index is incomplete")
@@ -188,11 +205,11 @@ class Table:
         except OverflowError:
             raise Corruption(self.path, "its index names places beyond any file") from None
         # every lookup needs it: only where indexes and filters are too many, it has to be found each time
-        if self._cache is None or self._cache.pin(number, guide.memory):
+        if self._cache is None or self._cache.pin(self.info.number, guide.memory):
             self._own_guide = guide
             self.holds_hash = guide.filter.holds_hash if guide.filter else None
         else:
-            self._cache.put(number, offset, guide)
+            self._cache.put(self.info.number, offset, guide)
         return guide
 
     def read_filter(self) -> BloomFilter:
@@ -212,12 +229,21 @@ class Table:
     def _data_block(self, index: PackedIndex, i: int) -> DataBlock:
         offset = index.offsets[i]
         number = self.info.number
+        if i in self._fenced:  # also if a good copy is in the cache still: it may go at any time
+            raise Corruption(self.path, f"block at {offset} is quarantined", offset)
         if self._cache is not None and (block := self._cache.get(number, offset, DataBlock)):
             return block
-        block = self._parsed(self._file.read(offset, index.lengths[i]), offset)
+        block = self._sound(self._file.read(offset, index.lengths[i]), offset, i)
         if self._cache:
             self._cache.put(number, offset, block)
         return block
+
+    def _sound(self, data: bytes, offset: int, i: int) -> DataBlock:
+        try:
+            return self._parsed(data, offset)
+        except Corruption:
+            self.fence(i)
+            raise
 
     def _parsed(self, data: bytes, offset: int) -> DataBlock:
         try:
@@ -249,6 +275,8 @@ class Table:
             return default
         guide = self._own_guide or self._guide()
         i = bisect_left(guide.index.last_keys, key)
+        if i in self._left_out:
+            return default
         value = self._data_block(guide.index, i).get(key, default)
         if value is default:
             self.filter_false += 1
@@ -256,8 +284,10 @@ class Table:
             self.filter_true += 1
         return value
 
-    def chunks(self, start: bytes, end: bytes | None, reverse: bool = False) -> Iterator[Chunk]:
-        """Entries of [start, end) in order; raises Corruption."""
+    def chunks(
+        self, start: bytes, end: bytes | None, reverse: bool = False, around: bool = False
+    ) -> Iterator[Chunk]:
+        """Entries of [start, end) in order; raises Corruption, or goes `around` what is damaged."""
         index = self._guide().index
         first = bisect_left(index.last_keys, start)
         last = len(index.offsets)
@@ -266,25 +296,81 @@ class Table:
         ahead, most = (1, _MOST_READ_AHEAD) if self._cache else (_READ_AHEAD_OF_JOBS, _READ_AHEAD_OF_JOBS)
         while first < last:
             if reverse:
-                blocks = self._blocks(index, max(first, last - ahead), last)
-                last -= len(blocks)
+                count = min(ahead, last - first)
+                blocks = self._blocks(index, last - count, last, around)
+                last -= count
             else:
-                blocks = self._blocks(index, first, min(last, first + ahead))
-                first += len(blocks)
+                count = min(ahead, last - first)
+                blocks = self._blocks(index, first, first + count, around)
+                first += count
             if chunk := _joined(blocks, start, end):
                 yield chunk
             ahead = min(2 * ahead, most)
 
-    def _blocks(self, index: PackedIndex, first: int, last: int) -> list[DataBlock]:
-        """The data blocks [first, last): one alone through the cache, several by one read past it."""
+    def _blocks(self, index: PackedIndex, first: int, last: int, around: bool) -> list[DataBlock]:
+        """The data blocks [first, last), `around` those that are damaged."""
+        if not self._fenced and not self._left_out:
+            try:
+                return self._all_blocks(index, first, last)
+            except Corruption:
+                if not around:
+                    raise
+        return [block for i in range(first, last) if (block := self._if_sound(index, i, around))]
+
+    def _all_blocks(self, index: PackedIndex, first: int, last: int) -> list[DataBlock]:
+        """One alone through the cache, several by one read past it."""
         if last - first == 1 and self._cache:
             return [self._data_block(index, first)]
         begin = index.offsets[first]
         data = self._file.read(begin, index.offsets[last - 1] + index.lengths[last - 1] - begin)
         return [
-            self._parsed(data[offset - begin : offset - begin + length], offset)
-            for offset, length in zip(index.offsets[first:last], index.lengths[first:last], strict=True)
+            self._sound(data[offset - begin : offset - begin + length], offset, i)
+            for i, offset, length in zip(
+                range(first, last), index.offsets[first:last], index.lengths[first:last], strict=True
+            )
         ]
+
+    def _if_sound(self, index: PackedIndex, i: int, around: bool) -> DataBlock | None:
+        if i in self._left_out:
+            return None
+        try:
+            return self._data_block(index, i)
+        except Corruption:
+            if around:
+                return None
+            raise
+
+    # quarantine
+
+    def fence(self, i: int) -> None:
+        """Block `i` is damaged: from now on it cannot be read, even if it can."""
+        if i not in self._left_out:
+            self._fenced.add(i)
+            self.on_damage(self, i)
+
+    def leave_out(self, i: int) -> None:
+        """Block `i` counts as if it held nothing: all that it might hold is known better elsewhere."""
+        self._fenced.discard(i)
+        self._left_out.add(i)
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """The blocks that count as if they held nothing."""
+        return tuple(sorted(self._left_out))
+
+    def key_range(self, i: int) -> tuple[bytes, bytes]:
+        """The first and the last key that block `i` might hold; raises Corruption."""
+        last_keys = self._guide().index.last_keys
+        return last_keys[i - 1] + b"\0" if i else self._smallest, last_keys[i]
+
+    def damaged_blocks(self) -> Iterator[int]:
+        """Read all blocks: which are damaged, and not left out; raises Corruption."""
+        for i in range(len(self._guide().index.offsets)):
+            if i not in self._left_out:
+                try:
+                    self.read_block(i)
+                except Corruption:
+                    yield i
 
     def places(self) -> Iterator[tuple[int, int, bytes]]:
         """Offset, length and last key of each data block, for reports of damage."""
@@ -300,6 +386,10 @@ class Table:
         index = self._guide().index
         offset = index.offsets[number]
         return self._parsed(self._file.read(offset, index.lengths[number]), offset)
+
+
+def _nobody_cares(table: Table, block: int) -> None:
+    """For tables that are read once: their reader sees the error."""
 
 
 def _joined(blocks: Sequence[DataBlock], start: bytes, end: bytes | None) -> Chunk | None:

@@ -7,11 +7,11 @@ the `on_...` methods with the time, and carries out what they put into the outbo
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from kvstore.errors import KVError, Overloaded, StaleRing, StorageFull
+from kvstore.errors import Corruption, KVError, Overloaded, StaleRing, StorageFull
 from kvstore.gossip import FailureDetector, Output, PersistIncarnation, Send, Status, StatusChanged
 from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.lsm import Engine, Job, JobResult
@@ -41,6 +41,7 @@ from kvstore.quorum.messages import (
     TreeHashes,
     TreeRead,
     WriteAck,
+    aged,
 )
 from kvstore.quorum.reap import Reaper
 from kvstore.quorum.replay import HintReplay
@@ -87,10 +88,10 @@ class Node:
         self._forwards = Repeats()
         hints = self._coordinator.hints
         self._replay = HintReplay(self._coordinator, hints, self._alive)
-        self._anti_entropy = AntiEntropy(self._coordinator, engine.scan, self._alive, settings.anti_entropy)
+        self._anti_entropy = AntiEntropy(self._coordinator, engine, self._alive, settings.anti_entropy)
         self._reaper = Reaper(
             self._coordinator,
-            engine.scan,
+            self._anti_entropy.quarantine.known,
             self._wall,
             self._anti_entropy.exchanging,
             settings.anti_entropy,
@@ -112,7 +113,10 @@ class Node:
         self._engine.close()
 
     def _next_incarnation(self) -> int:
-        stored = self._engine.get(_INCARNATION)
+        try:
+            stored = self._engine.get(_INCARNATION)
+        except Corruption:
+            stored = None  # the others remember a later one, and this node then takes one after that
         return int.from_bytes(stored, "big") + 1 if stored else 1
 
     def _persist_incarnation(self, incarnation: int) -> None:
@@ -132,7 +136,17 @@ class Node:
         self._at(now)
         coordinator, reply = self._coordinator, self._outbox.reply
         for number, call in requests:
-            coordinator.request(call, partial(reply, number), now)
+            coordinator.request(call, partial(reply, number), now, number)
+        self._turn()
+
+    def expired(self) -> None:
+        """A client's request came too late to be handed in."""
+        self._coordinator.counters.expired += 1
+
+    def on_cancelled(self, requests: Container[int], now: Instant) -> None:
+        """The clients of these requests have left; replies may follow all the same, and find nobody."""
+        self._at(now)
+        self._coordinator.cancel(requests)
         self._turn()
 
     def scan_keys(
@@ -143,6 +157,7 @@ class Node:
 
     def status(self) -> NodeStatus:
         """What this node knows of itself and of the others."""
+        admission = self._coordinator.admission
         return NodeStatus(
             self.name,
             self.state.cluster_id,
@@ -152,6 +167,10 @@ class Node:
             self._coordinator.counters,
             self._engine.statistics(),
             self._anti_entropy.status(),
+            admission.unanswered,
+            admission.bytes,
+            admission.most_bytes,
+            self._anti_entropy.quarantine.waiting_for,
         )
 
     def repair_now(self, now: Instant) -> None:
@@ -167,20 +186,28 @@ class Node:
 
     # other nodes
 
-    def on_frame(self, sender: str, messages: Sequence[PeerMessage], now: Instant) -> None:
-        """Messages from another member that have arrived together."""
+    def on_frame(
+        self, sender: str, messages: Sequence[PeerMessage], now: Instant, delay: float = 0.0
+    ) -> None:
+        """Messages from another member that have arrived together, after waiting `delay` seconds somewhere.
+
+        What its asker has given up meanwhile is not carried out. Writes are: most of them have been
+        acknowledged by other replicas, and would come once more, as hints.
+        """
         self._at(now)
         writes: list[ReplicaWrite] = []
         for message in messages:
             if isinstance(message, ReplicaWrite):
                 writes.append(message)
+            elif delay and _expired(message, delay):
+                self._coordinator.counters.expired += 1
             else:
-                self._on_message(sender, message, now)
+                self._on_message(sender, message, now, delay)
         if writes:
             self._replica_writes(sender, writes)
         self._turn()
 
-    def _on_message(self, sender: str, message: PeerMessage, now: Instant) -> None:
+    def _on_message(self, sender: str, message: PeerMessage, now: Instant, delay: float) -> None:
         coordinator = self._coordinator
         match message:
             case WriteAck(requests):
@@ -199,7 +226,7 @@ class Node:
             case Forward(request, _, call):
                 if self._forwards.is_new(sender, request):
                     respond = partial(self._forward_reply, sender, request)
-                    coordinator.request(call, respond, now, forwarded=True)
+                    coordinator.request(aged(call, delay), respond, now, forwarded=True)
             case ForwardReply(request, reply):
                 if operation := coordinator.operation(request):
                     operation.on_forward_reply(sender, reply)
@@ -290,6 +317,17 @@ class Node:
         self._carry_out(self._detector.on_link_lost(peer, now.mono))
         self._turn()
 
+    def on_unsent(self, peer: str, requests: Sequence[int], now: Instant) -> None:
+        """What these requests of this node had for `peer` was dropped unsent ."""
+        self._at(now)
+        self._coordinator.on_unsent(peer, requests)
+        self._turn()
+
+    @property
+    def strained(self) -> bool:
+        """Whether requests under way hold so much memory that more should not be begun in haste."""
+        return self._coordinator.admission.strained
+
     # time, disk, workers
 
     def on_timer(self, now: Instant) -> None:
@@ -332,6 +370,8 @@ class Node:
         if self._engine.refuses:
             # no write can ask for a sync now, and only a sync ends this
             self._outbox.request_sync()
+        if self._engine.noticed:
+            self._anti_entropy.on_damage()
         for job in self._engine.take_jobs():
             self._outbox.start_job(job)
         due = min(
@@ -367,6 +407,13 @@ class Node:
             self._coordinator.on_gone(node)
         elif old is Status.DEAD:
             self._replay.on_alive(node)
+
+
+def _expired(message: PeerMessage, delay: float) -> bool:
+    """Whether the asker's time was over before the message arrived, `delay` seconds after it was sent."""
+    if isinstance(message, ReplicaRead):
+        return 0 < message.ttl_ms < delay * 1000
+    return isinstance(message, Forward) and 0 < message.call.timeout < delay
 
 
 def _nothing_waits() -> None:

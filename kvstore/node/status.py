@@ -23,3 +23,10 @@ class NodeStatus:
     counters: Counters
     engine: EngineStatistics
     anti_entropy: AntiEntropyStatus
+    in_flight: int
+    """Requests of clients that are under way."""
+    in_flight_bytes: int
+    """What operations hold."""
+    most_in_flight_bytes: int
+    refetching_from: tuple[str, ...]
+    """Who must answer before what is quarantined here is whole again."""

@@ -2,9 +2,10 @@
 
 Rule (riak_kv#679 cost Riak years; DESIGN section 5): a dot is never reused, and whoever mints a dot
 holds all earlier dots of the same actor on that key. A node forgets dots when it stops uncleanly,
-loses its disk, or discards hints. So every start begins a new generation of actors, drawn at random
-and therefore new even for a disk restored from a backup, and a partition whose hints were discarded
-gets an actor of its own. docs/versions.md weighs this against leased counters.
+loses its disk or a block of it, or discards hints. So every start begins a new generation of actors, drawn
+at random and therefore new even for a disk restored from a backup; so does the return of what was damaged
+from other replicas; and a partition whose hints were discarded gets an actor of its own.
+docs/versions.md weighs this against leased counters.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ class Actors:
     def renew(self, partition: int) -> None:
         """Take a new actor: dots of the present one may have been forgotten here."""
         self._names[partition] = self._name(partition, self._rng.getrandbits(_GENERATION_BITS))
+
+    def renew_all(self) -> None:
+        """Take new actors in all partitions: dots on any key may have been forgotten here."""
+        self._generation = self._rng.getrandbits(_GENERATION_BITS)
+        self._names.clear()
 
     def _name(self, partition: int, generation: int) -> str:
         return f"{self._node}.{partition:x}.{generation:012x}"

@@ -16,8 +16,9 @@ import msgspec
 
 from kvstore.config import MIB, AntiEntropySettings
 from kvstore.errors import KVError, Overloaded
+from kvstore.lsm import Engine
 from kvstore.quorum.exchange import Exchange, Flow, Lost, Pause, Push, Step, difference
-from kvstore.quorum.merkle import ROOT, Scan, TreeNode, Trees
+from kvstore.quorum.merkle import ROOT, TreeNode, Trees
 from kvstore.quorum.messages import (
     AntiEntropyMessage,
     RangeDifference,
@@ -28,6 +29,7 @@ from kvstore.quorum.messages import (
     TreeRead,
 )
 from kvstore.quorum.operation import Errand
+from kvstore.quorum.quarantine import Quarantine
 from kvstore.ring import partition_of, preference_list, split_data_key
 
 if TYPE_CHECKING:
@@ -56,11 +58,18 @@ class AntiEntropy:
     """One node's part in it: its own exchanges, one at a time, and answers to those of others."""
 
     def __init__(
-        self, core: Coordinator, scan: Scan, alive: Callable[[str], bool], settings: AntiEntropySettings
+        self,
+        core: Coordinator,
+        engine: Engine,
+        alive: Callable[[str], bool],
+        settings: AntiEntropySettings,
     ) -> None:
         self._core = core
+        self.quarantine = Quarantine(core, engine, alive, settings.settle, self._build_soon)
+        """What is damaged here is refetched in rounds like those of an exchange, and before them."""
+        self._refetching = False
         self._trees: Trees = core.replica.trees
-        self._scan = scan
+        self._scan = engine.scan
         self._alive = alive
         self._settings = settings
         self._roots = self._shared()
@@ -163,12 +172,22 @@ class AntiEntropy:
 
     def next_deadline(self) -> float:
         """When `on_timer` next has work, in monotonic seconds."""
-        return min(self._wake_at, self._build_at)
+        return min(self._wake_at, self._build_at, self.quarantine.next_deadline())
+
+    def on_damage(self) -> None:
+        """The engine has quarantined something: refetching it comes before all else."""
+        self.quarantine.notice()
+        if self._flow is None:
+            self._wake_at = self._core.now
+
+    def _build_soon(self) -> None:
+        self._build_at = self._core.now
 
     def on_timer(self, now: float) -> None:
         """Take a slice of the scan into the trees; take the exchange a step further, or begin the next."""
         if now >= self._build_at:
             self._build(now)
+        self.quarantine.on_timer(now)
         if now >= self._wake_at:
             if self._flow is None:
                 self._begin(now)
@@ -196,6 +215,14 @@ class AntiEntropy:
     # the exchange of this node
 
     def _begin(self, now: float) -> None:
+        self._answer = self._error = None
+        self._found_work = False
+        if peer := self.quarantine.next_peer(now):
+            self._refetching = True
+            self._peer, self._flow = peer, self.quarantine.round(peer)
+            self._go_on()
+            return
+        self._refetching = False
         due = [peer for peer, when in self._next.items() if when <= now and self._alive(peer)]
         if not due:
             self._sleep(now)
@@ -203,13 +230,13 @@ class AntiEntropy:
         marked = {peer for peer, _ in self._marked}
         self._peer = min(due, key=lambda peer: (peer not in marked, self._next[peer]))
         self._flow = self._round(self._peer)
-        self._answer = self._error = None
-        self._found_work = False
         self._go_on()
 
     def _sleep(self, now: float) -> None:
         """Until the next peer is due; the dead are looked at again after a while."""
         times = [max(when, now + self._settings.settle) for when in self._next.values()]
+        if self.quarantine.waiting_for:
+            times.append(now + self._settings.settle)
         self._wake_at = min(times, default=_FOR_EVER)
 
     def _round(self, peer: str) -> Flow[None]:
@@ -262,9 +289,12 @@ class AntiEntropy:
         now = self._core.now
         self._flow = None
         self._exchanging = -1
-        waiting = (*self._unproven(), *self._marked)
-        soon = self._found_work or any(peer == self._peer for peer, _ in waiting)
-        self._next[self._peer] = now + (self._settings.settle if soon else self._settings.interval)
+        if self._refetching:
+            self.quarantine.tried(self._peer, now)
+        else:
+            waiting = (*self._unproven(), *self._marked)
+            soon = self._found_work or any(peer == self._peer for peer, _ in waiting)
+            self._next[self._peer] = now + (self._settings.settle if soon else self._settings.interval)
         self._wake_at = now + self._pause()
 
     def _carry_out(self, step: Step) -> None:

@@ -7,14 +7,13 @@ count acks) -> reply. Of a get: `request` -> `_read` -> ReadOperation (digests, 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import partial
 from typing import Protocol
 
-import msgspec
-
-from kvstore.config import BucketSettings, Conflict, Limits, QuorumMode, QuorumSettings
+from kvstore.config import Conflict, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import (
+    Corruption,
     InvalidRequest,
     KVError,
     Overloaded,
@@ -25,9 +24,11 @@ from kvstore.errors import (
 from kvstore.hlc import HybridClock, wall_time
 from kvstore.lsm import Engine
 from kvstore.quorum.actors import Actors
+from kvstore.quorum.admission import Admission
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.durability import Durability
 from kvstore.quorum.forward import ForwardOperation
+from kvstore.quorum.hedging import Hedging
 from kvstore.quorum.hints import HintChange, Hints
 from kvstore.quorum.merkle import Trees
 from kvstore.quorum.messages import (
@@ -46,10 +47,11 @@ from kvstore.quorum.messages import (
     Value,
 )
 from kvstore.quorum.operation import Operation, Respond
+from kvstore.quorum.operations import Operations
 from kvstore.quorum.placement import Placement, place
 from kvstore.quorum.read import Complete, ReadOperation
 from kvstore.quorum.replica import Replica
-from kvstore.quorum.timers import Timers
+from kvstore.quorum.request import Moment, Request
 from kvstore.quorum.write import WriteOperation
 from kvstore.ring import (
     ClusterState,
@@ -67,8 +69,10 @@ from kvstore.versions import (
     Version,
     covers,
     decode_context,
+    decode_seen,
     decode_version,
     encode_context,
+    encode_seen,
     encode_version,
     join,
     write,
@@ -78,39 +82,11 @@ _LOAD_UNIT = 16
 """So many requests under way double the pauses of background work."""
 
 
-class Moment(Protocol):
-    """The time of an input: `mono` in seconds, `wall` in milliseconds since 1970."""
-
-    @property
-    def mono(self) -> float:
-        """Seconds, only ever forwards."""
-
-    @property
-    def wall(self) -> int:
-        """Milliseconds since 1970."""
-
-
 class Transport(Protocol):
     """Where messages to other nodes go."""
 
     def send(self, to: str, message: QuorumMessage | Forward | ForwardReply) -> None:
         """Send, best effort."""
-
-
-class Request(msgspec.Struct, frozen=True):
-    """A client's request with all that was derived from it once: key, replicas, quorum, deadline."""
-
-    call: ClientRequest
-    bucket: BucketSettings
-    token: int
-    key: bytes
-    partition: int
-    n: int
-    required: int
-    sloppy: bool
-    placement: Placement
-    deadline: float
-    now: Moment
 
 
 class Coordinator:
@@ -136,6 +112,7 @@ class Coordinator:
         self.replica = Replica(engine, state.bucket, Trees(state), self.counters)
         self.hints = Hints(engine, self.replica, settings, self.counters)
         self.durability = Durability(engine, request_sync)
+        self.hedging = Hedging(settings.read_patience, settings.hedge_share, settings.hedge_burst)
         self.now = 0.0
         self.wall = 0
         self._limits = limits
@@ -143,27 +120,41 @@ class Coordinator:
         self._actors = Actors(name, rng)
         self._clock = HybridClock(int(settings.max_clock_drift * 1000), self._clock_ahead)
         # random, so that an ack for an operation of before a restart means nothing after it
-        self._next_number = rng.getrandbits(62)
-        self._operations: dict[int, Operation] = {}
-        self._timers = Timers()
+        first_number = rng.getrandbits(62)
         self._placements: dict[tuple[int, int], Placement] = {}
-        self._unanswered = 0
+        self.admission = Admission(settings)
+        self.operations = Operations(first_number, self.admission)
 
     # requests
 
-    def request(self, call: ClientRequest, respond: Respond, now: Moment, forwarded: bool = False) -> None:
-        """Take a client's request; exactly one reply goes to `respond`, now or later."""
+    def request(
+        self, call: ClientRequest, respond: Respond, now: Moment, client: int = 0, forwarded: bool = False
+    ) -> None:
+        """Take a client's request; exactly one reply goes to `respond`, now or later.
+
+        `client` is the request's number with whoever runs this node, for `cancel`.
+        """
         self._count(call)
-        if self._unanswered >= self.settings.in_flight:
+        admission = self.admission
+        if admission.bytes >= admission.strained_bytes:
+            self.counters.hinted_early += self.operations.relieve(now.mono)
+        if refusal := admission.take(call.timeout or self.settings.default_timeout, now.mono):
             self.counters.errors += 1
-            respond(Failed(Overloaded(0.1)))
+            self.counters.overloaded += 1
+            respond(refusal)
             return
-        self._unanswered += 1
-        respond = partial(self._answered, respond)
+        respond = partial(self._answered, respond, now.mono)
         try:
-            self._start(self._admit(call, now), respond, forwarded)
+            self._start(self._admit(call, now, client), respond, forwarded)
         except KVError as error:
             respond(Failed(error))
+
+    def cancel(self, clients: Container[int]) -> None:
+        """The clients of these requests have left: nothing more is done for them than must be."""
+        for operation in self.operations.all():
+            if operation.client in clients:
+                self.counters.cancelled += 1
+                operation.on_cancelled()
 
     def _count(self, call: ClientRequest) -> None:
         if isinstance(call, Put):
@@ -173,13 +164,16 @@ class Coordinator:
         else:
             self.counters.deletes += 1
 
-    def _answered(self, respond: Respond, reply: Reply) -> None:
-        self._unanswered -= 1
+    def _answered(self, respond: Respond, since: float, reply: Reply) -> None:
+        admission = self.admission
+        admission.unanswered -= 1
         if type(reply) is Failed:
             self.counters.errors += 1
+        else:
+            admission.worked(self.now - since)
         respond(reply)
 
-    def _admit(self, call: ClientRequest, now: Moment) -> Request:
+    def _admit(self, call: ClientRequest, now: Moment, client: int) -> Request:
         """Check a request and derive what is needed of it; raises InvalidRequest, StaleRing."""
         state = self.state
         if not state.knows(call.bucket):
@@ -208,6 +202,7 @@ class Coordinator:
             self._place(partition, bucket.n),
             now.mono + timeout,
             now,
+            client,
         )
 
     def _start(self, request: Request, respond: Respond, forwarded: bool) -> None:
@@ -218,6 +213,7 @@ class Coordinator:
                 raise StaleRing(self.state.epoch)
             if live:
                 self.counters.forwards += 1
+                live.sort(key=lambda node: node in self.hedging.slow)
                 ForwardOperation(self, respond, request, live).send()
                 return
             if not request.sloppy:
@@ -225,11 +221,22 @@ class Coordinator:
         usable = len(placement.targets) if request.sloppy else placement.live_primaries
         if usable < request.required:
             raise Unavailable(request.required, usable)
+        try:
+            self._carry_out(request, respond)
+        except Corruption:
+            # whoever mints a dot must know what is stored: one of the others does
+            others = [n for n in placement.primaries if n != self.name and self._alive(n)]
+            if forwarded or not others:
+                raise
+            self.counters.forwards += 1
+            ForwardOperation(self, respond, request, others).send()
+
+    def _carry_out(self, request: Request, respond: Respond) -> None:
         call = request.call
         if isinstance(call, Put):
             self._put(request, call, respond)
         elif isinstance(call, Get):
-            self._read(request, respond, self._found)
+            self._get(request, respond)
         else:
             self._delete(request, call, respond)
 
@@ -257,7 +264,7 @@ class Coordinator:
             self._write(request, seen, None, 0, "", respond)
             return
 
-        self._read(request, respond, self._delete_what_was_read)
+        self._read(request, respond, self._delete_what_was_read, self._local(request))
 
     def _delete_what_was_read(
         self, request: Request, result: bytes, explain: Explain | None, respond: Respond
@@ -323,7 +330,7 @@ class Coordinator:
         for target in placement.unplaced:
             try:
                 hints.append(self.hints.plan(target, key, encoded))
-            except Overloaded:  # W acks come from others
+            except (Overloaded, Corruption):  # W acks come from others
                 self.hints.lost(target, key, encoded)
         changes = [change for change in hints if change]
         batch = [(change.key, change.version) for change in changes]
@@ -341,15 +348,39 @@ class Coordinator:
     def _stored(self, request: Request, version: Version, overwritten: int) -> Stored:
         alone = len(version.siblings) == 1
         context = encode_context(version.context, request.token) if alone else b""
-        return Stored(context, len(version.visible(request.now.wall)), overwritten=overwritten)
+        written = b"" if alone else encode_seen(version.context, request.token)
+        siblings = len(version.visible(request.now.wall))
+        return Stored(context, siblings, overwritten=overwritten, written=written)
 
     # reads
 
-    def _read(self, request: Request, respond: Respond, complete: Complete) -> None:
-        local = self._local(request)
-        operation = ReadOperation(self, respond, request, local, complete)
+    def _get(self, request: Request, respond: Respond) -> None:
+        try:
+            local = self._local(request)
+        except Corruption:
+            # this node's own copy is no answer, least of all "not found"
+            remote = request.placement.remote.values()
+            if request.required > sum(1 for hint_for in remote if request.sloppy or not hint_for):
+                raise
+            self._operation(request, respond, None, self._found).send()
+        else:
+            self._read(request, respond, self._found, local)
+
+    def _read(self, request: Request, respond: Respond, complete: Complete, local: bytes) -> None:
+        operation = self._operation(request, respond, local, complete)
         operation.send()
         self.durability.after(self.replica.unsynced(request.key), operation.on_local_durable)
+
+    def _operation(
+        self, request: Request, respond: Respond, local: bytes | None, complete: Complete
+    ) -> ReadOperation:
+        call = request.call
+        seen: CausalContext = ()
+        if isinstance(call, Get) and call.seen:
+            self._limits.check_context(call.seen)
+            seen = decode_seen(call.seen, request.token)
+        self.hedging.earn()
+        return ReadOperation(self, respond, request, local, complete, seen)
 
     def _found(self, request: Request, result: bytes, explain: Explain | None, respond: Respond) -> None:
         version = decode_version(result) if result else EMPTY
@@ -361,23 +392,6 @@ class Coordinator:
         respond(Found(values, context, explain))
 
     # what operations need of their coordinator
-
-    def register(self, operation: Operation) -> int:
-        """Give an operation its number and its first wake-up."""
-        self._next_number = number = self._next_number + 1
-        self._operations[number] = operation
-        self._wake_later(operation, number)
-        return number
-
-    def _wake_later(self, operation: Operation, number: int) -> None:
-        wake_at = self.now + operation.patience
-        if wake_at > operation.deadline:
-            wake_at = max(self.now, operation.deadline)
-        self._timers.add(wake_at, number)
-
-    def forget(self, number: int) -> None:
-        """The operation has finished."""
-        self._operations.pop(number, None)
 
     def live_fallbacks(self, partition: int, n: int) -> list[str]:
         """Other live nodes behind the `n` primaries of a partition, in ring order."""
@@ -409,14 +423,18 @@ class Coordinator:
         ring = self.state.ring
         return preference_list(ring, partition_of(key_token, ring.partitions), self.state.bucket(bucket).n)
 
+    def renew_actors(self) -> None:
+        """Dots that this node has minted may be forgotten here."""
+        self._actors.renew_all()
+
     @property
     def load(self) -> float:
         """How much slower background work should go. Requests under way: their rate times their latency."""
-        return self._unanswered / _LOAD_UNIT
+        return self.admission.unanswered / _LOAD_UNIT
 
     def keys_under_way(self) -> set[bytes]:
         """The keys that some operation may yet bring to a replica."""
-        return {operation.touches() for operation in self._operations.values()}
+        return {operation.touches() for operation in self.operations.all()}
 
     def reap(self, key: bytes) -> None:
         """Delete the version of a key that nobody can see any more: kvstore.quorum.reap has made sure."""
@@ -431,11 +449,11 @@ class Coordinator:
 
     def operation(self, number: int) -> Operation | None:
         """The operation under a number, if it is still under way."""
-        return self._operations.get(number)
+        return self.operations.by_number.get(number)
 
     def on_write_acks(self, node: str, numbers: Iterable[int]) -> None:
         """`node` has what the operations of these numbers have sent it, durably."""
-        operations = self._operations
+        operations = self.operations.by_number
         for number in numbers:
             if operation := operations.get(number):
                 operation.on_write_ack(node)
@@ -452,20 +470,22 @@ class Coordinator:
 
     def on_gone(self, node: str) -> None:
         """`node` is dead or its connection broke: what was sent to it may be lost."""
-        for operation in tuple(self._operations.values()):
+        for operation in self.operations.all():
             operation.on_gone(node)
+
+    def on_unsent(self, node: str, numbers: Iterable[int]) -> None:
+        """What these operations had for `node` was not sent: it is too far behind, or not connected."""
+        for number in numbers:
+            if operation := self.operations.by_number.get(number):
+                operation.on_gone(node)
 
     def next_deadline(self) -> float:
         """When `on_timer` next has work, in monotonic seconds."""
-        return self._timers.next(self._operations)
+        return self.operations.next_deadline()
 
     def on_timer(self, now: float) -> None:
         """Wake the operations whose patience or deadline has passed."""
-        for number in self._timers.due(now):
-            if operation := self._operations.get(number):
-                operation.on_time(now)
-                if number in self._operations:
-                    self._wake_later(operation, number)
+        self.operations.wake(now)
 
 
 def _nothing_waits() -> None:

@@ -29,3 +29,18 @@ class Counters:
     repairs: int = 0
     repair_bytes: int = 0
     reaped: int = 0
+    overloaded: int = 0
+    """Requests of clients that were refused because of load: also in `errors`."""
+    expired: int = 0
+    """Requests and questions of other nodes that came when their asker had given up: not carried out."""
+    cancelled: int = 0
+    """Requests whose client left before they were answered."""
+    hinted_early: int = 0
+    """Acknowledged writes whose slow replica got a hint before its patience was over, to free memory."""
+    hedges: int = 0
+    hedges_won: int = 0
+    hedges_refused: int = 0
+    read_trials: int = 0
+    wide_reads: int = 0
+    quarantines: int = 0
+    refetched: int = 0

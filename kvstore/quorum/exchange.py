@@ -11,7 +11,7 @@ from itertools import islice
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from kvstore.errors import Overloaded
-from kvstore.quorum.merkle import FAN_OUT, FIRST_LEAF, ROOT, Scan, TreeNode, Trees, children, item
+from kvstore.quorum.merkle import FAN_OUT, FIRST_LEAF, LEAVES, ROOT, Scan, TreeNode, Trees, children, item
 from kvstore.quorum.messages import RangeDifference, RangeItems, TreeHashes, TreeRead
 
 _NODES_A_MESSAGE = 512
@@ -110,7 +110,7 @@ class Exchange:
     def _exchange(self, partition: int, n: int, leaves: bytes) -> Flow[None]:
         after = b""
         while True:
-            keys, items, until = self._items(partition, n, leaves, after)
+            keys, items, until = self._items(partition, n, leaves, after, b"")
             answer = yield RangeItems(0, self._epoch, partition, n, leaves, after, until, items)
             if not isinstance(answer, RangeDifference):
                 raise Lost
@@ -124,9 +124,26 @@ class Exchange:
                 after = reached
             # else the same again: what was sent is equal now, so the answer gets further
 
-    def _items(self, partition: int, n: int, leaves: bytes, after: bytes) -> tuple[list[bytes], bytes, bytes]:
+    def fetch(self, partition: int, n: int, first: bytes, end: bytes) -> Flow[None]:
+        """Take what the peer holds of the keys [first, end) and this node does not."""
+        leaves = bytes(range(LEAVES))
+        after = first
+        while True:
+            _, items, until = self._items(partition, n, leaves, after, end)
+            answer = yield RangeItems(0, self._epoch, partition, n, leaves, after, until or end, items)
+            if not isinstance(answer, RangeDifference):
+                raise Lost
+            for key, version in answer.versions:
+                self._store(key, version)
+            after = answer.reached or until
+            if not after:
+                return
+
+    def _items(
+        self, partition: int, n: int, leaves: bytes, after: bytes, end: bytes
+    ) -> tuple[list[bytes], bytes, bytes]:
         """Keys and items of one message, and where the next one begins (empty: there is none)."""
-        held = held_in(self._trees, self._scan, partition, n, leaves, after, b"")
+        held = held_in(self._trees, self._scan, partition, n, leaves, after, end)
         page = list(islice(held, _ITEMS_A_MESSAGE))
         keys = [key for key, _ in page]
         items = b"".join(packed_item(key, version) for key, version in page)

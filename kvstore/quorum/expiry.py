@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from kvstore.config import MIB
-from kvstore.errors import KVError
+from kvstore.errors import Corruption, KVError
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.messages import ReplicaWrite
 from kvstore.quorum.operation import Errand
@@ -56,7 +56,10 @@ class HintExpiry:
             for target in self._hints.targets:
                 after = b""
                 while self._hints.have_expired(target, self._core.wall):
-                    page = self._hints.page(target, after, _SLICE, _SLICE_BYTES)
+                    try:
+                        page = self._hints.page(target, after, _SLICE, _SLICE_BYTES)
+                    except Corruption:  # until what is damaged has left the disk
+                        break
                     if not page:
                         break
                     after = page[-1][0]

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from kvstore.errors import KVError, ReadTimeout, WriteTimeout
-from kvstore.quorum.messages import Failed, Forward, Get, Reply
+import msgspec
+
+from kvstore.errors import Corruption, KVError, ReadTimeout, WriteTimeout
+from kvstore.quorum.messages import Failed, Forward, Get, Put, Reply
 from kvstore.quorum.operation import Operation, Respond
 
 if TYPE_CHECKING:
-    from kvstore.quorum.coordinator import Coordinator, Request
+    from kvstore.quorum.coordinator import Coordinator
+    from kvstore.quorum.request import Request
 
 _REMEMBERED = 65536
+_LEAST_TIME = 0.001
+"""On the wire 0 means the default."""
 
 
 class Repeats:
@@ -45,7 +50,9 @@ class ForwardOperation(Operation):
     __slots__ = ("left", "node", "request")
 
     def __init__(self, core: Coordinator, respond: Respond, request: Request, live: list[str]) -> None:
-        super().__init__(core, respond, request.deadline, core.settings.write_patience)
+        call = request.call
+        size = len(call.value) if isinstance(call, Put) else 0
+        super().__init__(core, respond, request.deadline, core.settings.write_patience, size)
         self.request = request
         self.left = live[::-1]
         self.node = ""
@@ -53,11 +60,30 @@ class ForwardOperation(Operation):
     def send(self) -> None:
         """Pass the request on to the next live replica."""
         self.node = self.left.pop()
-        self.core.transport.send(self.node, Forward(self.number, self.core.state.epoch, self.request.call))
+        core, call = self.core, self.request.call
+        # what time is left, not when it ends: the other node's clock is its own
+        call = msgspec.structs.replace(call, timeout=max(self.deadline - core.now, _LEAST_TIME))
+        core.transport.send(self.node, Forward(self.number, core.state.epoch, call))
+
+    @property
+    def client(self) -> int:
+        """See Operation."""
+        return self.request.client
+
+    def on_cancelled(self) -> None:
+        """The other coordinator goes on until its deadline; its reply finds nobody."""
+        self._time_out()
 
     def on_forward_reply(self, node: str, reply: Reply) -> None:
-        """The coordinator has replied: so does this node."""
-        if node == self.node:
+        """The coordinator has replied: so does this node, unless another one can do what that could not.
+
+        Who cannot read its own copy has done nothing.
+        """
+        if node != self.node:
+            return
+        if self.left and isinstance(reply, Failed) and isinstance(reply.error, Corruption):
+            self.send()
+        else:
             self.finish()
             self.answer(reply)
 

@@ -97,8 +97,14 @@ class Hints:
         self._pending: dict[str, _Kept] = {}
         self._deleted: set[str] = set()
         """Targets of hints that were deleted in this life."""
-        for key, version in engine.scan(_TAG, bytes([_TAG[0] + 1])):
-            self._count(split_hint_key(key)[0], b"", version)
+        self.recount()
+
+    def recount(self) -> None:
+        """Count what is stored, as far as it can be read."""
+        self._pending.clear()
+        for key, version in self._engine.scan_around(_TAG, bytes([_TAG[0] + 1])):
+            if version is not None:
+                self._count(split_hint_key(key)[0], b"", version)
 
     @property
     def empty(self) -> bool:

@@ -115,6 +115,7 @@ class Trees:
         self._n = {bucket.name.encode(): bucket.n for bucket in state.buckets}
         self._ready: list[_Trees | None] = [None] * self.partitions
         self._place = 0
+        self._only_missing = False
         self._new = self._empty()
         self._cursor = partition_bounds(0, self.partitions)[0]
 
@@ -173,6 +174,22 @@ class Trees:
 
     def rebuild(self) -> None:
         """Begin to build all trees anew; until then the old ones stay in use."""
+        self._only_missing = False
+        self._begin(0)
+
+    def forget(self, first: bytes, last: bytes) -> None:
+        """It is not known any more what is stored under some of the keys from `first` to `last`."""
+        for partition in range(self.partitions):
+            start, end = partition_bounds(partition, self.partitions)
+            if start <= last and first < end:
+                self._ready[partition] = None
+                if partition == self._place:
+                    self._begin(partition)
+
+    def build_missing(self) -> None:
+        """Begin to build the trees that are not known."""
+        if not self.building:
+            self._only_missing = True
         self._begin(0)
 
     def build(self, scan: Scan, entries: int) -> None:
@@ -208,6 +225,8 @@ class Trees:
         self._begin(self._place + 1)
 
     def _begin(self, partition: int) -> None:
+        while self._only_missing and partition < self.partitions and self._ready[partition] is not None:
+            partition += 1
         self._place = partition
         if self.building:
             self._new = self._empty()

@@ -44,6 +44,8 @@ class ReplicaRead(msgspec.Struct, frozen=True, gc=False):
     key: bytes
     digest: bytes
     hint_for: str = ""
+    ttl_ms: int = 0
+    """What was left of the client's time when this was asked; 0: any."""
 
 
 class ReadSame(msgspec.Struct, frozen=True, gc=False):
@@ -159,7 +161,10 @@ QuorumMessage = (
 
 
 class Get(msgspec.Struct, frozen=True, gc=False):
-    """A client's read. `r` 0 and `quorum` None: as the bucket says; `timeout` in seconds, 0: default."""
+    """A client's read. `r` 0 and `quorum` None: as the bucket says; `timeout` in seconds, 0: default.
+
+    `seen` is a session's token that the answer must cover, or, when `seen_empty`, be nothing at all.
+    """
 
     bucket: str
     key: bytes
@@ -168,6 +173,8 @@ class Get(msgspec.Struct, frozen=True, gc=False):
     timeout: float = 0.0
     explain: bool = False
     epoch: int = 0
+    seen: bytes = b""
+    seen_empty: bool = False
 
 
 class Put(msgspec.Struct, frozen=True, gc=False):
@@ -201,6 +208,18 @@ class Delete(msgspec.Struct, frozen=True, gc=False):
 
 ClientRequest = Get | Put | Delete
 
+_LITTLE = 0.05
+
+
+def aged(call: ClientRequest, seconds: float) -> ClientRequest:
+    """A request that has waited somewhere: so much of its time is gone. It must have more than that.
+
+    The same when it is too little to matter.
+    """
+    if seconds <= _LITTLE * call.timeout or not call.timeout:
+        return call
+    return msgspec.structs.replace(call, timeout=call.timeout - seconds)
+
 
 class Explain(msgspec.Struct, frozen=True, gc=False):
     """How a reply came about: see client.proto."""
@@ -212,6 +231,7 @@ class Explain(msgspec.Struct, frozen=True, gc=False):
     answered: tuple[str, ...] = ()
     repaired: tuple[str, ...] = ()
     hinted: tuple[str, ...] = ()
+    hedged: tuple[str, ...] = ()
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
@@ -235,14 +255,15 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     """Reply to Put and Delete.
 
     `context` allows overwriting what was just written; it is empty when siblings remain that the
-    client did not see. `siblings` counts them all. `overwritten`: in an lww bucket, how many values were
-    replaced that the client's context had not seen.
+    client did not see; `written` is for a session then, in its place. `siblings` counts them all.
+    `overwritten`: in an lww bucket, how many values were replaced that the client's context had not seen.
     """
 
     context: bytes
     siblings: int
     explain: Explain | None = None
     overwritten: int = 0
+    written: bytes = b""
 
 
 class Failed(msgspec.Struct, frozen=True):

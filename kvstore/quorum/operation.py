@@ -1,7 +1,7 @@
 """What the operations of a coordinator have in common: a number, a deadline, and what may happen to them.
 
 An operation is a small machine: replicas' answers and the passing of time go in, messages and at
-most one reply come out. The coordinator (kvstore.quorum.coordinator) owns the table of them.
+most one reply come out. kvstore.quorum.operations is the table of them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,17 @@ def nobody(reply: Reply) -> None:
 class Operation:
     """Base of all operations; what a kind does not expect, it ignores (the network may repeat anything)."""
 
-    __slots__ = ("core", "deadline", "number", "patience", "respond")
+    __slots__ = ("core", "deadline", "number", "patience", "respond", "size")
 
-    def __init__(self, core: Coordinator, respond: Respond, deadline: float, patience: float) -> None:
+    def __init__(
+        self, core: Coordinator, respond: Respond, deadline: float, patience: float, size: int = 0
+    ) -> None:
         self.core = core
         self.deadline = deadline
         self.patience = patience
         self.respond: Respond | None = respond
-        self.number = core.register(self)
+        self.size = size
+        self.number = core.operations.register(self, core.now)
 
     def answer(self, reply: Reply) -> None:
         """Reply, once; later calls do nothing."""
@@ -47,11 +50,22 @@ class Operation:
 
     def finish(self) -> None:
         """Nothing more is expected: leave the coordinator's table."""
-        self.core.forget(self.number)
+        self.core.operations.forget(self.number)
+
+    @property
+    def client(self) -> int:
+        """The number of the client's request that waits for the outcome; 0: none here does."""
+        return 0
+
+    def on_cancelled(self) -> None:
+        """The client has left: do what must be done, but reply to nobody."""
 
     def on_time(self, now: float) -> None:
         """Patience or the deadline has passed; an operation that goes on is woken again."""
         raise NotImplementedError
+
+    def on_alarm(self, now: float) -> None:
+        """A time that the operation has set for itself has come."""
 
     def on_gone(self, node: str) -> None:
         """`node` is dead or its connection broke: what it was asked may be lost."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kvstore.config import MIB
-from kvstore.errors import KVError, Overloaded, StorageFull
+from kvstore.errors import Corruption, KVError, Overloaded, StorageFull
 from kvstore.quorum.expiry import HintExpiry
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.messages import ReplicaWrite
@@ -87,7 +87,7 @@ class HintReplay:
         target, key = delivery.node, delivery.key
         try:
             discarded = self._hints.delivered(target, key, delivery.version)
-        except (StorageFull, Overloaded):
+        except (StorageFull, Overloaded, Corruption):
             # it cannot be deleted now: sending it again does no harm
             self.on_failed(delivery)
             return
@@ -140,7 +140,10 @@ class HintReplay:
     def _send_page(self, target: str, now: float) -> None:
         state = self._state(target)
         state.served_at = now
-        page = self._hints.page(target, state.after, self._core.settings.hint_window, _PAGE_BYTES)
+        try:
+            page = self._hints.page(target, state.after, self._core.settings.hint_window, _PAGE_BYTES)
+        except Corruption:  # until what is damaged has left the disk (kvstore.quorum.quarantine)
+            page = []
         if not page:
             # from the start again: some were kept or changed behind the cursor
             if not state.astray:

@@ -14,22 +14,39 @@ from kvstore.quorum.messages import Explain, ReplicaWrite, Stored
 from kvstore.quorum.operation import Operation, Respond
 
 if TYPE_CHECKING:
-    from kvstore.quorum.coordinator import Coordinator, Request
+    from kvstore.quorum.coordinator import Coordinator
+    from kvstore.quorum.request import Request
 
 
 class WriteOperation(Operation):
     """One version on its way to its replicas. It outlives its reply until every target has it or a hint."""
 
-    __slots__ = ("acked", "awaiting", "fallbacks", "hinted", "local", "lost", "request", "result", "version")
+    __slots__ = (
+        "acked",
+        "again",
+        "awaiting",
+        "fallbacks",
+        "hinted",
+        "local",
+        "lost",
+        "owes",
+        "patience_ends",
+        "request",
+        "result",
+        "version",
+    )
 
     def __init__(
         self, core: Coordinator, respond: Respond, request: Request, version: bytes, result: Stored
     ) -> None:
-        super().__init__(core, respond, request.deadline, core.settings.write_patience)
+        super().__init__(core, respond, request.deadline, core.settings.write_patience, len(version))
         self.request = request
         self.version = version
         self.result = result
         self.local = False
+        self.owes = False
+        self.again: tuple[tuple[float, str, str], ...] = ()
+        self.patience_ends = core.now + self.patience
         self.acked: set[str] = set()
         self.lost: tuple[str, ...] = ()
         self.hinted = request.placement.unplaced
@@ -51,6 +68,40 @@ class WriteOperation(Operation):
         """See Operation."""
         return self.request.key
 
+    @property
+    def client(self) -> int:
+        """See Operation."""
+        return self.request.client
+
+    def on_cancelled(self) -> None:
+        """The version is here and on its way: it still goes to all replicas."""
+        self._owe()
+
+    def _owe(self) -> None:
+        """Nobody waits any more, but the replicas have the work before them: it counts until W are through.
+
+        Else the more of it was late, the more would be taken on.
+        """
+        if self.respond is not None:
+            self._time_out()
+            self.owes = True
+            self.core.admission.unanswered += 1
+
+    def _settle(self) -> None:
+        self.owes = False
+        self.core.admission.unanswered -= 1
+
+    def finish(self) -> None:
+        """See Operation."""
+        super().finish()
+        if self.owes:
+            self._settle()
+
+    def hint_early(self, now: float) -> None:
+        """End the patience with the slow replicas: the memory is wanted."""
+        self.patience_ends = now
+        self.on_time(now)
+
     def on_local_durable(self) -> None:
         """The coordinator's own copy is on the disk."""
         self.local = True
@@ -64,7 +115,17 @@ class WriteOperation(Operation):
         self._advance()
 
     def on_refusal(self, node: str, error: KVError) -> None:
-        """A replica could not store it: keep a hint, and give up when W cannot be reached."""
+        """A replica could not store it: keep a hint, and give up when W cannot be reached.
+
+        One that is only overloaded is asked again in the time it wants, if the client has that much.
+        """
+        hint_for = self.awaiting.get(node, self.request.placement.remote.get(node))
+        if isinstance(error, Overloaded) and self.respond is not None and hint_for is not None:
+            when = self.core.now + error.retry_after
+            if when < self.deadline:
+                self.again = (*self.again, (when, node, hint_for))
+                self.core.operations.set_alarm(when, self.number)
+                return
         self.on_gone(node)
 
     def on_gone(self, node: str) -> None:
@@ -75,16 +136,30 @@ class WriteOperation(Operation):
             self._advance()
 
     def on_time(self, now: float) -> None:
-        """Slow replicas get a hint after the patience, the client its error at the deadline."""
+        """The client gets its error at the deadline, slow replicas a hint after the patience.
+
+        Not earlier for a client that has little time: hints are work, and under overload all are late.
+        """
+        late = now >= self.deadline
+        if late:
+            self._owe()
+        if now < self.patience_ends:
+            return
         for node in tuple(self.awaiting):
             self._substitute(node)
-        if now >= self.deadline:
+        if late:
             for node in tuple(self.awaiting):  # fallbacks asked just now: no time is left for them
                 self._hint_here(self.awaiting.pop(node))
-            self._time_out()
             self.finish()
         else:
             self._advance()
+
+    def on_alarm(self, now: float) -> None:
+        """Ask those once more who were overloaded."""
+        due = [each for each in self.again if each[0] <= now]
+        self.again = tuple(each for each in self.again if each[0] > now)
+        for _, node, hint_for in due:
+            self._ask(node, hint_for)
 
     def _substitute(self, node: str) -> None:
         """Give up waiting for `node`: ask a live fallback to keep the hint, else keep it here."""
@@ -115,6 +190,9 @@ class WriteOperation(Operation):
                 self.answer(self._stored())
             elif self.lost and not self._reachable():
                 self._time_out()
+        elif self.owes and self.local and len(self.acked) >= self.request.required:
+            self._settle()
+            self.core.admission.worked(self.core.now - self.request.now.mono)
         if not self.awaiting and self.local and self.respond is None:
             self.finish()
 

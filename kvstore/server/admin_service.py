@@ -59,6 +59,10 @@ class AdminService:
         counters = response.counters
         counters.frames_sent = self._links.frames
         counters.messages_sent = self._links.messages
+        counters.messages_dropped = self._links.dropped
+        counters.queued_bytes = self._links.queued_bytes
+        counters.most_queued_bytes = self._links.most_queued_bytes
+        counters.most_reply_bytes = self._clients.most_reply_bytes
         counters.frames_received = self._driver.frames_received
         counters.messages_received = self._driver.messages_received
         counters.session_frames_received = self._clients.session_frames

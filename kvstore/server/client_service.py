@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import Message
 from grpc_status import rpc_status
 
-from kvstore.errors import InvalidRequest, KVError
+from kvstore.errors import InvalidRequest, KVError, Overloaded
 from kvstore.quorum.messages import ClientRequest, Failed, Found, Reply, Stored
 from kvstore.server.driver import Driver
 from kvstore.server.session import Context, Session
@@ -36,6 +36,8 @@ class ClientService:
         self._driver = driver
         self.session_frames = 0
         self.session_calls = 0
+        self.most_reply_bytes = 0
+        """The most that has waited for the client of one session, of those that are over."""
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handlers of all methods."""
@@ -81,9 +83,12 @@ class ClientService:
         return state_to_wire(self._driver.node.state)
 
     async def _perform(self, request: WireRequest, context: Context) -> Reply:
-        _limit_to_deadline(request, context)
         try:
+            _limit_to_deadline(request, context)
             reply = await self._ask(request_from_wire(request))
+        except Overloaded as error:
+            self._driver.node.expired()
+            reply = Failed(error)
         except InvalidRequest as error:
             reply = Failed(error)
         if isinstance(reply, Failed):
@@ -115,6 +120,8 @@ class ClientService:
             for task in (reader, writer):
                 task.cancel()
             results = await asyncio.gather(reader, writer, return_exceptions=True)
+            session.close()
+            self.most_reply_bytes = max(self.most_reply_bytes, session.most_reply_bytes)
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -143,10 +150,15 @@ def _stored(response: Answer, reply: Reply) -> Answer:
 
 
 def _limit_to_deadline(request: WireRequest, context: Context) -> None:
-    """Give the request no more time than the call has, and a little less, so that the verdict arrives."""
+    """Give the request no more time than the call has, and a little less, so that the verdict arrives.
+
+    Raises Overloaded when there is none left.
+    """
     remaining: float | None = context.time_remaining()  # None without a deadline, whatever its stub says
     if remaining is None:
         return
+    if remaining <= 0:
+        raise Overloaded(0.1, "the time of the request was over when it arrived")
     seconds = min(remaining - min(_VERDICT_SHARE * remaining, _VERDICT_SECONDS), _LONGEST_DEADLINE)
     most = max(1, int(seconds * 1000))
     request.timeout_ms = min(request.timeout_ms or most, most)

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from kvstore.errors import InternalError
 from kvstore.lsm import Engine, Job, JobResult
@@ -49,6 +50,7 @@ class Driver:
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: dict[int, Respond] = {}
+        self._cancelled: set[int] = set()
         self._last_request = 0
         self.frames_received = 0
         self.messages_received = 0
@@ -62,7 +64,7 @@ class Driver:
 
     def start(self) -> None:
         """Open the links and start the node."""
-        self._links.open(self._link_lost)
+        self._links.open(self._link_lost, self._unsent)
         self.node.start(self.now())
 
     async def stop(self) -> None:
@@ -102,18 +104,36 @@ class Driver:
             yield number, call
 
     def forget(self, request: int) -> None:
-        """The client has gone: a late reply is dropped."""
-        self._waiting.pop(request, None)
+        """The client has gone: a late reply is dropped, and what need not be done is not."""
+        if self._waiting.pop(request, None) is not None:
+            if not self._cancelled:
+                self._loop.call_soon(self._cancel)
+            self._cancelled.add(request)
 
-    def receive(self, sender: str, messages: Sequence[PeerMessage]) -> None:
-        """Hand in the messages of one frame."""
+    def forget_all(self, respond: Callable[..., None]) -> None:
+        """The client has gone whose replies go to partials of `respond`."""
+        for request, each in list(self._waiting.items()):
+            if isinstance(each, partial) and each.func == respond:
+                self.forget(request)
+
+    def _cancel(self) -> None:
+        cancelled, self._cancelled = self._cancelled, set()
+        if not self._stopped:
+            self.node.on_cancelled(cancelled, self.now())
+
+    def receive(self, sender: str, messages: Sequence[PeerMessage], delay: float = 0.0) -> None:
+        """Hand in the messages of one frame that has waited for `delay` seconds on its way."""
         self.frames_received += 1
         self.messages_received += len(messages)
-        self.node.on_frame(sender, messages, self.now())
+        self.node.on_frame(sender, messages, self.now(), delay)
 
     def _link_lost(self, peer: str) -> None:
         if not self._stopped:
             self.node.on_link_lost(peer, self.now())
+
+    def _unsent(self, peer: str, requests: Sequence[int]) -> None:
+        if not self._stopped:
+            self.node.on_unsent(peer, requests, self.now())
 
     def _on_timer(self) -> None:
         self._timer = self._loop.call_later(_UNTIMED, self._on_timer)

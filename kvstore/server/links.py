@@ -13,7 +13,7 @@ from kvstore.quorum.messages import ReplicaWrite
 from kvstore.ring import ClusterState, Member
 from kvstore.server.handshake import introduction
 from kvstore.server.options import CHANNEL
-from kvstore.server.stream import Stream, message_bytes
+from kvstore.server.stream import OnUnsent, Stream, message_bytes
 
 _LINK = "/kvstore.v1.Peer/Link"
 _BULK = "/kvstore.v1.Peer/Bulk"
@@ -30,12 +30,12 @@ class Links:
         self._tasks: list[asyncio.Task[None]] = []
         self._channels: list[grpc.aio.Channel] = []
 
-    def open(self, on_lost: Callable[[str], None]) -> None:
-        """Begin to connect; `on_lost` is called with a node when what was sent to it may be lost."""
+    def open(self, on_lost: Callable[[str], None], on_unsent: OnUnsent) -> None:
+        """Begin to connect; what `on_lost` and `on_unsent` are told: see Stream."""
         for peer in self._peers:
             streams = (
-                Stream(_LINK, peer, self._introduction, on_lost),
-                Stream(_BULK, peer, self._introduction, on_lost),
+                Stream(_LINK, peer, self._introduction, on_lost, on_unsent),
+                Stream(_BULK, peer, self._introduction, on_lost, on_unsent),
             )
             self._streams[peer.node] = streams
             for stream in streams:
@@ -63,6 +63,21 @@ class Links:
     def messages(self) -> int:
         """Messages in these frames."""
         return sum(stream.messages for pair in self._streams.values() for stream in pair)
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were not sent: their peer was not connected, or too far behind."""
+        return sum(stream.dropped for pair in self._streams.values() for stream in pair)
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits to be written now, to all peers."""
+        return sum(stream.queued_bytes for pair in self._streams.values() for stream in pair)
+
+    @property
+    def most_queued_bytes(self) -> int:
+        """The longest that the queue of any stream was."""
+        return max((stream.most_bytes for pair in self._streams.values() for stream in pair), default=0)
 
     async def close(self) -> None:
         """End all streams."""

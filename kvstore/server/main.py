@@ -15,7 +15,7 @@ import click
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from kvstore.config import NAME, BucketSettings, Limits, QuorumSettings, bucket_from_settings, parse_bucket
-from kvstore.errors import ConfigError, KVError
+from kvstore.errors import ConfigError, Corruption, KVError
 from kvstore.lsm import Compaction, Durability, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import initial_state, parse_members
@@ -214,6 +214,8 @@ def main() -> NoReturn:
         _exit(error.format_message(), EXIT_CONFIG)
     except ConfigError as error:
         _exit(error, EXIT_CONFIG)
+    except Corruption as error:
+        _exit(f"{error}; started with an empty --data, the node gets all from the others", EXIT_STORAGE)
     except KVError as error:
         _exit(error, EXIT_STORAGE)
     sys.exit()

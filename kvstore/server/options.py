@@ -19,6 +19,8 @@ COMMON = [
 
 SERVER = [
     *COMMON,
+    # of one connection; more calls wait in the client, by HTTP/2's own rules
+    ("grpc.max_concurrent_streams", 512),
     # otherwise a second node on the same port starts without an error and takes half of the requests
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import grpc
 
 from kvstore.errors import KVError
+from kvstore.node.transit import Transit
 from kvstore.server.driver import Driver
 from kvstore.server.handshake import Refused, check_caller
 from kvstore.v1.peer_pb2 import DESCRIPTOR, Welcome
-from kvstore.wire.peer import decode_frame
+from kvstore.wire.peer import decode_timed_frame
 
 SERVICE = DESCRIPTOR.services_by_name["Peer"].full_name
 
@@ -43,13 +45,15 @@ class PeerService:
             self._log_once(str(refused))
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refused))
         await context.write(Welcome(node=node.name, cluster_id=node.state.cluster_id))
+        transit = Transit()
+        clock = asyncio.get_running_loop().time
         async for frame in frames:
             try:
-                messages = decode_frame(frame)
+                sent_ms, messages = decode_timed_frame(frame)
             except KVError as error:
                 _log.error("node %s sent a bad frame: %s", sender, error)
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            self._driver.receive(sender, messages)
+            self._driver.receive(sender, messages, transit.delay(sent_ms / 1000, clock()))
 
     def _log_once(self, refusal: str) -> None:
         """A stranger comes back every second, and each of them is worth one line."""

@@ -116,7 +116,7 @@ class NodeServer:
         settings = self._settings
         links = Links(settings.node, settings.state)
         driver = Driver(settings.node, settings.state, engine, links, settings.node_settings, self._on_fatal)
-        clients = client_service.ClientService(driver)
+        self.clients = clients = client_service.ClientService(driver)
         admin = admin_service.AdminService(driver, links, clients)
         peers = peer_service.PeerService(driver)
         self._server.add_generic_rpc_handlers((clients.handler(), admin.handler(), peers.handler()))

@@ -1,16 +1,22 @@
-"""One client's Session: calls come in frames, replies leave in frames, in whatever order they are ready."""
+"""One client's Session: calls come in frames, replies leave in frames, in whatever order they are ready.
+
+Nothing of it grows without bound: no more calls are read while many are unanswered, and no more gets are
+begun while many replies wait for a client that is slow to read.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
 
 from kvstore.config import MIB
-from kvstore.errors import InvalidRequest
-from kvstore.quorum.messages import ClientRequest, Delete, Failed, Reply
+from kvstore.errors import InvalidRequest, Overloaded
+from kvstore.node.transit import NOTICED, Transit
+from kvstore.quorum.messages import ClientRequest, Delete, Failed, Get, Reply, aged
 from kvstore.server.batches import Batches
 from kvstore.server.driver import Driver, Respond
 from kvstore.server.gathering import Gathering
@@ -18,35 +24,53 @@ from kvstore.wire.client import call_from_wire, reply_bytes
 from kvstore.wire.session import Answer, Form, decode_calls, encode_replies
 
 _MOST_CALLS = 4096
-_MOST_BYTES = 64 * MIB
+_MOST_BYTES = 16 * MIB
 """Unanswered calls of one session, and their bytes, beyond which no more of it are read."""
 
+MOST_REPLY_BYTES = 16 * MIB
+"""Replies that wait to be written, beyond which no more gets of the session are begun."""
+_GETS = 32
+"""Gets that are begun before it is looked again: how large a reply is shows only then."""
+
+_EXPIRED = Overloaded(0.1, "the request waited too long on its way to the node")
+_OWN_SHARE = 2
+"""Calls that have spent more than a half of their time on the way here are refused: what is begun so late is
+mostly done too late, at the full price, and the next ones wait for it."""
+
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Started: TypeAlias = tuple[ClientRequest, Respond]
 
 
 class Session:
-    """Calls under way, and replies that wait for the next frame."""
+    """Calls under way, gets that wait, and replies that wait for the next frame."""
 
     def __init__(self, driver: Driver, context: Context) -> None:
         self._driver = driver
         self._context = context
+        self._clock = asyncio.get_running_loop().time
+        self._transit = Transit()
         self._answers: Batches[Answer] = Batches()
-        self._open = 0
+        self._held: deque[tuple[float, Get, Respond]] = deque()
+        self._open = self._gets = 0
         self._open_bytes = self._answered_bytes = 0.0
+        self.most_reply_bytes = 0
+        """The most that has waited to be written."""
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
 
     def take(self, frame: bytes) -> int:
         """Start all calls of a frame; returns how many. Raises InvalidRequest when it is none."""
-        calls, plain_puts = decode_calls(frame)
+        sent_ms, calls, plain_puts = decode_calls(frame)
         count = len(calls) + len(plain_puts)
         if not count:
             return 0
+        now = self._clock()
+        delay = self._transit.delay(sent_ms / 1000, now)
         self._open += count
         self._open_bytes += len(frame)
         share = len(frame) / count
         answer, plain_put = self._answer, Form.PLAIN_PUT
-        requests: list[tuple[ClientRequest, Respond]] = [
+        requests: list[Started] = [
             (put, partial(answer, number, plain_put, share)) for number, put in plain_puts
         ]
         for call in calls:
@@ -54,11 +78,54 @@ class Session:
                 request = call_from_wire(call)
             except InvalidRequest as error:
                 answer(call.id, Form.CALL, share, Failed(error))
-            else:
-                form = Form.DELETE if isinstance(request, Delete) else Form.CALL
-                requests.append((request, partial(answer, call.id, form, share)))
+                continue
+            form = Form.DELETE if isinstance(request, Delete) else Form.CALL
+            respond = partial(answer, call.id, form, share)
+            if not isinstance(request, Get):
+                requests.append((request, respond))
+            elif self._in_time(request, respond, _OWN_SHARE * delay):
+                self._held.append((now - delay, request, partial(self._answer_get, call.id, share)))
+        if delay:
+            requests = [
+                (aged(request, delay), respond)
+                for request, respond in requests
+                if self._in_time(request, respond, _OWN_SHARE * delay)
+            ]
         self._driver.request_all(requests)
+        self._begin_gets()
         return count
+
+    def _in_time(self, request: ClientRequest, respond: Respond, waited: float) -> bool:
+        """Whether a request has more time than it has `waited`; else it is refused."""
+        if not request.timeout or request.timeout > waited:
+            return True
+        self._driver.node.expired()
+        respond(Failed(_EXPIRED))
+        return False
+
+    def _begin_gets(self) -> None:
+        """Begin those for whose replies there is room."""
+        held = self._held
+        while held and self._room_for_replies():
+            requests: list[Started] = []
+            now = self._clock()
+            while held and len(requests) < _GETS:
+                since, get, respond = held.popleft()
+                self._gets += 1
+                waited = now - since
+                if waited <= NOTICED:
+                    requests.append((get, respond))
+                elif self._in_time(get, respond, waited):
+                    requests.append((aged(get, waited), respond))
+            self._driver.request_all(requests)
+
+    def _room_for_replies(self) -> bool:
+        idle = not self._gets and not self._answers  # nothing of this session's would begin them later
+        return idle or (self._answers.bytes < MOST_REPLY_BYTES and not self._driver.node.strained)
+
+    def _answer_get(self, number: int, share: float, reply: Reply) -> None:
+        self._gets -= 1
+        self._answer(number, Form.CALL, share, reply)
 
     def _answer(self, number: int, form: Form, share: float, reply: Reply) -> None:
         self._answers.add((number, reply, form), reply_bytes(reply))
@@ -72,15 +139,24 @@ class Session:
             await self._wake.wait()
             await gathering.pause()
             self._wake.clear()
-            frames = self._answers.take()
             answered, self._answered_bytes = self._answered_bytes, 0.0
-            count = sum(map(len, frames))
-            gathering.sent(count)
-            for frame in frames:
+            count = 0
+            for _ in range(len(self._answers)):  # what comes meanwhile is gathered
+                self.most_reply_bytes = max(self.most_reply_bytes, self._answers.bytes)
+                frame = self._answers.take()
+                count += len(frame)
                 await self._context.write(encode_replies(frame))
+            gathering.sent(count)
             self._open -= count
             self._open_bytes -= answered
             self._written.set()
+            self._begin_gets()
+
+    def close(self) -> None:
+        """The client has gone."""
+        self._held.clear()
+        self._driver.forget_all(self._answer)
+        self._driver.forget_all(self._answer_get)
 
     async def until_there_is_room(self) -> None:
         """Wait until the next frame may be read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import grpc
@@ -37,13 +37,19 @@ from kvstore.v1.peer_pb2 import Welcome
 from kvstore.wire.client import reply_bytes, request_bytes
 from kvstore.wire.peer import encode_frame
 
-_QUEUE_BYTES = 64 * MIB
+QUEUE_BYTES = 64 * MIB
+"""What waits for a peer that is slow to read, on one stream, and leaves no room for more."""
+_SHORT_QUEUE_BYTES = MIB
+"""In a longer queue the failure detector's messages go first: a slow peer is not a dead one."""
+_QUESTIONS = (ReplicaWrite, ReplicaRead, Forward, TreeRead, RangeItems, ReapCheck)
+"""Messages to which an operation of this node, that of their `request`, waits for an answer."""
 _HANDSHAKE_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.25  # beside the channel's own backoff
 
 _log = logging.getLogger(__name__)
 
 Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, Welcome]"
+OnUnsent: TypeAlias = Callable[[str, Sequence[int]], None]
 
 
 def message_bytes(message: PeerMessage) -> int:
@@ -84,48 +90,67 @@ def _messages(batch: list[PeerMessage]) -> int:
 class Stream:
     """Sends to `peer` with one method of the Peer service, while it is connected.
 
-    `on_lost` is called with the peer's id when what was sent may be lost.
+    `on_lost` is called with the peer's id when what was sent may be lost, `on_unsent` with it and the numbers
+    of the requests whose messages were dropped.
     """
 
     def __init__(
-        self, method: str, peer: Member, introduction: Metadata, on_lost: Callable[[str], None]
+        self,
+        method: str,
+        peer: Member,
+        introduction: Metadata,
+        on_lost: Callable[[str], None],
+        on_unsent: OnUnsent,
     ) -> None:
         self._method = method
         self._peer = peer
         self._introduction = introduction
         self._on_lost = on_lost
+        self._on_unsent = on_unsent
         self._queue: Batches[PeerMessage] = Batches()
         self._wake = asyncio.Event()
-        self._telling = False
+        self._unsent: list[int] = []
         self._problem = ""
         self.connected = False
         self.frames = 0
         self.messages = 0
         self.dropped = 0
+        self.most_bytes = 0
+        """The longest that the queue was."""
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits to be written."""
+        return self._queue.bytes
 
     def send(self, message: PeerMessage, size: int) -> None:
         """Queue a message for the next frame; dropped when not connected or far behind."""
-        if not self.connected or self._queue.bytes + size > _QUEUE_BYTES:
+        queue = self._queue
+        if not self.connected:
             self._drop(message)
             return
-        self._queue.add(message, size)
+        if queue.bytes > _SHORT_QUEUE_BYTES and isinstance(message, GossipMessage):
+            queue.add_first(message, size)
+        elif queue.bytes + size > QUEUE_BYTES and queue:
+            self._drop(message)
+        else:
+            queue.add(message, size)
+            if queue.bytes > self.most_bytes:
+                self.most_bytes = queue.bytes
         self._wake.set()
 
     def _drop(self, message: PeerMessage) -> None:
+        """Whoever waits for an answer need not wait for its patience; probes find out by themselves."""
         self.dropped += 1
-        # whoever waits for an answer need not wait for its patience; probes find out by themselves
-        if not isinstance(message, GossipMessage):
-            self._tell_soon()
-
-    def _tell_soon(self) -> None:
-        """Tell the node in a turn of its own: whoever sends must have returned first."""
-        if not self._telling:
-            self._telling = True
-            asyncio.get_running_loop().call_soon(self._tell)
+        if isinstance(message, _QUESTIONS):
+            # in a turn of its own: whoever sends must have returned first
+            if not self._unsent:
+                asyncio.get_running_loop().call_soon(self._tell)
+            self._unsent.append(message.request)
 
     def _tell(self) -> None:
-        self._telling = False
-        self._on_lost(self._peer.node)
+        unsent, self._unsent = self._unsent, []
+        self._on_unsent(self._peer.node, unsent)
 
     async def run(self, channel: grpc.aio.Channel) -> None:
         """Keep the stream open until cancelled."""
@@ -156,8 +181,8 @@ class Stream:
 
     def _disconnected(self) -> None:
         self.connected = False
-        self._queue.take()
-        self._tell_soon()
+        self._queue.clear()
+        asyncio.get_running_loop().call_soon(self._on_lost, self._peer.node)
 
     async def _connect_and_send(self, channel: grpc.aio.Channel) -> None:
         """Open the stream and work until it ends; raises the reason."""
@@ -193,17 +218,20 @@ class Stream:
 
     async def _write(self, call: Call) -> None:
         gathering = Gathering()
+        clock = asyncio.get_running_loop().time
         while True:
             await self._wake.wait()
             await gathering.pause()
             self._wake.clear()
-            batches = self._queue.take()
-            gathering.sent(sum(map(_messages, batches)))
-            for batch in batches:
-                frame = encode_frame(batch)
+            sent = 0
+            for _ in range(len(self._queue)):  # what comes meanwhile is gathered
+                batch = self._queue.take()
+                sent += _messages(batch)
+                frame = encode_frame(batch, int(clock() * 1000))
                 try:
                     await call.write(frame)
                 except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                     return  # the stream is over: reading from it tells why
                 self.frames += 1
                 self.messages += len(batch)
+            gathering.sent(sent)

@@ -5,7 +5,7 @@ set, or if a write that saw it may exist and is covered itself (a delete that ma
 A value that was acknowledged, or that a strict read has returned, is *established*: from then on it must be
 covered by every strict read, and by what is left in the end. That holds for all clients, so it holds for
 each session as well: a client reads its own writes, and never reads back in time. Buckets that are not
-strict, or where R + W is not above N, promise neither.
+strict, or where R + W is not above N, promise neither, except to sessions (kvstore.sim.sessions).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
-from kvstore.sim.history import History, Read, Result, Write
+from kvstore.sim.history import SESSION_SECONDS, SESSIONS, History, Read, Result, Write
+from kvstore.sim.sessions import check_sessions
 
 Place = tuple[str, bytes]
 """Bucket and key."""
@@ -55,6 +56,10 @@ class Checker:
             self._only_written(read.bucket, read.key, read.values, read.ended)
             if self._strict(read.bucket):
                 checked += self._check_read(read)
+        more, problem = check_sessions(self._history, SESSIONS, SESSION_SECONDS, self._covered)
+        if problem:
+            raise Violation(problem)
+        checked += more
         for (bucket, key), values in final.items():
             self._only_written(bucket, key, values, None)
             checked += self._check_final(bucket, key, values)

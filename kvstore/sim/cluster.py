@@ -109,6 +109,7 @@ class SimulatedCluster:
         """End all network faults."""
         self.scheduler.note("the network heals")
         self.network.weather = Weather()
+        self.network.slow.clear()
         self.network.unclog()
         self.reconnect(set(self.network.cut))
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 FOR_EVER = float("inf")
+SESSIONS = "sessions"
+"""The bucket that clients read and write through a session."""
+SESSION_SECONDS = 10.0
+"""So long a session remembers a key: less than the age at which tombstones are reaped here."""
 
 
 class Result(Enum):

@@ -12,12 +12,13 @@ from kvstore.lsm import Engine, Fate, Job, JobResult, MemoryFileSystem, Options,
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
 from kvstore.node.settings import NodeSettings
+from kvstore.node.transit import Transit
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import ClusterState
 from kvstore.sim.network import Network
 from kvstore.sim.scheduler import EPOCH_MS, Scheduler
 from kvstore.sim.storage import SYNC_SECONDS, Storage
-from kvstore.wire.peer import decode_frame, encode_frame
+from kvstore.wire.peer import decode_timed_frame, encode_frame
 
 Respond = Callable[[Reply | None], None]
 """Takes the reply; None when the connection broke before there was one."""
@@ -26,8 +27,7 @@ Respond = Callable[[Reply | None], None]
 OPTIONS = Options(memtable_bytes=8 * 1024, block_bytes=512, cache_bytes=64 * 1024)
 
 _RESET_SECONDS = 0.01
-
-_COUNTERS = (
+_COUNTED = (
     "read_repairs",
     "hints_stored",
     "hints_delivered",
@@ -36,6 +36,13 @@ _COUNTERS = (
     "forwards",
     "repairs",
     "reaped",
+    "hedges",
+    "hedges_won",
+    "hedges_refused",
+    "read_trials",
+    "wide_reads",
+    "quarantines",
+    "refetched",
 )
 """What a run counts of each node's `Counters`."""
 
@@ -67,6 +74,8 @@ class Host:
         self.sync_seconds = SYNC_SECONDS
         self.jitter = 0.5
         self.node: Node | None = None
+        self.ended_by: StorageError | None = None
+        """What the last life has ended itself for, or refused to start for."""
         self.watch: Callable[[], None] | None = None
         """Called after every input, for transcripts."""
         self._life = 0
@@ -75,6 +84,7 @@ class Host:
         self._engine: Engine | None = None
         self._storage: Storage | None = None
         self._out: dict[str, list[PeerMessage]] = {}
+        self._transits: dict[str, Transit] = {}
         self._waiting: dict[int, Respond] = {}
         self._timer = 0
         self._last_request = 0
@@ -92,9 +102,15 @@ class Host:
         assert self._engine is not None
         return self._engine
 
+    @property
+    def jobs(self) -> int:
+        """How many flushes and compactions are under way."""
+        return self._storage.jobs if self._storage else 0
+
     def start(self) -> None:
         """Start the node on what its disk holds; it may crash while doing so, or refuse to start."""
         self._life += 1
+        self.ended_by = None
         self._out.clear()
         self._paused_until = 0.0
         try:
@@ -131,6 +147,7 @@ class Host:
         """
         self._scheduler.note(f"{self.name} ends: {type(error).__name__}")
         self.counts[f"ends after {type(error).__name__}"] += 1
+        self.ended_by = error
         self.crash(Fate.RANDOM)
 
     def _gather(self) -> None:
@@ -142,7 +159,7 @@ class Host:
             self.counts["flushes"] += statistics.flushes
             self.counts["compactions"] += statistics.compactions
             counters = self.node.status().counters
-            for name in _COUNTERS:
+            for name in _COUNTED:
                 self.counts[name.replace("_", " ")] += getattr(counters, name)
 
     def finish(self) -> None:
@@ -213,7 +230,13 @@ class Host:
         self._enter(lambda: self._living().repair_now(self._instant()))
 
     def _receive(self, sender: str, frame: bytes) -> None:
-        self._enter(lambda: self._living().on_frame(sender, decode_frame(frame), self._instant()))
+        self._enter(partial(self._frame, sender, frame))
+
+    def _frame(self, sender: str, frame: bytes) -> None:
+        sent_ms, messages = decode_timed_frame(frame)
+        transit = self._transits.setdefault(sender, Transit())
+        delay = transit.delay(sent_ms / 1000, self._scheduler.now)
+        self._living().on_frame(sender, messages, self._instant(), delay)
 
     def _living(self) -> Node:
         assert self.node is not None
@@ -268,7 +291,7 @@ class Host:
     def _flush(self) -> None:
         out, self._out = self._out, {}
         for to, messages in out.items():
-            self._network.send(self.name, to, encode_frame(messages))
+            self._network.send(self.name, to, encode_frame(messages, int(self._scheduler.now * 1000)))
 
     def reply(self, request: int, reply: Reply) -> None:
         """See Outbox."""

@@ -10,22 +10,26 @@ from functools import partial
 
 from kvstore.lsm import Fate
 from kvstore.sim.cluster import SimulatedCluster
+from kvstore.sim.damage import Damage
 from kvstore.sim.host import Host
 from kvstore.sim.network import Link, Weather
 
 _HOUR_MS = 3_600_000
+_DAMAGE = ("bit flip", "damaged log", "wipe")
+_TRIES = 40
+_NEXT_TRY = 0.25
 
 Action = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Kinds of faults that are off until the database promises to survive them."""
+    """Kinds of faults that can be switched off: damage to disks, where it is fair (kvstore.sim.damage)."""
 
-    bit_flips: bool = False
-    """Bits of table files flip. A damaged block is an error today; quarantine and refetching make it none."""
-    wipes: bool = False
-    """A disk is replaced by an empty one: what only it had acknowledged needs anti-entropy to come back."""
+    bit_flips: bool = True
+    """Bits of tables, logs and manifests flip."""
+    wipes: bool = True
+    """A disk is replaced by an empty one."""
 
 
 class Nemesis:
@@ -37,6 +41,7 @@ class Nemesis:
         self._stopped = False
         self.counts: Counter[str] = Counter()
         self._kinds = kinds(faults or Faults())
+        self._damage = Damage(cluster)
 
     def start(self) -> None:
         """Begin."""
@@ -51,19 +56,29 @@ class Nemesis:
             host.disk.full = host.disk.broken = False
             host.slow_down()
             host.resume()
-        self._cluster.start()
-
-    def victim(self) -> str:
-        """The node whose disk is wiped when all replicas are equal again."""
-        self.counts["wipe in the end"] += 1
-        return self._some_host().name
+        for host in self._cluster.hosts.values():
+            self._damage.start(host)
 
     def _strike(self) -> None:
         name = self._rng.choice(self._kinds)
+        if name in _DAMAGE:
+            self._when_fair(name, self._some_host(), _TRIES)
+        else:
+            self._do(name)
+        self._later(self._rng.uniform(0.3, 2.5), self._strike)
+
+    def _do(self, name: str, *host: Host) -> None:
         self.counts[name] += 1
         self._cluster.scheduler.note(f"fault: {name}")
-        getattr(self, "_" + name.replace(" ", "_"))()
-        self._later(self._rng.uniform(0.3, 2.5), self._strike)
+        getattr(self, "_" + name.replace(" ", "_"))(*host)
+
+    def _when_fair(self, name: str, host: Host, tries: int) -> None:
+        """Damage a disk as soon as that is fair, if it is within a few seconds."""
+        fair = self._damage.may_flip if name == "bit flip" else self._damage.may_lose
+        if fair(host):
+            self._do(name, host)
+        elif tries:
+            self._later(_NEXT_TRY, partial(self._when_fair, name, host, tries - 1))
 
     def _later(self, delay: float, action: Action) -> None:
         def unless_stopped() -> None:
@@ -164,6 +179,15 @@ class Nemesis:
         setattr(weather, kind, how_bad)
         self._for(0.5, most, partial(setattr, weather, kind, getattr(Weather(), kind)))
 
+    def _slow_node(self) -> None:
+        """All that one node sends and is sent takes many times as long: what hedges are for."""
+        node = self._some_host().name
+        self._cluster.network.slow[node] = self._rng.choice((10.0, 50.0, 200.0))
+        self._for(0.5, 6.0, partial(self._as_fast_as_others, node))
+
+    def _as_fast_as_others(self, node: str) -> None:
+        self._cluster.network.slow.pop(node, None)
+
     # disks and clocks
 
     def _slow_disk(self) -> None:
@@ -194,23 +218,33 @@ class Nemesis:
     def _clock_jump(self) -> None:
         self._some_host().clock_error_ms = self._rng.randrange(-_HOUR_MS, _HOUR_MS)
 
-    def _bit_flip(self) -> None:
-        """One bit of one table; a host that has no table keeps its bits."""
-        disk = self._some_host().disk
-        if tables := [name for name in disk.list("data") if name.endswith(".sst")]:
+    def _bit_flip(self, host: Host) -> None:
+        """One bit of one table; a host that has no table keeps its bits. Some find it by starting again."""
+        if tables := [name for name in host.disk.list("data") if name.endswith(".sst")]:
             path = f"data/{self._rng.choice(tables)}"
-            disk.corrupt(path, self._rng.randrange(disk.size(path)), 1 << self._rng.randrange(8))
+            self._damage.flip(host, path, self._rng.random(), self._rng.randrange(8))
+            if self._rng.random() < 0.5:
+                self._stop(host.name)
+                self._for(0.1, 3.0, partial(self._restart, host))
 
-    def _wipe(self) -> None:
-        host = self._some_host()
+    def _damaged_log(self, host: Host) -> None:
+        """One bit of a log or manifest, of a host that is down: it starts, or refuses to and is wiped."""
         self._stop(host.name)
-        host.wipe()
+        logs = [name for name in host.disk.list("data") if not name.endswith((".sst", "LOCK"))]
+        path = f"data/{self._rng.choice(logs)}"
+        if host.disk.size(path):
+            self._damage.flip_in_log(host, path, self._rng.random(), self._rng.randrange(8))
+        self._for(0.1, 3.0, partial(self._damage.start, host))
+
+    def _wipe(self, host: Host) -> None:
+        self._stop(host.name)
+        self._damage.wipe(host)
         self._for(0.1, 3.0, partial(self._restart, host))
 
 
 def kinds(faults: Faults) -> tuple[str, ...]:
     """The kinds of faults that are on, by the names that a report has."""
-    switched = {"bit flip": faults.bit_flips, "wipe": faults.wipes}
+    switched = {"bit flip": faults.bit_flips, "damaged log": faults.bit_flips, "wipe": faults.wipes}
     return (
         "crash",
         "crash in the disk",
@@ -223,6 +257,7 @@ def kinds(faults: Faults) -> tuple[str, ...]:
         "lost frames",
         "repeated frames",
         "late frames",
+        "slow node",
         "slow disk",
         "full disk",
         "failing disk",

@@ -39,6 +39,8 @@ class Network:
         self._newest: dict[Link, int] = {}
         self.weather = Weather()
         self.cut: set[Link] = set()
+        self.slow: dict[str, float] = {}
+        """How many times as long as usual the frames from and to a host take."""
         self.counts: Counter[str] = Counter()
         self.watch: Watch | None = None
         """Told of every frame that arrives, for transcripts."""
@@ -75,6 +77,8 @@ class Network:
             copies = 2
         for _ in range(copies):
             delay = self._rng.uniform(weather.least_delay, weather.most_delay)
+            if self.slow:
+                delay *= max(self.slow.get(sender, 1.0), self.slow.get(to, 1.0))
             self._scheduler.after(delay, partial(self._arrive, sender, to, frame, self._sent))
 
     def _arrive(self, sender: str, to: str, frame: bytes, number: int) -> None:

@@ -14,10 +14,11 @@ from kvstore.quorum.messages import Found, Get, Put, Stored
 from kvstore.sim.checker import Checker, Place, Violation
 from kvstore.sim.cluster import REAP_AGE, SimulatedCluster
 from kvstore.sim.disks import check_disks
-from kvstore.sim.history import History, Result, Write
+from kvstore.sim.history import History
 from kvstore.sim.nemesis import Faults, Nemesis
 from kvstore.sim.scheduler import EPOCH_MS
 from kvstore.sim.transcript import Transcript
+from kvstore.sim.trials import Trials
 from kvstore.sim.workload import BUCKETS, KEYS_PER_BUCKET, Client
 from kvstore.versions import decode_version
 
@@ -81,6 +82,8 @@ class Run:
             Client(f"c{i}", self.cluster, self.history, random.Random(f"{plan.seed}/workload/{i}"))
             for i in range(_CLIENTS)
         ]
+        self._anti_entropy_always = settings.anti_entropy.interval < float("inf")
+        self.trials = Trials(self.cluster, self.history, random.Random(f"{plan.seed}/trials"))
         self.nemesis = Nemesis(self.cluster, random.Random(f"{plan.seed}/schedule"), plan.faults)
 
     def execute(self) -> Report:
@@ -96,10 +99,19 @@ class Run:
             client.stop()
         self._supervise()
         self._heal()
+        self._make_whole()
         self._read_half()
         self._converge()
         checked = self._check()
-        self._wipe(self.nemesis.victim())
+        if not self._anti_entropy_always:
+            self.trials.hints()
+        self.trials.split()
+        self._heal()
+        self.trials.damage()
+        self._heal()
+        self._make_whole()
+        self._converge(finally_=False)
+        self.trials.wipe()
         self._heal()
         self._converge()
         checked += self._check()
@@ -112,29 +124,10 @@ class Run:
         checked = Checker(self.history, buckets).check(self._what_is_left())
         return checked + check_disks(self.cluster, self.history)
 
-    def _wipe(self, node: str) -> None:
-        """Now that all replicas are equal, one may lose its disk: writes through it must lose nothing.
-
-        Nobody reads afterwards: anti-entropy alone must bring everything back.
-        """
-        self.cluster.crash(node)
-        self.cluster.hosts[node].wipe()
-        self.cluster.restart(node)
-        for bucket in BUCKETS:
-            for i in range(KEYS_PER_BUCKET):
-                self._write_blind(node, bucket.name, b"k%d" % i)
-
-    def _write_blind(self, node: str, bucket: str, key: bytes) -> None:
-        value = f"blind.{bucket}.".encode() + key
-        began = self.cluster.scheduler.now
-        reply = self.cluster.call(node, Put(bucket, key, value))
-        result = Result.OK if isinstance(reply, Stored) else Result.UNKNOWN
-        ended = self.cluster.scheduler.now
-        self.history.writes.append(Write("wiped", bucket, key, value, frozenset(), began, ended, result))
-
     def _supervise(self) -> None:
         """A node that ended itself, even now because of a fault that is over, is started again."""
-        self.cluster.start()
+        for node in [node for node in self.cluster.hosts if node != self.trials.away]:
+            self.cluster.restart(node)
         self.cluster.scheduler.after(1.0, self._supervise)
 
     def _heal(self) -> None:
@@ -145,11 +138,23 @@ class Run:
                 raise Violation(f"not calm {_HEALING_SECONDS:g} s after the last fault; hints: {hints}")
             self.cluster.run(_LOOK_AGAIN)
 
+    def _make_whole(self) -> None:
+        """All disks are read: what is damaged must come back from the others, and leave the disk."""
+        end = self.cluster.scheduler.now + _HEALING_SECONDS
+        hosts = self.cluster.hosts.values()
+        while sum(host.engine.scrub() for host in hosts):
+            if self.cluster.scheduler.now >= end:
+                fences = {host.name: host.engine.fences for host in hosts if host.engine.fences}
+                raise Violation(f"damaged {_HEALING_SECONDS:g} s after the last fault: {fences}")
+            self.cluster.run(0.5)
+
     def _calm(self) -> bool:
-        """No request or hint is under way, all see each other, and no disk is full as far as a node knows."""
+        """No request, hint or job is under way, all see each other, no disk is full as nodes know."""
         idle = all(client.idle for client in self.clients)
         return (
-            idle and self.cluster.settled() and not any(h.engine.refuses for h in self.cluster.hosts.values())
+            idle
+            and self.cluster.settled()
+            and not any(host.jobs or host.engine.refuses for host in self.cluster.hosts.values())
         )
 
     def _read_half(self) -> None:
@@ -166,21 +171,22 @@ class Run:
                 if len(versions) > 1 and any(v and decode_version(v).visible(EPOCH_MS) for v in versions):
                     raise Violation(f"replicas of {bucket.name}/{key!r} differ after a read of all of them")
 
-    def _converge(self) -> None:
+    def _converge(self, finally_: bool = True) -> None:
         """Nobody reads the other half: anti-entropy alone must make replicas and trees equal.
 
-        What was deleted must leave the disks, as all nodes are up and no hints are left.
+        What was deleted must leave the disks, as all nodes are up and no hints are left; that, and that the
+        trees are those of the disks, is looked at `finally_`.
         """
         cluster = self.cluster
         for host in cluster.hosts.values():
             host.repair_now()
         deadline = cluster.scheduler.now + _HEALING_SECONDS
-        while not (equal := cluster.roots_equal()) or self._tombstones():
+        while not (equal := cluster.roots_equal()) or (finally_ and self._tombstones()):
             if cluster.scheduler.now >= deadline:
                 what = "tombstones are left" if equal else "Merkle roots differ"
                 raise Violation(f"{what} {_HEALING_SECONDS:g} s after hints were delivered")
             cluster.run(0.5)
-        if not cluster.trees_match_disks():
+        if finally_ and not cluster.trees_match_disks():
             raise Violation("a Merkle tree is not that of its disk")
 
     def _tombstones(self) -> bool:

@@ -49,6 +49,8 @@ class Storage:
         self._later = later
         self._rng = rng
         self._running = self._wanted = False
+        self.jobs = 0
+        """How many have been started, and are neither done nor given back."""
         self.sync_seconds = SYNC_SECONDS
         self.jitter = 0.5
         self.counts: Counter[str] = Counter()
@@ -94,6 +96,7 @@ class Storage:
 
     def start_job(self, job: Job) -> None:
         """Run a job after a while; one that fails is given back after a pause."""
+        self.jobs += 1
         self._later(min(_JOB_SYNCS * self._duration(), _LONGEST_JOB), partial(self._run_job, job))
 
     def _run_job(self, job: Job) -> None:
@@ -104,6 +107,7 @@ class Storage:
             return
         try:
             self._worked.on_job_done(result)
+            self.jobs -= 1
         except StorageFull:
             self._job_failed(job)
         except StorageError as error:
@@ -111,4 +115,8 @@ class Storage:
 
     def _job_failed(self, job: Job) -> None:
         self.counts["failed jobs"] += 1
-        self._later(_JOB_PAUSE, partial(self._worked.on_job_failed, job))
+        self._later(_JOB_PAUSE, partial(self._give_back, job))
+
+    def _give_back(self, job: Job) -> None:
+        self.jobs -= 1
+        self._worked.on_job_failed(job)

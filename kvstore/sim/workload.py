@@ -9,8 +9,9 @@ from functools import partial
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.errors import Outcome
 from kvstore.quorum.messages import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored
+from kvstore.quorum.seen import Seen
 from kvstore.sim.cluster import SimulatedCluster
-from kvstore.sim.history import History, Read, Result, Write
+from kvstore.sim.history import SESSION_SECONDS, SESSIONS, History, Read, Result, Write
 
 BUCKETS = (
     BucketSettings("strict"),
@@ -18,11 +19,13 @@ BUCKETS = (
     BucketSettings("one", r=3, w=1),
     BucketSettings("sloppy", quorum=QuorumMode.SLOPPY),
     BucketSettings("lww", conflict=Conflict.LWW),
+    BucketSettings(SESSIONS, r=1, w=1, quorum=QuorumMode.SLOPPY),
 )
 KEYS_PER_BUCKET = 4
 
-_TIMEOUT = 2.0
-_PATIENCE = 3.0
+_TIMEOUTS = (2.0, 5.0)
+"""Both less and more than what a write waits for a replica before it asks another node."""
+_PATIENCE = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Client:
         self._writes = 0
         self._turn = 0
         self._seen: dict[tuple[str, bytes], _Seen] = {}
+        self._session = Seen(lambda: cluster.scheduler.now, SESSION_SECONDS)
         self._stopped = False
         self.idle = True
 
@@ -76,6 +80,9 @@ class Client:
         else:
             self._write(bucket, key, self._fresh_value(), None)
 
+    def _timeout(self) -> float:
+        return self._rng.choice(_TIMEOUTS)
+
     def _fresh_value(self) -> bytes:
         self._writes += 1
         # padded, so that memtables fill up
@@ -83,11 +90,16 @@ class Client:
 
     def _read(self, bucket: str, key: bytes) -> None:
         began = self._cluster.scheduler.now
-        self._send(Get(bucket, key, timeout=_TIMEOUT), partial(self._was_read, bucket, key, began))
+        get = Get(bucket, key, timeout=self._timeout())
+        if bucket == SESSIONS:
+            get = self._session.asking(get)
+        self._send(get, partial(self._was_read, get, began))
 
-    def _was_read(self, bucket: str, key: bytes, began: float, reply: Reply | None) -> None:
+    def _was_read(self, get: Get, began: float, reply: Reply | None) -> None:
         self._count("read", reply)
+        bucket, key = get.bucket, get.key
         if isinstance(reply, Found):
+            self._session.found(get, reply)
             values = frozenset(sibling.value for sibling in reply.siblings)
             self._history.reads.append(
                 Read(self._name, bucket, key, values, began, self._cluster.scheduler.now)
@@ -100,18 +112,19 @@ class Client:
         self._history.writes.append(write)
         context = seen.context if seen else b""
         call: Put | Delete = (
-            Delete(bucket, key, context, timeout=_TIMEOUT)
+            Delete(bucket, key, context, timeout=self._timeout())
             if value is None
-            else Put(bucket, key, value, context, timeout=_TIMEOUT)
+            else Put(bucket, key, value, context, timeout=self._timeout())
         )
-        self._send(call, partial(self._was_written, write))
+        self._send(call, partial(self._was_written, write, call))
 
-    def _was_written(self, write: Write, reply: Reply | None) -> None:
+    def _was_written(self, write: Write, call: Put | Delete, reply: Reply | None) -> None:
         self._count("delete" if write.value is None else "write", reply)
         write.ended = self._cluster.scheduler.now
         match reply:
             case Stored():
                 write.result = Result.OK
+                self._session.stored(call, reply)
                 if write.value is not None and reply.context:
                     self._seen[write.bucket, write.key] = _Seen(reply.context, frozenset({write.value}))
             case Failed(error) if error.outcome is Outcome.NOT_APPLIED:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
 from kvstore.client.calls import time_for_node
 from kvstore.client.errors import ClientClosed
-from kvstore.client.retry import ATTEMPTS, may_retry, pause
+from kvstore.client.retry import may_retry, pause
 from kvstore.client.routes import route
 from kvstore.errors import KVError, NoNodeAvailable, Outcome, ReadTimeout, Unavailable, WriteTimeout
+from kvstore.quorum.hedging import Hedging
 from kvstore.quorum.messages import ClientRequest, Failed, Found, Get, Reply, Stored
+from kvstore.quorum.seen import Seen
 from kvstore.ring import ClusterState, partition_of, preference_list, token
-from kvstore.sim.cluster import SimulatedCluster
+from kvstore.sim.cluster import REAP_AGE, SimulatedCluster
 from kvstore.testing.virtual_loop import VirtualLoop, Wait
 from kvstore.wire.errors import error_from_wire, error_to_wire
 from kvstore.wire.status import RepairResponse, StatusResponse, repair_to_wire, status_to_wire_response
+
+_LONGEST_DELAY = 1.0
 
 
 class SimulatedCarrier:
@@ -31,6 +36,7 @@ class SimulatedCarrier:
         self._loop = VirtualLoop(cluster.scheduler)
         self._reaches = reaches
         self._rng = rng
+        self._hedging = Hedging(_LONGEST_DELAY)
         self._closed = False
 
     @property
@@ -77,16 +83,23 @@ class SimulatedCarrier:
 
     # requests
 
+    def seen(self) -> Seen:
+        """See Carrier: simulated clusters reap earlier, so less time may be remembered."""
+        return Seen(lambda: self._loop.now, REAP_AGE / 2)
+
     async def execute(self, request: ClientRequest) -> Found | Stored:
         """See Carrier."""
         self.check_open()
         deadline = self._loop.now + request.timeout
         partition = partition_of(token(request.bucket, request.key), self.state.ring.partitions)
         failed: list[str] = []
+        read = isinstance(request, Get)
+        if read:
+            self._try_slow(request, partition)
         while True:
             node = await self._next_node(partition, failed, deadline)
             until = deadline
-            if not failed and isinstance(request, Get):
+            if not failed and read:
                 until -= request.timeout / 2  # so that another replica can be asked
             try:
                 return await self._attempt(node, request, until)
@@ -102,18 +115,35 @@ class SimulatedCarrier:
         running = [node for node in nodes if hosts[node].up]
         if not running:
             raise self._nothing_reached(nodes)
-        return min(running, key=lambda node: node in failed)
+        return min(running, key=lambda node: (node in failed, node in self._hedging.slow))
+
+    def _try_slow(self, request: ClientRequest, partition: int) -> None:
+        """Send a read to a slow replica as well, now and then."""
+        hedging, began = self._hedging, self._loop.now
+        hedging.earn()
+        for node in self.state.ring.replica_lists[partition]:
+            if node in hedging.slow and node in self._reaches:
+                if hedging.may_try(node, began):
+                    self._cluster.request(self._name, node, request, partial(self._tried, node, began))
+                return
+
+    def _tried(self, node: str, began: float, reply: Reply | None) -> None:
+        if isinstance(reply, Found):
+            self._hedging.answered(node, self._loop.now - began)
 
     def _nothing_reached(self, nodes: Sequence[str]) -> NoNodeAvailable:
         return NoNodeAvailable(dict.fromkeys(nodes, "cannot be reached"))
 
     async def _attempt(self, node: str, request: ClientRequest, until: float) -> Found | Stored:
         """One request to one node; raises what it answers, or what no answer means."""
+        began = self._loop.now
         replies: list[Reply | None] = []
         timeout = time_for_node(until - self._loop.now) / 1000
         call = msgspec.structs.replace(request, timeout=timeout)
         self._cluster.request(self._name, node, call, replies.append)
         await Wait(lambda: bool(replies), until)
+        if isinstance(request, Get) and (not replies or isinstance(replies[0], Found)):
+            self._hedging.answered(node, self._loop.now - began)
         if not replies:
             raise self._timed_out(request)
         reply = replies[0]
@@ -135,7 +165,7 @@ class SimulatedCarrier:
         self, request: ClientRequest, error: KVError, attempt: int, deadline: float
     ) -> None:
         """Wait as long as is right before another attempt, or raise `error`."""
-        if attempt >= ATTEMPTS or not may_retry(request, error):
+        if not may_retry(request, error, attempt):
             raise error
         again = self._loop.now + pause(attempt, error, self._rng.uniform)
         if again >= deadline:

@@ -138,6 +138,11 @@ class Cluster:
         self._check([node])
         self._cluster.hosts[node].pause(seconds)
 
+    def slow_down(self, node: str, times: float) -> None:
+        """Let all that a node sends to others and is sent by them take so many times as long; 1: as usual."""
+        self._check([node])
+        self._cluster.network.slow[node] = times
+
     def jump_clock(self, node: str, seconds: float) -> None:
         """Let the wall clock of a node be wrong by so many seconds more than it is."""
         self._check([node])

@@ -41,7 +41,7 @@ def request_from_wire(m: WireRequest) -> ClientRequest:
         raise InvalidRequest("quorum", f"{m.quorum} is no quorum mode") from None
     timeout = m.timeout_ms / 1000
     if isinstance(m, pb.GetRequest):
-        return Get(m.bucket, m.key, m.r, mode, timeout, m.explain, m.epoch)
+        return Get(m.bucket, m.key, m.r, mode, timeout, m.explain, m.epoch, m.seen, m.seen_empty)
     if isinstance(m, pb.DeleteRequest):
         return Delete(m.bucket, m.key, m.context, m.w, mode, timeout, m.explain, m.epoch)
     content_type, ttl = m.content_type, m.ttl_s
@@ -72,6 +72,10 @@ def fill_request(m: Any, call: ClientRequest) -> None:
     if isinstance(call, Get):
         if call.r:
             m.r = call.r
+        if call.seen:
+            m.seen = call.seen
+        if call.seen_empty:
+            m.seen_empty = True
     else:
         if call.context:
             m.context = call.context
@@ -93,7 +97,7 @@ def request_bytes(call: ClientRequest) -> int:
     size = 128 + len(call.key)
     if isinstance(call, Put):
         return size + len(call.context) + len(call.value)
-    return size + (len(call.context) if isinstance(call, Delete) else 0)
+    return size + len(call.context if isinstance(call, Delete) else call.seen)
 
 
 def reply_bytes(reply: Reply) -> int:
@@ -126,6 +130,7 @@ def fill_stored(m: pb.PutResponse | pb.DeleteResponse, stored: Stored) -> None:
     """Set the fields of a new reply to a Put or Delete."""
     m.context = stored.context
     m.siblings = stored.siblings
+    m.written = stored.written
     if stored.overwritten:
         m.overwritten = stored.overwritten
     if stored.explain is not None:
@@ -135,7 +140,7 @@ def fill_stored(m: pb.PutResponse | pb.DeleteResponse, stored: Stored) -> None:
 def stored_from_wire(m: pb.PutResponse | pb.DeleteResponse) -> Stored:
     """Inverse of `fill_stored`."""
     explain = _explain_from_wire(m.explain) if m.HasField("explain") else None
-    return Stored(m.context, m.siblings, explain, m.overwritten)
+    return Stored(m.context, m.siblings, explain, m.overwritten, m.written)
 
 
 def fill_reply(m: pb.Result | peer_pb.ForwardReply, reply: Reply, deleted: bool = False) -> None:
@@ -203,6 +208,7 @@ def _fill_explain(m: pb.Explain, explain: Explain) -> None:
     m.answered.extend(explain.answered)
     m.repaired.extend(explain.repaired)
     m.hinted.extend(explain.hinted)
+    m.hedged.extend(explain.hedged)
 
 
 def _explain_from_wire(m: pb.Explain) -> Explain:
@@ -214,4 +220,5 @@ def _explain_from_wire(m: pb.Explain) -> Explain:
         tuple(m.answered),
         tuple(m.repaired),
         tuple(m.hinted),
+        tuple(m.hedged),
     )

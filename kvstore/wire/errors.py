@@ -17,6 +17,7 @@ from kvstore.errors import (
     Outcome,
     Overloaded,
     ReadTimeout,
+    StaleRead,
     StaleRing,
     StorageFull,
     TooManySiblings,
@@ -38,6 +39,7 @@ _CODES: dict[int, int] = {
     Error.CORRUPTION: code_pb2.DATA_LOSS,
     Error.STORAGE_FULL: code_pb2.RESOURCE_EXHAUSTED,
     Error.INTERNAL: code_pb2.INTERNAL,
+    Error.STALE_READ: code_pb2.UNAVAILABLE,
 }
 _FULL_RETRY_SECONDS = 1.0
 """How soon a client may ask again when the disk is full: nobody knows when there will be space."""
@@ -55,6 +57,8 @@ def error_to_wire(error: KVError) -> Error:
         case ReadTimeout():
             message.reason = Error.READ_TIMEOUT
             message.required, message.received = error.required, error.received
+        case StaleRead():
+            message.reason, message.received = Error.STALE_READ, error.received
         case WriteTimeout():
             message.reason = Error.WRITE_TIMEOUT
             message.required, message.received = error.required, error.received
@@ -84,6 +88,8 @@ def error_from_wire(message: Error) -> KVError:
             return Unavailable(message.required, message.received)
         case Error.READ_TIMEOUT:
             return ReadTimeout(message.received, message.required)
+        case Error.STALE_READ:
+            return StaleRead(message.received)
         case Error.WRITE_TIMEOUT:
             return WriteTimeout(message.received, message.required)
         case Error.OVERLOADED:

@@ -46,9 +46,9 @@ _STATUS_NUMBERS: dict[Status, pb.Status] = {
 _STATUSES: dict[int, Status] = {number: status for status, number in _STATUS_NUMBERS.items()}
 
 
-def encode_frame(messages: Sequence[PeerMessage]) -> bytes:
-    """One frame with all `messages`; what order they had is not kept."""
-    frame = pb.Frame()
+def encode_frame(messages: Sequence[PeerMessage], sent_ms: int = 0) -> bytes:
+    """One frame with all `messages`, sent now by the sender's clock; what order they had is not kept."""
+    frame = pb.Frame(sent_ms=sent_ms)
     plain: list[ReplicaWrite] = []
     for message in messages:
         if type(message) is ReplicaWrite and not message.hint_for and not message.replay:
@@ -61,7 +61,12 @@ def encode_frame(messages: Sequence[PeerMessage]) -> bytes:
 
 
 def decode_frame(data: bytes) -> list[PeerMessage]:
-    """Inverse of `encode_frame`; raises InvalidRequest when the bytes are no frame."""
+    """The messages of a frame, whenever it was sent; raises InvalidRequest when the bytes are none."""
+    return decode_timed_frame(data)[1]
+
+
+def decode_timed_frame(data: bytes) -> tuple[int, list[PeerMessage]]:
+    """Inverse of `encode_frame`: when it was sent, and the messages; raises InvalidRequest."""
     try:
         frame = pb.Frame.FromString(data)
     except DecodeError as error:
@@ -72,7 +77,7 @@ def decode_frame(data: bytes) -> list[PeerMessage]:
     ]
     if frame.write_acks:
         messages.append(WriteAck(tuple(frame.write_acks)))
-    messages += [ReplicaRead(m.request, m.epoch, m.key, m.digest, m.hint_for) for m in frame.reads]
+    messages += [ReplicaRead(m.request, m.epoch, m.key, m.digest, m.hint_for, m.ttl_ms) for m in frame.reads]
     messages += map(ReadSame, frame.read_sames)
     messages += [ReadReply(m.request, m.version) for m in frame.read_replies]
     messages += [Refusal(m.request, error_from_wire(m.error)) for m in frame.refusals]
@@ -93,7 +98,7 @@ def decode_frame(data: bytes) -> list[PeerMessage]:
     messages += [Ack(m.sequence, _updates(m.updates)) for m in frame.acks]
     messages += [Nack(m.sequence, _updates(m.updates)) for m in frame.nacks]
     messages += [PushPull(_updates(m.updates), m.reply) for m in frame.push_pulls]
-    return messages
+    return frame.sent_ms, messages
 
 
 def _add_plain_writes(frame: pb.Frame, writes: list[ReplicaWrite]) -> None:
@@ -123,7 +128,7 @@ def _add_write_ack(frame: pb.Frame, m: WriteAck) -> None:
 
 
 def _add_read(frame: pb.Frame, m: ReplicaRead) -> None:
-    added = frame.reads.add(request=m.request, epoch=m.epoch, key=m.key, digest=m.digest)
+    added = frame.reads.add(request=m.request, epoch=m.epoch, key=m.key, digest=m.digest, ttl_ms=m.ttl_ms)
     if m.hint_for:
         added.hint_for = m.hint_for
 

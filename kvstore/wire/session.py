@@ -12,10 +12,11 @@ from enum import Enum
 import msgspec
 from google.protobuf.message import DecodeError
 
-from kvstore.errors import InvalidRequest
-from kvstore.quorum.messages import ClientRequest, Put, Reply, Stored
+from kvstore.errors import InvalidRequest, KVError
+from kvstore.quorum.messages import ClientRequest, Failed, Put, Reply, Stored
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import fill_call, fill_reply, reply_from_wire
+from kvstore.wire.errors import error_from_wire, error_to_wire
 
 
 class OpenCall(msgspec.Struct, frozen=True, gc=False):
@@ -39,9 +40,9 @@ Answer = tuple[int, Reply, Form]
 """The reply to the call of a number."""
 
 
-def encode_calls(calls: Iterable[OpenCall]) -> bytes:
-    """One frame with all `calls`."""
-    frame = pb.SessionRequest()
+def encode_calls(calls: Iterable[OpenCall], sent_ms: int = 0) -> bytes:
+    """One frame with all `calls`, sent now by the client's clock."""
+    frame = pb.SessionRequest(sent_ms=sent_ms)
     plain: list[OpenCall] = []
     puts: list[Put] = []
     for call in calls:
@@ -72,13 +73,13 @@ def _add_plain_puts(columns: pb.PlainPuts, calls: Sequence[OpenCall], puts: Sequ
     columns.contexts.extend([put.context for put in puts])
 
 
-def decode_calls(data: bytes) -> tuple[Sequence[pb.Call], list[tuple[int, Put]]]:
-    """The calls of a frame, and its plain puts by number; raises InvalidRequest when it is none."""
+def decode_calls(data: bytes) -> tuple[int, Sequence[pb.Call], list[tuple[int, Put]]]:
+    """When a frame was sent, its calls, its plain puts by number; raises InvalidRequest when it is none."""
     try:
         frame = pb.SessionRequest.FromString(data)
     except DecodeError as error:
         raise InvalidRequest("frame", str(error)) from error
-    return frame.calls, _plain_puts(frame.plain_puts)
+    return frame.sent_ms, frame.calls, _plain_puts(frame.plain_puts)
 
 
 def _plain_puts(m: pb.PlainPuts) -> list[tuple[int, Put]]:
@@ -97,10 +98,13 @@ def encode_replies(answers: Iterable[Answer]) -> bytes:
     """One frame with all `answers`."""
     frame = pb.SessionResponse()
     plain: list[tuple[int, Stored]] = []
+    refused: dict[KVError, list[int]] = {}
     plain_put = Form.PLAIN_PUT
     for number, reply, form in answers:
-        if form is plain_put and isinstance(reply, Stored) and not reply.overwritten:
+        if form is plain_put and isinstance(reply, Stored) and not (reply.overwritten or reply.written):
             plain.append((number, reply))
+        elif form is plain_put and isinstance(reply, Failed):
+            refused.setdefault(reply.error, []).append(number)
         else:
             fill_reply(frame.results.add(id=number), reply, form is Form.DELETE)
     if plain:
@@ -108,6 +112,8 @@ def encode_replies(answers: Iterable[Answer]) -> bytes:
         columns.ids.extend([number for number, _ in plain])
         columns.contexts.extend([stored.context for _, stored in plain])
         columns.siblings.extend([stored.siblings for _, stored in plain])
+    for error, ids in refused.items():
+        frame.plain_refused.add(ids=ids, error=error_to_wire(error))
     return frame.SerializeToString()
 
 
@@ -117,5 +123,8 @@ def replies_from_wire(frame: pb.SessionResponse) -> Iterator[tuple[int, Reply | 
     if not len(m.ids) == len(m.contexts) == len(m.siblings):
         raise InvalidRequest("frame", "its replies to plain puts are incomplete")
     yield from zip(m.ids, map(Stored, m.contexts, m.siblings), strict=True)
+    for refused in frame.plain_refused:
+        for number in refused.ids:  # an exception of its own for each: they are raised in different places
+            yield number, Failed(error_from_wire(refused.error))
     for result in frame.results:
         yield result.id, reply_from_wire(result) if result.WhichOneof("reply") else None

@@ -29,10 +29,14 @@ def status_to_wire_response(status: NodeStatus, state: ClusterState) -> pb.GetSt
     for hints in status.hints:
         response.hints.add(target=hints.target, count=hints.count, bytes=hints.bytes, oldest_s=hints.oldest)
     response.counters.MergeFrom(pb.Counters(**asdict(status.counters)))
+    response.counters.in_flight = status.in_flight
+    response.counters.in_flight_bytes = status.in_flight_bytes
+    response.counters.most_in_flight_bytes = status.most_in_flight_bytes
     pairs = status.anti_entropy
     response.anti_entropy.MergeFrom(
         pb.AntiEntropyStatus(pairs=pairs.pairs, unproven=pairs.unproven, oldest_s=pairs.oldest)
     )
+    response.refetching_from.extend(status.refetching_from)
     response.engine.MergeFrom(pb.EngineStatus(**asdict(status.engine)))
     return response
 

@@ -15,6 +15,7 @@ import pytest
 
 import kvstore
 from kvstore.client.status import GetStatusResponse
+from kvstore.errors import KVError
 from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import DiskFileSystem, Engine
 from kvstore.quorum.merkle import NODES, TreeNode, Trees
@@ -142,6 +143,50 @@ def test_a_wiped_node_gets_every_version_back_and_writes_meanwhile_lose_nothing(
     found = contents(cluster)
     assert len(found["n2"]) == 2000
     assert found["n1"] == found["n2"] == found["n3"]
+
+
+def test_bugs_13_a_damaged_table_is_refetched_and_a_damaged_manifest_refuses_to_start(
+    hintless: LocalCluster,
+) -> None:
+    cluster = hintless
+    with kvstore.connect(cluster.endpoints, timeout=20) as db:
+        for start in range(0, 2000, 500):
+            db.bucket("carts", w=3).put_many({f"k{i}": os.urandom(100) for i in range(start, start + 500)})
+    cluster.stop_node("n2")
+    disk(cluster, "n2")  # recovery makes a table of the log
+    (table,) = (cluster.directory / "n2" / "data").rglob("*.sst")
+    for offset in range(0, table.stat().st_size - 100, 50_000):
+        flip(table, offset)
+    cluster.start(["n2"], flags=NO_HINTS)
+    deadline = time.monotonic() + 60
+    while not (status := cluster.statuses()["n2"]).counters.refetched or status.engine.quarantined:
+        assert time.monotonic() < deadline, status
+        time.sleep(0.1)
+    rows = json.loads(kvctl(cluster, "-o", "json", "status").stdout)
+    assert [row["damaged"] for row in rows] == [0, 0, 0]
+    assert status.counters.quarantines > 1
+    assert 100 < status.counters.refetched < 2000
+    cluster.stop_node("n2")
+    assert len(disk(cluster, "n2")) == 2000
+
+    manifest = max((cluster.directory / "n2" / "data").rglob("MANIFEST-*"))
+    flip(manifest, manifest.stat().st_size // 2)
+    with pytest.raises(KVError, match=f"{manifest.name}: .* is damaged; started with an empty --data"):
+        cluster.start(["n2"], flags=NO_HINTS)
+    shutil.rmtree(cluster.directory / "n2" / "data")
+    cluster.start(["n2"], flags=NO_HINTS)
+    repair(cluster)
+    for node in cluster.nodes:
+        cluster.stop_node(node)
+    found = contents(cluster)
+    assert len(found["n2"]) == 2000
+    assert found["n1"] == found["n2"] == found["n3"]
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
 
 
 def test_replicas_become_equal_without_anyone_asking_and_status_tells(hintless: LocalCluster) -> None:

@@ -345,13 +345,13 @@ VERSIONS = [
 _EXPLAIN = Explain("n1", 1, 17, ("n1", "n2"), ("n1",), (), ("n3",))
 _FOUND = Found((Value(b"value", "text/plain", 5, 6), Value(b"", "", 0, 0)), b"context", _EXPLAIN)
 _CALLS: tuple[ClientRequest, ...] = (
-    Get("bucket", b"key", 2, None, 1.5, True, 1),
+    Get("bucket", b"key", 2, None, 1.5, True, 1, b"seen", True),
     Put("bucket", b"key", b"value", b"context", "text/plain", 60, 2, None, 1.0, False, 1),
     Delete("bucket", b"key", b"context", 2, None, 1.0, False, 1),
 )
 _REPLIES: tuple[Reply, ...] = (
     _FOUND,
-    Stored(b"context", 2, _EXPLAIN),
+    Stored(b"context", 2, _EXPLAIN, 1, b"written"),
     Failed(WriteTimeout(1, 2)),
     Failed(Overloaded(0.5)),
 )

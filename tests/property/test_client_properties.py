@@ -49,18 +49,18 @@ errors: st.SearchStrategy[KVError] = st.one_of(
 @given(errors, st.sampled_from([Put("b", b"k", b"v"), Delete("b", b"k")]))
 def test_a_write_that_may_be_applied_is_never_repeated(error: KVError, request: Put | Delete) -> None:
     if error.outcome is Outcome.UNKNOWN:
-        assert not may_retry(request, error)
+        assert not may_retry(request, error, 1)
 
 
 @given(errors)
 def test_what_is_not_retryable_is_not_repeated(error: KVError) -> None:
-    assert may_retry(Get("b", b"k"), error) == error.retryable
+    assert may_retry(Get("b", b"k"), error, 1) == error.retryable
 
 
 @given(st.integers(1, 1000), errors)
 def test_pauses_are_bounded_and_respect_the_node(attempt: int, error: KVError) -> None:
     asked = error.retry_after if isinstance(error, Overloaded) else 0.0
-    assert asked < pause(attempt, error) <= asked + 1.0
+    assert asked < pause(attempt, error) <= 1.5 * asked + 1.0
 
 
 @given(
@@ -89,7 +89,7 @@ def test_frames_carry_every_call_once_in_order_within_the_limit(lengths: list[in
         taken: list[list[tuple[bytes, int]]] = []
         while sum(map(len, taken)) < len(lengths):
             frame = await asyncio.wait_for(calls.next_frame(), 5)
-            _, puts = decode_calls(frame)
+            _, _, puts = decode_calls(frame)
             assert len(frame) <= FRAME_BYTES or len(puts) == 1
             taken.append([(put.key, len(put.value)) for _, put in puts])
         calls.close()

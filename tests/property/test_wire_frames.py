@@ -10,8 +10,8 @@ from kvstore.errors import InvalidRequest
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.messages import ReadReply, ReplicaRead, ReplicaWrite, WriteAck
 from kvstore.v1 import peer_pb2 as pb
-from kvstore.wire.peer import decode_frame, encode_frame
-from tests.property.wire_messages import comparable, damaged, peer_messages
+from kvstore.wire.peer import decode_frame, decode_timed_frame, encode_frame
+from tests.property.wire_messages import comparable, damaged, peer_messages, u64
 
 frames = st.lists(peer_messages, max_size=8)
 
@@ -49,6 +49,12 @@ def test_what_is_stored_or_compared_comes_out_as_bytes(messages: list[PeerMessag
 @given(frames, frames)
 def test_two_frames_in_a_row_are_a_frame_of_both(one: list[PeerMessage], two: list[PeerMessage]) -> None:
     assert by_kind(decode_frame(encode_frame(one) + encode_frame(two))) == by_kind(one + two)
+
+
+@given(frames, u64)
+def test_a_frame_says_when_it_was_sent(messages: list[PeerMessage], sent_ms: int) -> None:
+    sent, decoded = decode_timed_frame(encode_frame(messages, sent_ms))
+    assert (sent, by_kind(decoded)) == (sent_ms, by_kind(messages))
 
 
 @given(st.binary(max_size=200) | damaged(frames.map(encode_frame)))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from kvstore.config import QuorumMode
-from kvstore.errors import InvalidRequest
+from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.quorum.messages import ClientRequest, Failed, Get, Put, Reply, Stored
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import call_from_wire
@@ -34,7 +34,7 @@ def arriving(call: OpenCall) -> tuple[int, ClientRequest]:
 
 @given(st.lists(open_calls, max_size=6))
 def test_every_call_arrives_once(calls: list[OpenCall]) -> None:
-    others, puts = decode_calls(encode_calls(calls))
+    _, others, puts = decode_calls(encode_calls(calls))
     arrived = [*((call.id, call_from_wire(call)) for call in others), *puts]
     assert sorted(map(repr, arrived)) == sorted(map(repr, map(arriving, calls)))
 
@@ -50,7 +50,7 @@ def test_only_puts_without_options_travel_in_columns() -> None:
         replace(plain, explain=True),
         Get("b", b"k"),
     ]
-    others, puts = decode_calls(encode_calls(OpenCall(i, call, 1, 1) for i, call in enumerate(calls)))
+    _, others, puts = decode_calls(encode_calls(OpenCall(i, call, 1, 1) for i, call in enumerate(calls)))
     assert [number for number, _ in puts] == [0]
     assert [call.id for call in others] == [1, 2, 3, 4, 5, 6]
 
@@ -78,10 +78,19 @@ def test_every_reply_to_a_plain_put_arrives_once(answers: list[tuple[int, Reply]
     assert len(frame.plain_stored.ids) == len(plain)
 
 
+def test_puts_refused_for_one_reason_share_it() -> None:
+    refusal = Failed(Overloaded(0.5))
+    frame = pb.SessionResponse.FromString(encode_replies((i, refusal, Form.PLAIN_PUT) for i in range(1000)))
+    assert (len(frame.plain_refused), len(frame.results)) == (1, 0)
+    errors = [reply.error for _, reply in replies_from_wire(frame) if isinstance(reply, Failed)]
+    assert len(set(errors)) == 1000, "each caller raises an exception of its own"
+    assert {error.retry_after for error in errors if isinstance(error, Overloaded)} == {0.5}
+
+
 @given(st.binary(max_size=100) | damaged(st.lists(open_calls, max_size=3).map(encode_calls)))
 def test_a_damaged_frame_of_calls(content: bytes) -> None:
     try:
-        _, puts = decode_calls(content)
+        _, _, puts = decode_calls(content)
     except InvalidRequest:
         return
     encode_calls(OpenCall(number, put, 1, put.epoch) for number, put in puts)

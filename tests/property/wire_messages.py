@@ -12,6 +12,7 @@ from kvstore.errors import (
     KVError,
     Overloaded,
     ReadTimeout,
+    StaleRead,
     StaleRing,
     StorageFull,
     TooManySiblings,
@@ -62,6 +63,7 @@ errors: st.SearchStrategy[KVError] = st.one_of(
     st.builds(InvalidRequest, texts, texts),
     st.builds(Unavailable, u32, u32),
     st.builds(ReadTimeout, u32, u32),
+    st.builds(StaleRead, u32),
     st.builds(WriteTimeout, u32, u32),
     st.builds(Overloaded, milliseconds, texts),
     st.builds(TooManySiblings, u32, u32),
@@ -72,17 +74,17 @@ errors: st.SearchStrategy[KVError] = st.one_of(
 )
 
 requests: st.SearchStrategy[ClientRequest] = st.one_of(
-    st.builds(Get, texts, data, u32, modes, milliseconds, st.booleans(), u64),
+    st.builds(Get, texts, data, u32, modes, milliseconds, st.booleans(), u64, data, st.booleans()),
     st.builds(Put, texts, data, data, data, texts, u32, u32, modes, milliseconds, st.booleans(), u64),
     st.builds(Delete, texts, data, data, u32, modes, milliseconds, st.booleans(), u64),
 )
 
 _names = st.lists(texts, max_size=3).map(tuple)
-_explains = st.none() | st.builds(Explain, texts, u64, u32, _names, _names, _names, _names)
+_explains = st.none() | st.builds(Explain, texts, u64, u32, _names, _names, _names, _names, _names)
 _values = st.lists(st.builds(Value, data, texts, u64, u64), max_size=3).map(tuple)
 
 founds = st.builds(Found, _values, data, _explains)
-storeds = st.builds(Stored, data, u32, _explains, st.just(0) | u32)
+storeds = st.builds(Stored, data, u32, _explains, st.just(0) | u32, data)
 replies: st.SearchStrategy[Reply] = st.one_of(founds, storeds, st.builds(Failed, errors))
 
 _updates = st.lists(st.builds(Update, texts, st.sampled_from(Status), u64), max_size=3).map(tuple)
@@ -97,7 +99,7 @@ _candidates = st.lists(st.builds(Candidate, data, data), max_size=3).map(tuple)
 peer_messages: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(ReplicaWrite, u64, u64, data, data, texts, st.booleans()),
     st.builds(WriteAck, st.lists(u64, min_size=1, max_size=4).map(tuple)),
-    st.builds(ReplicaRead, u64, u64, data, data, texts),
+    st.builds(ReplicaRead, u64, u64, data, data, texts, u32),
     st.builds(ReadSame, u64),
     st.builds(ReadReply, u64, data),
     st.builds(Refusal, u64, errors),

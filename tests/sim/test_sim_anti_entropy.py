@@ -92,7 +92,7 @@ def test_a_busy_node_takes_longer_pauses() -> None:
     cluster = with_one_behind()
     machine = cluster.hosts["n1"].node._anti_entropy  # type: ignore[union-attr]
     idle = machine._pause()
-    machine._core._unanswered = 160
+    machine._core.admission.unanswered = 160
     assert machine._pause() == pytest.approx(11 * idle)
-    machine._core._unanswered = 100_000
+    machine._core.admission.unanswered = 100_000
     assert machine._pause() == NO_HINTS.anti_entropy.longest_pause

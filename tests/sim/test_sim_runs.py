@@ -6,24 +6,14 @@ import os
 import re
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable
 
 import pytest
 from click.testing import CliRunner
 
-from kvstore.quorum.actors import Actors
-from kvstore.quorum.coordinator import Coordinator
-from kvstore.quorum.durability import Durability
-from kvstore.quorum.merkle import Trees
-from kvstore.quorum.read import ReadOperation
-from kvstore.quorum.reap import Reaper
-from kvstore.quorum.replica import Changes, Replica
 from kvstore.sim.__main__ import main
 from kvstore.sim.checker import Checker, Violation
-from kvstore.sim.host import Host
-from kvstore.sim.run import Plan, Report, run_seed, try_plan
-from kvstore.versions import Dot
+from kvstore.sim.run import Plan, run_seed, try_plan
+from tests.sim import planted
 
 
 @pytest.mark.parametrize("seed", range(1, 21))
@@ -92,122 +82,20 @@ def test_a_report_says_what_was_exercised() -> None:
         assert part in result.output
 
 
-Plant = Callable[[pytest.MonkeyPatch], None]
-
-
-def _ack_before_fsync(patch: pytest.MonkeyPatch) -> None:
-    """BUGS 15, etcd#14370."""
-    patch.setattr(Durability, "after", lambda self, lsn, action: action())
-
-
-def _actor_not_renewed_after_a_crash(patch: pytest.MonkeyPatch) -> None:
-    """BUGS 2, riak_kv#679."""
-    patch.setattr(Actors, "_name", lambda self, partition, generation: f"{self._node}.{partition}")
-
-
-def _dots_reused_after_a_wipe(patch: pytest.MonkeyPatch) -> None:
-    """BUGS 2: counters that survive every crash, but not the loss of the disk."""
-    counters: Counter[str] = Counter()
-    wipe = Host.wipe
-
-    def mint(self: Actors, partition: int) -> Dot:
-        counters[self._node] += 1
-        return Dot(f"{self._node}.{partition}", counters[self._node])
-
-    def forget(self: Host) -> None:
-        counters[self.name] = 0
-        wipe(self)
-
-    patch.setattr(Actors, "mint", mint)
-    patch.setattr(Host, "wipe", forget)
-
-
-def _repair_without_waiting(patch: pytest.MonkeyPatch) -> None:
-    """BUGS 6: reads that go back in time."""
-    evaluate = ReadOperation._evaluate
-
-    def reply_at_once(self: ReadOperation) -> None:
-        evaluate(self)
-        if self.respond is not None and len(self.answers) >= self.request.required:
-            result = b""
-            for version in self.answers.values():
-                result = self.core.replica.combine(self.request.key, result, version)
-            self._reply(result)
-
-    patch.setattr(ReadOperation, "_evaluate", reply_at_once)
-
-
-def _a_put_returns_a_context_that_covers_unseen_siblings(patch: pytest.MonkeyPatch) -> None:
-    from kvstore.quorum.messages import Stored
-    from kvstore.versions import encode_context
-
-    patch.setattr(
-        Coordinator,
-        "_stored",
-        lambda self, request, version, _: Stored(encode_context(version.context, request.token), 1),
-    )
-
-
-def _a_write_overwrites_what_it_did_not_see(patch: pytest.MonkeyPatch) -> None:
-    """BUGS 1: what last-write-wins does."""
-    from kvstore.quorum import coordinator
-    from kvstore.versions import CausalContext, Sibling, Version, join, write
-
-    def overwrite(current: Version, seen: CausalContext, sibling: Sibling) -> Version:
-        return write(current, join(seen, current.context), sibling)
-
-    patch.setattr(coordinator, "write", overwrite)
-
-
-def _a_leaf_not_updated_by_replica_writes(patch: pytest.MonkeyPatch) -> None:
-    """BUGS 18: the tree says equal, or different, and is wrong."""
-
-    def replace_all(self: Replica, changes: Changes) -> int:
-        return self.write([(key, new) for key, (_, new) in changes.items()])
-
-    patch.setattr(Replica, "replace_all", replace_all)
-
-
-def _a_leaf_not_updated_by_the_coordinator(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        Replica, "replace", lambda self, key, old, new, others=(): self.write([(key, new), *others])
-    )
-
-
-def _an_old_hash_left_in_its_leaf(patch: pytest.MonkeyPatch) -> None:
-    update = Trees.update
-    patch.setattr(Trees, "update", lambda self, key, old, new: update(self, key, b"", new))
-
-
-def _reaping_by_timer_alone(patch: pytest.MonkeyPatch) -> None:
-    """BUGS 11: every replica forgets its tombstones by itself when they are old enough."""
-    patch.setattr(Reaper, "_everyone", lambda self: ())
-    patch.setattr(Reaper, "_is_mine", lambda self, key: self._core.name in self._core.primaries(key))
-
-
-def _first_violation(seeds: int) -> str | None:
-    for seed in range(1, seeds + 1):
-        outcome = try_plan(Plan(seed, 3 if seed % 2 else 5))
-        if not isinstance(outcome, Report):
-            return outcome
-    return None
-
-
 @pytest.mark.parametrize(
-    "plant",
+    ("plant", "seed"),
     [
-        _ack_before_fsync,
-        _actor_not_renewed_after_a_crash,
-        _dots_reused_after_a_wipe,
-        _repair_without_waiting,
-        _a_put_returns_a_context_that_covers_unseen_siblings,
-        _a_write_overwrites_what_it_did_not_see,
-        _a_leaf_not_updated_by_replica_writes,
-        _a_leaf_not_updated_by_the_coordinator,
-        _an_old_hash_left_in_its_leaf,
-        _reaping_by_timer_alone,
+        (planted.ack_before_fsync, 1),
+        (planted.actor_not_renewed_after_a_crash, 1),
+        (planted.a_put_returns_a_context_that_covers_unseen_siblings, 1),
+        (planted.a_write_overwrites_what_it_did_not_see, 1),
+        (planted.dots_reused_after_a_wipe, 1),
+        (planted.hint_deleted_before_its_ack, 2),
+        (planted.corrupt_read_as_not_found, 1),
+        (planted.a_leaf_not_updated_by_replica_writes, 1),
+        (planted.reads_of_a_session_like_any_other, 6),
     ],
 )
-def test_a_planted_defect_is_caught(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch)
-    assert _first_violation(20) is not None, f"{plant.__name__} was not caught by 20 seeds"
+def test_a_planted_defect_is_caught(plant: planted.Plant, seed: int) -> None:
+    """With the seeds that `make planted` has found."""
+    assert planted.first_violation(plant, seed, seed) is not None, f"{plant.__name__} is not caught any more"

@@ -127,7 +127,7 @@ class FakeNode:
         self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
         while (data := await context.read()) is not grpc.aio.EOF:
-            bodies, plain_puts = decode_calls(data)
+            _, bodies, plain_puts = decode_calls(data)
             calls = [*((body.id, call_from_wire(body)) for body in bodies), *plain_puts]
             self.frames.append(len(calls))
             self.frame_bytes.append(len(data))

@@ -14,6 +14,7 @@ from kvstore import aio
 from kvstore.client import calls
 from kvstore.client.dispatcher import Dispatcher
 from kvstore.client.errors import ClientClosed, PartialFailure, UnresolvedSiblings
+from kvstore.client.retry import ATTEMPTS
 from kvstore.client.router import Router
 from kvstore.config import FRAME_BYTES
 from kvstore.errors import (
@@ -29,6 +30,7 @@ from kvstore.errors import (
     Unavailable,
     WriteTimeout,
 )
+from kvstore.quorum.messages import Found, Put, Stored
 from tests.unit.client_node import FakeCluster, run
 
 Scenario = Callable[[FakeCluster, aio.Client, aio.Bucket], Awaitable[None]]
@@ -429,6 +431,54 @@ def test_calls_beyond_the_bound_wait_and_are_not_applied_when_time_is_up(
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert sorted(type(each).__name__ for each in outcomes) == ["Overloaded"] * 3 + ["WriteTimeout"] * 2
         assert sum(first.frames) - before == 2
+
+    play(scenario)
+
+
+def test_calls_beyond_the_bound_of_the_queue_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "MAX_IN_FLIGHT", 2)
+    monkeypatch.setattr(calls, "MAX_QUEUED", 3)
+
+    async def scenario(cluster: FakeCluster, db: aio.Client, _carts: aio.Bucket) -> None:
+        first = cluster.first(b"k")
+        first.silent = True
+        state = router_of(db).state
+        connection = next(
+            c for c in router_of(db)._connections.values() if c.address.endswith(f":{first.port}")
+        )
+        loop = asyncio.get_running_loop()
+
+        def submit(seconds: float = 0.2) -> asyncio.Future[Found | Stored]:
+            return connection.submit(Put("carts", b"k", b"v"), loop.time() + seconds, state.epoch)
+
+        sent = [submit(0.4) for _ in range(2)]
+        await until(lambda: sum(first.frames) == 2)
+        waiting = [submit() for _ in range(3)]
+        begin = loop.time()
+        refused = [submit() for _ in range(4)]
+        errors = await asyncio.gather(*refused, return_exceptions=True)
+        assert loop.time() - begin < 0.1
+        assert all(isinstance(error, Overloaded) and error.retry_after >= 0.05 for error in errors)
+        waiting[0].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        again = [submit() for _ in range(2)]
+        await asyncio.sleep(0)
+        assert not any(each.done() for each in again), "the places are free again"
+        await asyncio.gather(*sent, *again, return_exceptions=True)
+
+    play(scenario)
+
+
+def test_what_is_refused_because_of_load_is_sent_again_as_long_as_there_is_time() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        for node in cluster.nodes:
+            node.refusals.extend(Overloaded(0.01) for _ in range(2))
+        assert (await carts.put("k", "v")).siblings == 1
+        assert sum(len(node.calls) for node in cluster.nodes) > ATTEMPTS + 1
+        cluster.first(b"k").refusals.append(Overloaded(5.0))
+        with pytest.raises(Overloaded) as caught:  # at once: there is no time for that
+            await carts.put("k", "v", timeout=1.0)
+        assert caught.value.retry_after == 5.0
 
     play(scenario)
 

@@ -34,7 +34,10 @@ REGISTRY_HOSTS = [
 
 def source_files() -> list[Path]:
     files = [
-        p for top in ("kvstore", "bench") for p in (ROOT / top).rglob("*.py") if GENERATED not in p.parents
+        p
+        for top in ("kvstore", "bench", "jepsen")
+        for p in (ROOT / top).rglob("*.py")
+        if GENERATED not in p.parents
     ]
     assert len(files) > 20, "the source was not found"
     return files

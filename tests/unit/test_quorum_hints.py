@@ -245,11 +245,11 @@ def test_replay_gives_way_to_foreground_work() -> None:
     cluster = cluster_of(hint_window=10, hint_rate=40.0)
     with_hints(cluster, 200)
     sent = _replayed(cluster)
-    cluster.hosts["n1"].node._coordinator._unanswered = 64
+    cluster.hosts["n1"].node._coordinator.admission.unanswered = 64
     cluster.revive("n3")
     assert sent
     assert len(sent) < 200, "five times slower with 64 requests under way"
-    cluster.hosts["n1"].node._coordinator._unanswered = 0
+    cluster.hosts["n1"].node._coordinator.admission.unanswered = 0
     cluster.move(6.0)
     assert len(sent) == 200
 

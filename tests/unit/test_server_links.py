@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,11 @@ def test_frames_are_split_at_their_limit_and_lose_nothing() -> None:
     for message in messages:
         queue.add(message, message_bytes(message))
     assert queue.bytes == sum(map(message_bytes, messages))
-    batches = queue.take()
+    batches = [queue.take() for _ in range(len(queue))]
     assert [message for batch in batches for message in batch] == messages
     assert [len(batch) for batch in batches] == [2, 1, 1, 2]
     assert all(len(batch) == 1 or sum(map(message_bytes, batch)) <= 4 * MIB for batch in batches)
-    assert (queue.take(), queue.bytes) == ([], 0)
+    assert (len(queue), queue.bytes) == (0, 0)
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
@@ -84,7 +84,11 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 def link(peer: str, port: int, me: str, state: ClusterState) -> tuple[Stream, list[str]]:
     lost: list[str] = []
     member = Member(peer, f"127.0.0.1:{port}")
-    return Stream("/kvstore.v1.Peer/Link", member, introduction(me, state), lost.append), lost
+
+    def unsent(node: str, numbers: Sequence[int]) -> None:
+        lost.extend(f"{node}:{number}" for number in numbers)
+
+    return Stream("/kvstore.v1.Peer/Link", member, introduction(me, state), lost.append, unsent), lost
 
 
 def test_what_cannot_be_sent_is_dropped_counted_and_told() -> None:
@@ -93,11 +97,12 @@ def test_what_cannot_be_sent_is_dropped_counted_and_told() -> None:
         stream.send(Ack(1, (Update("n1", Status.ALIVE, 1),)), 64)
         await asyncio.sleep(0)
         assert (stream.dropped, lost) == (1, [])  # probes find out by themselves
-        for _ in range(3):
-            stream.send(ReadSame(1), 64)
+        stream.send(ReadSame(7), 64)  # nobody here waits for an answer to it
+        for number in range(3):
+            stream.send(ReplicaWrite(number, 1, b"k", b"v"), 64)
         assert lost == []  # never while the node is still in the middle of something
         await asyncio.sleep(0)
-        assert (stream.dropped, lost) == (4, ["n2"])
+        assert (stream.dropped, lost) == (5, ["n2:0", "n2:1", "n2:2"])
 
     run(scenario())
 

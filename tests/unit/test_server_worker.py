@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from kvstore.lsm import DiskFileSystem, Engine, FlushJob, Job, JobResult, Options
+from kvstore.lsm.sstable import WHOLE
 from kvstore.lsm.worker import STALLED, Pacer
 from kvstore.server.jobs import Jobs
 from kvstore.server.worker import Worker
@@ -58,14 +59,17 @@ def test_a_job_is_done_in_another_process_that_stays_for_the_next(tmp_path: Path
     asyncio.run(run())
 
 
-def test_a_job_that_cannot_be_done_is_reported_and_the_worker_lives(tmp_path: Path) -> None:
+def test_a_job_that_meets_damage_says_where_and_the_worker_lives(tmp_path: Path) -> None:
     async def run() -> None:
         engine, job = sealed(tmp_path)
         worker = Worker()
         assert isinstance(job, FlushJob)
         wrong = FlushJob(str(tmp_path / "nowhere"), job.segment, job.floor, job.last_lsn, (9,), job.options)
-        assert await worker.run(wrong) is None
-        assert await worker.run(job) is not None
+        met = await worker.run(wrong)
+        assert met is not None
+        assert (met.tables, met.damaged, met.reason) == ((), ((job.segment, WHOLE),), "is missing")
+        engine.job_done(JobResult(job, (), met.damaged))  # it is in memory still
+        assert engine.statistics().tables == 1
         await worker.close()
         engine.close()
 

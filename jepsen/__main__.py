@@ -1,0 +1,289 @@
+"""`python -m jepsen`: runs partition tests, and judges histories."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jepsen.checkers import Result, valid
+from jepsen.cluster import ClusterFailed
+from jepsen.history import History, HistoryError
+from jepsen.hunts import HUNTS
+from jepsen.judge import judge, workloads_in
+from jepsen.nemeses import GROUPS, NEMESES
+from jepsen.planted import DEFECTS
+from jepsen.report import write_report
+from jepsen.run import Options, Outcome, drivers, run, save_outcome
+from jepsen.schedule import BadChoice
+from jepsen.system import CommandFailed
+from jepsen.workloads import WORKLOADS
+
+_OUT = Path("build/jepsen")
+_AVAILABLE = 0.99
+_MIXED = "network+hosts"
+
+
+@click.group(context_settings={"max_content_width": 110})
+def main() -> None:
+    """Partition tests in the manner of Jepsen: real nodes, real faults, and checkers of what clients saw."""
+
+
+@main.command("run")
+@click.option(
+    "--workload", default="all", show_default=True, help="One or more of those that `list` shows, by commas."
+)
+@click.option(
+    "--nemesis", default=_MIXED, show_default=True, help="By commas: in turn. With +: side by side."
+)
+@click.option(
+    "--driver", default="auto", show_default=True, help="namespaces, proxy, or whichever is possible here."
+)
+@click.option("--time", "seconds", default=60.0, show_default=True, help="Seconds of operations and faults.")
+@click.option("--nodes", default=5, show_default=True)
+@click.option("--clients", default=2, show_default=True, help="Hosts of clients, a process each.")
+@click.option("--threads", default=20, show_default=True, help="Operations under way at a time.")
+@click.option(
+    "--rate", default=300.0, show_default=True, help="Operations a second that all clients aim for."
+)
+@click.option(
+    "--keys", default=0, help="Keys of each workload in use at a time; by default it follows from the rate."
+)
+@click.option("--fault-time", default=10.0, show_default=True, help="Seconds that a fault lasts, about.")
+@click.option("--timeout", default=3.0, show_default=True, help="Seconds of a client's call.")
+@click.option("--quorum", type=click.Choice(["strict", "sloppy"]), default="strict", show_default=True)
+@click.option("--r", default=2, show_default=True, help="Replicas that a read waits for, of 3.")
+@click.option("--w", default=2, show_default=True, help="Replicas that a write waits for, of 3.")
+@click.option("--seed", type=int, help="Of schedule and operations; by default a new one.")
+@click.option(
+    "--node-flag", "node_flags", multiple=True, help="A further flag of every kvnode: --hint-count=0."
+)
+@click.option("--plant", default="", help="A defect of jepsen.planted in every node.")
+@click.option("--out", type=click.Path(path_type=Path), help=f"Where to write; by default a place in {_OUT}.")
+def run_command(workload: str, nemesis: str, driver: str, seconds: float, fault_time: float, seed: int | None,
+                out: Path | None, **others: object) -> None:  # fmt: skip
+    """Run once: exit code 0 if all held, 1 if something did not, 2 if too little was done to tell."""
+    plant = str(others["plant"])
+    if plant and plant not in DEFECTS:
+        raise click.UsageError(f"there is no defect {plant!r} (known: {', '.join(DEFECTS)})")
+    options = Options(
+        workloads=_workloads(workload),
+        nemesis=nemesis,
+        driver=_driver(driver),
+        seconds=seconds,
+        fault_seconds=fault_time,
+        seed=random.SystemRandom().randrange(1 << 31) if seed is None else seed,
+        directory=out or Path(),
+        **others,  # type: ignore[arg-type]  # click has checked them
+    )
+    sys.exit(_run(options))
+
+
+@main.command()
+@click.option("--seed", default=1, show_default=True)
+@click.option("--time", "seconds", default=26.0, show_default=True, help="Seconds of each run.")
+def suite(seed: int, seconds: float) -> None:
+    """Run every workload on every driver that is possible here: `make jepsen`."""
+    worst = 0
+    for place, (driver, reason) in enumerate(drivers().items()):
+        if reason:
+            click.echo(f"skipped: driver {driver}: {reason}")
+            continue
+        options = Options(
+            workloads=tuple(WORKLOADS),
+            nemesis="network+hosts",
+            driver=driver,
+            seconds=seconds,
+            fault_seconds=1.7,
+            timeout=2.0,
+            seed=seed + place,
+            directory=Path(),
+        )
+        worst = max(worst, _run(options))
+    sys.exit(worst)
+
+
+@main.command()
+@click.argument("defects", nargs=-1)
+def hunt(defects: tuple[str, ...]) -> None:
+    """Plant defects in the nodes (all, if none are named), and see that each is found. Takes root."""
+    if reason := drivers()["namespaces"]:
+        raise click.ClickException(f"namespaces cannot be used here: {reason}")
+    missed = []
+    for defect in defects or HUNTS:
+        if defect not in HUNTS:
+            raise click.UsageError(f"there is no defect {defect!r} (known: {', '.join(HUNTS)})")
+        if _run(replace(HUNTS[defect], plant=defect)) != 1:
+            missed.append(defect)
+    click.echo(f"not found: {', '.join(missed)}" if missed else "all were found")
+    sys.exit(bool(missed))
+
+
+@main.command("list")
+def list_command() -> None:
+    """List drivers, workloads and nemeses."""
+    click.echo("drivers")
+    for name, reason in drivers().items():
+        click.echo(f"  {name:24}{f'not here: {reason}' if reason else ''}")
+    click.echo("workloads")
+    for name, workload in WORKLOADS.items():
+        click.echo(f"  {name:24}{_first_line(workload)}")
+    click.echo("nemeses")
+    for name, nemesis in NEMESES.items():
+        click.echo(f"  {name:24}{_first_line(type(nemesis))}")
+    click.echo("groups of nemeses")
+    for name, names in GROUPS.items():
+        click.echo(f"  {name:24}{', '.join(names)}")
+
+
+@main.command("check")
+@click.argument("history", type=click.Path(path_type=Path, exists=True))
+@click.option("--quorum", type=click.Choice(["strict", "sloppy"]), default="strict", show_default=True)
+@click.option("--report", type=click.Path(path_type=Path), help="A directory for the report of it.")
+def check_command(history: Path, quorum: str, report: Path | None) -> None:
+    """Judge a history that an earlier run has written."""
+    try:
+        found = History.read(history)
+    except (HistoryError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    results = judge(found, workloads_in(found), quorum == "strict", (), None)
+    if report is not None:
+        write_report(report, found, results, (), {"history": str(history)})
+    _print(results)
+    sys.exit(0 if valid(results) is True else 1)
+
+
+def _run(options: Options) -> int:
+    # asked to stop, it still takes away all that it has made
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    options = replace(options, directory=_directory(options))
+    began = time.monotonic()
+    click.echo(
+        f"== {','.join(options.workloads)} under {options.nemesis}, {options.quorum}, "
+        f"driver {options.driver}, "
+        f"{f'planted {options.plant}, ' if options.plant else ''}"
+        f"{options.nodes} nodes, {options.seconds:g} s, seed {options.seed}: {options.directory}"
+    )
+    try:
+        outcome = asyncio.run(run(options))
+    except (ClusterFailed, CommandFailed, BadChoice) as error:
+        click.echo(f"the run came to nothing: {error}")
+        return 2
+    save_outcome(options, outcome)
+    results = judge(
+        outcome.history,
+        options.workloads,
+        options.strict,
+        outcome.faults,
+        outcome.replicas or None,
+        _due(options),
+    )
+    report = write_report(
+        options.directory / "report", outcome.history, results, _planned(outcome), _settings(options)
+    )
+    _print(results)
+    _print_exercised(options, outcome)
+    good = valid(results) is True and not outcome.problem
+    if outcome.problem:
+        click.echo(f"INVALID: {outcome.problem}")
+    if outcome.schedule and not outcome.faults:
+        click.echo("INVALID: no fault was made")
+        good = False
+    verdict = "all held" if good else "NOT ALL HELD"
+    click.echo(f"{verdict}, in {time.monotonic() - began:.0f} s: {report}\n")
+    if good:
+        return 0
+    return 1 if valid(results) is False or outcome.problem else 2
+
+
+def _print(results: dict[str, Result]) -> None:
+    for name, result in results.items():
+        # what was counted is summed up below, and is in the report
+        plain = name.split()[-1] in ("counts", "latency") or not result.counts
+        if result.valid is not True or not plain:
+            click.echo(result.line())
+
+
+def _print_exercised(options: Options, outcome: Outcome) -> None:
+    operations = outcome.history.operations
+    ends = {kind: sum(1 for each in operations if each.type == kind) for kind in ("ok", "fail", "info")}
+    rate = ends["ok"] / max(options.seconds, 1e-9)
+    click.echo(f"operations: {len(operations):,}, {json.dumps(ends)}, {rate:,.0f} ok a second")
+    click.echo(f"faults: {sum(outcome.faults.values())}: {_counted(outcome.faults.items())}")
+    for name, reason in outcome.skipped.items():
+        click.echo(f"skipped: {name}: {reason}")
+    click.echo(f"nodes: {_counted(outcome.coverage.items())}")
+    if outcome.converged_seconds is not None:
+        click.echo(f"all replicas proven equal {outcome.converged_seconds:.1f} s after the healing")
+
+
+def _due(options: Options) -> dict[str, float]:
+    """What share of operations must succeed where one node is isolated and nothing else is wrong."""
+    if options.nemesis != "isolate-one":
+        return {}
+    return {"majority": _AVAILABLE} | ({"minority": _AVAILABLE} if options.quorum == "sloppy" else {})
+
+
+def _planned(outcome: Outcome) -> list[dict[str, Any]]:
+    """The schedule as the report wants it."""
+    begins = [{"at": f.begin, "f": f"start-{f.nemesis}", "value": f.value} for f in outcome.schedule]
+    ends = [{"at": f.end, "f": f"stop-{f.nemesis}", "value": f.value} for f in outcome.schedule]
+    return sorted(begins + ends, key=lambda each: each["at"])
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    """What a run was started with, for the heading of its report."""
+    return {"workload": ",".join(options.workloads)} | {
+        name: value for name, value in asdict(options).items() if name not in ("workloads", "directory")
+    }
+
+
+def _counted(items: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(items) if count)
+
+
+def _directory(options: Options) -> Path:
+    """A new directory for a run."""
+    directory = options.directory
+    if directory == Path():
+        directory = _OUT / f"{time.strftime('%Y%m%d-%H%M%S')}-{options.driver}-{options.seed}"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
+
+
+def _driver(name: str) -> str:
+    possible = drivers()
+    if name == "auto":
+        return next(driver for driver, reason in possible.items() if not reason)
+    if name not in possible:
+        raise click.UsageError(f"there is no driver {name!r} (known: {', '.join(possible)})")
+    if possible[name]:
+        raise click.UsageError(f"driver {name} cannot be used here: {possible[name]}")
+    return name
+
+
+def _workloads(text: str) -> tuple[str, ...]:
+    names = tuple(WORKLOADS) if text == "all" else tuple(text.split(","))
+    for name in names:
+        if name not in WORKLOADS:
+            raise click.UsageError(f"there is no workload {name!r} (known: all, {', '.join(WORKLOADS)})")
+    return names
+
+
+def _first_line(documented: type) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]
+
+
+if __name__ == "__main__":
+    main()

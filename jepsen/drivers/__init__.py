@@ -1,0 +1,1 @@
+"""Where the nodes of a run live: hosts, the network between them, their disks and clocks."""

@@ -1,0 +1,147 @@
+"""Damage to disks: bits that flip, logs that cannot be read, disks that are lost; and how much of it is fair.
+
+The promise is that an acknowledged write is on the disks of W replicas, so what is on one alone may be
+lost with it. The simulator damages one disk at a time, the next one when all replicas are whole again,
+and only when what is on it is durable elsewhere: a bit of a table flips if one other node has each
+version, for the fence keeps a quorum of this replica and a stale one from being believed. A log or a
+whole disk is lost only if *every* other primary has it: an empty replica does not know that it has
+forgotten, and R=2 of an empty one and a stale one would not see a write on the third. The operator of a
+real cluster waits likewise (docs/anti-entropy.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kvstore.config import Conflict
+from kvstore.errors import Corruption, UnsupportedFormat
+from kvstore.quorum.hints import split_hint_key
+from kvstore.ring import split_data_key
+from kvstore.sim.cluster import SimulatedCluster
+from kvstore.sim.host import Host
+from kvstore.versions import decode_version, reconcile, reconcile_lww
+
+_DATA, _HINTS = b"d", b"h"
+_OVERDUE = 5.0
+"""Seconds after which the operator reads all blocks of a damaged disk: nobody else may have."""
+_MAGIC_BYTES = 8
+
+
+class Damage:
+    """What is damaged now, and whether more may be."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
+        self._host: Host | None = None
+        self._path = ""
+        self._since = 0.0
+
+    # whether it is fair
+
+    def may_flip(self, host: Host) -> bool:
+        """Whether a table of this host may be damaged: one other node has each version on it."""
+        return self._all_whole() and self._copied(host, everywhere=False)
+
+    def may_lose(self, host: Host) -> bool:
+        """Whether this host may lose its disk: every other primary has each version on it."""
+        return self._all_whole() and self._copied(host, everywhere=True)
+
+    def _all_whole(self) -> bool:
+        host = self._host
+        if host is None:
+            return True
+        if not host.up:
+            return False
+        if self._path:
+            whole = self._path not in (f"data/{name}" for name in host.disk.list("data"))
+            if not whole and self._cluster.scheduler.now - self._since > _OVERDUE:
+                whole = not host.engine.scrub()  # a filter that is damaged only makes lookups slower
+        else:
+            whole = self._caught_up(host)
+        if whole and not host.engine.fences:
+            self._host = None
+        return self._host is None
+
+    def _copied(self, host: Host, everywhere: bool) -> bool:
+        hosts = self._cluster.hosts
+        others = [other for other in hosts.values() if other is not host and other.up and _all_durable(other)]
+        if not host.up:
+            return False
+        try:
+            for key, version in _versions(host, _DATA):
+                primaries = set(self._cluster.replicas(*_place(key))) - {host.name}
+                having = {o.name for o in others if o.name in primaries and self._has(o, key, version)}
+                if not (primaries <= having if everywhere else having):
+                    return False
+            for hint, version in _versions(host, _HINTS):
+                _, key = split_hint_key(hint)
+                primaries = set(self._cluster.replicas(*_place(key)))
+                if not any(o.name in primaries and self._has(o, key, version) for o in others):
+                    return False
+        except Corruption:
+            return False
+        return True
+
+    def _has(self, host: Host, key: bytes, version: bytes) -> bool:
+        mine = host.engine.get(key)
+        if not mine or mine == version:
+            return mine == version
+        lww = self._cluster.state.bucket(_place(key)[0]).conflict is Conflict.LWW
+        known = decode_version(mine)
+        return (reconcile_lww if lww else reconcile)(known, decode_version(version)) == known
+
+    def _caught_up(self, host: Host) -> bool:
+        """Whether a host that lost its disk has all that the others have."""
+        try:
+            return all(
+                self._has(host, key, version)
+                for other in self._cluster.hosts.values()
+                if other.up and other is not host
+                for key, version in _versions(other, _DATA)
+                if host.name in self._cluster.replicas(*_place(key))
+            )
+        except Corruption:
+            return False
+
+    # doing it
+
+    def flip(self, host: Host, path: str, place: float, bit: int) -> None:
+        """Flip a bit of a table; `place` is the share of the file before it.
+
+        Not of its last bytes, which say that it is a table of ours: on another format no node starts.
+        """
+        self._note(host, path)
+        host.disk.corrupt(path, int((host.disk.size(path) - _MAGIC_BYTES) * place), 1 << bit)
+
+    def flip_in_log(self, host: Host, path: str, place: float, bit: int) -> None:
+        """Flip a bit of a log or manifest of a host that is down."""
+        self._note(host, "")
+        host.disk.corrupt(path, int(host.disk.size(path) * place), 1 << bit)
+
+    def wipe(self, host: Host) -> None:
+        """Replace the disk of a host that is down by an empty one."""
+        self._note(host, "")
+        host.wipe()
+
+    def start(self, host: Host) -> None:
+        """Start a host with a damaged log; if it refuses to, with an empty disk, as an operator would."""
+        self._cluster.restart(host.name)
+        if not host.up and isinstance(host.ended_by, (Corruption, UnsupportedFormat)):
+            host.wipe()
+            self._cluster.restart(host.name)
+
+    def _note(self, host: Host, path: str) -> None:
+        self._host, self._path, self._since = host, path, self._cluster.scheduler.now
+
+
+def _all_durable(host: Host) -> bool:
+    return host.engine.durable_lsn == host.engine.last_lsn
+
+
+def _versions(host: Host, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    return host.engine.scan_prefix(prefix)
+
+
+def _place(key: bytes) -> tuple[str, bytes]:
+    _, bucket, name = split_data_key(key)
+    return bucket, name

@@ -1,0 +1,38 @@
+"""Histories in the forms of other checkers, each with a verdict that is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from jepsen.checkers.linearizability import Linearizability
+from jepsen.checkers.models import AppendRegister, Model, Register
+from jepsen.formats import elle, knossos, porcupine
+from jepsen.history import History
+
+HERE = Path(__file__).parent / "jepsen"
+VERDICTS: dict[str, tuple[str, str, bool]] = json.loads((HERE / "verdicts.json").read_text())
+READERS: dict[str, Callable[[str], History]] = {
+    "knossos": knossos.loads,
+    "independent": partial(knossos.loads, independent=True),
+    "elle": elle.loads,
+    "log": porcupine.loads_log,
+    "kv": porcupine.loads_kv,
+}
+MODELS: dict[str, Model] = {"register": Register(), "append": AppendRegister()}
+
+
+@pytest.mark.parametrize("name", sorted(VERDICTS))
+def test_the_verdict_is_the_known_one(name: str) -> None:
+    form, model, expected = VERDICTS[name]
+    history = READERS[form]((HERE / name).read_text())
+    result = Linearizability(MODELS[model]).check(history)
+    assert result.valid is expected, result.line()
+
+
+def test_every_history_has_a_verdict() -> None:
+    assert {p.name for p in HERE.iterdir()} - {"README.md", "verdicts.json"} == VERDICTS.keys()
