@@ -1,9 +1,8 @@
 """Nodes with a defect in them: `python -m jepsen.planted DEFECT` and then what `kvnode` takes.
 
 Each is a defect that databases have had, put into the running node from outside. A test of faults that does
-not
-find them would find none: docs/testing.md says which workload and nemesis find which, and how long that
-takes.
+not find them would find none: docs/testing.md says which workload and nemesis find which, and how long
+that takes.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from kvstore.quorum.actors import Actors
-from kvstore.quorum.coordinator import Request
 from kvstore.quorum.durability import Durability
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.read import ReadOperation
+from kvstore.quorum.request import Request
 from kvstore.quorum.write import WriteOperation
 from kvstore.server.main import main
 from kvstore.versions import Dot
