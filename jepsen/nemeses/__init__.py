@@ -25,6 +25,7 @@ _HOSTS = [
     DiskFull.name,
     PowerLoss.name,
     Wipe.name,
+    BitFlips.name,
 ]
 
 GROUPS: dict[str, list[str]] = {
@@ -33,4 +34,4 @@ GROUPS: dict[str, list[str]] = {
     "all": [*_NETWORK, *_HOSTS],
     "none": [],
 }
-"""Names for several nemeses. `bit-flips` is in none of them: a corrupt block is not yet fetched anew."""
+"""Names for several nemeses."""

@@ -9,9 +9,11 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -27,7 +29,9 @@ from kvstore.server.links import Links
 from kvstore.server.options import SERVER
 
 EXIT_STORAGE_FAILED = 70
+EXIT_NOT_STOPPED = 71
 _GRACE_SECONDS = 0.5
+_STOP_SECONDS = 10.0
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICES = (client_service.SERVICE, peer_service.SERVICE, admin_service.SERVICE)
@@ -71,8 +75,12 @@ async def serve(settings: ServerSettings) -> None:
         flush=True,
     )
     await stop.wait()
-    await server.stop()
-    await _let_calls_end()
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await server.stop()
+            await _let_calls_end()
+    except TimeoutError as error:
+        _end_all_the_same(error)
 
 
 class NodeServer:
@@ -125,6 +133,18 @@ class NodeServer:
     async def _set_health(self, status: int) -> None:
         for service in ("", *_SERVICES):
             await self._checks.set(service, status)
+
+
+def _end_all_the_same(error: TimeoutError) -> NoReturn:
+    """Nobody should have to kill a node that somehow cannot stop: what was acknowledged is on the disk."""
+    where = traceback.extract_tb(error.__cause__.__traceback__ if error.__cause__ else None)
+    print(
+        f"kvnode: has not stopped within {_STOP_SECONDS:g} s, ending all the same; "
+        f"it waited in {' > '.join(f'{frame.name}:{frame.lineno}' for frame in where)}",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(EXIT_NOT_STOPPED)
 
 
 async def _let_calls_end() -> None:

@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import kvstore
 from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import Options
-from kvstore.server.server import EXIT_STORAGE_FAILED
+from kvstore.server.server import EXIT_NOT_STOPPED, EXIT_STORAGE_FAILED
 from kvstore.v1 import client_pb2 as pb
 
 SERVICES = {
@@ -52,6 +52,18 @@ main()
 INTERRUPTIBLE = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
+from kvstore.server.main import main
+main()
+"""
+
+# something does not end when it is told to
+UNSTOPPABLE = """
+import asyncio
+from kvstore.server import server
+async def stop(self):
+    await asyncio.Event().wait()
+server._STOP_SECONDS = 0.2
+server.NodeServer.stop = stop
 from kvstore.server.main import main
 main()
 """
@@ -202,6 +214,13 @@ def test_ctrl_c_ends_node_and_worker(nodes: Nodes) -> None:
     _, still = psutil.wait_procs([worker], timeout=5)
     assert not still
     assert "Traceback" not in nodes.log("n1")
+
+
+def test_a_node_that_cannot_stop_ends_all_the_same(nodes: Nodes) -> None:
+    process = nodes.start("n1", f"n1={free_address()}", program=["-c", UNSTOPPABLE])
+    process.terminate()
+    assert process.wait(timeout=10) == EXIT_NOT_STOPPED
+    assert "has not stopped within 0.2 s, ending all the same; it waited in serve:" in nodes.log("n1")
 
 
 def test_a_worker_in_the_middle_of_a_job_ends_with_its_node(
