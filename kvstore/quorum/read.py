@@ -102,8 +102,8 @@ class ReadOperation(Operation):
                 self._ask(self.left.pop(0))
 
     def _ask_next(self) -> bool:
-        """Ask one more replica; whether there was one left."""
-        if not self.left:
+        """Ask one more replica; whether there was one left, and time."""
+        if not self.left or self.core.now >= self.deadline:
             return False
         self._ask(self.left.pop())
         return True

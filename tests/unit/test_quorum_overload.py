@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 
 from kvstore.config import MIB, QuorumSettings
-from kvstore.errors import Outcome, Overloaded, WriteTimeout
+from kvstore.errors import Outcome, Overloaded, ReadTimeout, WriteTimeout
 from kvstore.gossip.messages import Ack, Ping
 from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
@@ -196,6 +196,22 @@ def test_a_read_that_arrives_too_late_is_not_carried_out() -> None:
         host.node.on_frame("n1", [question], cluster.instant, delay)
         assert len([m for _, m in host.sent if isinstance(m, ReadSame | ReadReply)]) == answers
         assert host.node.status().counters.expired == expired
+
+
+def test_who_wakes_up_after_a_deadline_asks_nobody_else() -> None:
+    """Found by the simulator: a node that was paused learns of a broken connection before its timer runs."""
+    cluster = Cluster()
+    number = cluster.start("n1", Get("b", b"k", timeout=1.0))
+    host = cluster.hosts["n1"]
+    ((asked, question),) = [(to, m) for to, m in host.sent if isinstance(m, ReplicaRead)]
+    host.sent.clear()
+    cluster.now += 10.0
+    host.node.on_unsent(asked, [question.request], cluster.instant)
+    assert not [m for _, m in host.sent if isinstance(m, ReplicaRead)]
+    cluster.move(0.1)
+    reply = host.replies[number]
+    assert isinstance(reply, Failed)
+    assert isinstance(reply.error, ReadTimeout)
 
 
 def test_a_forwarded_request_has_only_the_time_that_is_left() -> None:
