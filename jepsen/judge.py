@@ -89,6 +89,10 @@ def _counted(*fs: str) -> Counts:
     return Counts(dict.fromkeys(fs, _LEAST))
 
 
+def _causal(strict: bool) -> Causal:
+    return Causal(strict=strict, sessions=strict)
+
+
 def _set(history: History, strict: bool) -> Iterable[Result]:
     yield from check(history, [SetFull(linearizable=strict), Errors(), _counted("add", "read")]).values()
 
@@ -109,7 +113,7 @@ def _register(history: History, strict: bool) -> Iterable[Result]:
     yield _counted("write", "read").check(history)
     yield Errors().check(history)
     one, many = of_workload(history, "register", "one-"), of_workload(history, "register", "many-")
-    yield Causal(strict=strict).check(many)
+    yield _causal(strict).check(many)
     linearizability = Linearizability(Register(), _LINEARIZABILITY_SECONDS).check(one)
     if strict:
         yield linearizability
@@ -118,14 +122,19 @@ def _register(history: History, strict: bool) -> Iterable[Result]:
 
 
 def _session(history: History, strict: bool) -> Iterable[Result]:
-    results = check(history, [Session(), Causal(strict=strict), Errors(), _counted("write", "read")])
+    results = check(
+        history, [Session(), Causal(strict=strict, sessions=strict), Errors(), _counted("write", "read")]
+    )
     if not strict:
         results["session"] = measured(results["session"])
     yield from results.values()
 
 
 def _delete(history: History, strict: bool) -> Iterable[Result]:
-    results = check(history, [Delete(), Causal(strict=strict), Errors(), _counted("write", "delete", "read")])
+    results = check(
+        history,
+        [Delete(), Causal(strict=strict, sessions=strict), Errors(), _counted("write", "delete", "read")],
+    )
     if not strict:
         results["delete"] = measured(results["delete"])
     yield from results.values()

@@ -18,13 +18,15 @@ class Causal:
     that replaced it; and none that was replaced in the eyes of its process, or of a process whose write it
     has seen, before that write. With `strict` (R + W > N) all clients are one: what was acknowledged, or
     returned by a read, before a read began is accounted for by it, and what an acknowledged write had
-    replaced by then is gone.
+    replaced by then is gone. Without `sessions` (R + W <= N, or fallbacks count) reads may go back in time:
+    those of values that were replaced in the eyes of their process are counted.
     """
 
     name = "causal"
 
-    def __init__(self, *, strict: bool = False) -> None:
+    def __init__(self, *, strict: bool = False, sessions: bool = True) -> None:
         self._strict = strict
+        self._sessions = sessions
 
     def check(self, history: History) -> Result:
         """See Checker. Unknown without reads, for values written twice, and for contexts out of nowhere."""
@@ -32,7 +34,7 @@ class Causal:
         offences: list[Offence] = []
         problems: list[Offence] = []
         for operations in history.by_key.values():
-            key = _Key(operations, counts, self._strict)
+            key = _Key(operations, counts, self._strict, self._sessions)
             offences += key.offences
             problems += [Offence(index, reason) for index, reason in key.causality.problems]
         valid: Verdict = not offences
@@ -42,7 +44,9 @@ class Causal:
 
 
 class _Key:
-    def __init__(self, operations: Sequence[Operation], counts: Counter[str], strict: bool) -> None:
+    def __init__(
+        self, operations: Sequence[Operation], counts: Counter[str], strict: bool, sessions: bool
+    ) -> None:
         self.causality = Causality(operations)
         self.offences: list[Offence] = []
         self._replaced: dict[Process, int] = defaultdict(int)
@@ -57,7 +61,7 @@ class _Key:
             elif op.type == "ok" and op.f in READS:
                 counts["reads"] += 1
                 counts["siblings"] += len(seen_values(op.value)) > 1
-                self._read(operation, strict)
+                counts["went back"] += self._read(operation, strict, sessions)
             elif op.type == "ok" and operation.invocation.index in self.causality.writes:
                 counts["writes"] += 1
                 write = self.causality.writes[operation.invocation.index]
@@ -75,7 +79,8 @@ class _Key:
         if write.bit:
             self._replaced_at[write.bit] = self._replaced[invocation.process] | write.past
 
-    def _read(self, operation: Operation, strict: bool) -> None:
+    def _read(self, operation: Operation, strict: bool, sessions: bool) -> bool:
+        """Whether it went back in the eyes of its process."""
         invocation, completion = operation
         assert completion is not None  # it was ok
         returned = 0
@@ -89,11 +94,9 @@ class _Key:
                 returned |= write.bit
         past = self.causality.past_of(returned)
         self._if_any(operation, returned & past, "was replaced by a value that is there too")
-        self._if_any(
-            operation,
-            returned & self._replaced[invocation.process] & ~past,
-            "had been replaced in the eyes of this process",
-        )
+        replaced = returned & self._replaced[invocation.process] & ~past
+        if sessions:
+            self._if_any(operation, replaced, "had been replaced in the eyes of this process")
         if strict:
             established, gone = self._at_start[invocation.index]
             accounted = returned | past | self.causality.deleted(completion.index)
@@ -105,6 +108,7 @@ class _Key:
             known |= self._replaced_at[write.bit] if write else 0
         self._replaced[invocation.process] |= known
         self._established |= returned
+        return replaced != 0
 
     def _if_any(self, operation: Operation, mask: int, reason: str) -> None:
         if mask:

@@ -165,6 +165,8 @@ def test_a_write_may_pass_on_the_context_that_a_write_returned() -> None:
     assert Causal().check(History([*ops, Op(5, 5, 1, "ok", "read", [1])])).valid is True
     own = [*ops[:4], Op(4, 4, 0, "invoke", "read"), Op(5, 5, 0, "ok", "read", [1])]
     assert Causal().check(History(own)).valid is False
+    declared = Causal(sessions=False).check(History(own))
+    assert (declared.valid, declared.counts["went back"]) == (True, 1)
 
 
 def test_what_a_process_saw_replaced_is_passed_on_with_what_it_writes() -> None:
