@@ -117,6 +117,8 @@ class DataBlock:
         """Raises DamagedBlock."""
         try:
             count, deletions = _COUNTS.unpack_from(payload)
+            if not count:
+                raise DamagedBlock("no entries")
             if _COUNTS.size + (2 * count + deletions) * 4 > len(payload):
                 raise DamagedBlock("more entries than the block has room for")
             numbers = _numbers(payload, 2 * count + deletions)
@@ -127,10 +129,10 @@ class DataBlock:
         self._value_ends = numbers[count : 2 * count]
         self._deleted = numbers[2 * count :]
         self._keys_at = _COUNTS.size + 4 * len(numbers)
-        self._values_at = self._keys_at + (self._key_ends[-1] if count else 0)
+        self._values_at = self._keys_at + self._key_ends[-1]
         self._keys: list[bytes] | None = None
         self._searches = 0
-        if self._values_at + (self._value_ends[-1] if count else 0) != len(payload):
+        if self._values_at + self._value_ends[-1] != len(payload):
             raise DamagedBlock("its entries do not fill the block")
         # else each entry could be as long as the block, and decoding it take the square of its size
         if not (_ascending(self._key_ends) and _ascending(self._value_ends)):

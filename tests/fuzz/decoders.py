@@ -167,6 +167,8 @@ _KEYS = [b"key-%03d" % i for i in range(60)]
 _VALUES: list[bytes | None] = [None if i % 7 == 0 else b"value %d " % i * (i % 5) for i in range(60)]
 _PAYLOAD = encode_entries(_KEYS, _VALUES)
 _BLOCKS = [seal(_PAYLOAD), seal(b"short"), seal(encode_entries([b"k"], [b"v" * 2000]))]
+_EMPTY = bytes(8)
+"""A block of no entries."""
 # each key and each value from the beginning of the block to its end, or back
 _OVERLAPPING = struct.pack("<602I", 300, 0, *[0, 10_000] * 150, *[0, 10_000] * 150) + bytes(20_000)
 
@@ -234,7 +236,10 @@ def with_footer(footer: bytes) -> bytes:
 _DATA = _TABLE[:_FILTER_AT]
 TABLES = [
     Decoder(
-        "data block", read_block, [_PAYLOAD, encode_entries([b""], [b""]), _OVERLAPPING], (DamagedBlock,)
+        "data block",
+        read_block,
+        [_PAYLOAD, encode_entries([b""], [b""]), _OVERLAPPING, _EMPTY],
+        (DamagedBlock,),
     ),
     Decoder("sealed block", unseal, _BLOCKS, (DamagedBlock,), memory=DECOMPRESSES),
     Decoder(
@@ -252,7 +257,9 @@ TABLES = [
         (ValueError,),
     ),
     Decoder("table", read_damaged_table, [_TABLE], share=2, memory=DECOMPRESSES),
-    Decoder("table, block repaired", read_table, [_PAYLOAD], wrap=with_block, share=2, memory=DECOMPRESSES),
+    Decoder(
+        "table, block repaired", read_table, [_PAYLOAD, _EMPTY], wrap=with_block, share=2, memory=DECOMPRESSES
+    ),
     Decoder(
         "table, index repaired",
         read_table,
