@@ -140,7 +140,7 @@ def list_command() -> None:
         click.echo(f"  {name:24}{_first_line(workload)}")
     click.echo("nemeses")
     for name, nemesis in NEMESES.items():
-        click.echo(f"  {name:24}{_first_line(type(nemesis))}")
+        click.echo(f"  {name:24}{_first_line(nemesis)}")
     click.echo("groups of nemeses")
     for name, names in GROUPS.items():
         click.echo(f"  {name:24}{', '.join(names)}")
@@ -281,7 +281,7 @@ def _workloads(text: str) -> tuple[str, ...]:
     return names
 
 
-def _first_line(documented: type) -> str:
+def _first_line(documented: object) -> str:
     return (documented.__doc__ or "").strip().splitlines()[0]
 
 

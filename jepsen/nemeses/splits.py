@@ -1,8 +1,7 @@
 """Network splits: who can reach whom no more.
 
 The value is the list of sides, each a list of hosts that reach each other; a host may stand on several. Each
-client
-host is put beside some node, and reaches what that node reaches: so there are clients on both sides.
+client host is put beside some node, and reaches what that node reaches: so there are clients on both sides.
 """
 
 from __future__ import annotations
@@ -37,12 +36,14 @@ def with_clients(rng: random.Random, sides: Sides, clients: Sequence[str]) -> Si
 
 
 class Split:
-    """A split that lasts, by a function that divides the nodes (in random order) into sides."""
+    """A split that lasts, by a function that divides the nodes (in random order) into sides and says how."""
 
     longest = 60.0
 
     def __init__(self, name: str, divide: Divide, least_nodes: int = 2) -> None:
         self.name = name
+        if type(self) is Split:
+            self.__doc__ = divide.__doc__
         self._divide = divide
         self._least_nodes = least_nodes
 
@@ -136,10 +137,12 @@ class Flapping(Split):
 
 
 def _halves(_rng: random.Random, nodes: list[str]) -> Sides:
+    """Two halves that do not reach each other."""
     return [nodes[: len(nodes) // 2], nodes[len(nodes) // 2 :]]
 
 
 def _one(_rng: random.Random, nodes: list[str]) -> Sides:
+    """One node is alone."""
     return [nodes[:1], nodes[1:]]
 
 
