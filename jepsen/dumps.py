@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kvstore.lsm import DiskFileSystem
 from kvstore.lsm.stopped import open_stopped
-from kvstore.ring import ClusterState, partition_of, preference_list, split_data_key
+from kvstore.ring import DATA_KEYSPACE, ClusterState, partition_of, preference_list, split_data_key
 from kvstore.server.data_directory import find_store
 
 Replicas = dict[str, dict[str, dict[str, bytes]]]
@@ -16,7 +16,7 @@ Replicas = dict[str, dict[str, dict[str, bytes]]]
 def dump(data: Path) -> dict[bytes, bytes]:
     """All versions in a node's data directory, by internal key. Raises StorageError."""
     with open_stopped(DiskFileSystem(), str(find_store(data))) as store:
-        return {key: value for key, value in store.scan() if key[:1] == b"d"}
+        return {key: value for key, value in store.scan() if key[:1] == DATA_KEYSPACE}
 
 
 def replicas(dumps: dict[str, dict[bytes, bytes]], state: ClusterState, n: int) -> Replicas:

@@ -22,6 +22,7 @@ from kvstore.errors import (
     ReadTimeout,
     WriteTimeout,
 )
+from kvstore.quorum.admission import retry_after
 from kvstore.quorum.messages import ClientRequest, Failed, Found, Get, Stored
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import request_bytes
@@ -33,7 +34,6 @@ MAX_IN_FLIGHT = 4096
 MAX_QUEUED = 65_536
 """Calls that wait here, per connection; more are refused at once."""
 
-_SHORTEST_RETRY, _LONGEST_RETRY = 0.05, 5.0
 _MEASURED = 0.5
 """Seconds over which the rate of replies is measured."""
 
@@ -188,9 +188,8 @@ class Calls:
 
     def _overloaded(self) -> Overloaded:
         """With the time that the node needs for the calls it has, at its present rate."""
-        seconds = self._in_flight / self._rate if self._rate else _SHORTEST_RETRY
         return Overloaded(
-            min(max(seconds, _SHORTEST_RETRY), _LONGEST_RETRY),
+            retry_after(self._in_flight / self._rate if self._rate else 0.0),
             f"{self._in_flight} calls to {self._address} are already in flight, {self._waiting} wait",
         )
 

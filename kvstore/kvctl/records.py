@@ -7,7 +7,7 @@ import base64
 from kvstore.config import NAME
 from kvstore.errors import Corruption, InvalidRequest
 from kvstore.hlc import wall_time
-from kvstore.quorum.hints import hint_key, split_hint_key
+from kvstore.quorum.hints import HINT_KEYSPACE, hint_key, split_hint_key
 from kvstore.ring.token import data_key, split_data_key, token
 from kvstore.versions import Sibling, decode_version
 
@@ -35,7 +35,7 @@ def key_fields(key: bytes) -> Fields:
     """A key's keyspace (`data`, `hint`, `node`, or `unknown`) and what the key says there."""
     if found := _data(key):
         return {"kind": "data"} | found
-    if key[:1] == b"h" and (found := _hint(key)):
+    if key[:1] == HINT_KEYSPACE and (found := _hint(key)):
         return {"kind": "hint"} | found
     if key.startswith(_NODE):
         return {"kind": "node"} | _text("name", key[len(_NODE) :])

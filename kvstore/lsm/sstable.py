@@ -295,12 +295,11 @@ class Table:
             last = min(last, bisect_left(index.last_keys, end, first) + 1)
         ahead, most = (1, _MOST_READ_AHEAD) if self._cache else (_READ_AHEAD_OF_JOBS, _READ_AHEAD_OF_JOBS)
         while first < last:
+            count = min(ahead, last - first)
             if reverse:
-                count = min(ahead, last - first)
                 blocks = self._blocks(index, last - count, last, around)
                 last -= count
             else:
-                count = min(ahead, last - first)
                 blocks = self._blocks(index, first, first + count, around)
                 first += count
             if chunk := _joined(blocks, start, end):

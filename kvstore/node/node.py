@@ -123,7 +123,7 @@ class Node:
         # one that a full disk does not take may be used again after a restart: then it is refuted once more
         with suppress(StorageFull, Overloaded):
             lsn = self._coordinator.replica.write([(_INCARNATION, incarnation.to_bytes(8, "big"))])
-            self._coordinator.durability.after(lsn, _nothing_waits)
+            self._coordinator.durability.soon(lsn)
 
     # clients
 
@@ -414,7 +414,3 @@ def _expired(message: PeerMessage, delay: float) -> bool:
     if isinstance(message, ReplicaRead):
         return 0 < message.ttl_ms < delay * 1000
     return isinstance(message, Forward) and 0 < message.call.timeout < delay
-
-
-def _nothing_waits() -> None:
-    """For a write that should be synced soon, although no ack depends on it."""

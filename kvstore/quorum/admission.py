@@ -25,8 +25,13 @@ _LATENCY_SHARE = 0.25
 """Requests wait for each other only if they take this share of the time that they have; else for a peer."""
 _REFUSAL_SECONDS = 0.02
 """A refusal serves all that are refused so soon after it: under overload it must cost next to nothing."""
-_SHORTEST_RETRY, _LONGEST_RETRY = 0.05, 5.0
+SHORTEST_RETRY, LONGEST_RETRY = 0.05, 5.0
 _FOR_EVER = float("inf")
+
+
+def retry_after(seconds: float) -> float:
+    """What whoever is refused is told, when the work before him is expected to take so long."""
+    return min(max(seconds, SHORTEST_RETRY), LONGEST_RETRY)
 
 
 class Admission:
@@ -64,7 +69,7 @@ class Admission:
         self._latency = _FOR_EVER
         self._refused_until = -_FOR_EVER
         self._refusal_reason = ""
-        self._refusal = Failed(Overloaded(_SHORTEST_RETRY))
+        self._refusal = Failed(Overloaded(SHORTEST_RETRY))
 
     @property
     def strained(self) -> bool:
@@ -104,8 +109,8 @@ class Admission:
         if now >= self._refused_until or reason != self._refusal_reason:
             self._refused_until = now + _REFUSAL_SECONDS
             self._refusal_reason = reason
-            seconds = self.unanswered / self._rate if self._rate else _LONGEST_RETRY
-            self._refusal = Failed(Overloaded(min(max(seconds, _SHORTEST_RETRY), _LONGEST_RETRY), reason))
+            seconds = self.unanswered / self._rate if self._rate else LONGEST_RETRY
+            self._refusal = Failed(Overloaded(retry_after(seconds), reason))
         return self._refusal
 
     def _measure(self, now: float) -> None:

@@ -266,7 +266,7 @@ class AntiEntropy:
         core = self._core
         before = core.replica.read(key)
         lsn = core.store(key, version, "")
-        core.durability.after(lsn, _nothing_waits)
+        core.durability.soon(lsn)
         after = core.replica.read(key)
         if after != before:
             core.counters.repairs += 1
@@ -454,7 +454,3 @@ def content_bytes(message: AntiEntropyMessage) -> int:
             return len(message.leaves) + len(message.items) + len(message.after) + len(message.until)
         case RangeDifference(_, versions, wanted):
             return 2 * len(wanted) + sum(len(key) + len(version) for key, version in versions)
-
-
-def _nothing_waits() -> None:
-    """For a repair here that should be synced soon, although no ack depends on it."""

@@ -442,7 +442,7 @@ class Coordinator:
         # in an lww bucket a later write must not lose to what has been forgotten here
         times = [sibling.time for sibling in decode_version(version).siblings]
         self._clock.observe(self.wall, max(times, default=0))
-        self.durability.after(self.replica.replace(key, version, b""), _nothing_waits)
+        self.durability.soon(self.replica.replace(key, version, b""))
         self.counters.reaped += 1
 
     # inputs
@@ -486,7 +486,3 @@ class Coordinator:
     def on_timer(self, now: float) -> None:
         """Wake the operations whose patience or deadline has passed."""
         self.operations.wake(now)
-
-
-def _nothing_waits() -> None:
-    """For a write that should be synced soon, although no ack depends on it."""

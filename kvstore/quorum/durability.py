@@ -41,6 +41,10 @@ class Durability:
         self._waiting.append((max(lsn, last), action))
         self._request()
 
+    def soon(self, lsn: int) -> None:
+        """Have all writes up to `lsn` synced soon, although nothing waits for that."""
+        self.after(lsn, _nothing)
+
     def on_durable(self, lsn: int) -> None:
         """All writes up to `lsn` are durable: run what waited for them, in order."""
         self._requested = False
@@ -54,3 +58,7 @@ class Durability:
         if not self._requested:
             self._requested = True
             self._request_sync()
+
+
+def _nothing() -> None:
+    """What follows upon a write that nothing waits for."""

@@ -96,7 +96,7 @@ class HintExpiry:
         if dropped:
             core.hint_discarded(key)
             # until this is on the disk a power failure would bring it back, so its key is not reaped
-            core.durability.after(core.durability.last, _nothing_waits)
+            core.durability.soon(core.durability.last)
 
     def done(self, number: int) -> None:
         """An operation is over."""
@@ -132,7 +132,3 @@ class InheritOperation(Errand):
     def on_lost(self) -> None:
         """See Errand."""
         self._expiry.done(self.number)
-
-
-def _nothing_waits() -> None:
-    """For a deletion that should be synced soon, although no ack depends on it."""

@@ -52,7 +52,8 @@ class ForwardOperation(Operation):
     def __init__(self, core: Coordinator, respond: Respond, request: Request, live: list[str]) -> None:
         call = request.call
         size = len(call.value) if isinstance(call, Put) else 0
-        super().__init__(core, respond, request.deadline, core.settings.write_patience, size)
+        patience = core.settings.write_patience
+        super().__init__(core, respond, request.deadline, patience, size, request.client)
         self.request = request
         self.left = live[::-1]
         self.node = ""
@@ -64,11 +65,6 @@ class ForwardOperation(Operation):
         # what time is left, not when it ends: the other node's clock is its own
         call = msgspec.structs.replace(call, timeout=max(self.deadline - core.now, _LEAST_TIME))
         core.transport.send(self.node, Forward(self.number, core.state.epoch, call))
-
-    @property
-    def client(self) -> int:
-        """See Operation."""
-        return self.request.client
 
     def on_cancelled(self) -> None:
         """The other coordinator goes on until its deadline; its reply finds nobody."""

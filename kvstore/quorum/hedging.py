@@ -8,6 +8,8 @@ tried now and then (the dynamic snitch in Cassandra). docs/reads.md says what wa
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 WINDOW = 64
 """Latencies of a peer that are remembered: what "recent" means."""
 SHARE, BURST = 0.05, 10.0
@@ -72,7 +74,7 @@ class Hedging:
         self._share = share
         self._burst = burst
         self._tokens = burst
-        self._peers: dict[str, _Peer] = {}
+        self._peers: defaultdict[str, _Peer] = defaultdict(_Peer)
         self._quickest = self._bound = _UNKNOWN
         self.slow: frozenset[str] = frozenset()
         """Peers much slower than the quickest one, or late many times in a row: to be asked last."""
@@ -106,9 +108,7 @@ class Hedging:
 
     def answered(self, node: str, seconds: float) -> None:
         """`node` has taken so long, or has not answered in so long and never will."""
-        peer = self._peers.get(node)
-        if peer is None:
-            peer = self._peers[node] = _Peer()
+        peer = self._peers[node]
         if node in self.slow:
             peer.prompt = peer.prompt + 1 if seconds <= self._bound else 0
             if peer.prompt == _PROMPT_IN_A_ROW:
@@ -121,9 +121,7 @@ class Hedging:
 
     def late(self, node: str) -> None:
         """`node` has not answered within its delay."""
-        peer = self._peers.get(node)
-        if peer is None:
-            peer = self._peers[node] = _Peer()
+        peer = self._peers[node]
         peer.late += 1
         if peer.late == _LATE_IN_A_ROW:
             self._judge()

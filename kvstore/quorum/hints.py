@@ -19,7 +19,8 @@ from kvstore.quorum.counters import Counters
 from kvstore.quorum.replica import Replica
 from kvstore.versions import decode_version
 
-_TAG = b"h"
+HINT_KEYSPACE = b"h"
+"""What every internal key of a hint begins with."""
 _AGES = 10_000
 """Ages are kept so finely: to a minute, if a hint may be a week old."""
 
@@ -60,12 +61,12 @@ class _Kept:
 
 def hint_key(target: str, key: bytes) -> bytes:
     """Where the hint for `target` about the data key `key` is kept."""
-    return _TAG + target.encode() + b"\0" + key
+    return HINT_KEYSPACE + target.encode() + b"\0" + key
 
 
 def split_hint_key(key: bytes) -> tuple[str, bytes]:
     """Inverse of `hint_key`; raises Corruption."""
-    target, nul, data_key = key[len(_TAG) :].partition(b"\0")
+    target, nul, data_key = key[len(HINT_KEYSPACE) :].partition(b"\0")
     if not nul or not target.isascii():
         raise Corruption("hints", f"{key[:80]!r} is no key of a hint")
     return target.decode(), data_key
@@ -102,7 +103,7 @@ class Hints:
     def recount(self) -> None:
         """Count what is stored, as far as it can be read."""
         self._pending.clear()
-        for key, version in self._engine.scan_around(_TAG, bytes([_TAG[0] + 1])):
+        for key, version in self._engine.scan_around(HINT_KEYSPACE, bytes([HINT_KEYSPACE[0] + 1])):
             if version is not None:
                 self._count(split_hint_key(key)[0], b"", version)
 
@@ -191,7 +192,7 @@ class Hints:
         """Up to `count` hints of about `size` bytes in all, those behind data key `after`."""
         start = hint_key(target, after) + (b"\0" if after else b"")
         found: list[tuple[bytes, bytes]] = []
-        for key, version in self._engine.scan(start, _TAG + target.encode() + b"\x01"):
+        for key, version in self._engine.scan(start, HINT_KEYSPACE + target.encode() + b"\x01"):
             found.append((split_hint_key(key)[1], version))
             size -= len(version)
             if len(found) >= count or size <= 0:

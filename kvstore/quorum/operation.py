@@ -24,18 +24,29 @@ def nobody(reply: Reply) -> None:
 
 
 class Operation:
-    """Base of all operations; what a kind does not expect, it ignores (the network may repeat anything)."""
+    """Base of all operations; what a kind does not expect, it ignores (the network may repeat anything).
 
-    __slots__ = ("core", "deadline", "number", "patience", "respond", "size")
+    `size` are the bytes that it holds, `client` is the number of the client's request that waits for its
+    outcome (0: none here does).
+    """
+
+    __slots__ = ("client", "core", "deadline", "number", "patience", "respond", "size")
 
     def __init__(
-        self, core: Coordinator, respond: Respond, deadline: float, patience: float, size: int = 0
+        self,
+        core: Coordinator,
+        respond: Respond,
+        deadline: float,
+        patience: float,
+        size: int = 0,
+        client: int = 0,
     ) -> None:
         self.core = core
         self.deadline = deadline
         self.patience = patience
         self.respond: Respond | None = respond
         self.size = size
+        self.client = client
         self.number = core.operations.register(self, core.now)
 
     def answer(self, reply: Reply) -> None:
@@ -51,11 +62,6 @@ class Operation:
     def finish(self) -> None:
         """Nothing more is expected: leave the coordinator's table."""
         self.core.operations.forget(self.number)
-
-    @property
-    def client(self) -> int:
-        """The number of the client's request that waits for the outcome; 0: none here does."""
-        return 0
 
     def on_cancelled(self) -> None:
         """The client has left: do what must be done, but reply to nobody."""

@@ -146,7 +146,7 @@ class Quarantine:
         except Corruption:
             part.fetched[key] = core.replica.combine(key, part.fetched.get(key, b""), version)
         else:
-            core.durability.after(lsn, _nothing_waits)
+            core.durability.soon(lsn)
         return version
 
     # here
@@ -194,7 +194,7 @@ class Quarantine:
             return
         core.renew_actors()
         core.replica.write(sorted(hidden.items()))  # their trees are not known either
-        core.durability.after(core.durability.last, _nothing_waits)
+        core.durability.soon(core.durability.last)
         core.counters.refetched += sum(1 for version in hidden.values() if version is not None)
 
     def _unknown(self, key: bytes) -> bool:
@@ -225,7 +225,3 @@ class Quarantine:
 
 def _nobody_cares(root: object) -> None:
     """For roots that are not compared."""
-
-
-def _nothing_waits() -> None:
-    """For writes that should be synced soon, although no ack depends on them."""

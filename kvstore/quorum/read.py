@@ -82,7 +82,9 @@ class ReadOperation(Operation):
         slow = core.hedging.slow
         if slow:
             self.left.sort(key=lambda target: target.node not in slow)
-        super().__init__(core, respond, request.deadline, self._patience(core), len(self.local))
+        super().__init__(
+            core, respond, request.deadline, self._patience(core), len(self.local), request.client
+        )
 
     def _patience(self, core: Coordinator) -> float:
         """Seconds until the slowest of those that are asked first is late."""
@@ -122,11 +124,6 @@ class ReadOperation(Operation):
     def touches(self) -> bytes:
         """See Operation."""
         return self.request.key if self.respond is not None else b""
-
-    @property
-    def client(self) -> int:
-        """See Operation."""
-        return self.request.client
 
     def on_cancelled(self) -> None:
         """Nobody wants to know."""

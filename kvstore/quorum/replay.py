@@ -7,6 +7,7 @@ key any more goes to the present primaries.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,7 +57,7 @@ class HintReplay:
         self._core = core
         self._hints = hints
         self._alive = alive
-        self._targets: dict[str, _Target] = {}
+        self._targets: defaultdict[str, _Target] = defaultdict(_Target)
         self._paced_until = 0.0
         self._expiry = HintExpiry(core, hints, self._reachable)
 
@@ -73,7 +74,7 @@ class HintReplay:
         self._expiry.on_timer(now)
         due = [target for target in self._hints.targets if self._due(target) <= now]
         if due:
-            self._send_page(min(due, key=lambda target: self._state(target).served_at), now)
+            self._send_page(min(due, key=lambda target: self._targets[target].served_at), now)
 
     def on_alive(self, node: str) -> None:
         """A target has come back: no need to wait, and all from the start."""
@@ -95,7 +96,7 @@ class HintReplay:
             self._core.counters.hints_rerouted += delivery.rerouted
             self._core.hint_discarded(key)
             # until this is on the disk the key is not reaped: a power failure would bring the hint back
-            self._core.durability.after(self._core.durability.last, _nothing_waits)
+            self._core.durability.soon(self._core.durability.last)
         self._done(delivery)
 
     def on_failed(self, delivery: DeliveryOperation) -> None:
@@ -122,15 +123,12 @@ class HintReplay:
         state.after = b""
         state.astray = False
 
-    def _state(self, target: str) -> _Target:
-        return self._targets.setdefault(target, _Target())
-
     def _reachable(self, target: str) -> bool:
         """Whether it is a member, and alive."""
         return self._core.state.member(target) is not None and self._alive(target)
 
     def _due(self, target: str) -> float:
-        state = self._state(target)
+        state = self._targets[target]
         if state.under_way:
             return _FOR_EVER
         if state.fits == self._core.state.epoch and not self._reachable(target):
@@ -138,7 +136,7 @@ class HintReplay:
         return max(state.retry_at, self._paced_until)
 
     def _send_page(self, target: str, now: float) -> None:
-        state = self._state(target)
+        state = self._targets[target]
         state.served_at = now
         try:
             page = self._hints.page(target, state.after, self._core.settings.hint_window, _PAGE_BYTES)
@@ -232,7 +230,3 @@ class DeliveryOperation(Errand):
     def on_lost(self) -> None:
         """See Errand."""
         self._replay.on_failed(self)
-
-
-def _nothing_waits() -> None:
-    """For a deletion that should be synced soon, although no ack depends on it."""

@@ -39,7 +39,8 @@ class WriteOperation(Operation):
     def __init__(
         self, core: Coordinator, respond: Respond, request: Request, version: bytes, result: Stored
     ) -> None:
-        super().__init__(core, respond, request.deadline, core.settings.write_patience, len(version))
+        patience = core.settings.write_patience
+        super().__init__(core, respond, request.deadline, patience, len(version), request.client)
         self.request = request
         self.version = version
         self.result = result
@@ -67,11 +68,6 @@ class WriteOperation(Operation):
     def touches(self) -> bytes:
         """See Operation."""
         return self.request.key
-
-    @property
-    def client(self) -> int:
-        """See Operation."""
-        return self.request.client
 
     def on_cancelled(self) -> None:
         """The version is here and on its way: it still goes to all replicas."""
@@ -110,7 +106,7 @@ class WriteOperation(Operation):
     def on_write_ack(self, node: str) -> None:
         """A replica, or a fallback for one, has the version durably; a late ack counts too."""
         self.awaiting.pop(node, None)
-        if self.request.sloppy or node in self.request.placement.primaries:
+        if self._counts(node):
             self.acked.add(node)
         self._advance()
 

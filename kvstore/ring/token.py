@@ -10,7 +10,8 @@ import mmh3
 from kvstore.errors import InvalidRequest
 
 _SEED = 0x6B767374  # "kvst"
-_DATA = b"d"
+DATA_KEYSPACE = b"d"
+"""What every internal key of data begins with."""
 _TOKEN_BYTES = 8
 _TOKEN_BITS = 64
 
@@ -27,7 +28,7 @@ def partition_of(key_token: int, partitions: int) -> int:
 
 def data_key(key_token: int, bucket: str, key: bytes) -> bytes:
     """The internal key: keyspace tag, token (big-endian), bucket, NUL, key."""
-    return b"".join((_DATA, key_token.to_bytes(_TOKEN_BYTES, "big"), bucket.encode(), b"\0", key))
+    return b"".join((DATA_KEYSPACE, key_token.to_bytes(_TOKEN_BYTES, "big"), bucket.encode(), b"\0", key))
 
 
 def split_data_key(internal: bytes) -> tuple[int, str, bytes]:
@@ -42,7 +43,7 @@ def split_data_key(internal: bytes) -> tuple[int, str, bytes]:
 def partition_bounds(partition: int, partitions: int) -> tuple[bytes, bytes]:
     """The first internal key of a partition, and the first behind it."""
     shift = _TOKEN_BITS - partitions.bit_length() + 1
-    start = _DATA + (partition << shift).to_bytes(_TOKEN_BYTES, "big")
+    start = DATA_KEYSPACE + (partition << shift).to_bytes(_TOKEN_BYTES, "big")
     if partition == partitions - 1:
-        return start, bytes([_DATA[0] + 1])
-    return start, _DATA + ((partition + 1) << shift).to_bytes(_TOKEN_BYTES, "big")
+        return start, bytes([DATA_KEYSPACE[0] + 1])
+    return start, DATA_KEYSPACE + ((partition + 1) << shift).to_bytes(_TOKEN_BYTES, "big")

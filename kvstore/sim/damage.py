@@ -15,16 +15,15 @@ from collections.abc import Iterator
 
 from kvstore.config import Conflict
 from kvstore.errors import Corruption, UnsupportedFormat
-from kvstore.quorum.hints import split_hint_key
-from kvstore.ring import split_data_key
+from kvstore.lsm.sstable import MAGIC
+from kvstore.quorum.hints import HINT_KEYSPACE, split_hint_key
+from kvstore.ring import DATA_KEYSPACE, split_data_key
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.host import Host
 from kvstore.versions import decode_version, reconcile, reconcile_lww
 
-_DATA, _HINTS = b"d", b"h"
 _OVERDUE = 5.0
 """Seconds after which the operator reads all blocks of a damaged disk: nobody else may have."""
-_MAGIC_BYTES = 8
 
 
 class Damage:
@@ -68,12 +67,12 @@ class Damage:
         if not host.up:
             return False
         try:
-            for key, version in _versions(host, _DATA):
+            for key, version in _versions(host, DATA_KEYSPACE):
                 primaries = set(self._cluster.replicas(*_place(key))) - {host.name}
                 having = {o.name for o in others if o.name in primaries and self._has(o, key, version)}
                 if not (primaries <= having if everywhere else having):
                     return False
-            for hint, version in _versions(host, _HINTS):
+            for hint, version in _versions(host, HINT_KEYSPACE):
                 _, key = split_hint_key(hint)
                 primaries = set(self._cluster.replicas(*_place(key)))
                 if not any(o.name in primaries and self._has(o, key, version) for o in others):
@@ -97,7 +96,7 @@ class Damage:
                 self._has(host, key, version)
                 for other in self._cluster.hosts.values()
                 if other.up and other is not host
-                for key, version in _versions(other, _DATA)
+                for key, version in _versions(other, DATA_KEYSPACE)
                 if host.name in self._cluster.replicas(*_place(key))
             )
         except Corruption:
@@ -111,7 +110,7 @@ class Damage:
         Not of its last bytes, which say that it is a table of ours: on another format no node starts.
         """
         self._note(host, path)
-        host.disk.corrupt(path, int((host.disk.size(path) - _MAGIC_BYTES) * place), 1 << bit)
+        host.disk.corrupt(path, int((host.disk.size(path) - len(MAGIC)) * place), 1 << bit)
 
     def flip_in_log(self, host: Host, path: str, place: float, bit: int) -> None:
         """Flip a bit of a log or manifest of a host that is down."""

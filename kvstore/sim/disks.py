@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvstore.ring import split_data_key
+from kvstore.ring import DATA_KEYSPACE, split_data_key
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.history import History
 from kvstore.versions import Dot, Sibling, covers, decode_version
-
-_DATA = b"d"
 
 
 def check_disks(cluster: SimulatedCluster, history: History) -> int:
@@ -33,7 +31,7 @@ def check_disks(cluster: SimulatedCluster, history: History) -> int:
 
 def _siblings(cluster: SimulatedCluster) -> Iterator[tuple[str, str, bytes, Sibling]]:
     for node, host in cluster.hosts.items():
-        for internal, encoded in host.engine.scan_prefix(_DATA):
+        for internal, encoded in host.engine.scan_prefix(DATA_KEYSPACE):
             _, bucket, key = split_data_key(internal)
             version = decode_version(encoded)
             for sibling in version.siblings:
