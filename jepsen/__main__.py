@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def run_command(workload: str, nemesis: str, driver: str, seconds: float, fault_
         directory=out or Path(),
         **others,  # type: ignore[arg-type]  # click has checked them
     )
-    sys.exit(_run(options))
+    sys.exit(_run(options)[0])
 
 
 @main.command()
@@ -109,7 +109,7 @@ def suite(seed: int, seconds: float) -> None:
             seed=seed + place,
             directory=Path(),
         )
-        worst = max(worst, _run(options))
+        worst = max(worst, _run(options)[0])
     sys.exit(worst)
 
 
@@ -123,7 +123,9 @@ def hunt(defects: tuple[str, ...]) -> None:
     for defect in defects or HUNTS:
         if defect not in HUNTS:
             raise click.UsageError(f"there is no defect {defect!r} (known: {', '.join(HUNTS)})")
-        if _run(replace(HUNTS[defect], plant=defect)) != 1:
+        found_by = _found_by(_run(replace(HUNTS[defect], plant=defect))[1])
+        click.echo(f"{defect}: found by {', '.join(found_by) or 'nobody'}\n")
+        if not found_by:
             missed.append(defect)
     click.echo(f"not found: {', '.join(missed)}" if missed else "all were found")
     sys.exit(bool(missed))
@@ -163,7 +165,13 @@ def check_command(history: Path, quorum: str, report: Path | None) -> None:
     sys.exit(0 if valid(results) is True else 1)
 
 
-def _run(options: Options) -> int:
+def _found_by(results: Mapping[str, Result]) -> list[str]:
+    """The checkers that say no; that too little was done finds nothing."""
+    return [name for name, each in results.items() if each.valid is False and name.split()[-1] != "counts"]
+
+
+def _run(options: Options) -> tuple[int, Mapping[str, Result]]:
+    """Run once; returns the exit code, and what each checker says."""
     # asked to stop, it still takes away all that it has made
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = replace(options, directory=_directory(options))
@@ -178,7 +186,7 @@ def _run(options: Options) -> int:
         outcome = asyncio.run(run(options))
     except (ClusterFailed, CommandFailed, BadChoice) as error:
         click.echo(f"the run came to nothing: {error}")
-        return 2
+        return 2, {}
     save_outcome(options, outcome)
     results = judge(
         outcome.history,
@@ -193,7 +201,8 @@ def _run(options: Options) -> int:
     )
     _print(results)
     _print_exercised(options, outcome)
-    good = valid(results) is True and not outcome.problem
+    judged = valid(results)
+    good = judged is True and not outcome.problem
     if outcome.problem:
         click.echo(f"INVALID: {outcome.problem}")
     if outcome.schedule and not outcome.faults:
@@ -202,8 +211,8 @@ def _run(options: Options) -> int:
     verdict = "all held" if good else "NOT ALL HELD"
     click.echo(f"{verdict}, in {time.monotonic() - began:.0f} s: {report}\n")
     if good:
-        return 0
-    return 1 if valid(results) is False or outcome.problem else 2
+        return 0, results
+    return 1 if judged is False or outcome.problem else 2, results
 
 
 def _print(results: dict[str, Result]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
@@ -23,10 +22,9 @@ from jepsen.checkers.result import Offence, Verdict
 from jepsen.checkers.session import Session
 from jepsen.checkers.set_full import SetFull
 from jepsen.dumps import Replicas
-from jepsen.history import History, Op, Operation, Period
+from jepsen.history import History, Op
 from jepsen.workloads import workload_of
 
-_NODE = re.compile(r"n[0-9]+")
 _LINEARIZABILITY_SECONDS = 60.0
 _SPLITS = ("isolate-one", "split-halves")
 _WRITES = ("add", "remove", "write", "delete")
@@ -54,8 +52,8 @@ def judge(
             results[f"{name} {result.name}"] = renamed(result, f"{name} {result.name}")
     everywhere: list[Checker] = [
         Latency(),
-        Availability(available or {}, side_of_clients, periods=_SPLITS, name="availability"),
-        Availability({}, side_of_clients, fs=_WRITES, periods=_SPLITS, name="availability of writes"),
+        Availability(available or {}, periods=_SPLITS, name="availability"),
+        Availability({}, fs=_WRITES, periods=_SPLITS, name="availability of writes"),
         Counts({}, [f"start-{fault}" for fault in faults]),
     ]
     if replicas is not None:
@@ -72,17 +70,6 @@ def of_workload(history: History, name: str, keys: str = "") -> History:
     """The operations of one workload, on keys that begin so."""
     prefix = f"{name}/{keys}"
     return History(op for op in history if (op.key or "").startswith(prefix))
-
-
-def side_of_clients(operation: Operation, period: Period) -> str | None:
-    """The side of a split that a client host is on: "majority" if more than half of all nodes are there."""
-    sides = period.value if isinstance(period.value, list) else []
-    nodes = {host for side in sides for host in side if _NODE.fullmatch(host)}
-    for side in sides:
-        if operation.invocation.node in side:
-            here = sum(1 for host in side if host in nodes)
-            return "majority" if here * 2 > len(nodes) else "minority"
-    return None
 
 
 def _counted(*fs: str) -> Counts:

@@ -1,9 +1,8 @@
 """When which fault is made: drawn from the seed before the run, the same from the same seed.
 
-A choice of nemeses is text: names and groups of them with commas between are taken in turn, one fault at a
-time;
-`+` joins such lists, which then go on side by side. So `network+kill-one,pause` splits the network while it
-kills.
+A choice of nemeses is text: names and groups of them with commas between are taken in turn, one fault at
+a time; `+` joins such lists, which then go on side by side. So `network+kill-one,pause` splits the network
+while it kills.
 """
 
 from __future__ import annotations

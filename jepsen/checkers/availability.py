@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -11,18 +12,24 @@ from jepsen.checkers.result import Offence, Result
 from jepsen.history import History, Operation, Period
 
 NANOSECONDS = 1_000_000_000
+_NODE = re.compile(r"n[0-9]+")
 
 Grouping = Callable[[Operation, Period], str | None]
 """The group of an operation in a period, None if it is in none."""
 
 
 def side(operation: Operation, period: Period) -> str | None:
-    """Give "majority" or "minority": the side of a split on which the node is that was asked."""
-    sides = period.value if isinstance(period.value, list) else []
-    nodes = sum(len(side) for side in sides if isinstance(side, list))
-    for of_one in sides:
-        if isinstance(of_one, list) and operation.invocation.node in of_one:
-            return "majority" if len(of_one) * 2 > nodes else "minority"
+    """Of a split the side of the host that asked: "majority" if more than half of all nodes are there.
+
+    Hosts of clients stand on sides too, and do not count.
+    """
+    value = period.value if isinstance(period.value, list) else []
+    sides = [each for each in value if isinstance(each, list)]
+    nodes = {host for each in sides for host in each if _NODE.fullmatch(host)}
+    for each in sides:
+        if operation.invocation.node in each:
+            here = sum(1 for host in each if host in nodes)
+            return "majority" if here * 2 > len(nodes) else "minority"
     return None
 
 

@@ -1,8 +1,8 @@
 """Driver `namespaces`: each host has a network namespace of its own, and a cable to one switch.
 
 The switch is a bridge in a namespace, too, so that nothing of a run is in the machine's own network. What is
-cut
-is a set of (port in, port out) in the switch; slow ways are classes of a port's queue (tc htb). Needs root.
+cut is a set of (port in, port out) in the switch; slow ways are classes of a port's queue (tc htb). It needs
+root.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from jepsen.system import CommandFailed, missing, run
 _NAMES = Path("/run/netns")
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 _PORT = 7001
+_FIRST_NUMBER = 10
 _FULL_RATE = "10gbit"
 
 _SWITCH_RULES = """
@@ -64,7 +65,9 @@ class Namespaces:
     def __init__(self, nodes: Sequence[str], clients: Sequence[str]) -> None:
         self._prefix = f"jepsen-{os.getpid()}-"
         self._hosts = [*nodes, *clients, CONTROL]
-        self._addresses = {host: f"10.99.0.{number}" for number, host in enumerate(self._hosts, 10)}
+        self._addresses = {
+            host: f"10.99.0.{number}" for number, host in enumerate(self._hosts, _FIRST_NUMBER)
+        }
         self._made: list[str] = []
         self._home = -1
         self._slow: set[Pair] = set()
@@ -103,9 +106,9 @@ class Namespaces:
     async def slow(self, ways: Mapping[Pair, Slow]) -> None:
         """See Network."""
         for pair in self._slow - set(ways):
-            self._rate(pair, _FULL_RATE)
+            self._class("change", pair, _FULL_RATE)
         for pair, slow in ways.items():
-            self._rate(pair, f"{slow.rate * 8}bit")
+            self._class("change", pair, f"{slow.rate * 8}bit")
         self._slow = set(ways)
 
     async def duplicate(self, pairs: Collection[Pair]) -> None:
@@ -144,65 +147,25 @@ class Namespaces:
             run("ip", "-n", name, "link", "set", link, "up")
         self._nft(host, _HOST_RULES)
         # what leaves the switch for this host: a class for each host that it can come from
-        tc = (*self.command("switch"), "tc")
-        run(*tc, "qdisc", "add", "dev", port, "root", "handle", "1:", "htb")
-        for number, other in enumerate(self._hosts, 10):
+        self._tc(f"qdisc add dev {port} root handle 1: htb")
+        for other in self._hosts:
             if other != host:
-                run(
-                    *tc,
-                    "class",
-                    "add",
-                    "dev",
-                    port,
-                    "parent",
-                    "1:",
-                    "classid",
-                    f"1:{number}",
-                    "htb",
-                    "rate",
-                    _FULL_RATE,
-                    "quantum",
-                    "60000",
-                )
-                run(
-                    *tc,
-                    "filter",
-                    "add",
-                    "dev",
-                    port,
-                    "parent",
-                    "1:",
-                    "protocol",
-                    "ip",
-                    "u32",
-                    "match",
-                    "ip",
-                    "src",
-                    f"{self._addresses[other]}/32",
-                    "flowid",
-                    f"1:{number}",
+                self._class("add", (other, host), _FULL_RATE)
+                flow, source = self._flow(other), f"{self._addresses[other]}/32"
+                self._tc(
+                    f"filter add dev {port} parent 1: protocol ip u32 match ip src {source} flowid {flow}"
                 )
 
-    def _rate(self, pair: Pair, rate: str) -> None:
+    def _class(self, verb: str, pair: Pair, rate: str) -> None:
         source, target = pair
-        number = 10 + self._hosts.index(source)
-        run(
-            *self.command("switch"),
-            "tc",
-            "class",
-            "change",
-            "dev",
-            _port(target),
-            "parent",
-            "1:",
-            "classid",
-            f"1:{number}",
-            "htb",
-            "rate",
-            rate,
-            "quantum",
-            "60000",
-        )
+        flow = self._flow(source)
+        self._tc(f"class {verb} dev {_port(target)} parent 1: classid {flow} htb rate {rate} quantum 60000")
+
+    def _flow(self, source: str) -> str:
+        return f"1:{_FIRST_NUMBER + self._hosts.index(source)}"
+
+    def _tc(self, command: str) -> None:
+        run(*self.command("switch"), "tc", *command.split())
 
     def _nft(self, host: str, commands: str) -> None:
         run(*self.command(host), "nft", "-f", "-", text=commands)

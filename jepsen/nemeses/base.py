@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from contextlib import suppress
 from typing import Any, Protocol
 
 from jepsen.cluster import Cluster
@@ -36,6 +38,27 @@ class Nemesis(Protocol):
     async def stop(self, cluster: Cluster, value: Value) -> None:
         """Undo it."""
         ...
+
+
+class Recurring:
+    """A fault that takes doing for as long as it lasts: `go_on` runs from `start` to `stop`."""
+
+    _task: asyncio.Task[None] | None = None
+
+    async def go_on(self, cluster: Cluster, value: Value) -> None:
+        """Do it again and again; cancelled in the end."""
+        raise NotImplementedError
+
+    async def start(self, cluster: Cluster, value: Value) -> None:
+        """See Nemesis."""
+        self._task = asyncio.create_task(self.go_on(cluster, value))
+
+    async def stop(self, cluster: Cluster, value: Value) -> None:
+        """See Nemesis."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
 
 
 def some(rng: random.Random, nodes: tuple[str, ...], least: int, most: int) -> list[str]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
 
 from jepsen.cluster import Cluster
 from jepsen.drivers.clock import library
-from jepsen.nemeses.base import Value, some
+from jepsen.nemeses.base import Recurring, Value, some
 
 _HOUR = 3600.0
 _STEP_SECONDS = 0.5
@@ -45,32 +44,23 @@ class Jump(_Clocks):
             cluster.clocks[node].set(offset)
 
 
-class Drift(_Clocks):
+class Drift(Recurring, _Clocks):
     """The clocks of some nodes go too fast or too slowly: the value is seconds gained in a second."""
 
     name = "clock-drift"
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[None] | None = None
 
     def plan(self, rng: random.Random, cluster: Cluster) -> Value:
         """See Nemesis."""
         nodes = some(rng, cluster.nodes, 1, len(cluster.nodes))
         return {node: round(rng.choice((-0.9, 1.0, 10.0, 60.0)) * rng.random(), 3) for node in nodes}
 
-    async def start(self, cluster: Cluster, value: Value) -> None:
-        """See Nemesis."""
-        self._task = asyncio.create_task(self._drift(cluster, value))
-
     async def stop(self, cluster: Cluster, value: Value) -> None:
         """See Nemesis."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-        await super().stop(cluster, value)
+        await Recurring.stop(self, cluster, value)
+        await _Clocks.stop(self, cluster, value)
 
-    async def _drift(self, cluster: Cluster, value: Value) -> None:
+    async def go_on(self, cluster: Cluster, value: Value) -> None:
+        """See Recurring."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         while True:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
 
 from jepsen.cluster import Cluster
 from jepsen.drivers.network import Pair, Slow
-from jepsen.nemeses.base import Value, some
+from jepsen.nemeses.base import Recurring, Value, some
 
 _RATES = (4_000, 200_000)
 _DELAYS = (0.005, 0.3)
@@ -47,14 +46,11 @@ class SlowLink:
         await cluster.slow(self.name, {})
 
 
-class Reset:
+class Reset(Recurring):
     """The connections of some nodes are broken again and again."""
 
     name = "reset"
     longest = 30.0
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[None] | None = None
 
     def reason_to_skip(self, cluster: Cluster) -> str:
         """See Nemesis."""
@@ -64,19 +60,13 @@ class Reset:
         """See Nemesis."""
         return {"nodes": some(rng, cluster.nodes, 1, len(cluster.nodes)), "seed": rng.randrange(1 << 30)}
 
-    async def start(self, cluster: Cluster, value: Value) -> None:
-        """See Nemesis."""
-        self._task = asyncio.create_task(self._go_on(cluster, value))
-
     async def stop(self, cluster: Cluster, value: Value) -> None:
         """See Nemesis."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await super().stop(cluster, value)
         await cluster.network.reset(())
 
-    async def _go_on(self, cluster: Cluster, value: Value) -> None:
+    async def go_on(self, cluster: Cluster, value: Value) -> None:
+        """See Recurring."""
         rng = random.Random(value["seed"])
         while True:
             await cluster.network.reset(ways_of(value["nodes"], cluster))

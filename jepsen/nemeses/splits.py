@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 
 from jepsen.cluster import Cluster
 from jepsen.drivers.network import Pair
-from jepsen.nemeses.base import Value
+from jepsen.nemeses.base import Recurring, Value
 
 Sides = list[list[str]]
 Divide = Callable[[random.Random, list[str]], Sides]
@@ -107,26 +106,16 @@ class Ring(Split):
         return sides
 
 
-class Flapping(Split):
+class Flapping(Recurring, Split):
     """A split that comes and goes, some times a second."""
-
-    def __init__(self, name: str, divide: Divide) -> None:
-        super().__init__(name, divide)
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self, cluster: Cluster, value: Value) -> None:
-        """See Nemesis."""
-        self._task = asyncio.create_task(self._flap(cluster, value))
 
     async def stop(self, cluster: Cluster, value: Value) -> None:
         """See Nemesis."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-        await super().stop(cluster, value)
+        await Recurring.stop(self, cluster, value)
+        await Split.stop(self, cluster, value)
 
-    async def _flap(self, cluster: Cluster, value: Value) -> None:
+    async def go_on(self, cluster: Cluster, value: Value) -> None:
+        """See Recurring."""
         rng = random.Random(str(value))
         pairs = cut_between(value)
         while True:

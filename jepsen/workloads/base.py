@@ -1,8 +1,8 @@
 """What a workload is: a generator of operations, and how each is carried out through the public client.
 
 A workload's keys are in a bucket of its own name, and begin with it. Keys come in generations: all threads
-use the same
-few at a time, so that they meet, and later others, so that values stay small; old ones are still read.
+use the same few at a time, so that they meet, and later others, so that values stay small; old ones are
+still read.
 """
 
 from __future__ import annotations

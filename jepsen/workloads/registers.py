@@ -1,9 +1,8 @@
 """Workloads of single values: `register`, `session`, `delete`, `lww`.
 
 `write`: value is the value, unique in the run. `read`: value is the list of all siblings' values, or on keys
-with one
-writer the value. A write or delete replaces what its context has seen: its invocation tells these values in
-`extra["seen"]`, none where it is blind.
+with one writer the value. A write or delete replaces what its context has seen: its invocation tells these
+values in `extra["seen"]`, none where it is blind.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ class Register(_Values):
     """Registers. On keys `one-...` a single thread writes, ever greater values: these are linearizable.
 
     A read of them gives the greatest of siblings, of which there are some when a write of unknown outcome
-    comes late.
-    On keys `many-...` all threads write, half of them blindly: causal order holds, linearizability does not.
+    comes late. On keys `many-...` all threads write, half of them blindly: causal order holds,
+    linearizability does not.
     """
 
     name: ClassVar[str] = "register"

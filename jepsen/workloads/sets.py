@@ -78,8 +78,8 @@ class Counter(Workload):
     """Load that counts: each `add` writes a key of its own, so throughput is as good as it gets.
 
     The history knows them as elements of one set: what is there in the end must be what was acknowledged,
-    and no more
-    than was tried. `look` reads one of the thread's own: `extra["found"]` tells whether it was there.
+    and no more than was tried. `look` reads one of the thread's own: `extra["found"]` tells whether it was
+    there.
     """
 
     name: ClassVar[str] = "counter"

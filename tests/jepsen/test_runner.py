@@ -10,12 +10,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from jepsen import __main__ as command
+from jepsen.checkers import Result
+from jepsen.checkers.availability import side
 from jepsen.cluster import Cluster, Layout
 from jepsen.drivers.network import CONTROL, Slow
 from jepsen.drivers.proxy import Proxy
 from jepsen.history import History, Op, Operation, Period
-from jepsen.judge import side_of_clients, without_removed
+from jepsen.judge import without_removed
 from jepsen.nemeses import GROUPS, NEMESES
 from jepsen.nemeses.splits import Ring, cut_between
 from jepsen.run import drivers
@@ -212,8 +216,21 @@ def test_removed_items_are_not_judged_as_lost() -> None:
 def test_a_client_is_on_the_side_that_has_most_nodes_not_most_hosts() -> None:
     period = Period("split-halves", 0, 10, [["n1", "c1", "c2"], ["n2", "n3"]])
     asked = Operation(Op(0, 1, 0, "invoke", "read", node="c1"), None)
-    assert side_of_clients(asked, period) == "minority"
+    assert side(asked, period) == "minority"
 
 
 def test_the_proxy_is_always_possible() -> None:
     assert drivers()["proxy"] == ""
+
+
+def test_a_hunt_needs_a_checker_that_says_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that did not come to its end, or did too little, has found nothing."""
+    monkeypatch.setattr(command, "drivers", lambda: {"namespaces": "", "proxy": ""})
+    for results, code in (
+        ({}, 1),
+        ({"set counts": Result("set counts", False, {})}, 1),
+        ({"set set-full": Result("set set-full", "unknown", {})}, 1),
+        ({"set set-full": Result("set set-full", False, {})}, 0),
+    ):
+        monkeypatch.setattr(command, "_run", lambda options, found=results: (1, found))
+        assert CliRunner().invoke(command.main, ["hunt", "ack-before-fsync"]).exit_code == code
