@@ -38,7 +38,6 @@ class Child:
         self._open = CONTENDERS[engine]
         self._store: Contender | None = None
         self._fresh = count(10**9)
-        self._user_bytes = 0
         self._directory = ""
 
     @property

@@ -8,24 +8,16 @@ from pathlib import Path
 import pytest
 
 from kvstore.local.cluster import LocalCluster
+from tests.cluster.clusters import serving
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
     """Three nodes that serve, for a test that harms them."""
-    yield from _serving(tmp_path)
+    yield from serving(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """Three nodes that serve, for tests that leave them alone and use buckets of their own."""
-    yield from _serving(tmp_path_factory.mktemp("shared"))
-
-
-def _serving(directory: Path) -> Iterator[LocalCluster]:
-    found = LocalCluster.create(directory / "cluster", first_port=None)
-    try:
-        found.start()
-        yield found
-    finally:
-        found.stop()
+    yield from serving(tmp_path_factory.mktemp("shared"))

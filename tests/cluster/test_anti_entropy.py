@@ -20,6 +20,7 @@ from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import DiskFileSystem, Engine
 from kvstore.quorum.merkle import NODES, TreeNode, Trees
 from kvstore.ring import initial_state, parse_members
+from tests.cluster.clusters import serving
 
 NO_HINTS = ("--hint-count", "0")
 WRITES = int(os.environ.get("KVSTORE_ANTI_ENTROPY_WRITES", "4000"))
@@ -29,12 +30,7 @@ WRITES = int(os.environ.get("KVSTORE_ANTI_ENTROPY_WRITES", "4000"))
 @pytest.fixture
 def hintless(tmp_path: Path) -> Iterator[LocalCluster]:
     """Three nodes that keep no hints."""
-    found = LocalCluster.create(tmp_path / "cluster", first_port=None)
-    try:
-        found.start(flags=NO_HINTS)
-        yield found
-    finally:
-        found.stop()
+    yield from serving(tmp_path, *NO_HINTS)
 
 
 def kvctl(cluster: LocalCluster, *arguments: str) -> subprocess.CompletedProcess[str]:

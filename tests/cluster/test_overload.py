@@ -21,6 +21,7 @@ from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import DiskFileSystem, Engine
 from kvstore.ring import data_key, token
 from kvstore.server.stream import QUEUE_BYTES
+from tests.cluster.clusters import serving
 
 SECONDS = float(os.environ.get("KVSTORE_OVERLOAD_SECONDS", "2"))
 """How long one of three nodes stands still: `make overload` for a minute."""
@@ -35,12 +36,7 @@ allocator keeps."""
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[LocalCluster]:
     """Three nodes with little memory for tables."""
-    found = LocalCluster.create(tmp_path / "cluster", first_port=None)
-    try:
-        found.start(flags=SMALL)
-        yield found
-    finally:
-        found.stop()
+    yield from serving(tmp_path, *SMALL)
 
 
 def rss(pid: int) -> int:

@@ -6,11 +6,8 @@ process reports each LSN that it holds for durable. `make power-loss` runs 200 c
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
-import shutil
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,74 +17,28 @@ from pathlib import Path
 
 import pytest
 
+from jepsen.drivers.disk import LoopDisk, loop_reason_to_skip
+from jepsen.system import CommandFailed
 from kvstore.lsm import DiskFileSystem, Engine
 from tests.crash.power_loss_writer import OPTIONS, batch_of
 
 CYCLES = int(os.environ.get("POWER_LOSS_CYCLES", "8"))
 ROOT = Path(__file__).resolve().parents[2]
-_SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, struct.pack("I", 2)  # EXT4_IOC_SHUTDOWN
-_IMAGE_BYTES = 64 * 1024 * 1024
-
-
-def reason_to_skip() -> str:
-    if os.geteuid() != 0:
-        return "not root: cannot mount"
-    missing = [tool for tool in ("mkfs.ext4", "mount", "umount") if shutil.which(tool) is None]
-    if missing:
-        return f"without {', '.join(missing)}"
-    return "" if Path("/dev/loop-control").exists() else "no loop devices"
-
-
-def run(*command: str | Path) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-
-
-class Disk:
-    """A file system whose power can be cut. Mounting takes a loop device, unmounting gives it back."""
-
-    def __init__(self, directory: Path) -> None:
-        self.image = directory / "disk"
-        self.mounted_at = directory / "mnt"
-        self.mounted_at.mkdir()
-        with self.image.open("wb") as file:
-            file.truncate(_IMAGE_BYTES)
-        run("mkfs.ext4", "-q", self.image)
-
-    def mount(self) -> None:
-        run("mount", "-o", "loop", self.image, self.mounted_at)
-
-    def cut_power(self) -> None:
-        descriptor = os.open(self.mounted_at, os.O_RDONLY)
-        try:
-            fcntl.ioctl(descriptor, _SHUTDOWN, _NO_LOG_FLUSH)
-        finally:
-            os.close(descriptor)
-
-    def unmount(self) -> None:
-        if os.path.ismount(self.mounted_at):
-            run("umount", self.mounted_at)
-
-    def release(self) -> None:
-        """Leave no mount and no loop device, even where a test that failed still has a file open."""
-        if os.path.ismount(self.mounted_at):
-            run("umount", "--lazy", self.mounted_at)
-        self.image.unlink()
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    if reason := reason_to_skip():
+def disk(tmp_path: Path) -> Iterator[LoopDisk]:
+    if reason := loop_reason_to_skip():
         pytest.skip(reason)
-    made = Disk(tmp_path)
+    made = LoopDisk(tmp_path)
     try:
-        made.mount()
-    except AssertionError as error:
+        made.open()
+    except CommandFailed as error:
         pytest.skip(f"cannot mount here: {error}")
     try:
         yield made
     finally:
-        made.release()
+        made.close()
 
 
 @contextmanager
@@ -101,13 +52,13 @@ def writer(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.communicate(timeout=60)
 
 
-def write_until_power_loss(disk: Disk, rng: random.Random) -> int:
+def write_until_power_loss(disk: LoopDisk, rng: random.Random) -> int:
     """Let a process write, cut the power at some moment; the last LSN that it had reported by then.
 
     What it reports while the file system goes down does not count: a computer without power reports
     nothing, but ext4 lets some syncs succeed whose transaction the shutdown has thrown away.
     """
-    with writer(disk.mounted_at / "data") as process:
+    with writer(disk.data) as process:
         assert process.stdout is not None
         reported = b""
         reports = rng.randrange(1, 60)
@@ -149,14 +100,13 @@ class Expected:
         return {key: value for key, value in self._content.items() if value is not None}
 
 
-def test_what_was_acknowledged_survives_the_loss_of_power(disk: Disk) -> None:
+def test_what_was_acknowledged_survives_the_loss_of_power(disk: LoopDisk) -> None:
     rng = random.Random(f"power loss {CYCLES}")
     seen, expected = Seen(), Expected()
-    directory = disk.mounted_at / "data"
+    directory = disk.data
     for _ in range(CYCLES):
         acknowledged = write_until_power_loss(disk, rng)
-        disk.unmount()
-        disk.mount()
+        disk.power_on()
         names = os.listdir(directory)
         with closing(Engine.open(DiskFileSystem(), str(directory), OPTIONS)) as engine:
             last_lsn, content = engine.last_lsn, dict(engine.scan())

@@ -10,9 +10,9 @@ from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.errors import Unavailable, WriteTimeout
 from kvstore.lsm import Fate
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.hints import Hints
 from kvstore.quorum.messages import Failed, Found, Get, Put, Reply, Stored
 from kvstore.sim.cluster import SETTINGS, SimulatedCluster
+from tests.sim import planted
 
 SLOPPY = BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)
 KEY = b"user:1"
@@ -176,15 +176,7 @@ def test_hints_come_home_through_a_lossy_network() -> None:
 
 def test_a_hint_deleted_before_its_ack_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """BUGS 10, planted: the test above must notice."""
-    page = Hints.page
-
-    def forget(self: Hints, target: str, after: bytes, count: int, size: int) -> list[tuple[bytes, bytes]]:
-        found = page(self, target, after, count, size)
-        for key, version in found:
-            self.delivered(target, key, version)
-        return found
-
-    monkeypatch.setattr(Hints, "page", forget)
+    planted.hint_deleted_before_its_ack(monkeypatch)
     assert lossy_homecoming() == []
 
 
