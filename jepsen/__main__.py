@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import random
-import shutil
-import signal
 import sys
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from jepsen.checkers import Result, valid
-from jepsen.cluster import ClusterFailed
 from jepsen.history import History, HistoryError
 from jepsen.hunts import HUNTS
 from jepsen.judge import judge, workloads_in
 from jepsen.nemeses import GROUPS, NEMESES
 from jepsen.planted import DEFECTS
 from jepsen.report import write_report
-from jepsen.run import Options, Outcome, drivers, run, save_outcome
-from jepsen.schedule import BadChoice
-from jepsen.system import CommandFailed
+from jepsen.run import Options, drivers
+from jepsen.runner import OUT, run_apart, run_here, show
 from jepsen.workloads import WORKLOADS
 
-_OUT = Path("build/jepsen")
-_AVAILABLE = 0.99
 _MIXED = "network+hosts"
 
 
@@ -69,7 +59,7 @@ def main() -> None:
     "--node-flag", "node_flags", multiple=True, help="A further flag of every kvnode: --hint-count=0."
 )
 @click.option("--plant", default="", help="A defect of jepsen.planted in every node.")
-@click.option("--out", type=click.Path(path_type=Path), help=f"Where to write; by default a place in {_OUT}.")
+@click.option("--out", type=click.Path(path_type=Path), help=f"Where to write; by default a place in {OUT}.")
 def run_command(workload: str, nemesis: str, driver: str, seconds: float, fault_time: float, seed: int | None,
                 out: Path | None, **others: object) -> None:  # fmt: skip
     """Run once: exit code 0 if all held, 1 if something did not, 2 if too little was done to tell."""
@@ -86,7 +76,7 @@ def run_command(workload: str, nemesis: str, driver: str, seconds: float, fault_
         directory=out or Path(),
         **others,  # type: ignore[arg-type]  # click has checked them
     )
-    sys.exit(_run(options)[0])
+    sys.exit(run_here(options)[0])
 
 
 @main.command()
@@ -109,7 +99,7 @@ def suite(seed: int, seconds: float) -> None:
             seed=seed + place,
             directory=Path(),
         )
-        worst = max(worst, _run(options)[0])
+        worst = max(worst, run_apart(options)[0])
     sys.exit(worst)
 
 
@@ -123,7 +113,7 @@ def hunt(defects: tuple[str, ...]) -> None:
     for defect in defects or HUNTS:
         if defect not in HUNTS:
             raise click.UsageError(f"there is no defect {defect!r} (known: {', '.join(HUNTS)})")
-        found_by = _found_by(_run(replace(HUNTS[defect], plant=defect))[1])
+        found_by = _found_by(run_apart(replace(HUNTS[defect], plant=defect))[1])
         click.echo(f"{defect}: found by {', '.join(found_by) or 'nobody'}\n")
         if not found_by:
             missed.append(defect)
@@ -161,114 +151,13 @@ def check_command(history: Path, quorum: str, report: Path | None) -> None:
     results = judge(found, workloads_in(found), quorum == "strict", (), None)
     if report is not None:
         write_report(report, found, results, (), {"history": str(history)})
-    _print(results)
+    show(results)
     sys.exit(0 if valid(results) is True else 1)
 
 
 def _found_by(results: Mapping[str, Result]) -> list[str]:
     """The checkers that say no; that too little was done finds nothing."""
     return [name for name, each in results.items() if each.valid is False and name.split()[-1] != "counts"]
-
-
-def _run(options: Options) -> tuple[int, Mapping[str, Result]]:
-    """Run once; returns the exit code, and what each checker says."""
-    # asked to stop, it still takes away all that it has made
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    options = replace(options, directory=_directory(options))
-    began = time.monotonic()
-    click.echo(
-        f"== {','.join(options.workloads)} under {options.nemesis}, {options.quorum}, "
-        f"driver {options.driver}, "
-        f"{f'planted {options.plant}, ' if options.plant else ''}"
-        f"{options.nodes} nodes, {options.seconds:g} s, seed {options.seed}: {options.directory}"
-    )
-    try:
-        outcome = asyncio.run(run(options))
-    except (ClusterFailed, CommandFailed, BadChoice) as error:
-        click.echo(f"the run came to nothing: {error}")
-        return 2, {}
-    save_outcome(options, outcome)
-    results = judge(
-        outcome.history,
-        options.workloads,
-        options.strict,
-        outcome.faults,
-        outcome.replicas or None,
-        _due(options),
-    )
-    report = write_report(
-        options.directory / "report", outcome.history, results, _planned(outcome), _settings(options)
-    )
-    _print(results)
-    _print_exercised(options, outcome)
-    judged = valid(results)
-    good = judged is True and not outcome.problem
-    if outcome.problem:
-        click.echo(f"INVALID: {outcome.problem}")
-    if outcome.schedule and not outcome.faults:
-        click.echo("INVALID: no fault was made")
-        good = False
-    verdict = "all held" if good else "NOT ALL HELD"
-    click.echo(f"{verdict}, in {time.monotonic() - began:.0f} s: {report}\n")
-    if good:
-        return 0, results
-    return 1 if judged is False or outcome.problem else 2, results
-
-
-def _print(results: dict[str, Result]) -> None:
-    for name, result in results.items():
-        # what was counted is summed up below, and is in the report
-        plain = name.split()[-1] in ("counts", "latency") or not result.counts
-        if result.valid is not True or not plain:
-            click.echo(result.line())
-
-
-def _print_exercised(options: Options, outcome: Outcome) -> None:
-    operations = outcome.history.operations
-    ends = {kind: sum(1 for each in operations if each.type == kind) for kind in ("ok", "fail", "info")}
-    rate = ends["ok"] / max(options.seconds, 1e-9)
-    click.echo(f"operations: {len(operations):,}, {json.dumps(ends)}, {rate:,.0f} ok a second")
-    click.echo(f"faults: {sum(outcome.faults.values())}: {_counted(outcome.faults.items())}")
-    for name, reason in outcome.skipped.items():
-        click.echo(f"skipped: {name}: {reason}")
-    click.echo(f"nodes: {_counted(outcome.coverage.items())}")
-    if outcome.converged_seconds is not None:
-        click.echo(f"all replicas proven equal {outcome.converged_seconds:.1f} s after the healing")
-
-
-def _due(options: Options) -> dict[str, float]:
-    """What share of operations must succeed where one node is isolated and nothing else is wrong."""
-    if options.nemesis != "isolate-one":
-        return {}
-    return {"majority": _AVAILABLE} | ({"minority": _AVAILABLE} if options.quorum == "sloppy" else {})
-
-
-def _planned(outcome: Outcome) -> list[dict[str, Any]]:
-    """The schedule as the report wants it."""
-    begins = [{"at": f.begin, "f": f"start-{f.nemesis}", "value": f.value} for f in outcome.schedule]
-    ends = [{"at": f.end, "f": f"stop-{f.nemesis}", "value": f.value} for f in outcome.schedule]
-    return sorted(begins + ends, key=lambda each: each["at"])
-
-
-def _settings(options: Options) -> dict[str, Any]:
-    """What a run was started with, for the heading of its report."""
-    return {"workload": ",".join(options.workloads)} | {
-        name: value for name, value in asdict(options).items() if name not in ("workloads", "directory")
-    }
-
-
-def _counted(items: Iterable[tuple[str, int]]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in sorted(items) if count)
-
-
-def _directory(options: Options) -> Path:
-    """A new directory for a run."""
-    directory = options.directory
-    if directory == Path():
-        directory = _OUT / f"{time.strftime('%Y%m%d-%H%M%S')}-{options.driver}-{options.seed}"
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    return directory
 
 
 def _driver(name: str) -> str:

@@ -22,7 +22,8 @@ from jepsen.history import History, Op, Operation, Period
 from jepsen.judge import without_removed
 from jepsen.nemeses import GROUPS, NEMESES
 from jepsen.nemeses.splits import Ring, cut_between
-from jepsen.run import drivers
+from jepsen.run import Options, drivers
+from jepsen.runner import run_apart
 from jepsen.schedule import BadChoice, make_schedule, parse_nemeses, skipped
 from jepsen.workloads import WORKLOADS
 from jepsen.workloads.base import Call, Thread
@@ -232,5 +233,14 @@ def test_a_hunt_needs_a_checker_that_says_no(monkeypatch: pytest.MonkeyPatch) ->
         ({"set set-full": Result("set set-full", "unknown", {})}, 1),
         ({"set set-full": Result("set set-full", False, {})}, 0),
     ):
-        monkeypatch.setattr(command, "_run", lambda options, found=results: (1, found))
+        monkeypatch.setattr(command, "run_apart", lambda options, found=results: (1, found))
         assert CliRunner().invoke(command.main, ["hunt", "ack-before-fsync"]).exit_code == code
+
+
+def test_runs_of_a_suite_are_processes_of_their_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Those after the first in one process had gRPC's threads in a namespace that was gone."""
+    options = Options(("set",), "nonsense", 1, tmp_path / "run")
+    assert run_apart(options) == (2, {})
+    assert "the run came to nothing: there is no nemesis 'nonsense'" in capfd.readouterr().out
