@@ -8,6 +8,7 @@ from enum import Enum
 from weakref import WeakSet
 
 from kvstore.lsm.filesystem import FileSystem, ReadableFile, WritableFile, storage_error, sync_error
+from kvstore.lsm.pace import Pace, full_speed
 
 
 class Fault(Enum):
@@ -101,10 +102,10 @@ class FaultyFileSystem:
         self.check("link", new)
         self._inner.link(old, new)
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str, pace: Pace = full_speed) -> None:
         """See FileSystem."""
         self.check("remove", path)
-        self._inner.remove(path)
+        self._inner.remove(path, pace)
 
     def sync_directory(self, path: str) -> None:
         """See FileSystem."""

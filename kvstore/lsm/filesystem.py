@@ -6,6 +6,7 @@ import errno
 from typing import Protocol
 
 from kvstore.errors import Corruption, StorageError, StorageFailed, StorageFull
+from kvstore.lsm.pace import Pace, full_speed
 
 
 class WritableFile(Protocol):
@@ -67,8 +68,8 @@ class FileSystem(Protocol):
     def link(self, old: str, new: str) -> None:
         """Give a file a second name, in a directory of the same disk."""
 
-    def remove(self, path: str) -> None:
-        """Remove a file; no error when there is none."""
+    def remove(self, path: str, pace: Pace = full_speed) -> None:
+        """Remove a file; no error when there is none. `pace` is told of the bytes as they are freed."""
 
     def sync_directory(self, path: str) -> None:
         """Make creations, renames and removals in a directory durable."""

@@ -55,7 +55,7 @@ class CompactionJob(msgspec.Struct, frozen=True, tag="compaction"):
 
 
 class RemovalJob(msgspec.Struct, frozen=True, tag="removal"):
-    """Remove files that nothing needs any more: freeing a large one takes many milliseconds."""
+    """Remove files that nothing needs any more, little by little: the disk cannot do much else meanwhile."""
 
     directory: str
     names: tuple[str, ...]
@@ -86,7 +86,7 @@ def run_job(fs: FileSystem, job: Job, pace: Pace = full_speed) -> JobResult:
             case CompactionJob():
                 return JobResult(job, _compact(fs, job, pace))
             case RemovalJob():
-                return JobResult(job, _remove(fs, job))
+                return JobResult(job, _remove(fs, job, pace))
     except (Corruption, UnsupportedFormat) as error:
         if damaged := _damaged(fs, job):
             return JobResult(job, (), damaged, error.reason)
@@ -150,9 +150,9 @@ def _compact(fs: FileSystem, job: CompactionJob, pace: Pace) -> tuple[TableInfo,
             table.close()
 
 
-def _remove(fs: FileSystem, job: RemovalJob) -> tuple[TableInfo, ...]:
+def _remove(fs: FileSystem, job: RemovalJob, pace: Pace) -> tuple[TableInfo, ...]:
     for name in job.names:
-        fs.remove(f"{job.directory}/{name}")
+        fs.remove(f"{job.directory}/{name}", pace)
     return ()
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from kvstore.errors import StorageFailed, StorageFull, WrongDataDirectory
+from kvstore.lsm.pace import Pace, full_speed
 
 
 class SimulatedCrash(BaseException):
@@ -181,7 +182,7 @@ class MemoryFileSystem:
         self.checked(new)
         self._files[new] = self._files[old]
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str, pace: Pace = full_speed) -> None:
         """See FileSystem."""
         self.checked(path)
         self._files.pop(path, None)

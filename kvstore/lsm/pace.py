@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 Pace = Callable[[int], None]
-"""Called between the small steps of a job, with the bytes that the last one wrote: it may wait."""
+"""Called between the small steps of a job, with the bytes that the last one wrote or freed: it may wait."""
 
 
 def full_speed(_written: int) -> None:

@@ -14,6 +14,9 @@ from kvstore.lsm.filesystem import FileSystem, WritableFile
 from kvstore.lsm.memtable import Memtable
 from kvstore.lsm.wal import MAGIC, Batch, encode_wal_record, segment_name
 
+_FREED_AT_LEAST, _FREED_FOR_EACH = 16, 4
+"""So many entries that are in tables are freed with a batch, and with each of its entries."""
+
 
 @dataclass(slots=True)
 class Segment:
@@ -61,6 +64,7 @@ class Segments:
         self._buffer: list[Batch] = []
         self._unsynced: list[Segment] = []
         self.sealed: list[Segment] = []
+        self._in_tables: list[Memtable] = []
         self.active = self._new(number)
 
     def _new(self, number: int) -> Segment:
@@ -83,7 +87,13 @@ class Segments:
         active = self.active
         active.last_lsn = lsn
         active.memtable.apply(batch)
+        if self._in_tables:
+            self._let_go(_FREED_AT_LEAST + _FREED_FOR_EACH * len(batch))
         return lsn
+
+    def _let_go(self, entries: int) -> None:
+        """Free some memory of what is in tables."""
+        self._in_tables = [memtable for memtable in self._in_tables if not memtable.let_go(entries)]
 
     def seal(self, number: int) -> None:
         """Begin a new segment and memtable; raises StorageFull: then the old ones grow on, StorageFailed."""
@@ -154,6 +164,7 @@ class Segments:
     def flushed(self) -> str:
         """The oldest sealed segment is in a table, and durable by that; returns its file, to be removed."""
         segment = self.sealed.pop(0)
+        self._in_tables.append(segment.memtable)
         self.durable_lsn = max(self.durable_lsn, segment.last_lsn)
         if segment in self._unsynced and not self.syncing:
             self._unsynced.remove(segment)

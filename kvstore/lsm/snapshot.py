@@ -17,12 +17,13 @@ class Snapshot:
     Made by `Engine.snapshot`. A scan that runs keeps its snapshot alive by itself.
     """
 
-    __slots__ = ("_active", "_levels", "_sealed", "_undo")
+    __slots__ = ("_active", "_kept", "_levels", "_sealed", "_undo")
 
     def __init__(self, active: Memtable, sealed: Sequence[Memtable], levels: Levels) -> None:
         self._active = active
         self._undo = active.begin_undo()
         self._sealed = tuple(sealed)
+        self._kept = [memtable.begin_undo() for memtable in sealed]
         self._levels = levels
 
     def __enter__(self) -> Self:
@@ -36,6 +37,8 @@ class Snapshot:
     def close(self) -> None:
         """Let go of it; nothing may be read any more. May be called again."""
         self._active.end_undo(self._undo)
+        for memtable, undo in zip(self._sealed, self._kept, strict=True):
+            memtable.end_undo(undo)
 
     def __del__(self) -> None:
         # a scan that nobody has read from has not entered its `with`

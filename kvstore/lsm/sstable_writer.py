@@ -20,7 +20,7 @@ from kvstore.lsm.sstable import FOOTER, MAGIC, Index, Properties, TableInfo, tab
 
 _encoder = msgspec.msgpack.Encoder()
 
-_SYNC_BYTES = 256 * 1024
+_SYNC_BYTES = 32 * 1024
 """So much is synced at a time: a log's sync that comes meanwhile waits for no more than this."""
 
 

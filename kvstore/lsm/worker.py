@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO
 
+from kvstore.config import MIB
 from kvstore.errors import KVError
 from kvstore.lsm.disk import DiskFileSystem
-from kvstore.lsm.jobs import CompactionJob, decode_job, encode_result, run_job
+from kvstore.lsm.jobs import CompactionJob, Job, RemovalJob, decode_job, encode_result, run_job
 
 DONE, FAILED, WORKING = b"\0", b"\1", b"\2"
 
@@ -27,14 +28,17 @@ STALLED = 60.0
 """Seconds without a sign of life after which a worker at work should be given up."""
 
 _READ_BYTES = 64 * 1024
-_NICENESS = 5
-"""Enough to step back, not so much that flushes fall behind and writes must be refused."""
+_NICENESS = 19
+"""A write waits for the processor no longer than it must; a worker that falls behind slows writers down."""
+
+_REMOVAL_RATE = 128 * MIB
+"""Bytes of removed files that are freed in a second, in steps with rests between: syncs come through."""
 
 _BEAT = 1.0
 
 
 class Pacer:
-    """Lets a job write no more than `rate` bytes a second (0: as it can), and shows that it is alive.
+    """Lets a job write or free no more than `rate` bytes a second (0: as it can), and shows that it is alive.
 
     It lets others have the processor after each step: a kernel may let a process that could go on wait
     for the next tick, 4 ms, and a put waits for several turns of its node and of the kernel's own threads.
@@ -47,7 +51,7 @@ class Pacer:
         self._free_at = 0.0
 
     def __call__(self, written: int) -> None:
-        """So many bytes have been written."""
+        """So many bytes have been written or freed."""
         os.sched_yield()
         now = time.monotonic()
         if self._rate:
@@ -63,7 +67,11 @@ class Pacer:
 
 
 def command(lifeline: int) -> list[str]:
-    """How to start a worker; the process must be handed the descriptor `lifeline`."""
+    """How to start a worker; the process must be handed the descriptor `lifeline`.
+
+    It should have a process group of its own, as Ctrl-C is for the owner, but the owner's session: niceness
+    counts only within one where the kernel groups processes by session (sched(7), autogroup).
+    """
     # not by -m: the package imports this module, which would then be there twice
     return [sys.executable, "-c", "from kvstore.lsm.worker import main; main()", str(lifeline)]
 
@@ -93,11 +101,20 @@ def _write_frame(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def _rate(job: Job) -> int:
+    match job:
+        case CompactionJob(options=options):
+            return options.compaction_rate
+        case RemovalJob():
+            return _REMOVAL_RATE
+        case _:
+            return 0
+
+
 def _run(data: bytes) -> bytes:
     job = decode_job(data)
-    rate = job.options.compaction_rate if isinstance(job, CompactionJob) else 0
     try:
-        pacer = Pacer(rate, lambda: _write_frame(WORKING))
+        pacer = Pacer(_rate(job), lambda: _write_frame(WORKING))
         return DONE + encode_result(run_job(DiskFileSystem(), job, pacer))
     except (KVError, OSError) as error:
         return FAILED + str(error).encode()

@@ -36,7 +36,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=(theirs,),
-                start_new_session=True,  # Ctrl-C is for the owner, which ends the worker
+                process_group=0,
                 bufsize=0,
             )
         except OSError:

@@ -66,7 +66,7 @@ class Worker:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 pass_fds=(lifeline,),
-                start_new_session=True,  # Ctrl-C is for the node, which ends the worker
+                process_group=0,
             )
         finally:
             os.close(lifeline)

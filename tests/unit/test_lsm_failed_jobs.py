@@ -6,6 +6,7 @@ import pytest
 
 from kvstore.errors import Corruption, StorageError, StorageFailed, StorageFull
 from kvstore.lsm import Engine, MemoryFileSystem, Options
+from kvstore.lsm.pace import Pace, full_speed
 
 CONTENT = {b"key-%d" % i: b"value" for i in range(4000)}
 
@@ -15,12 +16,12 @@ class StubbornDisk(MemoryFileSystem):
 
     error: StorageError | None = None
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str, pace: Pace = full_speed) -> None:
         error = self.error
         if error and path.endswith(".sst"):
             self.error = None
             raise error
-        super().remove(path)
+        super().remove(path, pace)
 
 
 def two_tables(fs: MemoryFileSystem) -> Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -101,6 +102,7 @@ def test_a_killed_worker_is_replaced_and_its_job_done_again(
         store.settle()
         suspended = workers()
         for worker in suspended:
+            assert os.getsid(worker.pid) == os.getsid(0), "niceness counts only within a session"
             worker.suspend()
         fill(store, 200, 350)
         for worker in suspended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -48,6 +49,8 @@ def test_a_job_is_done_in_another_process_that_stays_for_the_next(tmp_path: Path
         assert isinstance(result, JobResult)
         assert result.tables
         (process,) = workers()
+        assert os.getsid(process.pid) == os.getsid(0), "niceness counts only within a session"
+        assert os.getpgid(process.pid) != os.getpgid(0), "Ctrl-C is for the owner"
         assert await worker.run(job) == result
         assert workers() == [process]
         engine.job_done(result)
