@@ -33,7 +33,8 @@ class Compaction(Enum):
 class Options:
     """Sizes in bytes. Memory is bounded by `memtable_bytes` * (`max_sealed` + 1) + `cache_bytes`.
 
-    `memtable_bytes` also bounds what is replayed after a crash. Raises ConfigError.
+    For a moment, what is left of a memtable that was just flushed comes on top. `memtable_bytes` also
+    bounds what is replayed after a crash. Raises ConfigError.
     """
 
     memtable_bytes: int = 32 * MIB
