@@ -72,8 +72,10 @@ def command(lifeline: int) -> list[str]:
     It should have a process group of its own, as Ctrl-C is for the owner, but the owner's session: niceness
     counts only within one where the kernel groups processes by session (sched(7), autogroup).
     """
-    # not by -m: the package imports this module, which would then be there twice
-    return [sys.executable, "-c", "from kvstore.lsm.worker import main; main()", str(lifeline)]
+    # not by -m: the package imports this module, which would then be there twice; and the imports, too,
+    # are to give way
+    code = f"import os; os.nice({_NICENESS}); from kvstore.lsm.worker import main; main()"
+    return [sys.executable, "-c", code, str(lifeline)]
 
 
 def frame(data: bytes) -> bytes:
@@ -127,7 +129,6 @@ def _end_with_owner(lifeline: int) -> None:
 
 def main() -> None:
     """Work until the input or the owner ends, behind the owner: a flush can wait, requests cannot."""
-    os.nice(_NICENESS)
     lifeline = int(sys.argv[1])
     threading.Thread(target=_end_with_owner, args=(lifeline,), daemon=True).start()
     while (data := read_frame(sys.stdin.buffer)) is not None:
