@@ -127,9 +127,20 @@ class Bench:
                 for size in (1, 100):
                     row = f"{kind} put, one at a time" if size == 1 else f"{kind} batch of {size}"
                     self.measure(row, "writes", size=size, seconds=self._seconds)
-        for buffer, row in ((_LARGE, BATCHES), (BUFFER, MAINTENANCE)):
-            with self.stores("beside", durable=True, buffer=buffer):
-                self.measure(row, "writes_beside_batches", seconds=4 * self._seconds, busy=buffer == BUFFER)
+        for _ in range(self._rounds):
+            for engine, process in self._engines.items():
+                for buffer, row in ((_LARGE, BATCHES), (BUFFER, MAINTENANCE)):
+                    figures = self.beside_batches(process, engine, buffer)
+                    self.results.setdefault(row, {}).setdefault(engine, []).append(figures)
+        print(".", end="", flush=True)
+
+    def beside_batches(self, process: Process, engine: str, buffer: int) -> dict[str, float]:
+        """Puts beside batches in a store of their own: what one engine still compacts would slow the next."""
+        directory = str(self._directory / f"{engine}-beside")
+        process.call("open", directory=directory, durable=True, buffer=buffer)
+        figures = process.call("writes_beside_batches", seconds=4 * self._seconds, busy=buffer == BUFFER)
+        process.call("remove")
+        return figures
 
     def reads(self) -> None:
         """Fill in no order, then read: as it was filled, and merged into one run."""

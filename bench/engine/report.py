@@ -142,7 +142,8 @@ def _print_goals(results: Results, others: list[str], small: int, large: int) ->
     for state in ("as filled", "compacted"):
         growth = _growth(results, OURS, f" {state}: get, cold", small, large)
         print(f"a point read at {large:,}, {state}: {growth:.2f} x that at {small:,}, goal at most 1.5")
-    beside = _middle(results[MAINTENANCE][OURS], "p99")
-    for quiet in (BATCHES, "durable put, one at a time"):
-        ratio = beside / _middle(results[quiet][OURS], "p99")
-        print(f"p99 of a {MAINTENANCE}: {ratio:.2f} x that of a {quiet}, goal below 3")
+    for engine in (OURS, *others):
+        rounds = zip(results[MAINTENANCE][engine], results[BATCHES][engine], strict=True)
+        spread = _spread([busy["p99"] / quiet["p99"] for busy, quiet in rounds])
+        ours = ", goal below 3" if engine == OURS else ""
+        print(f"p99 of a {MAINTENANCE}: {spread} x that of a {BATCHES} ({engine}){ours}")
