@@ -257,8 +257,9 @@ class Cluster:
     async def whole(self, seconds: float) -> None:
         """Wait until every replica has what was acknowledged, so that data may be taken from one node.
 
-        That is when no fault lasts, all nodes run, and no hint is left after a write's patience.
-        Raises ClusterFailed, at once if data was taken away that may not be back yet.
+        That is when no fault lasts, all nodes run, and all replicas are proven equal after a write's patience:
+        that no hint is left is not enough, as a coordinator may have died between an acknowledgement and its
+        hint. Raises ClusterFailed, at once if data was taken away that may not be back yet.
         """
         if self.data_lost:
             raise ClusterFailed("what was taken away before may not be back yet")
@@ -267,9 +268,9 @@ class Cluster:
                 await self._calm.wait()
                 await self.serving(seconds)
                 await asyncio.sleep(_PATIENCE_SECONDS)
-                await self._until_no_hints()
+                await self.converged(seconds)
         except TimeoutError:
-            raise ClusterFailed(f"other faults last, or hints are left, after {seconds:g} s") from None
+            raise ClusterFailed(f"other faults last, or replicas differ, after {seconds:g} s") from None
 
     async def _until_no_hints(self) -> None:
         while True:
