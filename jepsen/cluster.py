@@ -257,9 +257,9 @@ class Cluster:
     async def whole(self, seconds: float) -> None:
         """Wait until every replica has what was acknowledged, so that data may be taken from one node.
 
-        That is when no fault lasts, all nodes run, and all replicas are proven equal after a write's patience:
-        that no hint is left is not enough, as a coordinator may have died between an acknowledgement and its
-        hint. Raises ClusterFailed, at once if data was taken away that may not be back yet.
+        That is when no fault lasts, all nodes run, and all replicas are proven equal after the patience of a
+        write. No hint being left does not suffice: a coordinator may have died before it wrote one. Raises
+        ClusterFailed, at once if data was taken away that may not be back yet.
         """
         if self.data_lost:
             raise ClusterFailed("what was taken away before may not be back yet")
