@@ -22,7 +22,7 @@ class Fault(Enum):
     """What takes new space fails so, and goes on failing; the rest works."""
 
 
-_SYNCS = {"sync", "sync_directory"}
+_SYNCS = {"sync", "write_back", "sync_directory"}
 _NEW_SPACE = {"make_directory", "lock", "create", "append", "rename", "link"}
 
 
@@ -150,6 +150,10 @@ class _FaultyWriter:
     def sync(self) -> None:
         self._system.check("sync", self._path)
         self._inner.sync()
+
+    def write_back(self) -> None:
+        self._system.check("write_back", self._path)
+        self._inner.write_back()
 
     def truncate(self, size: int) -> None:
         self._system.check("truncate", self._path)

@@ -21,6 +21,12 @@ class WritableFile(Protocol):
     def sync(self) -> None:
         """Make what was appended durable (fdatasync); raises StorageFailed. Safe beside `append`."""
 
+    def write_back(self) -> None:
+        """Have the disk take what was appended, and wait for it; raises StorageFailed.
+
+        It promises nothing, but leaves less to the next sync.
+        """
+
     def truncate(self, size: int) -> None:
         """Cut the file to its first `size` bytes; raises StorageFailed."""
 

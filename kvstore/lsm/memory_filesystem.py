@@ -57,6 +57,9 @@ class _MemoryWriter:
         self._system.checked(self._path)
         self._inode.synced = len(self._inode.data)
 
+    def write_back(self) -> None:
+        self._system.checked(self._path)
+
     def truncate(self, size: int) -> None:
         self._system.checked(self._path)
         self._size = size

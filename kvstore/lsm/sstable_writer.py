@@ -20,8 +20,8 @@ from kvstore.lsm.sstable import FOOTER, MAGIC, Index, Properties, TableInfo, tab
 
 _encoder = msgspec.msgpack.Encoder()
 
-_SYNC_BYTES = 32 * 1024
-"""So much is synced at a time: a log's sync that comes meanwhile waits for no more than this."""
+_WRITE_BACK_BYTES = 64 * 1024
+"""So much is handed to the disk at a time: a log's sync that comes meanwhile waits for no more than this."""
 
 
 def write_tables(
@@ -84,7 +84,7 @@ class TableWriter:
         self._values: list[bytes | None] = []
         self._smallest: bytes | None = None
         self._entries = self._deletions = 0
-        self.size = self._synced = 0
+        self.size = self._written_back = 0
 
     def add(self, chunk: Chunk, most: int | None = None) -> Chunk:
         """Add entries behind those that are there; cuts as many blocks as they fill.
@@ -118,9 +118,9 @@ class TableWriter:
         self._file.append(data)
         offset = self.size
         self.size += len(data)
-        if self.size - self._synced >= _SYNC_BYTES:
-            self._file.sync()
-            self._synced = self.size
+        if self.size - self._written_back >= _WRITE_BACK_BYTES:
+            self._file.write_back()
+            self._written_back = self.size
         self._pace(len(data))
         return offset, len(data)
 

@@ -103,6 +103,7 @@ def test_a_killed_worker_is_replaced_and_its_job_done_again(
         suspended = workers()
         for worker in suspended:
             assert os.getsid(worker.pid) == os.getsid(0), "niceness counts only within a session"
+            assert worker.nice() == 19
             worker.suspend()
         fill(store, 200, 350)
         for worker in suspended:

@@ -33,6 +33,9 @@ class GatedFile:
             raise StorageFailed("input/output error")
         self._file.sync()
 
+    def write_back(self) -> None:
+        self._file.write_back()
+
     def truncate(self, size: int) -> None:
         self._file.truncate(size)
 

@@ -50,6 +50,7 @@ def test_a_job_is_done_in_another_process_that_stays_for_the_next(tmp_path: Path
         assert result.tables
         (process,) = workers()
         assert os.getsid(process.pid) == os.getsid(0), "niceness counts only within a session"
+        assert process.nice() == 19
         assert os.getpgid(process.pid) != os.getpgid(0), "Ctrl-C is for the owner"
         assert await worker.run(job) == result
         assert workers() == [process]
