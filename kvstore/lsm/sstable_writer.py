@@ -20,7 +20,7 @@ from kvstore.lsm.sstable import FOOTER, MAGIC, Index, Properties, TableInfo, tab
 
 _encoder = msgspec.msgpack.Encoder()
 
-_WRITE_BACK_BYTES = 64 * 1024
+WRITE_BACK_BYTES = 64 * 1024
 """So much is handed to the disk at a time: a log's sync that comes meanwhile waits for no more than this."""
 
 
@@ -118,7 +118,7 @@ class TableWriter:
         self._file.append(data)
         offset = self.size
         self.size += len(data)
-        if self.size - self._written_back >= _WRITE_BACK_BYTES:
+        if self.size - self._written_back >= WRITE_BACK_BYTES:
             self._file.write_back()
             self._written_back = self.size
         self._pace(len(data))

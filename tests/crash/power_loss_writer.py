@@ -9,9 +9,10 @@ import random
 import sys
 
 from kvstore.errors import StorageError
-from kvstore.lsm import DiskFileSystem, Engine, Options, run_job
+from kvstore.lsm import DiskFileSystem, Engine, Options, run_job, sstable_writer
 
 OPTIONS = Options(memtable_bytes=24_000, block_bytes=1024, tier_tables=3, manifest_bytes=2000)
+WRITE_BACK_BYTES = 500
 _KEYS = 400
 Batch = list[tuple[bytes, bytes | None]]
 
@@ -28,6 +29,7 @@ def batch_of(lsn: int) -> Batch:
 
 def main() -> None:
     """Write; several batches for each sync, jobs in between."""
+    sstable_writer.WRITE_BACK_BYTES = WRITE_BACK_BYTES
     fs = DiskFileSystem()
     engine = Engine.open(fs, sys.argv[1], OPTIONS)
     rng = random.Random(engine.last_lsn)
