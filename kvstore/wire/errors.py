@@ -19,6 +19,7 @@ from kvstore.errors import (
     ReadTimeout,
     StaleRead,
     StaleRing,
+    StorageFailed,
     StorageFull,
     TooManySiblings,
     Unavailable,
@@ -40,6 +41,7 @@ _CODES: dict[int, int] = {
     Error.STORAGE_FULL: code_pb2.RESOURCE_EXHAUSTED,
     Error.INTERNAL: code_pb2.INTERNAL,
     Error.STALE_READ: code_pb2.UNAVAILABLE,
+    Error.STORAGE_FAILED: code_pb2.INTERNAL,
 }
 _FULL_RETRY_SECONDS = 1.0
 """How soon a client may ask again when the disk is full: nobody knows when there will be space."""
@@ -74,6 +76,8 @@ def error_to_wire(error: KVError) -> Error:
             message.reason, message.field, message.message = Error.CORRUPTION, error.path, error.reason
         case StorageFull():
             message.reason = Error.STORAGE_FULL
+        case StorageFailed():
+            message.reason = Error.STORAGE_FAILED
         case _:
             message.reason = Error.INTERNAL
     return message
@@ -102,6 +106,8 @@ def error_from_wire(message: Error) -> KVError:
             return Corruption(message.field, message.message)
         case Error.STORAGE_FULL:
             return StorageFull(message.message)
+        case Error.STORAGE_FAILED:
+            return StorageFailed(message.message)
         case _:
             return InternalError(message.message)
 

@@ -19,6 +19,7 @@ from kvstore.errors import (
     ReadTimeout,
     StaleRead,
     StaleRing,
+    StorageFailed,
     StorageFull,
     TooManySiblings,
     Unavailable,
@@ -38,6 +39,7 @@ CASES = [
     (StaleRing(4), code_pb2.FAILED_PRECONDITION, {"epoch": "4"}),
     (Corruption("1.sst", "bad checksum"), code_pb2.DATA_LOSS, {"field": "1.sst"}),
     (StorageFull("no space left"), code_pb2.RESOURCE_EXHAUSTED, {}),
+    (StorageFailed("input/output error"), code_pb2.INTERNAL, {}),
     (InternalError("oh"), code_pb2.INTERNAL, {}),
     (ConfigError("never sent, but never lost either"), code_pb2.INTERNAL, {}),
 ]
@@ -60,6 +62,13 @@ def test_code_and_error_info(error: KVError, code: int, fields: dict[str, str]) 
     assert info.domain == "kvstore"
     assert info.reason in {value.name for value in Error.Reason.DESCRIPTOR.values}
     assert dict(info.metadata) == {"outcome": error.outcome.value, **fields}
+
+
+@pytest.mark.parametrize("error", [case[0] for case in CASES[:-1]], ids=lambda error: type(error).__name__)
+def test_the_other_side_gets_the_same_error(error: KVError) -> None:
+    received = error_from_status(error_to_status(error))
+    assert type(received) is type(error)
+    assert (str(received), received.outcome) == (str(error), error.outcome)
 
 
 def test_only_what_may_be_repeated_unchanged_says_when() -> None:
