@@ -10,7 +10,7 @@ import struct
 import sys
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import cast
 
 import google_crc32c
@@ -96,7 +96,17 @@ def encode_entries(keys: Sequence[bytes], values: Sequence[bytes | None]) -> byt
 
 
 def _ascending(numbers: Sequence[int]) -> bool:
-    return sorted(numbers) == list(numbers)
+    listed = list(numbers)
+    return sorted(listed) == listed
+
+
+def _cut(payload: bytes, at: int, ends: Sequence[int], first: int, last: int) -> list[bytes]:
+    """The parts [first, last) of what begins at `at`, each ending where `ends` says."""
+    if first == last:
+        return []
+    begin = ends[first - 1] if first else 0
+    whole = payload[at : at + ends[last - 1]]
+    return [whole[begin : (begin := end)] for end in list(ends[first:last])]
 
 
 class DataBlock:
@@ -149,15 +159,31 @@ class DataBlock:
     def keys(self) -> list[bytes]:
         """All keys, in order."""
         if self._keys is None:
-            payload, at = self._payload, self._keys_at
-            self._keys = [payload[at + a : at + b] for a, b in pairwise((0, *self._key_ends))]
+            self._keys = _cut(self._payload, self._keys_at, self._key_ends, 0, len(self))
         return self._keys
+
+    def position(self, key: bytes) -> int:
+        """How many keys are less than this one."""
+        if self._keys is None and self._searches < _FEW_SEARCHES:
+            self._searches += 1
+            return bisect_left(range(len(self)), key, key=self._key)
+        return bisect_left(self.keys(), key)
+
+    def _key(self, i: int) -> bytes:
+        at, ends = self._keys_at, self._key_ends
+        return self._payload[at + (ends[i - 1] if i else 0) : at + ends[i]]
+
+    def entries(self, first: int, last: int) -> tuple[list[bytes], list[bytes | None]]:
+        """The keys and values of the entries [first, last), without a look at the others."""
+        if self._keys is not None:
+            keys = self._keys[first:last]
+        else:
+            keys = _cut(self._payload, self._keys_at, self._key_ends, first, last)
+        return keys, self.values(first, last)
 
     def values(self, first: int, last: int) -> list[bytes | None]:
         """The values of the entries [first, last), None for deletions."""
-        payload, at, ends = self._payload, self._values_at, self._value_ends
-        begins = (ends[first - 1] if first else 0, *ends[first:last])
-        found: list[bytes | None] = [payload[at + a : at + b] for a, b in pairwise(begins)]
+        found: list[bytes | None] = [*_cut(self._payload, self._values_at, self._value_ends, first, last)]
         for i in self._deleted:
             if first <= i < last:
                 found[i - first] = None

@@ -31,6 +31,8 @@ class _Run:
 
     def take(self, bound: bytes, reverse: bool) -> Chunk:
         """Take out the entries up to and with `bound`, or from it on when going backwards."""
+        if self.keys[0] > bound and not reverse:
+            return [], []
         if reverse:
             i = bisect_left(self.keys, bound)
             taken = self.keys[i:], self.values[i:]

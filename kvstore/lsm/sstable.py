@@ -31,6 +31,9 @@ FOOTER_BYTES = FOOTER.size + 4 + len(MAGIC)
 WHOLE = -1
 """In the place of a block's number: the whole table."""
 
+_IN_PIECES, _FIRST_PIECE = 2, 16
+"""Blocks at the beginning of a scan that are decoded piece by piece, and the entries of their first piece."""
+
 _MOST_READ_AHEAD = 16
 _READ_AHEAD_OF_JOBS = 4
 """Less, as a job should make small steps: 8% more work for it."""
@@ -293,7 +296,12 @@ class Table:
         last = len(index.offsets)
         if end is not None:
             last = min(last, bisect_left(index.last_keys, end, first) + 1)
-        ahead, most = (1, _MOST_READ_AHEAD) if self._cache else (_READ_AHEAD_OF_JOBS, _READ_AHEAD_OF_JOBS)
+        ahead, most = (2, _MOST_READ_AHEAD) if self._cache else (_READ_AHEAD_OF_JOBS, _READ_AHEAD_OF_JOBS)
+        for _ in range(min(_IN_PIECES, last - first) if self._cache else 0):
+            last -= reverse
+            if block := self._if_sound(index, last if reverse else first, around):
+                yield from _pieces(block, start, end, reverse)
+            first += not reverse
         while first < last:
             count = min(ahead, last - first)
             if reverse:
@@ -389,6 +397,21 @@ class Table:
 
 def _nobody_cares(table: Table, block: int) -> None:
     """For tables that are read once: their reader sees the error."""
+
+
+def _pieces(block: DataBlock, start: bytes, end: bytes | None, reverse: bool) -> Iterator[Chunk]:
+    """The entries of [start, end) in a block: a few at first, then twice as many, and so on."""
+    first = block.position(start)
+    last = len(block) if end is None else block.position(end)
+    size = _FIRST_PIECE
+    while first < last:
+        if reverse:
+            yield block.entries(max(first, last - size), last)
+            last -= size
+        else:
+            yield block.entries(first, min(last, first + size))
+            first += size
+        size *= 2
 
 
 def _joined(blocks: Sequence[DataBlock], start: bytes, end: bytes | None) -> Chunk | None:

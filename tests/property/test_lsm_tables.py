@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise, product
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -169,6 +170,21 @@ def test_there_are_no_more_tables_than_numbers(content: Content, sizes: list[int
     assert all(a.largest < b.smallest for a, b in pairwise(infos))
     found = [e for info in infos for e in entries(Table(fs, "d", info, None).chunks(b"", None))]
     assert found == within(content, b"", None)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_decodes_few_entries_at_first(reverse: bool) -> None:
+    fs = MemoryFileSystem()
+    content: Content = {b"%03d" % i: b"v%d" % i if i % 10 else None for i in range(0, 1000, 2)}
+    (info,) = written(fs, content, [100], Options(block_bytes=600))
+    table = Table(fs, "d", info, BlockCache(1 << 20))
+    per_block = len(content) // sum(1 for _ in table.places())
+    assert 50 < per_block < 120
+    ends = [b"%03d" % i for i in range(0, 1000, 41)]
+    for start, end in [(start, end) for start in (b"", *ends) for end in (None, *ends)]:
+        found = list(table.chunks(start, end, reverse))
+        assert entries(found, reverse) == within(content, start, end, reverse)
+        assert not found or len(found[0][0]) <= 16
 
 
 def test_of_nothing_there_is_no_table() -> None:
