@@ -24,6 +24,7 @@ class BlockCache:
         self._capacity = capacity
         self._items: OrderedDict[tuple[int, int], tuple[Cached, int]] = OrderedDict()
         self._pinned: dict[int, int] = {}
+        self._pinned_bytes = 0
         self.memory = 0
         self.hits = 0
         self.misses = 0
@@ -48,11 +49,14 @@ class BlockCache:
         self.memory += size
         self._make_room()
 
-    def pin(self, table: int, size: int) -> bool:
+    def pin(self, table: int, offset: int, size: int) -> bool:
         """Count what the table keeps itself until it is forgotten; False when half is taken by such."""
-        if size + sum(self._pinned.values()) > self._capacity // 2:
+        if size + self._pinned_bytes > self._capacity // 2:
             return False
+        if kept := self._items.pop((table, offset), None):
+            self.memory -= kept[1]
         self._pinned[table] = size
+        self._pinned_bytes += size
         self.memory += size
         self._make_room()
         return True
@@ -64,6 +68,8 @@ class BlockCache:
 
     def forget(self, table: int) -> None:
         """Let go of a table that is no longer used."""
-        self.memory -= self._pinned.pop(table, 0)
+        pinned = self._pinned.pop(table, 0)
+        self._pinned_bytes -= pinned
+        self.memory -= pinned
         for place in [place for place in self._items if place[0] == table]:
             self.memory -= self._items.pop(place)[1]

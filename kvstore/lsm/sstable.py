@@ -186,13 +186,19 @@ class Table:
         if self._own_guide:
             return self._own_guide
         number, (offset, length) = self.info.number, self._index_at
-        if self._cache is not None and (known := self._cache.get(number, offset, Guide)):
-            return known
+        known = self._cache.get(number, offset, Guide) if self._cache is not None else None
         try:
-            return self._load_guide(offset, length)
+            guide = known or self._load_guide(offset, length)
         except Corruption:
             self.on_damage(self, WHOLE)
             raise
+        # every lookup needs it: only where indexes and filters are too many, it has to be found each time
+        if self._cache is None or self._cache.pin(number, offset, guide.memory):
+            self._own_guide = guide
+            self.holds_hash = guide.filter.holds_hash if guide.filter else None
+        elif not known:
+            self._cache.put(number, offset, guide)
+        return guide
 
     def _load_guide(self, offset: int, length: int) -> Guide:
         index = self._decoded(_index_decoder, self._block(offset, length))
@@ -204,16 +210,9 @@ class Table:
         if index.last_keys[-1] != self.info.largest:
             raise Corruption(self.path, "its index does not end with the key that the manifest names")
         try:
-            guide = Guide(self._load_filter(), index)
+            return Guide(self._load_filter(), index)
         except OverflowError:
             raise Corruption(self.path, "its index names places beyond any file") from None
-        # every lookup needs it: only where indexes and filters are too many, it has to be found each time
-        if self._cache is None or self._cache.pin(self.info.number, guide.memory):
-            self._own_guide = guide
-            self.holds_hash = guide.filter.holds_hash if guide.filter else None
-        else:
-            self._cache.put(self.info.number, offset, guide)
-        return guide
 
     def read_filter(self) -> BloomFilter:
         """The filter, from the disk; raises Corruption."""

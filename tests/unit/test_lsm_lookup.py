@@ -19,13 +19,35 @@ def test_what_is_pinned_counts_and_makes_room_but_takes_no_more_than_half() -> N
     cache = BlockCache(100)
     for offset in range(10):
         cache.put(1, offset, Item())
-    assert cache.pin(2, 30)
+    assert cache.pin(2, 0, 30)
     assert (cache.memory, cache.get(1, 2, Item), cache.get(1, 3, Item) is not None) == (100, None, True)
-    assert not cache.pin(3, 21)
-    assert cache.pin(3, 20)
+    assert not cache.pin(3, 0, 21)
+    assert cache.pin(3, 0, 20)
     cache.forget(2)
     cache.forget(3)
     assert cache.memory == 50
+
+
+def test_what_was_kept_is_counted_once_when_it_is_pinned() -> None:
+    cache = BlockCache(100)
+    cache.put(1, 7, Item())
+    assert cache.pin(1, 7, 10)
+    assert (cache.memory, cache.get(1, 7, Item)) == (10, None)
+
+
+def test_a_tables_index_and_filter_are_at_hand_once_there_is_room_for_them() -> None:
+    engine = Engine.open(MemoryFileSystem(), "d", Options(block_bytes=100, cache_bytes=2_800))
+    for part in range(2):
+        engine.write([(key + b"%d" % part, b"") for key in KEYS])
+        engine.flush()
+    tables = list(engine._maintenance.levels)
+    assert all(table.holds_hash for table in tables)
+    engine.compact()
+    (table,) = engine._maintenance.levels
+    assert not table.holds_hash, "those of its inputs took the room when it was opened"
+    assert engine.get(KEYS[0] + b"0") == b""
+    assert table.holds_hash
+    engine.close()
 
 
 @pytest.mark.parametrize("cache_bytes", [1, 2_000, 1_000_000])
