@@ -80,15 +80,15 @@ class Bench:
     def measure_sizes(
         self, row: str, name: str, *, rounds: int = 0, of: str | None = None, **arguments: object
     ) -> None:
-        """One operation by all engines at all sizes in turn, so that the sizes can be compared.
+        """One operation by all engines, each at all sizes in turn, so that the sizes can be compared.
 
         `of` names the argument that is the size; such a measurement has seeds.
         """
         for number in range(rounds or self._rounds):
-            for size, engines in self._sizes.items():
-                sized = {of: size, "seed": number} if of else {}
-                for engine, process in engines.items():
-                    figures = process.call(name, **arguments, **sized)
+            for engine in self._engines:
+                for size, engines in self._sizes.items():
+                    sized = {of: size, "seed": number} if of else {}
+                    figures = engines[engine].call(name, **arguments, **sized)
                     self.results.setdefault(f"{size:,}{row}", {}).setdefault(engine, []).append(figures)
         print(".", end="", flush=True)
 

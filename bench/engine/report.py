@@ -99,15 +99,16 @@ def _print_lookups(results: Results) -> None:
     _CONSOLE.print(shown)
 
 
-def _growth(results: Results, engine: str, row: str, small: int, large: int) -> float:
-    """What one operation costs at the larger size, to what it costs at the smaller.
+def _growth(results: Results, engine: str, row: str, small: int, large: int) -> list[float]:
+    """What one operation costs at the larger size, to what it costs at the smaller, in each round.
 
     In CPU where that was measured, as the machine's other work changes.
     """
-    before, after = results[f"{small:,}{row}"][engine], results[f"{large:,}{row}"][engine]
-    if "cpu" in before[0]:
-        return _middle(after, "cpu") / _middle(before, "cpu")
-    return _middle(before, "rate") / _middle(after, "rate")
+    rounds = zip(results[f"{small:,}{row}"][engine], results[f"{large:,}{row}"][engine], strict=True)
+    return [
+        after["cpu"] / before["cpu"] if "cpu" in before else before.get("rate", nan) / after.get("rate", nan)
+        for before, after in rounds
+    ]
 
 
 def _print_growth(results: Results, engines: list[str], small: int, large: int) -> None:
@@ -116,7 +117,8 @@ def _print_growth(results: Results, engines: list[str], small: int, large: int) 
         if row.startswith(f"{small:,}") and "rate" in next(iter(results[row].values()))[0]:
             name = row.removeprefix(f"{small:,}")
             if f"{large:,}{name}" in results:
-                figures = (f"{_growth(results, engine, name, small, large):.2f}" for engine in engines)
+                growths = (_growth(results, engine, name, small, large) for engine in engines)
+                figures = (f"{median(growth):.2f}" for growth in growths)
                 shown.add_row(name.strip(": "), *figures)
     _CONSOLE.print(shown)
 
@@ -141,7 +143,7 @@ def _print_goals(results: Results, others: list[str], small: int, large: int) ->
     )
     for state in ("as filled", "compacted"):
         growth = _growth(results, OURS, f" {state}: get, cold", small, large)
-        print(f"a point read at {large:,}, {state}: {growth:.2f} x that at {small:,}, goal at most 1.5")
+        print(f"a point read at {large:,}, {state}: {_spread(growth)} x that at {small:,}, goal at most 1.5")
     for engine in (OURS, *others):
         rounds = zip(results[MAINTENANCE][engine], results[BATCHES][engine], strict=True)
         spread = _spread([busy["p99"] / quiet["p99"] for busy, quiet in rounds])
