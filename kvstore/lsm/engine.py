@@ -413,6 +413,7 @@ class Engine:
         table_bytes = sum(table.info.size for table in tables)
         written = segments.written_bytes + maintenance.flushed_bytes + maintenance.compacted_bytes
         largest = maintenance.levels.largest_run_bytes()
+        filters = maintenance.filter_answers()
         return EngineStatistics(
             memtable_bytes=segments.memory(),
             sealed_memtables=len(segments.sealed),
@@ -422,9 +423,9 @@ class Engine:
             entries=sum(table.info.entries for table in tables) + len(segments.active.memtable),
             flushes=maintenance.flushes,
             compactions=maintenance.compactions,
-            filter_useful=sum(table.filter_useful for table in tables),
-            filter_false=sum(table.filter_false for table in tables),
-            filter_true=sum(table.filter_true for table in tables),
+            filter_useful=filters["useful"],
+            filter_false=filters["false"],
+            filter_true=filters["true"],
             cache_hits=self._cache.hits,
             cache_misses=self._cache.misses,
             cache_bytes=self._cache.memory,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
@@ -43,6 +44,7 @@ class Maintenance:
         self._removing = False
         self.flushes = self.compactions = 0
         self.flushed_bytes = self.compacted_bytes = 0
+        self._replaced_filters: Counter[str] = Counter()
 
     def open_table(self, info: TableInfo) -> Table:
         """A table for reading through the cache; raises Corruption, UnsupportedFormat."""
@@ -160,7 +162,16 @@ class Maintenance:
             _close_all(opened)
             raise
         # a scan may still read the old ones: their files close with the last reference
-        self.levels = self.levels.replace(removed, opened)
+        self._put(opened, removed)
+
+    def _put(self, tables: Iterable[Table], removed: Sequence[int]) -> None:
+        """Put tables in the place of others, whose filters' answers still count."""
+        self._replaced_filters += _answers(table for table in self.levels if table.info.number in removed)
+        self.levels = self.levels.replace(removed, tables)
+
+    def filter_answers(self) -> Counter[str]:
+        """How often filters have been `useful`, `false` and `true` since the store was opened."""
+        return self._replaced_filters + _answers(self.levels)
 
     def _open_all(self, infos: Iterable[TableInfo], open_one: Callable[[TableInfo], Table]) -> list[Table]:
         opened: list[Table] = []
@@ -207,7 +218,7 @@ class Maintenance:
         self._put_up(Fence(table.info.number, block, first, last))
         if block == WHOLE:
             lost = LostTable(self._directory, table.info, Corruption(table.path, "its index is damaged"))
-            self.levels = self.levels.replace((table.info.number,), [lost])
+            self._put([lost], (table.info.number,))
 
     def _put_up(self, fence: Fence) -> None:
         if (fence.table, fence.block) not in self.fences:
@@ -290,6 +301,13 @@ class Maintenance:
         """Close all tables, leaving no file that nothing needs."""
         self.remove_obsolete()
         _close_all(self.levels)
+
+
+def _answers(tables: Iterable[Table]) -> Counter[str]:
+    answers: Counter[str] = Counter()
+    for table in tables:
+        answers.update(useful=table.filter_useful, false=table.filter_false, true=table.filter_true)
+    return answers
 
 
 def _close_all(tables: Iterable[Table]) -> None:

@@ -173,6 +173,12 @@ def test_filters_spare_reads_and_say_so() -> None:
     assert statistics.filter_useful + statistics.filter_false == 999
     assert statistics.filter_false < 30
     assert statistics.filter_true == 100
+    engine.write([(b"other", b"v")])
+    engine.flush()
+    engine.compact()  # which leaves none of the tables that have counted
+    after = engine.statistics()
+    for name in ("filter_useful", "filter_false", "filter_true"):
+        assert getattr(after, name) == getattr(statistics, name)
 
 
 def test_a_snapshot_outlives_writes_flushes_and_compactions() -> None:
