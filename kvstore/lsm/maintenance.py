@@ -145,8 +145,6 @@ class Maintenance:
         """Tables have been replaced by others."""
         self._rewrites.difference_update(numbers)
         self.fences = {place: fence for place, fence in self.fences.items() if fence.table not in numbers}
-        for number in numbers:
-            self._cache.forget(number)
         self._obsolete += map(table_name, numbers)
 
     def removed(self) -> None:
@@ -166,7 +164,10 @@ class Maintenance:
 
     def _put(self, tables: Iterable[Table], removed: Sequence[int]) -> None:
         """Put tables in the place of others, whose filters' answers still count."""
-        self._replaced_filters += _answers(table for table in self.levels if table.info.number in removed)
+        replaced = [table for table in self.levels if table.info.number in removed]
+        self._replaced_filters += _answers(replaced)
+        for table in replaced:
+            table.leave_cache()
         self.levels = self.levels.replace(removed, tables)
 
     def filter_answers(self) -> Counter[str]:

@@ -148,8 +148,13 @@ class Table:
     def close(self) -> None:
         """Close the file; nothing may be read any more."""
         self._file.close()
+        self.leave_cache()
+
+    def leave_cache(self) -> None:
+        """The table has been replaced: scans under way read on past the cache."""
         if self._cache:
             self._cache.forget(self.info.number)
+            self._cache = None
 
     # parts
 

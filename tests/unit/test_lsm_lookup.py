@@ -50,6 +50,21 @@ def test_a_tables_index_and_filter_are_at_hand_once_there_is_room_for_them() -> 
     engine.close()
 
 
+def test_a_table_that_was_replaced_takes_no_part_of_the_cache_again() -> None:
+    engine = Engine.open(MemoryFileSystem(), "d", Options(block_bytes=100, cache_bytes=2_000))
+    for part in range(3):
+        engine.write([(key + b"%d" % part, b"") for key in KEYS])
+        engine.flush()
+    assert [bool(table.holds_hash) for table in engine._maintenance.levels] == [True, True, False]
+    with engine.snapshot() as snapshot:
+        engine.compact()
+        before = engine.statistics().cache_bytes
+        assert all(snapshot.get(key + b"2") == b"" for key in KEYS)
+        assert list(snapshot.scan())
+        assert engine.statistics().cache_bytes == before
+    engine.close()
+
+
 @pytest.mark.parametrize("cache_bytes", [1, 2_000, 1_000_000])
 def test_lookups_do_not_depend_on_what_the_cache_can_hold(cache_bytes: int) -> None:
     options = Options(block_bytes=100, cache_bytes=cache_bytes)
