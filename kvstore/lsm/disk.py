@@ -55,7 +55,7 @@ class _DiskWriter:
     def __init__(self, path: str, descriptor: int) -> None:
         self._path = path
         self._descriptor = descriptor
-        self._size = self._written_back = 0
+        self._size = 0
         self._torn = False
 
     def append(self, data: bytes) -> None:
@@ -81,9 +81,8 @@ class _DiskWriter:
             raise sync_error(self._path, error) from error
 
     def write_back(self) -> None:
-        begin, self._written_back = self._written_back, self._size
         # it neither waits for the file system's journal nor empties the disk's own cache, as fdatasync does
-        if _libc.sync_file_range(self._descriptor, begin, self._size - begin, _WRITE_AND_WAIT):
+        if _libc.sync_file_range(self._descriptor, 0, 0, _WRITE_AND_WAIT):  # from 0 to the end
             code = ctypes.get_errno()
             raise sync_error(self._path, OSError(code, os.strerror(code)))
 
@@ -91,7 +90,6 @@ class _DiskWriter:
         with _typed(self._path):
             os.ftruncate(self._descriptor, size)
         self._size = size
-        self._written_back = min(self._written_back, size)
         self._torn = False
 
     def close(self) -> None:
