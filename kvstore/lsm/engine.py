@@ -148,18 +148,18 @@ class Engine:
 
         It is durable when `durable_lsn` has reached that.
 
-        Raises TypeError for anything but pairs of bytes, StorageFull while there is no space, Overloaded
-        while flushes or compactions are far behind, StorageFailed after a failed sync; of a batch that is
-        refused nothing is logged or applied.
+        Raises TypeError for anything but pairs of bytes, InvalidRequest for what is too large,
+        StorageFull while there is no space, Overloaded while flushes or compactions are far behind,
+        StorageFailed after a failed sync; of a batch that is refused nothing is logged or applied.
         """
-        entries = checked_batch(batch)
+        entries, size = checked_batch(batch, self.options.value_bytes)
         segments = self._segments
         self._check()
         if segments.full:
             raise StorageFull(f"{self._directory}: no space left on the disk")
         if self._pressure() >= 1:
             raise Overloaded(_RETRY_AFTER, "flushes and compactions are behind")
-        lsn = segments.append(entries)
+        lsn = segments.append(entries, size)
         if segments.active.memtable.bytes >= self.options.memtable_bytes:
             with suppress(StorageFull):  # the batch is in: it waits for space in the old segment
                 segments.seal(self._manifest.take_number())

@@ -86,11 +86,12 @@ class Store:
     def write(self, batch: Batch) -> None:
         """Write an atomic batch; None deletes. Waits as `options.durability` says, and while work is behind.
 
-        Raises TypeError for anything but pairs of bytes: nothing is written.
+        Raises TypeError for anything but pairs of bytes, InvalidRequest for what is too large: nothing is
+        written.
         Raises StorageFull: then the batch may become visible and durable all the same, and later writes are
         refused until there is space. Raises StorageFailed after a failed sync.
         """
-        batch = checked_batch(batch)
+        batch, size = checked_batch(batch, self._engine.options.value_bytes)
         with self._lock:
             try:
                 self._engine.write(batch)
@@ -105,7 +106,7 @@ class Store:
                 self._engine.write_out()
             self._tend()
             if delay := self._engine.write_delay():
-                self._slow_down(delay, batch)
+                self._slow_down(delay, size)
 
     def _wait_and_write(self, batch: Batch) -> None:
         self._engine.sync()  # the wait may be longer than the interval of syncs
@@ -117,9 +118,8 @@ class Store:
                 continue
             return
 
-    def _slow_down(self, delay: float, batch: Batch) -> None:
+    def _slow_down(self, delay: float, size: int) -> None:
         """Take `delay` seconds for a MiB, so that the pace follows that of the flushes."""
-        size = sum(len(key) + len(value or b"") for key, value in batch)
         self._debt += delay * size / MIB
         if self._debt >= _LEAST_SLEEP:
             self._tend(self._debt)
