@@ -108,14 +108,12 @@ class Engine:
         return [name for name in self._fs.list(self._directory) if name not in known]
 
     def _recover(self) -> None:
-        """Make tables of what the log holds and begin a new one; on a full disk only what takes no space."""
+        """Make a table of what the log holds and begin a new one; on a full disk only what takes no space."""
         try:
             self._manifest.begin()
             self._tails.cut()
-            while self._segments.sealed:
-                self._maintenance.flush_here(self._segments)
-            self._maintenance.remove_obsolete()
-            self._segments.forget_flushed()
+            if self._segments.sealed:
+                self._maintenance.flush_recovered(self._segments)
             self._begin_log()
         except StorageFull:
             # what was read must outlive this process before anybody is told of it, or a file removed for it

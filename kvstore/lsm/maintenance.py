@@ -13,11 +13,13 @@ from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.jobs import CompactionJob, FlushJob, Job, JobResult, RemovalJob
 from kvstore.lsm.levels import Levels
 from kvstore.lsm.manifest import Manifest
+from kvstore.lsm.merge import merge
 from kvstore.lsm.options import Options
 from kvstore.lsm.quarantine import Fence, LostTable, whole
 from kvstore.lsm.segments import Segments
 from kvstore.lsm.sstable import WHOLE, Table, TableInfo, table_name
 from kvstore.lsm.sstable_writer import write_tables
+from kvstore.lsm.wal import segment_name
 
 
 class Maintenance:
@@ -130,22 +132,22 @@ class Maintenance:
         self.flushed_bytes += sum(info.size for info in result.tables)
         self._obsolete.append(segments.flushed())
 
-    def flush_here(self, segments: Segments) -> None:
-        """Make a table of the oldest sealed memtable, here and now; raises StorageFull: it is as it was."""
-        job = self.flush_job(segments)
+    def flush_recovered(self, segments: Segments) -> None:
+        """Make a table of all sealed memtables, here and now; raises StorageFull: nothing has changed."""
+        sealed, number = segments.sealed, self._manifest.take_number()
+        chunks = merge(segment.memtable.chunks(b"", None) for segment in reversed(sealed))
+        entries = sum(len(segment.memtable) for segment in sealed)
+        lsn, options = segments.last_lsn, self._options
         try:
-            self._flush_from_memory(job, segments)
+            infos = write_tables(self._fs, self._directory, (number,), chunks, 0, lsn, entries, options)
+            self._replace((), infos, lsn)
         except StorageFull:
-            self.failed(job, segments)
+            self._obsolete.append(table_name(number))
+            self.remove_obsolete()
             raise
-
-    def _flush_from_memory(self, job: FlushJob, segments: Segments) -> None:
-        memtable = segments.sealed[0].memtable
-        chunks = memtable.chunks(b"", None)
-        infos = write_tables(
-            self._fs, job.directory, job.outputs, chunks, 0, job.last_lsn, len(memtable), job.options
-        )
-        self.flushed(JobResult(job, infos), segments)
+        self._obsolete += (segment_name(segment.number) for segment in sealed)
+        sealed.clear()
+        self.remove_obsolete()
 
     def compacted(self, job: CompactionJob, result: JobResult) -> None:
         """The inputs of a compaction have been merged: they go."""
@@ -247,8 +249,11 @@ class Maintenance:
         What a damaged segment holds is in memory still. Damaged blocks and tables are quarantined.
         """
         match result.job:
-            case FlushJob() as job:
-                self._flush_from_memory(job, segments)
+            case FlushJob(directory=directory, outputs=outputs, last_lsn=lsn, options=options):
+                memtable = segments.sealed[0].memtable
+                chunks = memtable.chunks(b"", None)
+                infos = write_tables(self._fs, directory, outputs, chunks, 0, lsn, len(memtable), options)
+                self.flushed(JobResult(result.job, infos), segments)
             case CompactionJob() as job:
                 self.failed(job, segments)
                 tables = {table.info.number: table for table in self.levels}

@@ -203,10 +203,6 @@ class Segments:
             segment.file.close()
         return segment_name(segment.number)
 
-    def forget_flushed(self) -> None:
-        """Free at once what is in tables: nobody waits for a write yet."""
-        self._in_tables.clear()
-
     def names(self) -> list[str]:
         """The files, in order."""
         return [segment_name(segment.number) for segment in (*self.sealed, self.active)]
