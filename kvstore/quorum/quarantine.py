@@ -193,7 +193,8 @@ class Quarantine:
         if not hidden:
             return
         core.renew_actors()
-        core.replica.write(sorted(hidden.items()))  # their trees are not known either
+        for entry in sorted(hidden.items()):  # one by one: together they may be more than a batch can hold
+            core.replica.write([entry])  # their trees are not known either
         core.durability.soon(core.durability.last)
         core.counters.refetched += sum(1 for version in hidden.values() if version is not None)
 

@@ -102,6 +102,18 @@ def test_what_was_damaged_is_refetched_and_the_fence_is_lifted() -> None:
     assert [damaged.get("n1", key) for key in KEYS] == [[b"new"]] * len(KEYS)
 
 
+def test_what_was_damaged_may_be_more_than_a_batch_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvstore.sim.cluster.PARTITIONS", 4)  # several keys in each
+    damaged = Damaged()
+    monkeypatch.setattr("kvstore.lsm.limits.KEY_BYTES", 100)  # so that sizes are looked at
+    monkeypatch.setattr("kvstore.lsm.limits.BATCH_BYTES", 130)
+    damaged.cluster.restart("n1")
+    assert len(damaged.unreadable()) > 4
+    damaged.cluster.run(0.0)
+    damaged.wait_until_whole()
+    assert damaged.unreadable() == []
+
+
 def test_a_fenced_replica_does_not_answer_with_r_1_and_another_one_does() -> None:
     damaged = Damaged(stale="n2")
     cluster = damaged.cluster
