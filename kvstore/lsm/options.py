@@ -42,6 +42,8 @@ class Options:
     """Sealed memtables that may wait for their flush; beyond, writes are refused as overloaded."""
     cache_bytes: int = 64 * MIB
     """Of data blocks, indexes and filters."""
+    value_bytes: int = 200 * MIB
+    """The largest value; what is larger is refused before anything is written."""
     block_bytes: int = 8 * KIB
     table_bytes: int = 64 * MIB
     """A compaction into levels begins another table at about this size."""

@@ -109,6 +109,8 @@ class Trees:
         self.partitions = state.ring.partitions
         self.ns = tuple(sorted({state.replicas, *(bucket.n for bucket in state.buckets)}))
         self.corrected = 0
+        self.strangers = 0
+        """Keys met in scans that are no internal keys."""
         self._partition_shift = _TOKEN_BITS - bits
         self._leaf_shift = _TOKEN_BITS - bits - _LEAF_BITS
         self._usual_n = state.replicas
@@ -146,8 +148,12 @@ class Trees:
             leaves[_ALL] += change
 
     def n_of(self, key: bytes) -> int:
-        """The n of the bucket of an internal key."""
-        return self._n.get(key[9 : key.index(0, 9)], self._usual_n)
+        """The n of the bucket of an internal key; 0 for what is none, and so in no tree.
+
+        Such keys are only where an earlier version took them from a wrong peer. Nobody can ask for them.
+        """
+        end = key.find(0, 9)
+        return self._n.get(key[9:end], self._usual_n) if end > 0 else 0
 
     def leaf_of(self, key: bytes) -> int:
         """The leaf that an internal key falls into, from 0."""
@@ -208,7 +214,10 @@ class Trees:
         end = partition_bounds(self._place, self.partitions)[1]
         taken = size = 0
         for key, version in scan(self._cursor, end):
-            self._new[self.n_of(key)].change(self.leaf_of(key), item(key, version), 1)
+            if n := self.n_of(key):
+                self._new[n].change(self.leaf_of(key), item(key, version), 1)
+            else:
+                self.strangers += 1
             self._cursor = key + b"\0"
             taken += 1
             size += len(version)

@@ -145,6 +145,12 @@ class ReapConfirm(msgspec.Struct, frozen=True, gc=False):
     positions: tuple[int, ...]
 
 
+class KeyOffer(msgspec.Struct, frozen=True, gc=False):
+    """All keys that the sender has of those that contexts are signed with (kvstore.contexts)."""
+
+    keys: tuple[bytes, ...]
+
+
 AntiEntropyMessage = TreeRead | TreeHashes | RangeItems | RangeDifference
 QuorumMessage = (
     ReplicaWrite
@@ -157,6 +163,7 @@ QuorumMessage = (
     | RepairWanted
     | ReapCheck
     | ReapConfirm
+    | KeyOffer
 )
 
 
@@ -194,11 +201,12 @@ class Put(msgspec.Struct, frozen=True, gc=False):
 
 
 class Delete(msgspec.Struct, frozen=True, gc=False):
-    """A client's tombstone over what `context` saw; without a context, over what a read sees."""
+    """A client's tombstone over what `context` saw; without a context, over what a read of `r` sees."""
 
     bucket: str
     key: bytes
     context: bytes = b""
+    r: int = 0
     w: int = 0
     quorum: QuorumMode | None = None
     timeout: float = 0.0

@@ -30,12 +30,14 @@ class Links:
         self._tasks: list[asyncio.Task[None]] = []
         self._channels: list[grpc.aio.Channel] = []
 
-    def open(self, on_lost: Callable[[str], None], on_unsent: OnUnsent) -> None:
-        """Begin to connect; what `on_lost` and `on_unsent` are told: see Stream."""
+    def open(
+        self, on_open: Callable[[str], None], on_lost: Callable[[str], None], on_unsent: OnUnsent
+    ) -> None:
+        """Begin to connect; what `on_open`, `on_lost` and `on_unsent` are told: see Stream."""
         for peer in self._peers:
             streams = (
-                Stream(_LINK, peer, self._introduction, on_lost, on_unsent),
-                Stream(_BULK, peer, self._introduction, on_lost, on_unsent),
+                Stream(_LINK, peer, self._introduction, on_open, on_lost, on_unsent),
+                Stream(_BULK, peer, self._introduction, on_open, on_lost, on_unsent),
             )
             self._streams[peer.node] = streams
             for stream in streams:

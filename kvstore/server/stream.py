@@ -90,8 +90,8 @@ def _messages(batch: list[PeerMessage]) -> int:
 class Stream:
     """Sends to `peer` with one method of the Peer service, while it is connected.
 
-    `on_lost` is called with the peer's id when what was sent may be lost, `on_unsent` with it and the numbers
-    of the requests whose messages were dropped.
+    `on_open` is called with the peer's id when messages can be sent, `on_lost` when what was sent may be
+    lost, `on_unsent` with it and the numbers of the requests whose messages were dropped.
     """
 
     def __init__(
@@ -99,12 +99,14 @@ class Stream:
         method: str,
         peer: Member,
         introduction: Metadata,
+        on_open: Callable[[str], None],
         on_lost: Callable[[str], None],
         on_unsent: OnUnsent,
     ) -> None:
         self._method = method
         self._peer = peer
         self._introduction = introduction
+        self._on_open = on_open
         self._on_lost = on_lost
         self._on_unsent = on_unsent
         self._queue: Batches[PeerMessage] = Batches()
@@ -197,6 +199,7 @@ class Stream:
                 _log.info("connected %s to node %s", self._method, self._peer.node)
                 self._problem = ""
                 self.connected = True
+                self._on_open(self._peer.node)
                 await self._work(call)
             self._note("the other side ended the stream")
         finally:

@@ -42,6 +42,7 @@ class SimulatedCluster:
         self.watch: Watch | None = None
         """Sees every client's request, and may put itself between it and its reply."""
         self.network = Network(self.scheduler, random.Random(f"{seed}/network"))
+        self.network.on_broken = self._connection_broke
         members = [Member(f"n{i}", f"n{i}:7000") for i in range(1, nodes + 1)]
         self.state = initial_state("simulated", members, PARTITIONS, 3, buckets)
         self.hosts = {
@@ -68,6 +69,10 @@ class SimulatedCluster:
         for name, host in self.hosts.items():
             if name != node and (node, name) not in self.network.cut:
                 self.scheduler.after(_RESET_SECONDS, partial(host.link_lost, node))
+
+    def _connection_broke(self, sender: str, to: str) -> None:
+        """What `sender` had sent to `to` may be lost, and it learns of that."""
+        self.scheduler.after(_RESET_SECONDS, partial(self.hosts[sender].link_lost, to))
 
     def steady(self) -> None:
         """Every frame and every sync takes a millisecond: for transcripts that people read."""

@@ -42,6 +42,8 @@ class Network:
         self.slow: dict[str, float] = {}
         """How many times as long as usual the frames from and to a host take."""
         self.counts: Counter[str] = Counter()
+        self.on_broken: Callable[[str, str], None] | None = None
+        """Told of the sender and the receiver of a connection that one of them breaks off."""
         self.watch: Watch | None = None
         """Told of every frame that arrives, for transcripts."""
 
@@ -52,6 +54,11 @@ class Network:
     def detach(self, host: str) -> None:
         """The host is down: frames to it are lost."""
         self._hosts.pop(host, None)
+
+    def break_off(self, sender: str, to: str) -> None:
+        """The receiver ends the connection on which `sender` sends to it."""
+        if self.on_broken is not None:
+            self.on_broken(sender, to)
 
     def clog(self, sender: str, to: str) -> None:
         """Let nothing through on a link for a while, and lose nothing."""

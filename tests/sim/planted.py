@@ -43,7 +43,8 @@ def ack_before_fsync(patch: pytest.MonkeyPatch) -> None:
 
 def actor_not_renewed_after_a_crash(patch: pytest.MonkeyPatch) -> None:
     """BUGS 2, riak_kv#679."""
-    patch.setattr(Actors, "_name", lambda self, partition, generation: f"{self._node}.{partition}")
+    take = Actors._take
+    patch.setattr(Actors, "_take", lambda self, partition, _: take(self, partition, 7))
 
 
 def dots_reused_after_a_wipe(patch: pytest.MonkeyPatch) -> None:
@@ -80,12 +81,11 @@ def repair_without_waiting(patch: pytest.MonkeyPatch) -> None:
 
 def a_put_returns_a_context_that_covers_unseen_siblings(patch: pytest.MonkeyPatch) -> None:
     from kvstore.quorum.messages import Stored
-    from kvstore.versions import encode_context
 
     patch.setattr(
         Coordinator,
         "_stored",
-        lambda self, request, version, _: Stored(encode_context(version.context, request.token), 1),
+        lambda self, request, version, _: Stored(self.context_keys.sign(version.context, request.key), 1),
     )
 
 

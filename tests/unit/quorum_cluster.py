@@ -42,6 +42,9 @@ class Host:
     def request_sync(self) -> None:
         self.sync_wanted = True
 
+    def defect(self, error: Exception) -> None:
+        raise error
+
     def start_job(self, job: Job) -> None:
         raise AssertionError(f"these tests write too little for {job}")
 

@@ -16,6 +16,7 @@ from kvstore.errors import (
     WriteTimeout,
 )
 from kvstore.quorum.messages import Delete, Get, Put, Refusal, ReplicaRead, ReplicaWrite, WriteAck
+from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
 from tests.unit.quorum_cluster import WALL, Cluster
 
@@ -360,7 +361,10 @@ def test_a_frame_that_the_disk_has_no_room_for_is_refused_as_a_whole(monkeypatch
 
     monkeypatch.setattr(host.engine, "write", full)
     version = encode_version(Version((Dot("a", 1),), (Sibling(Dot("a", 1), b"v"),)))
-    frame = [ReplicaWrite(number, 1, b"k%d" % number, version) for number in (1, 2)]
+    frame = [
+        ReplicaWrite(number, 1, data_key(token("b", b"k%d" % number), "b", b"k%d" % number), version)
+        for number in (1, 2)
+    ]
     host.node.on_frame("n2", frame, cluster.instant)
     refused = [message.request for _, message in host.sent if isinstance(message, Refusal)]
     assert refused == [1, 2]

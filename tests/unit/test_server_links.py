@@ -28,7 +28,7 @@ MIB = 1024 * 1024
 
 
 def test_a_member_with_the_same_settings_is_welcome() -> None:
-    assert check_caller(introduction("n2", STATE), cluster_state([1, 2, 3])) == "n2"
+    assert check_caller(introduction("n2", STATE), "n1", cluster_state([1, 2, 3])) == "n2"
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,7 @@ def test_a_member_with_the_same_settings_is_welcome() -> None:
     [
         ("n2", cluster_state([1, 2, 3], cluster_id="other"), "is of cluster 'other'"),
         ("n9", STATE, "'n9' is no member"),
+        ("n1", STATE, "'n1' is this one"),
         ("", STATE, "'' is no member"),
         ("n2", cluster_state([1, 2, 3], STATE.cluster_id, partitions=16), "other members, partitions"),
         ("n2", cluster_state([1, 2, 3], STATE.cluster_id, buckets=[BucketSettings("b")]), "or buckets"),
@@ -44,12 +45,12 @@ def test_a_member_with_the_same_settings_is_welcome() -> None:
 )
 def test_a_stranger_is_refused(node: str, state: ClusterState, reason: str) -> None:
     with pytest.raises(Refused, match=reason):
-        check_caller(introduction(node, state), STATE)
+        check_caller(introduction(node, state), "n1", STATE)
 
 
 def test_a_caller_that_does_not_introduce_itself_is_refused() -> None:
     with pytest.raises(Refused):
-        check_caller((), STATE)
+        check_caller((), "n1", STATE)
 
 
 def test_another_node_at_a_peers_address_is_noticed() -> None:
@@ -88,7 +89,11 @@ def link(peer: str, port: int, me: str, state: ClusterState) -> tuple[Stream, li
     def unsent(node: str, numbers: Sequence[int]) -> None:
         lost.extend(f"{node}:{number}" for number in numbers)
 
-    return Stream("/kvstore.v1.Peer/Link", member, introduction(me, state), lost.append, unsent), lost
+    def opened(_node: str) -> None:
+        pass
+
+    method = "/kvstore.v1.Peer/Link"
+    return Stream(method, member, introduction(me, state), opened, lost.append, unsent), lost
 
 
 def test_what_cannot_be_sent_is_dropped_counted_and_told() -> None:
@@ -170,4 +175,4 @@ def test_a_bad_frame_ends_the_stream_and_is_logged(tmp_path: Path, caplog: pytes
             assert "INVALID_ARGUMENT" in str(await call.code())
 
     run(scenario())
-    assert "node n1 sent a bad frame" in caplog.text
+    assert "node 'n1' sent a frame that is wrong" in caplog.text
