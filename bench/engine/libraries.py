@@ -103,7 +103,7 @@ def _memtables() -> None:
     def fill_ours() -> Memtable:
         made = Memtable()
         for entry in entries:
-            made.apply([entry])
+            made.apply([entry], 0)
         return made
 
     shown = Table("memtable of 50,000 entries", "insert us", "first scan us an entry", "get us")

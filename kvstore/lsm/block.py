@@ -21,8 +21,8 @@ _TRAILER = struct.Struct("<BI")  # compression, CRC of payload and compression b
 _CHECKSUM_BYTES = 4
 _COUNTS = struct.Struct("<II")  # entries, deletions
 
-MAX_BLOCK_BYTES = 64 * 1024 * 1024
-"""No block is larger: a damaged size must not make a reader allocate more."""
+MOST_COMPRESSED = 0x7E000000
+"""The largest payload that lz4 takes; a larger one is stored as it is."""
 
 _ENTRY_MEMORY = 48
 """About what a decoded key takes beside its bytes: an object, and its place in a list."""
@@ -37,9 +37,9 @@ class DamagedBlock(Exception):
 
 def seal(payload: bytes) -> bytes:
     """Compress a block if that helps, and append its trailer."""
-    compressed = lz4.block.compress(payload)
-    kind = _LZ4 if len(compressed) < len(payload) else _RAW
-    body = compressed if kind == _LZ4 else payload
+    kind, body = _RAW, payload
+    if len(payload) <= MOST_COMPRESSED and len(compressed := lz4.block.compress(payload)) < len(payload):
+        kind, body = _LZ4, compressed
     summed = body + bytes((kind,))
     return summed + int(google_crc32c.value(summed)).to_bytes(_CHECKSUM_BYTES, "little")
 
@@ -63,8 +63,11 @@ def unseal(data: bytes) -> bytes:
 
 
 def _most_from(compressed: int) -> int:
-    """What lz4 can make of so many bytes at most: one byte stands for no more than 255."""
-    return min(MAX_BLOCK_BYTES, 255 * compressed)
+    """What lz4 can make of so many bytes at most: one byte stands for no more than 255.
+
+    A damaged size must not make a reader allocate more.
+    """
+    return min(MOST_COMPRESSED, 255 * compressed)
 
 
 def _numbers(payload: bytes, count: int) -> Sequence[int]:

@@ -6,6 +6,7 @@ the oracle in the tests.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -13,6 +14,10 @@ import mmh3
 import rbloom
 
 _HASHES_BYTES = 8
+
+MOST_BYTES = 1 << 30
+"""No filter is larger: with more keys than it has room for it says yes more often, and lookups are slower."""
+
 _MOST_HASHES = 1100
 """More than the smallest rate that a float can hold asks for."""
 
@@ -32,8 +37,9 @@ class BloomFilter:
 
     @classmethod
     def empty(cls, count: int, false_positive_rate: float) -> BloomFilter:
-        """A filter with room for `count` keys."""
-        return cls(rbloom.Bloom(max(count, 1), false_positive_rate, int))
+        """A filter with room for `count` keys, or for as many as `MOST_BYTES` are enough for."""
+        most = int(8 * MOST_BYTES * math.log(2) ** 2 / -math.log(false_positive_rate))
+        return cls(rbloom.Bloom(max(min(count, most), 1), false_positive_rate, int))
 
     def update(self, keys: Iterable[bytes]) -> None:
         """Put keys in."""

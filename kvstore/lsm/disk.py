@@ -112,9 +112,18 @@ class _DiskReader:
 
     def read(self, offset: int, length: int) -> bytes:
         try:
-            return os.pread(self._descriptor, length, offset)
+            data = os.pread(self._descriptor, length, offset)
+            if len(data) == length or not data:
+                return data
+            parts = [data]
+            # Linux reads no more than 2 GiB at a time
+            while data and (length := length - len(data)):
+                offset += len(data)
+                data = os.pread(self._descriptor, length, offset)
+                parts.append(data)
         except OSError as error:
             raise storage_error(self._path, error) from error
+        return b"".join(parts)
 
     def size(self) -> int:
         with _typed(self._path):

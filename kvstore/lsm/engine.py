@@ -16,6 +16,7 @@ from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.checkpoint import write_checkpoint
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.jobs import CompactionJob, FlushJob, Job, JobResult, RemovalJob, run_job
+from kvstore.lsm.limits import check_key, check_range, checked_batch
 from kvstore.lsm.maintenance import Maintenance
 from kvstore.lsm.manifest import CURRENT, Manifest
 from kvstore.lsm.memtable import ABSENT, Memtable
@@ -145,18 +146,20 @@ class Engine:
     def write(self, batch: Batch) -> int:
         """Append an atomic batch (None deletes), visible at once; returns its LSN.
 
-        It is durable when `durable_lsn` has reached that. The caller must not change `batch` any more.
+        It is durable when `durable_lsn` has reached that.
 
-        Raises StorageFull while there is no space, Overloaded while flushes or compactions are far
-        behind, StorageFailed after a failed sync.
+        Raises TypeError for anything but pairs of bytes, InvalidRequest for what is too large,
+        StorageFull while there is no space, Overloaded while flushes or compactions are far behind,
+        StorageFailed after a failed sync; of a batch that is refused nothing is logged or applied.
         """
+        entries, size = checked_batch(batch, self.options.value_bytes)
         segments = self._segments
         self._check()
         if segments.full:
             raise StorageFull(f"{self._directory}: no space left on the disk")
         if self._pressure() >= 1:
             raise Overloaded(_RETRY_AFTER, "flushes and compactions are behind")
-        lsn = segments.append(batch)
+        lsn = segments.append(entries, size)
         if segments.active.memtable.bytes >= self.options.memtable_bytes:
             with suppress(StorageFull):  # the batch is in: it waits for space in the old segment
                 segments.seal(self._manifest.take_number())
@@ -237,7 +240,12 @@ class Engine:
     # reading
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of a key, None when it has none; raises Corruption, never "not found" for a bad block."""
+        """The value of a key, None when it has none; never "not found" for a bad block.
+
+        Raises Corruption, TypeError.
+        """
+        if not isinstance(key, bytes):
+            check_key(key)
         segments = self._segments
         value = segments.active.memtable.get(key, ABSENT)
         if value is not ABSENT:
@@ -261,12 +269,14 @@ class Engine:
     ) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values of [start, end) in order, or from the last to the first, as they are now.
 
-        Without `end` to the last key. Writes and jobs may go on meanwhile. Raises Corruption.
+        Without `end` to the last key. Writes and jobs may go on meanwhile. Raises Corruption, TypeError.
         """
+        check_range(start, end)
         return _scan(self.snapshot(), start, end, reverse)
 
     def scan_prefix(self, prefix: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """As `scan`, of all keys that begin with `prefix`."""
+        check_key(prefix)
         return self.scan(prefix, prefix_end(prefix), reverse)
 
     # quarantine

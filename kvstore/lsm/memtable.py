@@ -23,7 +23,9 @@ Undo: TypeAlias = "dict[bytes, bytes | None]"
 ABSENT = b"absent"
 """Compared by identity: the answer of a part that does not know a key."""
 
-_ENTRY_OVERHEAD = 128
+_ENTRY_OVERHEAD = 112
+"""Bytes that an entry takes beside what its batch counts for it."""
+
 _FIRST_CHUNK, _LARGEST_CHUNK = 16, 512
 _SORTED_AT_ONCE = 1024
 
@@ -43,14 +45,14 @@ class Memtable:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def apply(self, batch: Batch) -> None:
-        """Put a batch in; its bytes are counted even where it replaces, as the log grows all the same."""
+    def apply(self, batch: Batch, size: int) -> None:
+        """Put a batch in; its `size` counts even where it replaces: the log grows all the same."""
         entries = self._entries
         if self._undos:
             self._remember(batch)
         for key, value in batch:
             entries[key] = value
-            self.bytes += len(key) + len(value or b"") + _ENTRY_OVERHEAD
+        self.bytes += size + _ENTRY_OVERHEAD * len(batch)
 
     @classmethod
     def of(cls, batches: Iterable[Batch], pace: Pace = full_speed) -> Memtable:

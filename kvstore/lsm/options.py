@@ -7,6 +7,15 @@ from enum import Enum
 
 from kvstore.config import KIB, MIB
 from kvstore.errors import ConfigError
+from kvstore.lsm import limits
+
+_MOST = {
+    "memtable_bytes": limits.MOST_MEMTABLE_BYTES,
+    "value_bytes": limits.MOST_VALUE_BYTES,
+    "block_bytes": limits.MOST_BLOCK_BYTES,
+    "manifest_bytes": limits.MOST_MANIFEST_BYTES,
+}
+"""So that whatever is written is within what the formats' numbers, and their readers, can hold."""
 
 
 class Durability(Enum):
@@ -43,7 +52,7 @@ class Options:
     cache_bytes: int = 64 * MIB
     """Of data blocks, indexes and filters."""
     value_bytes: int = 200 * MIB
-    """The largest value; what is larger is refused before anything is written."""
+    """The largest value that is taken."""
     block_bytes: int = 8 * KIB
     table_bytes: int = 64 * MIB
     """A compaction into levels begins another table at about this size."""
@@ -72,10 +81,12 @@ class Options:
     """At so many, writes are refused as overloaded."""
 
     def __post_init__(self) -> None:
-        sizes = "memtable_bytes", "max_sealed", "block_bytes", "table_bytes", "level_bytes"
-        for name in (*sizes, "manifest_bytes", "compactions"):
+        for name in ("max_sealed", "table_bytes", "level_bytes", "compactions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
+        for name, most in _MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name}={getattr(self, name)} must be between 1 and {most}")
         if not 0 < self.false_positive_rate < 1:
             raise ConfigError(f"false_positive_rate={self.false_positive_rate} must be between 0 and 1")
         if self.tier_tables < 2 or self.tier_ratio < 1 or self.level_ratio < 2:

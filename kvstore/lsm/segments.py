@@ -80,13 +80,13 @@ class Segments:
     def _path(self, number: int) -> str:
         return f"{self._directory}/{segment_name(number)}"
 
-    def append(self, batch: Batch) -> int:
-        """Take a batch; returns its LSN."""
+    def append(self, batch: Batch, size: int) -> int:
+        """Take a batch with `size` bytes of keys and values; returns its LSN."""
         self.last_lsn = lsn = self.last_lsn + 1
         self._buffer.append(batch)
         active = self.active
         active.last_lsn = lsn
-        active.memtable.apply(batch)
+        active.memtable.apply(batch, size)
         if self._in_tables:
             self._let_go(_FREED_AT_LEAST + _FREED_FOR_EACH * len(batch))
         return lsn

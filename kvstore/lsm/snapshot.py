@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from kvstore.lsm.levels import Levels
+from kvstore.lsm.limits import check_key, check_range
 from kvstore.lsm.memtable import ABSENT, Memtable
 from kvstore.lsm.merge import merge
 
@@ -45,7 +46,8 @@ class Snapshot:
         self.close()
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of a key, None when it had none; raises Corruption."""
+        """The value of a key, None when it had none; raises Corruption, TypeError."""
+        check_key(key)
         value = self._undo[key] if key in self._undo else self._active.get(key, ABSENT)
         if value is not ABSENT:
             return value
@@ -59,11 +61,18 @@ class Snapshot:
     def scan(
         self, start: bytes = b"", end: bytes | None = None, reverse: bool = False, around: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values of [start, end) in order, or from the last to the first; raises Corruption.
+        """Keys and values of [start, end) in order, or from the last to the first.
 
         Without `end` to the last key. It costs the range and not the store. With `around` it shows what there
-        would be without the damaged blocks, which may be old values, or deleted ones.
+        would be without the damaged blocks, which may be old values, or deleted ones. Raises Corruption,
+        TypeError.
         """
+        check_range(start, end)
+        return self._entries(start, end, reverse, around)
+
+    def _entries(
+        self, start: bytes, end: bytes | None, reverse: bool, around: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
         runs = [self._active.chunks(start, end, self._undo, reverse)]
         runs += [memtable.chunks(start, end, None, reverse) for memtable in reversed(self._sealed)]
         runs += self._levels.runs(start, end, reverse, around)

@@ -16,6 +16,7 @@ from typing import TypeVar
 import google_crc32c
 import msgspec
 
+from kvstore.config import MIB
 from kvstore.errors import Corruption
 from kvstore.lsm.block import DamagedBlock, DataBlock, unseal
 from kvstore.lsm.bloom import BloomFilter
@@ -37,6 +38,9 @@ _IN_PIECES, _FIRST_PIECE = 2, 16
 _MOST_READ_AHEAD = 16
 _READ_AHEAD_OF_JOBS = 4
 """Less, as a job should make small steps: 8% more work for it."""
+
+_READ_AHEAD_BYTES = MIB
+"""As stored: they may stand for 255 times as much. A block alone may be larger."""
 
 _KEY_MEMORY = 54
 """What a block's last key takes beside its bytes, with the numbers of the block."""
@@ -307,7 +311,7 @@ class Table:
                 yield from _pieces(block, start, end, reverse)
             first += not reverse
         while first < last:
-            count = min(ahead, last - first)
+            count = self._ahead(index, first, last, ahead, reverse)
             if reverse:
                 blocks = self._blocks(index, last - count, last, around)
                 last -= count
@@ -317,6 +321,16 @@ class Table:
             if chunk := _joined(blocks, start, end):
                 yield chunk
             ahead = min(2 * ahead, most)
+
+    def _ahead(self, index: PackedIndex, first: int, last: int, most: int, reverse: bool) -> int:
+        """How many of the blocks [first, last) should be read at a time, from the end that comes first."""
+        lengths = (
+            index.lengths[max(first, last - most) : last]
+            if reverse
+            else index.lengths[first : min(last, first + most)]
+        )
+        ends = accumulate(reversed(lengths) if reverse else lengths)
+        return max(1, sum(end <= _READ_AHEAD_BYTES for end in ends))
 
     def _blocks(self, index: PackedIndex, first: int, last: int, around: bool) -> list[DataBlock]:
         """The data blocks [first, last), `around` those that are damaged."""

@@ -10,6 +10,7 @@ from operator import add
 import google_crc32c
 import msgspec
 
+from kvstore.config import MIB
 from kvstore.lsm.block import encode_entries, present, seal
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.filesystem import FileSystem
@@ -19,6 +20,17 @@ from kvstore.lsm.pace import Pace, full_speed
 from kvstore.lsm.sstable import FOOTER, MAGIC, Index, Properties, TableInfo, table_name
 
 _encoder = msgspec.msgpack.Encoder()
+
+INDEX_STEP = 128 * MIB
+"""Each time an index has grown by so much, the blocks that follow are twice as large.
+
+A table may be of any size. Its index would be a share of it otherwise, nearly all of it with the longest
+keys, and soon more than the numbers of the footer can hold.
+"""
+
+_LARGEST_BLOCK = 64 * MIB
+_INDEX_ENTRY = 19
+"""What the index takes at most for a block beside its last key."""
 
 WRITE_BACK_BYTES = 64 * 1024
 """So much is handed to the disk at a time: a log's sync that comes meanwhile waits for no more than this."""
@@ -80,6 +92,7 @@ class TableWriter:
         self._block_bytes = options.block_bytes
         self._filter = BloomFilter.empty(entries, options.false_positive_rate)
         self._index = Index([], [], [])
+        self._index_bytes, self._index_step = 0, INDEX_STEP
         self._keys: list[bytes] = []
         self._values: list[bytes | None] = []
         self._smallest: bytes | None = None
@@ -113,6 +126,10 @@ class TableWriter:
         self._index.last_keys.append(keys[-1])
         self._index.offsets.append(offset)
         self._index.lengths.append(length)
+        self._index_bytes += len(keys[-1]) + _INDEX_ENTRY
+        if self._index_bytes >= self._index_step:
+            self._index_step += INDEX_STEP
+            self._block_bytes = min(2 * self._block_bytes, _LARGEST_BLOCK)
 
     def _append(self, data: bytes) -> tuple[int, int]:
         self._file.append(data)

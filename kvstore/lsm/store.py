@@ -19,6 +19,7 @@ from kvstore.errors import Overloaded, StorageFailed, StorageFull
 from kvstore.lsm.disk import DiskFileSystem
 from kvstore.lsm.engine import Engine, EngineStatistics
 from kvstore.lsm.jobs import Job, JobResult
+from kvstore.lsm.limits import checked_batch
 from kvstore.lsm.options import Durability, Options
 from kvstore.lsm.snapshot import Snapshot
 from kvstore.lsm.wal import Batch
@@ -73,7 +74,9 @@ class Store:
     # writing
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Put one value; see `write`."""
+        """Put one value; see `write`. A value of None is refused: `delete` is plain about it."""
+        if value is None:
+            raise TypeError("a value must be bytes, not NoneType")
         self.write([(key, value)])
 
     def delete(self, key: bytes) -> None:
@@ -83,9 +86,12 @@ class Store:
     def write(self, batch: Batch) -> None:
         """Write an atomic batch; None deletes. Waits as `options.durability` says, and while work is behind.
 
+        Raises TypeError for anything but pairs of bytes, InvalidRequest for what is too large: nothing is
+        written.
         Raises StorageFull: then the batch may become visible and durable all the same, and later writes are
         refused until there is space. Raises StorageFailed after a failed sync.
         """
+        batch, size = checked_batch(batch, self._engine.options.value_bytes)
         with self._lock:
             try:
                 self._engine.write(batch)
@@ -100,7 +106,7 @@ class Store:
                 self._engine.write_out()
             self._tend()
             if delay := self._engine.write_delay():
-                self._slow_down(delay, batch)
+                self._slow_down(delay, size)
 
     def _wait_and_write(self, batch: Batch) -> None:
         self._engine.sync()  # the wait may be longer than the interval of syncs
@@ -112,9 +118,8 @@ class Store:
                 continue
             return
 
-    def _slow_down(self, delay: float, batch: Batch) -> None:
+    def _slow_down(self, delay: float, size: int) -> None:
         """Take `delay` seconds for a MiB, so that the pace follows that of the flushes."""
-        size = sum(len(key) + len(value or b"") for key, value in batch)
         self._debt += delay * size / MIB
         if self._debt >= _LEAST_SLEEP:
             self._tend(self._debt)
@@ -135,7 +140,7 @@ class Store:
     # reading
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of a key, None when it has none; raises Corruption."""
+        """The value of a key, None when it has none; raises Corruption, TypeError."""
         return self._engine.get(key)
 
     def scan(
@@ -143,7 +148,7 @@ class Store:
     ) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values of [start, end) in order, or from the last to the first, as they are now.
 
-        Without `end` to the last key. Writes may go on meanwhile. Raises Corruption.
+        Without `end` to the last key. Writes may go on meanwhile. Raises Corruption, TypeError.
         """
         return self._engine.scan(start, end, reverse)
 

@@ -39,7 +39,7 @@ def test_a_memtable_is_a_sorted_dict(
     memtable, oracle = Memtable(), SortedDict()
     for step in steps:
         if len(step) == 2:
-            memtable.apply([step])
+            memtable.apply([step], 0)
             oracle[step[0]] = step[1]
         else:
             start, end, _ = step
@@ -57,13 +57,13 @@ def test_a_view_of_a_memtable_stays_while_it_is_written_to(
     after: list[tuple[bytes, bytes | None]],
 ) -> None:
     memtable = Memtable()
-    memtable.apply(before)
+    memtable.apply(before, 0)
     expected = sorted(dict(before).items())
     undo = memtable.begin_undo()
-    memtable.apply(between)
+    memtable.apply(between, 0)
     running = memtable.chunks(b"", None, undo)
     first = [next(running)] if expected else []
-    memtable.apply(after)
+    memtable.apply(after, 0)
     assert entries([*first, *running]) == expected
     assert backwards(memtable.chunks(b"", None, undo, reverse=True)) == expected[::-1]
     memtable.end_undo(undo)
