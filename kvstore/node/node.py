@@ -7,7 +7,7 @@ the `on_...` methods with the time, and carries out what they put into the outbo
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -28,6 +28,7 @@ from kvstore.node.outbox import Instant, Outbox, PeerMessage
 from kvstore.node.scan import scan_keys
 from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus
+from kvstore.node.timed import Machine, Timed
 from kvstore.quorum.anti_entropy import AntiEntropy
 from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.forward import Repeats
@@ -110,6 +111,14 @@ class Node:
             settings.anti_entropy,
         )
         hints.on_dropped = self._anti_entropy.hint_dropped
+        machines: tuple[Machine, ...] = (
+            Probing(self._detector, self._carry_out),
+            self._coordinator,
+            self._replay,
+            self._anti_entropy,
+            self._reaper,
+        )
+        self._timed = [Timed(machine, self._guard) for machine in machines]
 
     # life
 
@@ -364,16 +373,9 @@ class Node:
         """The time last given to `set_timer` has come; calling it at any time does no harm."""
         self._at(now)
         self._timer = float("inf")
-        run = self._guard.run
-        run(self._probe, now.mono)
-        run(self._coordinator.on_timer, now.mono)
-        run(self._replay.on_timer, now.mono)
-        run(self._anti_entropy.on_timer, now.mono)
-        run(self._reaper.on_timer, now.mono)
+        for machine in self._timed:
+            machine.on_timer(now.mono)
         self._turn()
-
-    def _probe(self, now: float) -> None:
-        self._carry_out(self._detector.on_timer(now))
 
     def on_durable(self, lsn: int, now: Instant) -> None:
         """A sync has finished: all writes up to `lsn` are on the disk."""
@@ -408,13 +410,7 @@ class Node:
             self._anti_entropy.on_damage()
         for job in self._engine.take_jobs():
             self._outbox.start_job(job)
-        due = min(
-            self._coordinator.next_deadline(),
-            self._replay.next_deadline(),
-            self._anti_entropy.next_deadline(),
-            self._reaper.next_deadline(),
-            self._detector.next_deadline(),
-        )
+        due = min([machine.next_deadline() for machine in self._timed])
         if due < self._timer:
             self._timer = due
             self._outbox.set_timer(due)
@@ -450,6 +446,22 @@ class Node:
             self._coordinator.on_gone(node)
         elif old is Status.DEAD:
             self._replay.on_alive(node)
+
+
+class Probing:
+    """The failure detector as one of the machines that are woken: its outputs are carried out."""
+
+    def __init__(self, detector: FailureDetector, carry_out: Callable[[list[Output]], None]) -> None:
+        self._detector = detector
+        self._carry_out = carry_out
+
+    def next_deadline(self) -> float:
+        """See Machine."""
+        return self._detector.next_deadline()
+
+    def on_timer(self, now: float) -> None:
+        """See Machine."""
+        self._carry_out(self._detector.on_timer(now))
 
 
 def _expired(message: PeerMessage, delay: float) -> bool:

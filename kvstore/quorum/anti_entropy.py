@@ -338,7 +338,7 @@ class AntiEntropy:
             except KVError as error:
                 self._give_up(error)
                 return
-            if version and not can_be_sent(key, version):
+            if version and not can_be_sent(version):
                 self._core.counters.unreadable += 1
             elif version:
                 push = PushOperation(self, self._core, self._peer, key, version, self._settings.timeout)

@@ -274,8 +274,14 @@ class Coordinator:
         return seen
 
     def can_have_minted(self, dots: Iterable[Dot]) -> bool:
-        """False if one of them is by an actor of this node that has not come so far."""
-        return all(map(self._actors.can_have_minted, dots))
+        """False if one of them, which another node believes in, is of this node and yet to be made.
+
+        Then it never will be: this node takes new actors, whose dots nobody claims to have seen.
+        """
+        possible = all(map(self._actors.can_have_minted, dots))
+        if not possible:
+            self._actors.renew_all()
+        return possible
 
     def _write(
         self,

@@ -10,11 +10,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from kvstore.config import Limits
-from kvstore.errors import Corruption, InvalidRequest, Overloaded
+from kvstore.errors import Corruption, Overloaded
 from kvstore.quorum.merkle import FAN_OUT, FIRST_LEAF, LEAVES, ROOT, Scan, TreeNode, Trees, children, item
 from kvstore.quorum.messages import RangeDifference, RangeItems, TreeHashes, TreeRead
-from kvstore.ring import check_data_key
 from kvstore.versions import check_version
 
 _NODES_A_MESSAGE = 512
@@ -23,7 +21,6 @@ ITEM_BYTES = 8
 _FEW = 2 * FAN_OUT
 """Items of a node whose children are not worth asking for: 8 bytes each, against 14 for each child."""
 _ANSWER_BYTES = 256 * 1024
-_LIMITS = Limits()
 
 
 class Pause(NamedTuple):
@@ -174,19 +171,18 @@ def difference(trees: Trees, scan: Scan, asked: RangeItems) -> RangeDifference:
             continue
         if size >= _ANSWER_BYTES:
             return RangeDifference(asked.request, tuple(versions), (), key)
-        if not can_be_sent(key, version):
+        if not can_be_sent(version):
             continue
         versions.append((key, version))
         size += len(key) + len(version)
     return RangeDifference(asked.request, tuple(versions), tuple(sorted(missing.values())), b"")
 
 
-def can_be_sent(key: bytes, version: bytes) -> bool:
-    """Whether another node would take it: an earlier version may have stored what a wrong peer had sent."""
+def can_be_sent(version: bytes) -> bool:
+    """Whether another node would take it: an earlier kvstore may have stored what a wrong peer had sent."""
     try:
-        check_data_key(key, _LIMITS)
         check_version(version)
-    except (InvalidRequest, Corruption):
+    except Corruption:
         return False
     return True
 

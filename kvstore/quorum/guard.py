@@ -27,12 +27,14 @@ class Guard:
             raise error
         self._report(error)
 
-    def run(self, action: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Do `action`; an exception is reported and ends nothing else.
+    def run(self, action: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Do `action`; whether that went well. An exception is reported and ends nothing else.
 
         Raises StorageFailed: after that nothing may be done but to end the process.
         """
         try:
             action(*args, **kwargs)
+            return True
         except Exception as error:  # noqa: BLE001  (whatever it is, the others have nothing to do with it)
             self.report(error)
+            return False

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import mmh3
 
-from kvstore.errors import Corruption
-from kvstore.ring import ClusterState, partition_bounds
+from kvstore.config import Limits
+from kvstore.errors import Corruption, InvalidRequest
+from kvstore.ring import ClusterState, check_data_key, partition_bounds
 
 FAN_OUT = 16
 LEAVES = FAN_OUT * FAN_OUT
@@ -23,6 +24,7 @@ NODES = FIRST_LEAF + LEAVES
 
 _LEAF_BITS = LEAVES.bit_length() - 1
 _TOKEN_BITS = 64
+_LIMITS = Limits()
 _MASK = 2**64 - 1
 _COUNT_BITS = 32
 _COUNT_MASK = 2**_COUNT_BITS - 1
@@ -152,8 +154,11 @@ class Trees:
 
         Such keys are only where an earlier version took them from a wrong peer. Nobody can ask for them.
         """
-        end = key.find(0, 9)
-        return self._n.get(key[9:end], self._usual_n) if end > 0 else 0
+        try:
+            check_data_key(key, _LIMITS)
+        except InvalidRequest:
+            return 0
+        return self._n.get(key[9 : key.index(0, 9)], self._usual_n)
 
     def leaf_of(self, key: bytes) -> int:
         """The leaf that an internal key falls into, from 0."""
