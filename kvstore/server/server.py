@@ -25,6 +25,7 @@ from kvstore.node.settings import NodeSettings
 from kvstore.ring import ClusterState
 from kvstore.server import admin_service, client_service, data_directory, peer_service
 from kvstore.server.driver import Driver
+from kvstore.server.identity import Identity
 from kvstore.server.links import Links
 from kvstore.server.options import SERVER
 
@@ -97,7 +98,7 @@ class NodeServer:
         settings = self._settings
         # the port before the data: a second start of the same node must not touch anything
         _check_port(settings.host, settings.port)
-        directory = data_directory.claim(settings.data, settings.node, settings.state.cluster_id)
+        directory = data_directory.claim(settings.data, Identity.of(settings.node, settings.state))
         engine = Engine.open(DiskFileSystem(), str(directory), settings.engine)
         _calm_the_collector()
         self.driver = self._add_node(engine)

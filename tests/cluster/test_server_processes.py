@@ -24,6 +24,7 @@ from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import Options
 from kvstore.server.server import EXIT_NOT_STOPPED, EXIT_STORAGE_FAILED
 from kvstore.v1 import client_pb2 as pb
+from tests.cluster.clusters import PATIENCE
 
 SERVICES = {
     "grpc.health.v1.Health",
@@ -277,3 +278,29 @@ def test_nodes_with_different_settings_do_not_talk_to_each_other(nodes: Nodes) -
     nodes.start("n2", members, "--partitions", "32")
     complaint = "was started with other members, partitions, replicas or buckets"
     until(lambda: all(complaint in nodes.log(node) for node in ("n1", "n2")))
+
+
+def test_a_restart_with_settings_under_which_data_would_not_be_found_is_refused(nodes: Nodes) -> None:
+    """256 partitions, then 64: 35 of 200 keys were "not found" at R=2, and nobody was told."""
+    address = free_address()
+    process = nodes.start("n1", f"n1={address}", "--bucket", "carts:n=1,ttl=60")
+    put(address, b"k", b"v")
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+    command = [sys.executable, "-m", "kvstore.server", "--node", "n1", "--data", "n1"]
+    for flags, said in (
+        (["--partitions", "64"], "partitions=256, not partitions=64"),
+        (["--bucket", "b:n=1,conflict=lww"], "bucket b:n=1,conflict=siblings, not bucket b:n=1,conflict=lww"),
+    ):
+        done = subprocess.run(
+            [*command, "--initial-cluster", f"n1={address}", *flags],
+            cwd=nodes.directory,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        expected = f"kvnode: data directory n1 holds what was stored with {said}\n"
+        assert (done.returncode, done.stderr) == (2, expected)
+    nodes.start("n1", f"n1={address}", "--bucket", "b:n=1,ttl=60")
+    assert get(address, b"k") == [b"v"]
