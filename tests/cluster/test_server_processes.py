@@ -69,6 +69,20 @@ from kvstore.server.main import main
 main()
 """
 
+# it is told to stop at the beginning of something
+STOPPED_AT = """
+import atexit, os, signal, sys
+from kvstore.server import main, server
+class Stopping:
+    def __init__(self, of): self.of = of
+    def open(self, *arguments): return self(*arguments)
+    def __call__(self, *arguments):
+        os.kill(os.getpid(), signal.{signal})
+        return self.of(*arguments)
+{patch}
+main.main()
+"""
+
 # every process imports it when it starts: the worker's disk takes its time
 SLOW_WORKER = """
 import os, pathlib, sys, time
@@ -215,6 +229,48 @@ def test_ctrl_c_ends_node_and_worker(nodes: Nodes) -> None:
     _, still = psutil.wait_procs([worker], timeout=5)
     assert not still
     assert "Traceback" not in nodes.log("n1")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    ("patch", "serves"),
+    [
+        ("main.parse_members = Stopping(main.parse_members)", False),
+        ("server.Engine = Stopping(server.Engine.open)", True),
+        ("server._calm_the_collector = Stopping(server._calm_the_collector)", True),
+        ("server.Engine = Stopping(server.Engine.open); atexit.register(Stopping(print))", True),
+    ],
+    ids=[
+        "reading its flags",
+        "opening its store",
+        "about to serve",
+        "twice, the second time at its very end",
+    ],
+)
+def test_a_node_that_is_stopped_while_it_starts_or_twice_ends_in_order(
+    tmp_path: Path, patch: str, serves: bool, name: str
+) -> None:
+    program = ["-c", STOPPED_AT.format(patch=patch, signal=name)]
+    done = subprocess.run(
+        [
+            sys.executable,
+            *program,
+            "--node",
+            "n1",
+            "--data",
+            "n1",
+            "--initial-cluster",
+            f"n1={free_address()}",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("kvnode n1 serving") == serves
+    assert (tmp_path / "n1").exists() == serves
 
 
 def test_a_node_that_cannot_stop_ends_all_the_same(nodes: Nodes) -> None:
