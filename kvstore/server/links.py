@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 import grpc
@@ -18,6 +19,9 @@ from kvstore.server.stream import OnUnsent, Stream, message_bytes
 _LINK = "/kvstore.v1.Peer/Link"
 _BULK = "/kvstore.v1.Peer/Bulk"
 _BULK_MESSAGE = 64 * KIB
+_END_SECONDS = 3.0
+
+_log = logging.getLogger(__name__)
 
 
 class Links:
@@ -82,9 +86,12 @@ class Links:
         return max((stream.most_bytes for pair in self._streams.values() for stream in pair), default=0)
 
     async def close(self) -> None:
-        """End all streams."""
+        """End all streams; takes no longer than a few seconds."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         for channel in self._channels:
             await channel.close()
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=_END_SECONDS)
+            if left:
+                _log.error("%d streams have not ended: %s", len(left), left)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +21,7 @@ from kvstore.lsm import Compaction, Durability, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import initial_state, parse_members
 from kvstore.ring.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
-from kvstore.server.server import EXIT_STORAGE_FAILED, ServerSettings, serve
+from kvstore.server.server import EXIT_STORAGE_FAILED, STOP_SIGNALS, ServerSettings, serve
 from kvstore.server.settings_file import SettingsFile, read_settings_file
 
 _ENGINE = Options()
@@ -208,6 +209,8 @@ def _address(text: str) -> tuple[str, int]:
 
 def main() -> NoReturn:
     """Run the command; whatever is wrong is one line on stderr and an exit code."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, _stop_at_once)
     try:
         kvnode.main(standalone_mode=False)
     except click.ClickException as error:
@@ -218,6 +221,11 @@ def main() -> NoReturn:
         _exit(f"{error}; started with an empty --data, the node gets all from the others", EXIT_STORAGE)
     except KVError as error:
         _exit(error, EXIT_STORAGE)
+    sys.exit()
+
+
+def _stop_at_once(*_: object) -> NoReturn:
+    """Asked to stop before there is a node: nothing has been begun."""
     sys.exit()
 
 

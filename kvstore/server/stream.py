@@ -157,7 +157,7 @@ class Stream:
     async def run(self, channel: grpc.aio.Channel) -> None:
         """Keep the stream open until cancelled."""
         pause = _FIRST_PAUSE
-        while True:
+        while not _cancelled():
             try:
                 await self._connect_and_send(channel)
             except TimeoutError:
@@ -222,7 +222,7 @@ class Stream:
     async def _write(self, call: Call) -> None:
         gathering = Gathering()
         clock = asyncio.get_running_loop().time
-        while True:
+        while not _cancelled():
             await self._wake.wait()
             await gathering.pause()
             self._wake.clear()
@@ -238,3 +238,12 @@ class Stream:
                 self.frames += 1
                 self.messages += len(batch)
             gathering.sent(sent)
+
+
+def _cancelled() -> bool:
+    """Whether this task was told to end.
+
+    gRPC takes a cancellation that comes while a call breaks for the break, and raises that or nothing.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -207,3 +207,20 @@ def test_a_node_that_another_process_started_can_be_killed(cluster: LocalCluster
     )
     assert done.stdout == "True\n"
     assert cluster.running() == ("n1", "n3")
+
+
+def test_a_cluster_keeps_the_settings_that_its_data_was_stored_with(tmp_path: Path) -> None:
+    directory = tmp_path / "cluster"
+    first = LocalCluster.create(directory, 2, None, ["carts:n=1", "plain:n=2,ttl=60"])
+    before = (directory / "cluster.json").read_bytes()
+    for nodes, buckets, said in (
+        (3, ["carts:n=1"], "holds another cluster"),
+        (2, [], "bucket carts:n=1,conflict=siblings, not bucket carts:n=2,conflict=siblings"),
+        (2, ["carts:n=1,conflict=lww"], "carts:n=1,conflict=siblings, not bucket carts:n=1,conflict=lww"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            LocalCluster.create(directory, nodes, None, buckets)
+        assert (directory / "cluster.json").read_bytes() == before
+    again = LocalCluster.create(directory, 2, None, ["carts:n=1,w=1,ttl=9"])
+    assert again.layout.addresses == first.layout.addresses
+    assert LocalCluster.load(directory).layout == again.layout != first.layout

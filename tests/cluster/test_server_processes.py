@@ -24,6 +24,7 @@ from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import Options
 from kvstore.server.server import EXIT_NOT_STOPPED, EXIT_STORAGE_FAILED
 from kvstore.v1 import client_pb2 as pb
+from tests.cluster.clusters import PATIENCE
 
 SERVICES = {
     "grpc.health.v1.Health",
@@ -66,6 +67,20 @@ server._STOP_SECONDS = 0.2
 server.NodeServer.stop = stop
 from kvstore.server.main import main
 main()
+"""
+
+# it is told to stop at the beginning of something
+STOPPED_AT = """
+import atexit, os, signal, sys
+from kvstore.server import main, server
+class Stopping:
+    def __init__(self, of): self.of = of
+    def open(self, *arguments): return self(*arguments)
+    def __call__(self, *arguments):
+        os.kill(os.getpid(), signal.{signal})
+        return self.of(*arguments)
+{patch}
+main.main()
 """
 
 # every process imports it when it starts: the worker's disk takes its time
@@ -216,6 +231,48 @@ def test_ctrl_c_ends_node_and_worker(nodes: Nodes) -> None:
     assert "Traceback" not in nodes.log("n1")
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    ("patch", "serves"),
+    [
+        ("main.parse_members = Stopping(main.parse_members)", False),
+        ("server.Engine = Stopping(server.Engine.open)", True),
+        ("server._calm_the_collector = Stopping(server._calm_the_collector)", True),
+        ("server.Engine = Stopping(server.Engine.open); atexit.register(Stopping(print))", True),
+    ],
+    ids=[
+        "reading its flags",
+        "opening its store",
+        "about to serve",
+        "twice, the second time at its very end",
+    ],
+)
+def test_a_node_that_is_stopped_while_it_starts_or_twice_ends_in_order(
+    tmp_path: Path, patch: str, serves: bool, name: str
+) -> None:
+    program = ["-c", STOPPED_AT.format(patch=patch, signal=name)]
+    done = subprocess.run(
+        [
+            sys.executable,
+            *program,
+            "--node",
+            "n1",
+            "--data",
+            "n1",
+            "--initial-cluster",
+            f"n1={free_address()}",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("kvnode n1 serving") == serves
+    assert (tmp_path / "n1").exists() == serves
+
+
 def test_a_node_that_cannot_stop_ends_all_the_same(nodes: Nodes) -> None:
     process = nodes.start("n1", f"n1={free_address()}", program=["-c", UNSTOPPABLE])
     process.terminate()
@@ -277,3 +334,29 @@ def test_nodes_with_different_settings_do_not_talk_to_each_other(nodes: Nodes) -
     nodes.start("n2", members, "--partitions", "32")
     complaint = "was started with other members, partitions, replicas or buckets"
     until(lambda: all(complaint in nodes.log(node) for node in ("n1", "n2")))
+
+
+def test_a_restart_with_settings_under_which_data_would_not_be_found_is_refused(nodes: Nodes) -> None:
+    """256 partitions, then 64: 35 of 200 keys were "not found" at R=2, and nobody was told."""
+    address = free_address()
+    process = nodes.start("n1", f"n1={address}", "--bucket", "carts:n=1,ttl=60")
+    put(address, b"k", b"v")
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+    command = [sys.executable, "-m", "kvstore.server", "--node", "n1", "--data", "n1"]
+    for flags, said in (
+        (["--partitions", "64"], "partitions=256, not partitions=64"),
+        (["--bucket", "b:n=1,conflict=lww"], "bucket b:n=1,conflict=siblings, not bucket b:n=1,conflict=lww"),
+    ):
+        done = subprocess.run(
+            [*command, "--initial-cluster", f"n1={address}", *flags],
+            cwd=nodes.directory,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        expected = f"kvnode: data directory n1 holds what was stored with {said}\n"
+        assert (done.returncode, done.stderr) == (2, expected)
+    nodes.start("n1", f"n1={address}", "--bucket", "b:n=1,ttl=60")
+    assert get(address, b"k") == [b"v"]

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+import random
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from kvstore.lsm import Engine, MemoryFileSystem, Options
+from kvstore.lsm import (
+    CompactionJob,
+    Durability,
+    Engine,
+    Job,
+    MemoryFileSystem,
+    Options,
+    RemovalJob,
+    Store,
+    run_job,
+)
 from kvstore.lsm.disk import DiskFileSystem
 
 SIZE = 1_000_000
@@ -68,3 +81,81 @@ def test_a_flushed_memtable_is_freed_as_writes_come_but_not_under_a_snapshot(sea
     assert len(memtable) == 0
     assert engine.get(b"0999") == b"old"
     engine.close()
+
+
+# under load
+
+
+class SteadyLoad:
+    """An engine whose workers are never idle: when one is done there is more to flush, and to compact."""
+
+    options = Options(memtable_bytes=8000, block_bytes=512, tier_tables=4, compactions=1)
+
+    def __init__(self) -> None:
+        self.fs = MemoryFileSystem()
+        self.engine = Engine.open(self.fs, "data", self.options)
+        self.running: list[Job] = []
+        self.removals_at_once = 0
+
+    def turn(self, number: int) -> None:
+        """A flush ends, and every fifth turn a compaction, for which by then four more tables are there."""
+        i = 0
+        while self.engine.statistics().sealed_memtables < 3:
+            i += 1
+            self.engine.write([(b"key-%03d" % (i % 100), b"%d" % number * 50)])
+        self.engine.sync()
+        self._take()
+        for job in tuple(self.running):
+            if number % 5 == 0 or not isinstance(job, CompactionJob):
+                self.running.remove(job)
+                self.engine.job_done(run_job(self.fs, job))
+                self._take()
+
+    def _take(self) -> None:
+        self.running += self.engine.take_jobs()
+        removals = sum(isinstance(job, RemovalJob) for job in self.running)
+        self.removals_at_once = max(self.removals_at_once, removals)
+
+    def superfluous_bytes(self) -> int:
+        """What the disk holds beside the tables and logs in use."""
+        statistics = self.engine.statistics()
+        there = sum(self.fs.size(f"data/{name}") for name in self.fs.list("data"))
+        return there - statistics.table_bytes - statistics.wal_bytes
+
+
+def test_what_was_replaced_is_removed_though_no_worker_is_ever_idle() -> None:
+    load = SteadyLoad()
+    bytes_over_time = []
+    for number in range(200):
+        load.turn(number)
+        bytes_over_time.append(load.superfluous_bytes())
+    assert load.engine.statistics().compactions > 20
+    # what one compaction replaces, and what a manifest may grow to
+    assert max(bytes_over_time) < 300_000, bytes_over_time[::20]
+    assert load.removals_at_once == 1
+
+
+def test_a_store_is_rid_of_what_was_replaced_while_it_is_written_to(tmp_path: Path) -> None:
+    """Real workers, which may take a while to start; the writer does not rest meanwhile."""
+    options = Options(memtable_bytes=300_000, durability=Durability.NONE)
+    batch = [(b"key-%04d" % i, random.Random(i).randbytes(100)) for i in range(1000)]
+    end = time.monotonic() + 30
+    with Store.open(tmp_path, options) as store:
+        written, superfluous = 0, 0
+        while written < 100 or superfluous > 1_000_000:
+            assert time.monotonic() < end, f"{superfluous} bytes are still there, of {written} batches"
+            store.write(batch)
+            written += 1
+            statistics = store.statistics()
+            superfluous = disk_bytes(tmp_path) - statistics.table_bytes - statistics.wal_bytes
+        assert statistics.flushes > 20
+        assert statistics.compactions > 4
+
+
+def disk_bytes(directory: Path) -> int:
+    """Of all files; a worker may remove one meanwhile."""
+    size = 0
+    for path in directory.iterdir():
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from kvstore.errors import ConfigError
 from kvstore.lsm import Compaction, Durability, Options
 from kvstore.server.main import main
-from kvstore.server.server import ServerSettings
+from kvstore.server.server import STOP_SIGNALS, ServerSettings
 from kvstore.server.settings_file import read_settings_file
 
 GOOD = """
@@ -23,6 +25,15 @@ n = 2
 r = 1
 quorum = "sloppy"
 """
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """The command minds signals in its own way; what the test run does with them comes back."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
