@@ -160,6 +160,11 @@ class Limits:
             )
 
 
+MAX_MESSAGE_BYTES = 256 * MIB
+"""No frame, request or reply is larger: its receiver would break off the connection."""
+MAX_REPLY_BYTES = MAX_MESSAGE_BYTES - 16 * MIB
+"""The largest version that a client is sent. What is larger, no replica can hold: it can only be deleted."""
+
 FRAME_BYTES = 4 * MIB
 """Most bytes that one frame of a stream carries, unless a single message is larger."""
 

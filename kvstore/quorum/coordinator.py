@@ -9,9 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Container, Iterable
 from functools import partial
-from typing import Protocol
 
-from kvstore.config import Conflict, Limits, QuorumSettings
+from kvstore.config import MAX_REPLY_BYTES, Conflict, Limits, QuorumSettings
 from kvstore.contexts import decode_seen, encode_seen
 from kvstore.errors import (
     Corruption,
@@ -41,14 +40,12 @@ from kvstore.quorum.messages import (
     Delete,
     Explain,
     Failed,
-    Forward,
-    ForwardReply,
     Found,
     Get,
     Put,
-    QuorumMessage,
     Reply,
     Stored,
+    Transport,
     Value,
 )
 from kvstore.quorum.operation import Operation, Respond
@@ -81,13 +78,6 @@ from kvstore.versions import (
 
 _LOAD_UNIT = 16
 """So many requests under way double the pauses of background work."""
-
-
-class Transport(Protocol):
-    """Where messages to other nodes go."""
-
-    def send(self, to: str, message: QuorumMessage | Forward | ForwardReply) -> None:
-        """Send, best effort."""
 
 
 class Coordinator:
@@ -391,8 +381,10 @@ class Coordinator:
 
     def _found(self, request: Request, result: bytes, explain: Explain | None, respond: Respond) -> None:
         try:
+            if len(result) > MAX_REPLY_BYTES:
+                raise VersionTooLarge(len(result), MAX_REPLY_BYTES)
             version = decode_version(result) if result else EMPTY
-        except Corruption as error:  # all R replicas hold the same damage
+        except (Corruption, VersionTooLarge) as error:  # what all R replicas hold, or have together
             respond(Failed(error))
             return
         values = tuple(

@@ -9,7 +9,7 @@ a struct 0.15. Those that hold no error cannot be part of a cycle, so the collec
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -296,3 +296,10 @@ class ForwardReply(msgspec.Struct, frozen=True):
 
     request: int
     reply: Reply
+
+
+class Transport(Protocol):
+    """Where messages to other nodes go."""
+
+    def send(self, to: str, message: QuorumMessage | Forward | ForwardReply) -> None:
+        """Send, best effort."""
