@@ -40,7 +40,7 @@ def forged(cluster: Cluster) -> dict[str, bytes]:
     honest = bytearray(cluster.found("n1", Get("carts", KEY)).context)
     changed = bytearray(honest)
     changed[-1] ^= 1
-    other = cluster.stored_reply("n1", Put("carts", b"another key", b"v")).context
+    other = cluster.stored_reply("n1", Put("carts", b"user:2", b"v")).context
     return {
         "a checksum": checksummed(claim),
         "a key of its own": encode_context(claim, INTERNAL, Keyring([b"0123456789abcdef"])),

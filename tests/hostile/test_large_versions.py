@@ -104,6 +104,7 @@ def test_what_both_sides_of_a_split_have_added_is_kept_although_it_is_above_the_
     for node in cluster.replicas("sloppy", KEY):
         cluster.passes = lambda sender, to, message: not isinstance(message, ReplicaWrite)
         taken += fill(cluster, node, "sloppy")[0]
+    of_one_side = cluster.found(node, Get("sloppy", KEY, r=1)).context
     cluster.passes = lambda sender, to, message: True
     cluster.move(60.0)
     assert len(taken) == 12
@@ -111,6 +112,8 @@ def test_what_both_sides_of_a_split_have_added_is_kept_although_it_is_above_the_
         assert values(cluster, node, "sloppy") == sorted(taken)
     refused = cluster.error("n1", Put("sloppy", KEY, value("one more")))
     assert isinstance(refused, VersionTooLarge)
+    # this leaves less than there was, if still more than one side may have
+    assert cluster.stored_reply(node, Put("sloppy", KEY, b"four in one", of_one_side)).siblings == 9
     context = cluster.found("n1", Get("sloppy", KEY)).context
     assert cluster.stored_reply("n2", Put("sloppy", KEY, value("all"), context)).siblings == 1
 

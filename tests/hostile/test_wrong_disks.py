@@ -9,13 +9,14 @@ from kvstore.errors import Corruption
 from kvstore.gossip import MAX_INCARNATION, Status
 from kvstore.node.settings import NodeSettings
 from kvstore.quorum.hints import hint_key
-from kvstore.quorum.messages import Get, Put
+from kvstore.quorum.messages import Delete, Get, Put
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, encode_version
 from tests.unit.quorum_cluster import Cluster
 
 DOT = Dot("n9.0.0", 7)
 GOOD = encode_version(Version((DOT,), (Sibling(DOT, b"v"),)))
+TOMBSTONE = encode_version(Version((DOT,), (Sibling(DOT, None),)))
 KEY = data_key(token("carts", b"key"), "carts", b"key")
 
 STORED = {
@@ -30,6 +31,7 @@ STORED = {
     "a hint for a garbage key": (b"hn3\0rubbish", GOOD),
     "a hint that is nothing but its keyspace": (b"h", GOOD),
     "a key without NUL": (KEY[:9] + b"carts", GOOD),
+    "a tombstone of a key without NUL": (KEY[:9] + b"carts", TOMBSTONE),
     "a key that is nothing but its keyspace": (b"d", GOOD),
     "a key whose bucket is no text": (KEY[:9] + b"\xff\xfe\0k", GOOD),
     "a garbage version": (KEY, b"rubbish"),
@@ -63,9 +65,11 @@ def test_a_node_starts_and_works_whatever_is_stored(name: str) -> None:
     for i in range(20):
         assert [s.value for s in cluster.found("n1", Get("carts", b"k%d" % i, r=3)).siblings] == [b"v"]
     cluster.stored_reply("n1", Put("carts", b"after", b"v", w=3))
+    cluster.stored_reply("n1", Delete("carts", b"after"))
     for host in cluster.hosts.values():
         host.node.repair_now(cluster.instant)
     cluster.move(30.0)
+    assert all(cluster.stored(node, "carts", b"after") is None for node in cluster.hosts), "it was reaped"
     if not name.startswith(("a version", "a garbage")):
         assert [host.node.status().anti_entropy.wanted for host in cluster.hosts.values()] == [0, 0, 0]
     cluster.start_again()
