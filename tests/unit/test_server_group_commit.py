@@ -147,7 +147,9 @@ def test_a_failed_sync_is_fatal_and_never_durable(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_full_disk_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_tried_again_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("kvstore.server.group_commit._FULL_PAUSE", 0.01)
 
     async def run() -> None:
@@ -156,11 +158,18 @@ def test_a_full_disk_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         scenario.write(1)
         await asyncio.sleep(0.05)
         assert (scenario.durable, scenario.fatal) == ([], [])
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert said == "no space: reads are served, writes are refused until there is space"
+        caplog.clear()
         with pytest.raises(StorageFull):
             scenario.write(1)
         scenario.disk.full = False
         await until_durable(scenario, 1)
         assert scenario.durable == [1]
+        scenario.write(1)
+        await until_durable(scenario, 2)
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert said == "there is space on the disk again: writes are taken"
         await scenario.end()
 
     asyncio.run(run())
