@@ -23,6 +23,9 @@ DEFAULT_DIRECTORY = Path(".kvstore/local")
 DEFAULT_PORT = 7001
 DEFAULT_NODES = 3
 
+START_SECONDS = 120.0
+"""A busy machine takes long to start processes; one that ends is noticed at once."""
+
 _FILE = "cluster.json"
 _POLL_SECONDS = 0.05
 
@@ -137,7 +140,7 @@ class LocalCluster:
         return tuple(node for node in self.nodes if self.pid(node) is not None)
 
     def start(
-        self, nodes: Iterable[str] | None = None, timeout: float = 30.0, flags: Sequence[str] = ()
+        self, nodes: Iterable[str] | None = None, timeout: float = START_SECONDS, flags: Sequence[str] = ()
     ) -> None:
         """Start nodes (all, if none are named) that do not run, and wait until they serve.
 
@@ -176,7 +179,7 @@ class LocalCluster:
         self.stop()
         shutil.rmtree(self.directory)
 
-    def wait_until_serving(self, timeout: float = 30.0) -> None:
+    def wait_until_serving(self, timeout: float = START_SECONDS) -> None:
         """Wait until every node that was started answers and is connected to all others that run.
 
         Raises NotServing when one has ended or the time (seconds) is over.

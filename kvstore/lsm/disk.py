@@ -52,10 +52,10 @@ def _free(descriptor: int, pace: Pace) -> None:
 class _DiskWriter:
     """Appends at an offset of its own, so that an append that failed half way can be tried again."""
 
-    def __init__(self, path: str, descriptor: int) -> None:
+    def __init__(self, path: str, descriptor: int, size: int = 0) -> None:
         self._path = path
         self._descriptor = descriptor
-        self._size = 0
+        self._size = size
         self._torn = False
 
     def append(self, data: bytes) -> None:
@@ -169,6 +169,16 @@ class DiskFileSystem:
     def create(self, path: str) -> _DiskWriter:
         """See FileSystem."""
         return _DiskWriter(path, _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+
+    def reopen(self, path: str) -> _DiskWriter:
+        """See FileSystem."""
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise storage_error(path, error) from error
+        return _DiskWriter(path, descriptor, os.fstat(descriptor).st_size)
 
     def open(self, path: str) -> _DiskReader:
         """See FileSystem."""

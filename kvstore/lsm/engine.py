@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from kvstore.errors import Corruption, Overloaded, StorageError, StorageFailed, StorageFull
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.checkpoint import write_checkpoint
-from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.filesystem import FileSystem, sync_file
 from kvstore.lsm.jobs import CompactionJob, FlushJob, Job, JobResult, RemovalJob, run_job
 from kvstore.lsm.limits import check_key, check_range, checked_batch
 from kvstore.lsm.maintenance import Maintenance
 from kvstore.lsm.manifest import CURRENT, Manifest
-from kvstore.lsm.memtable import ABSENT, Memtable
+from kvstore.lsm.memtable import ABSENT
 from kvstore.lsm.options import Durability, Options
 from kvstore.lsm.pace import Pace, full_speed
 from kvstore.lsm.quarantine import Fence
+from kvstore.lsm.recovery import Tails, recovered_segments
 from kvstore.lsm.segments import Segments, Sync
 from kvstore.lsm.snapshot import Snapshot, prefix_end
 from kvstore.lsm.sstable import table_name
-from kvstore.lsm.sstable_writer import write_tables
-from kvstore.lsm.wal import Batch, read_segments
+from kvstore.lsm.wal import Batch, segment_name
 
 LOCK = "LOCK"
 
@@ -78,48 +78,64 @@ class Engine:
             opened.callback(self._manifest.close)
             self._maintenance = Maintenance(fs, directory, options, self._manifest, self._cache)
             opened.callback(self._maintenance.close)
-            lsn = self._recover()
-            self._remove_strangers()
-            self._segments = Segments(fs, directory, self._manifest.take_number(), lsn)
+            log = recovered_segments(fs, directory, self._manifest.flushed_lsn)
+            lsn = log[-1].last_lsn if log else self._manifest.flushed_lsn
+            self._segments = Segments(fs, directory, lsn, log)
             opened.callback(self._segments.close)
+            self._tails = Tails(fs, directory, log)
+            self._strangers = self._found_strangers()
+            self._recover()
             self._opened = opened.pop_all()
 
     @classmethod
     def open(cls, fs: FileSystem, directory: str, options: Options | None = None) -> Engine:
         """Open the store in `directory`, making it if there is none, recovering it after a crash.
 
+        On a full disk all that is stored can be read, and writes are refused until a sync has found space.
+
         Raises WrongDataDirectory when another process has it open, Corruption, UnsupportedFormat,
-        StorageFull, StorageFailed.
+        StorageFailed; StorageFull only where there is no space for the directory or its lock.
         """
         return cls(fs, directory, options or Options())
 
     # recovery
 
-    def _recover(self) -> int:
-        """Turn what the log segments hold beyond the tables into a table, and start with none of them."""
-        names = [name for name in self._fs.list(self._directory) if name.endswith(".wal")]
-        lsn = self._manifest.flushed_lsn
-        records = list(read_segments(self._fs, [f"{self._directory}/{name}" for name in names], lsn))
-        memtable = Memtable.of(batch for record in records for batch in record.batches)
-        if records:  # of empty batches there is no table, but their numbers are used
-            lsn = records[-1].last_lsn
-            maintenance, numbers = self._maintenance, (self._manifest.take_number(),)
-            chunks = memtable.chunks(b"", None)
-            infos = write_tables(
-                self._fs, self._directory, numbers, chunks, 0, lsn, len(memtable), self.options
-            )
-            self._manifest.edit(infos, (), lsn)
-            maintenance.levels = maintenance.levels.replace((), map(maintenance.open_table, infos))
-        return lsn
-
-    def _remove_strangers(self) -> None:
-        """Remove what a crash left behind: files that the manifest does not name."""
+    def _found_strangers(self) -> list[str]:
+        """What a crash has left behind, files that are no part of the store, and log that does not count."""
         known = {CURRENT, LOCK, self._manifest.name}
         known.update(table_name(number) for number in self._manifest.tables)
-        for name in self._fs.list(self._directory):
-            if name not in known:
-                self._fs.remove(f"{self._directory}/{name}")
-        self._fs.sync_directory(self._directory)
+        known.update(segment_name(segment.number) for segment in self._segments.sealed)
+        return [name for name in self._fs.list(self._directory) if name not in known]
+
+    def _recover(self) -> None:
+        """Make tables of what the log holds and begin a new one; on a full disk only what takes no space."""
+        try:
+            self._manifest.begin()
+            self._tails.cut()
+            while self._segments.sealed:
+                self._maintenance.flush_here(self._segments)
+            self._maintenance.remove_obsolete()
+            self._segments.forget_flushed()
+            self._begin_log()
+        except StorageFull:
+            # what was read must outlive this process before anybody is told of it, or a file removed for it
+            self._manifest.settle()
+            for segment in self._segments.sealed:
+                sync_file(self._fs, f"{self._directory}/{segment_name(segment.number)}")
+            with suppress(StorageFull):
+                self._remove_strangers()
+
+    def _begin_log(self) -> None:
+        """From now on writes are taken; raises StorageFull: then the next sync tries it again."""
+        self._manifest.begin()
+        self._tails.cut()
+        self._remove_strangers()
+        self._segments.begin(self._manifest.take_number())
+
+    def _remove_strangers(self) -> None:
+        while self._strangers:
+            self._fs.remove(f"{self._directory}/{self._strangers[-1]}")
+            self._strangers.pop()
 
     # writing
 
@@ -171,6 +187,16 @@ class Engine:
         if self._closed:
             raise StorageFailed(f"the engine in {self._directory} is closed")
 
+    def _make_ready(self) -> None:
+        """Begin the log, if there was no space for it until now; raises StorageFull."""
+        self._check()
+        if not self._segments.begun:
+            try:
+                self._begin_log()
+            except StorageFailed as error:
+                self._segments.failed = error
+                raise
+
     def _pressure(self) -> float:
         """How far flushes and compactions are behind: 0 not at all, from 1 on nothing more is taken."""
         options = self.options
@@ -201,7 +227,7 @@ class Engine:
 
         Raises StorageFull as `begin_sync` does.
         """
-        self._check()
+        self._make_ready()
         self._segments.write_out()
 
     def begin_sync(self) -> Sync | None:
@@ -209,7 +235,7 @@ class Engine:
 
         Raises StorageFull: nothing is lost, writes are refused until a later call succeeds.
         """
-        self._check()
+        self._make_ready()
         if self.options.durability is Durability.NONE:
             self._segments.write_out()
             return None
@@ -225,8 +251,8 @@ class Engine:
         self._segments.fail_sync(error)
 
     def sync(self) -> int:
-        """Make all writes durable, here and now; returns the durable LSN."""
-        self._check()
+        """Make all writes durable, here and now; returns the durable LSN. Raises StorageFull."""
+        self._make_ready()
         sync = self._segments.begin_sync()
         if sync is None:
             return self.durable_lsn
@@ -410,7 +436,8 @@ class Engine:
         if self._closed:
             return
         try:
-            if self._segments.failed is None and not self._segments.syncing:
+            segments = self._segments
+            if segments.failed is None and not segments.syncing and self.durable_lsn < self.last_lsn:
                 self.sync()
         finally:
             self._closed = True

@@ -7,7 +7,15 @@ from collections import Counter
 from enum import Enum
 from weakref import WeakSet
 
-from kvstore.lsm.filesystem import FileSystem, ReadableFile, WritableFile, storage_error, sync_error
+from kvstore.errors import StorageError
+from kvstore.lsm.filesystem import (
+    FileSystem,
+    ReadableFile,
+    WritableFile,
+    file_size,
+    storage_error,
+    sync_error,
+)
 from kvstore.lsm.pace import Pace, full_speed
 
 
@@ -23,7 +31,7 @@ class Fault(Enum):
 
 
 _SYNCS = {"sync", "write_back", "sync_directory"}
-_NEW_SPACE = {"make_directory", "lock", "create", "append", "rename", "link"}
+_NEW_SPACE = {"make_directory", "make_lock", "create", "append", "rename", "link"}
 
 
 class FaultyFileSystem:
@@ -62,6 +70,14 @@ class FaultyFileSystem:
             error = self.error()
             raise sync_error(path, error) if kind in _SYNCS else storage_error(path, error)
 
+    def _there(self, path: str) -> bool:
+        """Whether a file or directory need not be made, which takes no space."""
+        directory, _, name = path.rpartition("/")
+        try:
+            return bool(self._inner.list(path)) or name in self._inner.list(directory)
+        except StorageError:
+            return False
+
     def error(self) -> OSError:
         """What the operating system would have said."""
         code = errno.EIO if self.fault is Fault.EIO else errno.ENOSPC
@@ -69,18 +85,23 @@ class FaultyFileSystem:
 
     def make_directory(self, path: str) -> None:
         """See FileSystem."""
-        self.check("make_directory", path)
+        self.check("find_directory" if self._there(path) else "make_directory", path)
         self._inner.make_directory(path)
 
     def lock(self, path: str) -> WritableFile:
         """See FileSystem."""
-        self.check("lock", path)
+        self.check("lock" if self._there(path) else "make_lock", path)
         return _FaultyWriter(self, path, self._inner.lock(path))
 
     def create(self, path: str) -> WritableFile:
         """See FileSystem."""
         self.check("create", path)
         return _FaultyWriter(self, path, self._inner.create(path))
+
+    def reopen(self, path: str) -> WritableFile:
+        """See FileSystem."""
+        self.check("reopen", path)
+        return _FaultyWriter(self, path, self._inner.reopen(path), file_size(self._inner, path))
 
     def open(self, path: str) -> ReadableFile:
         """See FileSystem."""
@@ -127,11 +148,11 @@ def can_fail(kind: str, fault: Fault) -> bool:
 
 
 class _FaultyWriter:
-    def __init__(self, system: FaultyFileSystem, path: str, inner: WritableFile) -> None:
+    def __init__(self, system: FaultyFileSystem, path: str, inner: WritableFile, size: int = 0) -> None:
         self._system = system
         self._path = path
         self._inner = inner
-        self._size = 0
+        self._size = size
         self._torn = False
         system.writers.add(self)
 

@@ -62,6 +62,9 @@ class FileSystem(Protocol):
     def create(self, path: str) -> WritableFile:
         """A new, empty file, replacing one of that name."""
 
+    def reopen(self, path: str) -> WritableFile:
+        """A file that is there, to be synced, cut or added to; raises FileNotFoundError."""
+
     def open(self, path: str) -> ReadableFile:
         """Open for reading; raises FileNotFoundError."""
 
@@ -101,5 +104,23 @@ def read_file(fs: FileSystem, path: str) -> bytes:
         raise Corruption(path, "is missing") from None
     try:
         return file.read(0, file.size())
+    finally:
+        file.close()
+
+
+def file_size(fs: FileSystem, path: str) -> int:
+    """Bytes in a file; raises FileNotFoundError."""
+    file = fs.open(path)
+    try:
+        return file.size()
+    finally:
+        file.close()
+
+
+def sync_file(fs: FileSystem, path: str) -> None:
+    """Make durable what a file holds, whoever wrote it; raises FileNotFoundError, StorageFailed."""
+    file = fs.reopen(path)
+    try:
+        file.sync()
     finally:
         file.close()

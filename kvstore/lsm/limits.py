@@ -56,6 +56,11 @@ def checked_batch(batch: Iterable[Any], value_bytes: int) -> tuple[Entries, int]
     return entries, size
 
 
+def batch_bytes(batch: Iterable[tuple[bytes, bytes | None]]) -> int:
+    """What `checked_batch` says of a batch that need not be checked, as it was read."""
+    return sum(len(key) + len(value or b"") + _ENTRY_BYTES for key, value in batch)
+
+
 def _check_sizes(entries: Entries, size: int, value_bytes: int) -> None:
     _check_size("key", max((len(key) for key, _ in entries), default=0), KEY_BYTES)
     _check_size("value", max((len(value or b"") for _, value in entries), default=0), value_bytes)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-from kvstore.errors import Corruption, StorageError, UnsupportedFormat
+from kvstore.errors import Corruption, StorageError, StorageFull, UnsupportedFormat
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.compaction import Choice, choose, everything
 from kvstore.lsm.filesystem import FileSystem
@@ -130,6 +130,23 @@ class Maintenance:
         self.flushed_bytes += sum(info.size for info in result.tables)
         self._obsolete.append(segments.flushed())
 
+    def flush_here(self, segments: Segments) -> None:
+        """Make a table of the oldest sealed memtable, here and now; raises StorageFull: it is as it was."""
+        job = self.flush_job(segments)
+        try:
+            self._flush_from_memory(job, segments)
+        except StorageFull:
+            self.failed(job, segments)
+            raise
+
+    def _flush_from_memory(self, job: FlushJob, segments: Segments) -> None:
+        memtable = segments.sealed[0].memtable
+        chunks = memtable.chunks(b"", None)
+        infos = write_tables(
+            self._fs, job.directory, job.outputs, chunks, 0, job.last_lsn, len(memtable), job.options
+        )
+        self.flushed(JobResult(job, infos), segments)
+
     def compacted(self, job: CompactionJob, result: JobResult) -> None:
         """The inputs of a compaction have been merged: they go."""
         numbers = tuple(info.number for info in job.inputs)
@@ -230,11 +247,8 @@ class Maintenance:
         What a damaged segment holds is in memory still. Damaged blocks and tables are quarantined.
         """
         match result.job:
-            case FlushJob(directory=directory, outputs=outputs, last_lsn=lsn, options=options):
-                memtable = segments.sealed[0].memtable
-                chunks = memtable.chunks(b"", None)
-                infos = write_tables(self._fs, directory, outputs, chunks, 0, lsn, len(memtable), options)
-                self.flushed(JobResult(result.job, infos), segments)
+            case FlushJob() as job:
+                self._flush_from_memory(job, segments)
             case CompactionJob() as job:
                 self.failed(job, segments)
                 tables = {table.info.number: table for table in self.levels}

@@ -1,7 +1,8 @@
 """The manifest: which tables and log segments make up the store (docs/manifest.md).
 
 A log of edits, each synced before it is acted upon. CURRENT names the manifest in use and is replaced by
-an atomic rename; every open begins a new manifest with one edit that holds everything.
+an atomic rename; every open begins a new manifest with one edit that holds everything, as soon as there
+is space for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import suppress
 import msgspec
 
 from kvstore.errors import Corruption, StorageError, StorageFull
-from kvstore.lsm.filesystem import FileSystem, WritableFile, read_file
+from kvstore.lsm.filesystem import FileSystem, WritableFile, read_file, sync_file
 from kvstore.lsm.magic import check_magic
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
 from kvstore.lsm.sstable import TableInfo
@@ -121,7 +122,17 @@ class Manifest(StoreState):
             for edit in read_edits(fs, f"{directory}/{self.name}"):
                 self.apply(edit)
         self._skip_used_numbers()
-        self._begin()
+
+    def begin(self) -> None:
+        """Begin the log of edits of this open, unless it has begun; raises StorageFull: nothing changed."""
+        if self._file is None:
+            self._begin()
+
+    def settle(self) -> None:
+        """Make durable what was read, which the process that wrote it may not have come to."""
+        if self.name:
+            sync_file(self._fs, f"{self._directory}/{self.name}")
+        self._fs.sync_directory(self._directory)
 
     def take_number(self) -> int:
         """A file number never used before."""
@@ -129,7 +140,8 @@ class Manifest(StoreState):
         return self.next_file - 1
 
     def edit(self, added: Iterable[TableInfo], removed: Iterable[int], flushed_lsn: int) -> None:
-        """Change the state; durable when this returns."""
+        """Change the state; durable when this returns. Raises StorageFull: nothing has changed."""
+        self.begin()
         edit = Edit(self.next_file, max(flushed_lsn, self.flushed_lsn), tuple(added), tuple(removed))
         record = encode_record(_encoder.encode(edit))
         assert self._file is not None
@@ -149,6 +161,7 @@ class Manifest(StoreState):
         self._bytes, self.name = self._first_bytes, name
         if old_file is not None:
             old_file.close()
+        if old:
             with suppress(StorageError):  # else it stays until the next open
                 self._fs.remove(f"{self._directory}/{old}")
 
@@ -158,8 +171,8 @@ class Manifest(StoreState):
 
     def close(self) -> None:
         """Close the log."""
-        assert self._file is not None
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def _skip_used_numbers(self) -> None:
         """Begin above every file that is here: a job given out before a crash may still be writing one."""
@@ -170,7 +183,10 @@ class Manifest(StoreState):
 
 
 def _begin_log(fs: FileSystem, directory: str, name: str, everything: Edit) -> tuple[WritableFile, int]:
-    """A log with one edit, and CURRENT naming it, both durable; the file and its size."""
+    """A log with one edit, and CURRENT naming it, both durable; the file and its size.
+
+    Raises StorageFull: then nothing is left of it, however often it is tried.
+    """
     data = MAGIC + encode_record(_encoder.encode(everything))
     file = fs.create(f"{directory}/{name}")
     try:
@@ -178,15 +194,23 @@ def _begin_log(fs: FileSystem, directory: str, name: str, everything: Edit) -> t
         file.sync()
         fs.sync_directory(directory)
         _point_to(fs, directory, name)
-    except BaseException:
+    except BaseException as error:
         file.close()
+        if isinstance(error, StorageFull):
+            for unfinished in (_unfinished(directory), f"{directory}/{name}"):
+                with suppress(StorageError):  # else it stays until the next open
+                    fs.remove(unfinished)
         raise
     return file, len(data)
 
 
+def _unfinished(directory: str) -> str:
+    return f"{directory}/{CURRENT}.new"
+
+
 def _point_to(fs: FileSystem, directory: str, name: str) -> None:
     """Make CURRENT name a manifest, durably and at once."""
-    temporary = f"{directory}/{CURRENT}.new"
+    temporary = _unfinished(directory)
     current = fs.create(temporary)
     try:
         current.append(name.encode() + b"\n")

@@ -37,7 +37,7 @@ class _MemoryWriter:
         self._system = system
         self._path = path
         self._inode = inode
-        self._size = 0
+        self._size = len(inode.data)
 
     def append(self, data: bytes) -> None:
         system, written = self._system, self._inode.data
@@ -162,6 +162,12 @@ class MemoryFileSystem:
             raise StorageFull(f"{path}: no space left on the disk")
         inode = self._files[path] = _Inode()
         return _MemoryWriter(self, path, inode)
+
+    def reopen(self, path: str) -> _MemoryWriter:
+        """See FileSystem."""
+        if path not in self._files:
+            raise FileNotFoundError(path)
+        return _MemoryWriter(self, path, self._files[path])
 
     def open(self, path: str) -> _MemoryReader:
         """See FileSystem."""

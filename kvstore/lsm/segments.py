@@ -6,6 +6,7 @@ sync begins (Gray and Reuter, "Transaction Processing", 1993, section 9.4.7).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,6 +17,28 @@ from kvstore.lsm.wal import MAGIC, Batch, encode_wal_record, segment_name
 
 _FREED_AT_LEAST, _FREED_FOR_EACH = 16, 4
 """So many entries that are in tables are freed with a batch, and with each of its entries."""
+
+
+class _NoFile:
+    """In the place of the file of a segment that is written to no more, or not yet for want of space."""
+
+    def append(self, data: bytes) -> None:
+        raise StorageFull("no space left on the disk to begin a log")
+
+    def sync(self) -> None:
+        pass
+
+    def write_back(self) -> None:
+        pass
+
+    def truncate(self, size: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+NO_FILE = _NoFile()
 
 
 @dataclass(slots=True)
@@ -52,28 +75,39 @@ class Segments:
     Once a write or a sync has failed for another reason than space, every call raises StorageFailed.
     """
 
-    def __init__(self, fs: FileSystem, directory: str, number: int, lsn: int) -> None:
+    def __init__(self, fs: FileSystem, directory: str, lsn: int, recovered: Sequence[Segment]) -> None:
         self._fs = fs
         self._directory = directory
         self.last_lsn = self.durable_lsn = lsn
-        self.full = False
+        self.begun = False
+        self.full = True
         """There was no space: nothing is lost, but nothing more may be written until a sync has begun."""
         self.failed: StorageFailed | None = None
         self.syncing = False
         self.written_bytes = 0
         self._buffer: list[Batch] = []
         self._unsynced: list[Segment] = []
-        self.sealed: list[Segment] = []
+        self.sealed = list(recovered)
         self._in_tables: list[Memtable] = []
+        self.active = Segment(0, NO_FILE, lsn, lsn, Memtable())
+
+    def begin(self, number: int) -> None:
+        """Begin the log of this open: now writes are taken. Raises StorageFull: it has not begun."""
         self.active = self._new(number)
+        self.begun, self.full = True, False
 
     def _new(self, number: int) -> Segment:
-        file = self._fs.create(self._path(number))
         try:
-            file.append(MAGIC)
-            self._fs.sync_directory(self._directory)
-        except BaseException:
-            file.close()
+            file = self._fs.create(self._path(number))
+            try:
+                file.append(MAGIC)
+                self._fs.sync_directory(self._directory)
+            except BaseException:
+                file.close()
+                raise
+        except StorageFull:
+            with suppress(StorageError):  # else it stays until the next open
+                self._fs.remove(self._path(number))
             raise
         return Segment(number, file, self.last_lsn, self.last_lsn, Memtable())
 
@@ -103,8 +137,6 @@ class Segments:
         except StorageFull:
             # what waits for a sync waits for space; with nothing waiting, the next write will find out
             self.full = self.durable_lsn < self.last_lsn
-            with suppress(StorageError):  # else it stays until the next open
-                self._fs.remove(self._path(number))
             raise
         except StorageFailed as error:
             self.failed = error
@@ -170,6 +202,10 @@ class Segments:
             self._unsynced.remove(segment)
             segment.file.close()
         return segment_name(segment.number)
+
+    def forget_flushed(self) -> None:
+        """Free at once what is in tables: nobody waits for a write yet."""
+        self._in_tables.clear()
 
     def names(self) -> list[str]:
         """The files, in order."""

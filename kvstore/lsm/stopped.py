@@ -13,7 +13,7 @@ from kvstore.lsm.manifest import CURRENT, StoreState, current_manifest, read_edi
 from kvstore.lsm.memtable import Memtable
 from kvstore.lsm.snapshot import Snapshot
 from kvstore.lsm.sstable import Table
-from kvstore.lsm.wal import read_segments
+from kvstore.lsm.wal import log_paths, read_segments
 
 
 @contextmanager
@@ -39,11 +39,6 @@ def read_state(fs: FileSystem, directory: str) -> StoreState:
     for edit in read_edits(fs, f"{directory}/{name}"):
         state.apply(edit)
     return state
-
-
-def log_paths(fs: FileSystem, directory: str) -> list[str]:
-    """The segments of the log, in order."""
-    return [f"{directory}/{name}" for name in fs.list(directory) if name.endswith(".wal")]
 
 
 @contextmanager

@@ -58,8 +58,10 @@ class Store:
     def open(cls, directory: str | os.PathLike[str], options: Options | None = None) -> Store:
         """Open the store in `directory`, making it if there is none, recovering it after a crash.
 
+        On a full disk all that is stored can be read, and writes are refused until there is space.
+
         Raises WrongDataDirectory when another process has it open, Corruption, UnsupportedFormat,
-        StorageFull, StorageFailed.
+        StorageFailed; StorageFull only where there is no space for the directory or its lock.
         """
         return cls(directory, options or Options())
 

@@ -18,9 +18,9 @@ from kvstore.lsm.pace import Pace, full_speed
 from kvstore.lsm.problems import Counts, Kind, Problem
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record
 from kvstore.lsm.sstable import TableInfo, table_name
-from kvstore.lsm.stopped import locked, log_paths, read_state
+from kvstore.lsm.stopped import locked, read_state
 from kvstore.lsm.verify_table import problem_of, verify_table
-from kvstore.lsm.wal import MAGIC, read_segments, records_in
+from kvstore.lsm.wal import MAGIC, log_paths, read_segments, records_in
 
 _OURS = re.compile(r"MANIFEST-\d{8,}|\d{8,}\.sst|CURRENT\.new")
 

@@ -50,33 +50,44 @@ def segment_name(number: int) -> str:
     return f"{number:08d}.wal"
 
 
+def log_paths(fs: FileSystem, directory: str) -> list[str]:
+    """The segments of the log, in order."""
+    names = (name for name in fs.list(directory) if name.endswith(".wal"))
+    return [f"{directory}/{name}" for name in sorted(names, key=lambda name: (len(name), name))]
+
+
 def read_segments(fs: FileSystem, paths: Sequence[str], floor: int) -> Iterator[WalRecord]:
     """The records of segments in order, up to the first gap that a crash has torn.
 
     `floor` is the LSN up to which everything is in tables already. Raises Corruption when a record is
     damaged or missing that was durable once, UnsupportedFormat for a file that is no segment.
     """
+    return (record for _, _, record in locate_records(fs, paths, floor))
+
+
+def locate_records(fs: FileSystem, paths: Sequence[str], floor: int) -> Iterator[tuple[str, int, WalRecord]]:
+    """As `read_segments`, each record with the path of its segment and where in that it ends."""
     expected = floor + 1
     records = _records(fs, paths)
-    for path, record in records:
+    for path, end, record in records:
         if record.last_lsn < expected:
             continue
         if record.first_lsn < expected:
             raise Corruption(path, f"batches {record.first_lsn} to {expected - 1} are there twice")
         if record.first_lsn > expected:
-            if record.durable_lsn >= expected or any(r.durable_lsn >= expected for _, r in records):
+            if record.durable_lsn >= expected or any(r.durable_lsn >= expected for _, _, r in records):
                 lost = f"batches {expected} to {record.first_lsn - 1} are damaged or missing"
                 raise Corruption(path, f"{lost}, and a later one proves that they were durable")
             return
-        yield record
+        yield path, end, record
         expected = record.last_lsn + 1
 
 
-def _records(fs: FileSystem, paths: Sequence[str]) -> Iterator[tuple[str, WalRecord]]:
-    """Every record that can be read, whatever is damaged between them, with its segment."""
+def _records(fs: FileSystem, paths: Sequence[str]) -> Iterator[tuple[str, int, WalRecord]]:
+    """Every record that can be read, whatever is damaged between them, with its segment and its end."""
     for path in paths:
-        for _, record in records_in(read_file(fs, path), path):
-            yield path, record
+        for place, record in records_in(read_file(fs, path), path):
+            yield path, place.stop, record
 
 
 def records_in(data: bytes, path: str) -> Iterator[tuple[range, WalRecord]]:

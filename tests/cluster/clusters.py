@@ -7,9 +7,6 @@ from pathlib import Path
 
 from kvstore.local.cluster import LocalCluster
 
-PATIENCE = 60.0
-"""Seconds for what takes one where the machine is idle: a busy one makes tests slow, and never wrong."""
-
 
 def serving(directory: Path, *flags: str) -> Iterator[LocalCluster]:
     """Three nodes that serve, started with these flags, until the test is over."""

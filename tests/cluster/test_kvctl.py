@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.local.cluster import DEFAULT_DIRECTORY, LocalCluster
+from tests.patience import PATIENCE
 
 Kvctl = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -22,7 +23,7 @@ def run(*arguments: str, stdin: str = "", cwd: Path | None = None) -> subprocess
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=5 * PATIENCE,
         check=False,
         cwd=cwd,
     )
@@ -33,7 +34,8 @@ def kvctl(shared_cluster: LocalCluster) -> Kvctl:
     """kvctl connected to a cluster."""
 
     def call(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        done = run("--endpoints", shared_cluster.endpoints, *arguments, stdin=stdin)
+        patience = ("--timeout", str(PATIENCE))
+        done = run("--endpoints", shared_cluster.endpoints, *patience, *arguments, stdin=stdin)
         assert "Traceback" not in done.stderr
         return done
 

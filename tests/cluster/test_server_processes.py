@@ -24,7 +24,7 @@ from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import Options
 from kvstore.server.server import EXIT_NOT_STOPPED, EXIT_STORAGE_FAILED
 from kvstore.v1 import client_pb2 as pb
-from tests.cluster.clusters import PATIENCE
+from tests.patience import PATIENCE
 
 SERVICES = {
     "grpc.health.v1.Health",
@@ -151,11 +151,11 @@ def kv(channel: grpc.Channel, method: str, request: Any, answer: Any) -> Any:
         request_serializer=type(request).SerializeToString,
         response_deserializer=answer.FromString,
     )
-    return stub(request, timeout=5)
+    return stub(request, timeout=PATIENCE)
 
 
 def until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.02)
@@ -181,12 +181,12 @@ def test_any_grpc_tool_can_explore_a_node(shared_cluster: LocalCluster) -> None:
     with grpc.insecure_channel(shared_cluster.layout.addresses["n1"]) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         for service in ("", "kvstore.v1.KV", "kvstore.v1.Peer", "kvstore.v1.Admin"):
-            answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+            answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
             assert answer.status == SERVING
         reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         ask = reflection_pb2.ServerReflectionRequest
         listed, described = reflection.ServerReflectionInfo(
-            iter([ask(list_services=""), ask(file_containing_symbol="kvstore.v1.KV")]), timeout=5
+            iter([ask(list_services=""), ask(file_containing_symbol="kvstore.v1.KV")]), timeout=PATIENCE
         )
         assert {service.name for service in listed.list_services_response.service} == SERVICES
         assert b"SessionRequest" in described.file_descriptor_response.file_descriptor_proto[0]
@@ -205,12 +205,12 @@ def test_sigterm_turns_health_off_and_ends_in_order(nodes: Nodes) -> None:
     process = nodes.start("n1", f"n1={address}")
     with grpc.insecure_channel(address) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
-        watch = health.Watch(health_pb2.HealthCheckRequest(service=""), timeout=10)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=""), timeout=PATIENCE)
         assert next(watch).status == SERVING
         put(address, b"k", b"v")
         process.send_signal(signal.SIGTERM)
         assert next(watch).status == NOT_SERVING
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
     assert "Traceback" not in nodes.log("n1")
     nodes.start("n1", f"n1={address}")
     assert get(address, b"k") == [b"v"]
@@ -225,8 +225,8 @@ def test_ctrl_c_ends_node_and_worker(nodes: Nodes) -> None:
     until(lambda: len([*engine.glob("*.sst")]) == len([*engine.glob("*.wal")]) == 1)  # it is flushed
     (worker,) = psutil.Process(process.pid).children()
     os.killpg(process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches all that was started from it
-    assert process.wait(10) == 0
-    _, still = psutil.wait_procs([worker], timeout=5)
+    assert process.wait(PATIENCE) == 0
+    _, still = psutil.wait_procs([worker], timeout=PATIENCE)
     assert not still
     assert "Traceback" not in nodes.log("n1")
 
@@ -276,8 +276,8 @@ def test_a_node_that_is_stopped_while_it_starts_or_twice_ends_in_order(
 def test_a_node_that_cannot_stop_ends_all_the_same(nodes: Nodes) -> None:
     process = nodes.start("n1", f"n1={free_address()}", program=["-c", UNSTOPPABLE])
     process.terminate()
-    assert process.wait(timeout=10) == EXIT_NOT_STOPPED
-    assert "has not stopped within 0.2 s, ending all the same; it waited in serve:" in nodes.log("n1")
+    assert process.wait(timeout=PATIENCE) == EXIT_NOT_STOPPED
+    assert "has not stopped within 0.2 s, ending all the same; it waited in _serve_until:" in nodes.log("n1")
 
 
 def test_a_worker_in_the_middle_of_a_job_ends_with_its_node(
@@ -292,7 +292,7 @@ def test_a_worker_in_the_middle_of_a_job_ends_with_its_node(
     until((nodes.directory / "syncing").exists)
     (worker,) = psutil.Process(process.pid).children()
     process.kill()
-    _, still = psutil.wait_procs([worker], timeout=5)
+    _, still = psutil.wait_procs([worker], timeout=PATIENCE)
     assert not still
 
 
@@ -303,7 +303,7 @@ def test_a_failed_sync_ends_the_process_and_acknowledges_nothing(nodes: Nodes) -
     (nodes.directory / "broken").touch()
     with pytest.raises(grpc.RpcError):
         put(address, b"after", b"v")
-    assert process.wait(10) == EXIT_STORAGE_FAILED == 70
+    assert process.wait(PATIENCE) == EXIT_STORAGE_FAILED == 70
     (line,) = nodes.log("n1").splitlines()
     assert line.startswith("kvnode: the storage has failed, stopping: ")
     assert line.endswith("Input/output error")
@@ -316,13 +316,13 @@ def test_sigkill_at_any_time_loses_no_acknowledged_write(nodes: Nodes) -> None:
     acknowledged: set[bytes] = set()
     for turn in range(3):
         process = nodes.start("n1", f"n1={address}")
-        with kvstore.connect(address) as db:
+        with kvstore.connect(address, timeout=PATIENCE) as db:
             keys = [f"{turn}/{i}" for i in range(500)]
             acknowledged.update(key.encode() for key in db.bucket("b").put_many(dict.fromkeys(keys, "v")))
         process.kill()
         process.wait()
     nodes.start("n1", f"n1={address}")
-    with kvstore.connect(address) as db:
+    with kvstore.connect(address, timeout=PATIENCE) as db:
         got = db.bucket("b").get_many(acknowledged)
         assert len(got) == 1500
         assert all(result.value == b"v" for result in got.values())

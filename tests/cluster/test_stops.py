@@ -18,7 +18,7 @@ import pytest
 
 import kvstore
 from kvstore.local.ports import free_ports
-from tests.cluster.clusters import PATIENCE
+from tests.patience import PATIENCE
 
 STOPS = int(os.environ.get("KVSTORE_STOPS", "6"))
 """How many: `make stops` for 200."""

@@ -115,6 +115,9 @@ class Store:
         if self.engine is None:
             assert not self.fs.writers, f"{name}: {self.fs.writers} are open after {error!r}"
             assert not self.fs.readers
+            if isinstance(error, StorageFull) and self.fs.fault is not Fault.ENOSPC:
+                made = self.fs.injected["make_directory"] + self.fs.injected["make_lock"]
+                assert made or name in ("checkpoint", "close"), "a full disk does not open"
             return
         if not self.stopped():
             assert name != "sync" or isinstance(error, StorageFull), "the engine goes on after a failed sync"

@@ -149,16 +149,16 @@ def _corrupt_block_reads_as_absent(patch: pytest.MonkeyPatch) -> None:
 
 def _damaged_log_record_not_questioned(patch: pytest.MonkeyPatch) -> None:
     def until_the_first_gap(fs: FileSystem, paths: Iterable[str], floor: int) -> Any:
-        for _, found in wal._records(fs, list(paths)):
+        for path, end, found in wal._records(fs, list(paths)):
             if found.first_lsn > floor + 1:
                 return
             if found.last_lsn > floor:
-                yield found
+                yield path, end, found
                 floor = found.last_lsn
 
-    from kvstore.lsm import engine
+    from kvstore.lsm import recovery
 
-    patch.setattr(engine, "read_segments", until_the_first_gap)
+    patch.setattr(recovery, "locate_records", until_the_first_gap)
 
 
 def _deletions_always_dropped(patch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ def written() -> dict[str, bytes]:
     """What today's code makes of the expected content, by file name."""
     fs = MemoryFileSystem()
     manifest = Manifest(fs, "store", Options().manifest_bytes)
+    manifest.begin()
     chunk = [key for key, _ in TABLE_ENTRIES], [value for _, value in TABLE_ENTRIES]
     infos = write_tables(
         fs, "store", [manifest.take_number()], [chunk], 1, LAST_FLUSHED, len(TABLE_ENTRIES), OPTIONS

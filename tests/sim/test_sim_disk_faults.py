@@ -67,6 +67,26 @@ def test_writes_are_taken_again_even_if_nobody_waited_for_the_sync_that_found_no
     assert isinstance(cluster.call("n1", Put("carts", KEY, b"after")), Stored)
 
 
+def test_a_node_starts_on_a_full_disk_and_takes_writes_when_there_is_space() -> None:
+    cluster = started()
+    cluster.call("n1", Put("carts", KEY, b"before"))
+    cluster.crash("n1")
+    cluster.hosts["n1"].disk.full = True
+    cluster.start()
+    cluster.run(2.0)
+    assert cluster.hosts["n1"].up
+    assert values(cluster.call("n1", Get("carts", KEY))) == [b"before"]
+    assert isinstance(error(cluster.call("n1", Put("carts", KEY, b"refused"))), StorageFull)
+    cluster.hosts["n1"].disk.full = False
+    cluster.run(2.0)
+    assert isinstance(cluster.call("n1", Put("carts", KEY, b"after")), Stored)
+    cluster.crash("n1")
+    cluster.start()
+    cluster.run(2.0)
+    assert values(cluster.call("n1", Get("carts", KEY, r=3))) == [b"after", b"before"]
+    assert not cluster.hosts["n1"].counts["ends after StorageFull"]
+
+
 def test_a_node_with_a_full_disk_still_refutes_that_it_is_dead() -> None:
     """Its incarnation cannot be stored then; that must not cost it the turn."""
     cluster = started()

@@ -11,11 +11,10 @@ from kvstore.client import connection
 from kvstore.client.connection import Connection
 from kvstore.quorum.messages import Put
 from kvstore.ring import ClusterState
+from tests.patience import PATIENCE
 from tests.unit.client_node import run
 from tests.unit.server_nodes import cluster_state
 from tests.unit.swallowing_grpc import Channel
-
-PATIENCE = 10.0
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["reading", "writing"])

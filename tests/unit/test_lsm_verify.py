@@ -196,6 +196,7 @@ def test_a_filter_that_denies_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tables_of_a_level_that_meet() -> None:
     fs = MemoryFileSystem()
     manifest = Manifest(fs, "store", Options().manifest_bytes)
+    manifest.begin()
     for keys in (KEYS[:60], KEYS[50:]):
         values: list[bytes | None] = [b"v"] * len(keys)
         chunk = list(keys), values

@@ -20,6 +20,7 @@ from kvstore.quorum.request import Request
 from kvstore.server.server import NodeServer
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.errors import error_from_status
+from tests.patience import PATIENCE
 from tests.unit.server_nodes import (
     SessionClient,
     call,
@@ -115,8 +116,11 @@ def test_a_deadline_bounds_the_request_and_the_verdict_arrives_before_it(tmp_pat
         async with serving(settings("n1", ports[0], tmp_path, state)), channel(ports[0]) as opened:
             # the others were never there, but that takes longer to find out
             request = pb.GetRequest(bucket="b", key=b"k", timeout_ms=30_000)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call(opened, "Get", request, pb.GetResponse, timeout=0.5)
+            for timeout in (0.5, 4.0, PATIENCE):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call(opened, "Get", request, pb.GetResponse, timeout=timeout)
+                if rpc_status.from_call(cast(grpc.Call, caught.value)) is not None:
+                    break  # else a busy machine did not get it there in the tenth that is left for it
             assert isinstance(typed(caught.value), ReadTimeout | Unavailable)
 
     run(scenario())
@@ -205,7 +209,7 @@ def test_a_client_that_leaves_leaves_nothing_behind(tmp_path: Path) -> None:
             calls = [get_call(number) for number in range(1000)]
             await session.send(calls)
             session.stream.cancel()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     tasks = [task for task in asyncio.all_tasks() if "session" in repr(task.get_coro())]
                     if not tasks and not server.driver._waiting:

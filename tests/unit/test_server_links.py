@@ -21,12 +21,12 @@ from kvstore.server.batches import Batches
 from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction
 from kvstore.server.stream import Stream, message_bytes
 from kvstore.v1.peer_pb2 import Welcome
+from tests.patience import PATIENCE
 from tests.unit.server_nodes import channel, cluster_state, run, serving, settings
 from tests.unit.swallowing_grpc import Channel
 
 STATE = cluster_state([1, 2, 3])
 MIB = 1024 * 1024
-PATIENCE = 10.0
 
 
 def test_a_member_with_the_same_settings_is_welcome() -> None:
@@ -78,7 +78,7 @@ def test_frames_are_split_at_their_limit_and_lose_nothing() -> None:
     assert (len(queue), queue.bytes) == (0, 0)
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  (a stream has no event for it)
             await asyncio.sleep(0.005)

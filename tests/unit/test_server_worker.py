@@ -19,10 +19,9 @@ from kvstore.lsm.worker import STALLED, Pacer
 from kvstore.server import worker as worker_module
 from kvstore.server.jobs import Jobs
 from kvstore.server.worker import Worker
+from tests.patience import PATIENCE
 
 SMALL = Options(memtable_bytes=1000)
-PATIENCE = 60.0
-"""Seconds: a worker gives way to all others, and on a busy machine has to wait."""
 
 
 def sealed(directory: Path, options: Options = SMALL) -> tuple[Engine, Job]:
@@ -237,7 +236,7 @@ def test_a_pacer_keeps_its_rate_and_shows_that_it_lives() -> None:
 def test_the_worker_imports_no_grpc() -> None:
     code = "import kvstore.lsm.worker, sys; print(*sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     modules = done.stdout.split()
     assert "kvstore.lsm.jobs" in modules
