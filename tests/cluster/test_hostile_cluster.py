@@ -26,7 +26,8 @@ from kvstore.server.options import CHANNEL
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.versions import Dot, Sibling, Version, encode_version
 from kvstore.wire.peer import encode_frame
-from tests.cluster.clusters import PATIENCE, serving
+from tests.cluster.clusters import serving
+from tests.patience import PATIENCE
 
 DOT = Dot("n9.0.0", 7)
 GOOD = encode_version(Version((DOT,), (Sibling(DOT, b"v"),)))

@@ -31,7 +31,7 @@ from kvstore.quorum.replica import Changes, Replica
 from kvstore.quorum.write import WriteOperation
 from kvstore.sim.host import Host
 from kvstore.sim.run import Plan, Report, try_plan
-from kvstore.versions import Dot
+from kvstore.versions import CausalContext, Dot
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -52,7 +52,7 @@ def dots_reused_after_a_wipe(patch: pytest.MonkeyPatch) -> None:
     counters: Counter[str] = Counter()
     wipe = Host.wipe
 
-    def mint(self: Actors, partition: int) -> Dot:
+    def mint(self: Actors, partition: int, _known: CausalContext = ()) -> Dot:
         counters[self._node] += 1
         return Dot(f"{self._node}.{partition}", counters[self._node])
 
@@ -92,7 +92,7 @@ def a_put_returns_a_context_that_covers_unseen_siblings(patch: pytest.MonkeyPatc
 def a_write_overwrites_what_it_did_not_see(patch: pytest.MonkeyPatch) -> None:
     """BUGS 1: what last-write-wins does."""
     from kvstore.quorum import coordinator
-    from kvstore.versions import CausalContext, Sibling, Version, join, write
+    from kvstore.versions import Sibling, Version, join, write
 
     def overwrite(current: Version, seen: CausalContext, sibling: Sibling) -> Version:
         return write(current, join(seen, current.context), sibling)
@@ -232,6 +232,7 @@ OTHERS: tuple[Plant, ...] = (
     fetched_versions_written_at_once,
     actors_not_renewed_after_a_refetch,
     compaction_drops_damaged_blocks,
+    frames_of_peers_not_checked,
 )
 
 
