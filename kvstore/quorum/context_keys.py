@@ -18,7 +18,7 @@ from kvstore.lsm import Engine
 from kvstore.quorum.replica import Replica
 from kvstore.versions import CausalContext
 
-_PREFIX = b"n/context-key/"
+CONTEXT_KEYS = b"n/context-key/"
 """Where the engine keeps them, by id; `n` is the keyspace of node-local records."""
 _MOST = 1024
 """A cluster has one key for each node that ever started without knowing of another's."""
@@ -37,8 +37,8 @@ class ContextKeys:
         self._keyring = Keyring(self._stored())
 
     def _stored(self) -> list[bytes]:
-        end = _PREFIX[:-1] + bytes([_PREFIX[-1] + 1])
-        found = [value for _, value in self._engine.scan_around(_PREFIX, end)]
+        end = CONTEXT_KEYS[:-1] + bytes([CONTEXT_KEYS[-1] + 1])
+        found = [value for _, value in self._engine.scan_around(CONTEXT_KEYS, end)]
         # one that cannot be read comes back from the others
         return [value for value in found if value is not None and len(value) == KEY_BYTES]
 
@@ -66,7 +66,7 @@ class ContextKeys:
         new = [key for key in keys if len(self._keyring.keys) < _MOST and self._keyring.add(key)]
         if new:
             try:
-                self._replica.write([(_PREFIX + key_id(key).hex().encode(), key) for key in new])
+                self._replica.write([(CONTEXT_KEYS + key_id(key).hex().encode(), key) for key in new])
             except (StorageFull, Overloaded):
                 return True  # the others have it, and will hand it out again after a restart
         return bool(new)

@@ -16,6 +16,7 @@ from kvstore.kvctl.records import record
 from kvstore.lsm import Compaction, DiskFileSystem, Engine, Options
 from kvstore.lsm.sstable import FOOTER_BYTES, Table, TableInfo, table_name
 from kvstore.lsm.stopped import read_state
+from kvstore.quorum.context_keys import CONTEXT_KEYS
 from kvstore.quorum.hints import hint_key
 from kvstore.ring.token import data_key, token
 from kvstore.server.data_directory import IDENTITY, claim
@@ -224,6 +225,11 @@ def test_dump_shows_data_hints_and_the_nodes_own(kvctl: Kvctl, node: Path) -> No
     assert hint["siblings"][0]["value_base64"] == "/g=="
     assert hint["siblings"][0]["expiry_ms"] == 5
     assert own == {"kind": "node", "name": "incarnation", "value_base64": "AAAAAAAAAAM="}
+
+
+def test_dump_keeps_the_keys_that_contexts_are_signed_with_to_itself() -> None:
+    own = record(CONTEXT_KEYS + b"01234567", b"secret of the cluster")
+    assert own == {"kind": "node", "name": "context-key/01234567", "value": None}
 
 
 def test_dump_can_be_narrowed(kvctl: Kvctl, node: Path) -> None:
