@@ -9,7 +9,7 @@ JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench bench-slow bench-engine bench-overload sim sim-long planted jepsen jepsen-long jepsen-hunt heal overload fuzz power-loss proto clean
+.PHONY: help venv run test check format demo bench bench-slow bench-engine bench-overload sim sim-long planted jepsen jepsen-long jepsen-hunt heal overload stops fuzz power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -38,7 +38,11 @@ demo: venv ## import the world's airports, kill nodes, lose nothing
 bench: venv ## measure throughput and latency of a three-node cluster
 	@$(BIN)/python -m bench
 
-bench-overload: venv ## offer a three-node cluster four times what it can do
+bench-stops: venv ## real nodes under load are stopped 200 times, in every way: COUNT=1000 SEED=7
+	@KVSTORE_STOPS=$(or $(COUNT),200) KVSTORE_STOPS_SEED=$(or $(SEED),1) \
+		$(BIN)/python -m pytest -q -s tests/cluster/test_stops.py
+
+overload: venv ## offer a three-node cluster four times what it can do
 	@$(BIN)/python -m bench.overload $(ARGS)
 bench-slow: venv ## measure what readers feel of one replica that is 50 times slower
 	@$(BIN)/python -m bench.slow_replica $(ARGS)

@@ -1,8 +1,10 @@
 """The clients of one host: `python -m jepsen.client SPEC.json` operates until its time is over.
 
-Every thread has an operation under way at a time and writes it into the host's own history; times are the
-machine's
-monotonic clock, so that the histories of all hosts are merged by them.
+It prints a line when it is connected, and begins when it reads one: the ns of the machine's monotonic clock
+that the run's time is counted from. How long a busy machine takes to start a process is no part of that.
+
+Every thread has an operation under way at a time and writes it into the host's own history; times are by that
+clock, so that the histories of all hosts are merged by them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _PAUSE_SECONDS = 0.2
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """What the clients of one host do. Times are in seconds, `began` in ns of the monotonic clock."""
+    """What the clients of one host do. Times are in seconds."""
 
     host: str
     endpoints: list[str]
@@ -42,7 +44,6 @@ class Spec(msgspec.Struct, frozen=True):
     rate: float
     """Operations a second of each thread."""
     seed: int
-    began: int
     seconds: float
     timeout: float
 
@@ -57,7 +58,9 @@ async def run(spec: Spec) -> None:
     """Operate until the time is over."""
     workloads = [WORKLOADS[name](spec.keys) for name in spec.workloads]
     async with await _connected(spec) as db:
-        with HistoryWriter(Path(spec.history), clock_since(spec.began)) as writer:
+        print("connected", flush=True)
+        began = int(await asyncio.to_thread(sys.stdin.readline))
+        with HistoryWriter(Path(spec.history), clock_since(began)) as writer:
             async with asyncio.TaskGroup() as threads:
                 for number in spec.numbers:
                     round_, host = divmod(number, spec.clients)
@@ -72,7 +75,7 @@ async def run(spec: Spec) -> None:
 
 
 async def _connected(spec: Spec) -> Client:
-    """A client; the first fault may come before the first connection."""
+    """A client, once a node can be reached."""
     while True:
         try:
             return await kvstore.aio.connect(spec.endpoints, timeout=spec.timeout)

@@ -123,9 +123,35 @@ class _Run:
         self._schedule = schedule
         self._skipped = skips
         self._coverage = _Coverage(cluster)
-        self._began = time.monotonic_ns()
+        self._began = 0
 
     async def run(self) -> Outcome:
+        clients = [self._start_clients(place, host) for place, host in enumerate(self._cluster.clients)]
+        try:
+            await self._begin(clients)
+            return await self._run(clients)
+        finally:
+            for client in clients:
+                client.kill()
+                client.communicate()
+
+    async def _begin(self, clients: list[subprocess.Popen[bytes]]) -> None:
+        """The run's time begins when all clients are connected. Raises ClusterFailed."""
+        try:
+            async with asyncio.timeout(_SERVING_SECONDS):
+                for host, client in zip(self._cluster.clients, clients, strict=True):
+                    assert client.stdout is not None
+                    if not await asyncio.to_thread(client.stdout.readline):
+                        raise ClusterFailed(f"the clients on {host} have ended: see {host}.log")
+        except TimeoutError:
+            raise ClusterFailed(f"the clients are not connected after {_SERVING_SECONDS:g} s") from None
+        self._began = time.monotonic_ns()
+        for client in clients:
+            assert client.stdin is not None
+            client.stdin.write(b"%d\n" % self._began)
+            client.stdin.flush()
+
+    async def _run(self, clients: list[subprocess.Popen[bytes]]) -> Outcome:
         options, cluster = self._options, self._cluster
         writer = HistoryWriter(options.directory / "nemesis.jsonl", clock_since(self._began))
         nemesis = NemesisProcess(cluster, writer)
@@ -133,7 +159,7 @@ class _Run:
         with writer:
             watching = asyncio.create_task(self._coverage.watch())
             try:
-                await self._under_fault(nemesis)
+                await self._under_fault(nemesis, clients)
                 converged = await self._heal(writer)
                 await self._final_reads()
                 await self._coverage.look()
@@ -158,12 +184,11 @@ class _Run:
             problem,
         )
 
-    async def _under_fault(self, nemesis: NemesisProcess) -> None:
+    async def _under_fault(self, nemesis: NemesisProcess, clients: list[subprocess.Popen[bytes]]) -> None:
         """Clients and nemesis, to the end of both."""
-        clients = [self._start_clients(place, host) for place, host in enumerate(self._cluster.clients)]
         try:
             await nemesis.run(self._schedule)
-            async with asyncio.timeout(self._options.seconds + 10 * self._options.timeout):
+            async with asyncio.timeout(self._options.seconds + _SERVING_SECONDS):
                 await asyncio.gather(*(asyncio.to_thread(client.wait) for client in clients))
         finally:
             for client in clients:
@@ -188,7 +213,6 @@ class _Run:
             keys=options.keys_in_use,
             rate=options.rate / options.threads,
             seed=options.seed,
-            began=self._began,
             seconds=options.seconds,
             timeout=options.timeout,
         )
@@ -199,8 +223,8 @@ class _Run:
             return subprocess.Popen(
                 [*command, sys.executable, "-m", "jepsen.client", str(file)],
                 env=os.environ | network.environment(host),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=log,
             )
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
         StorageFull,
         TooManySiblings,
         Unavailable,
+        UnverifiedContext,
+        VersionTooLarge,
         WriteTimeout,
     )
 
@@ -64,6 +66,8 @@ __all__ = [
     "TooManySiblings",
     "Unavailable",
     "UnresolvedSiblings",
+    "UnverifiedContext",
+    "VersionTooLarge",
     "WriteTimeout",
     "aio",
     "connect",

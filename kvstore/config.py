@@ -127,11 +127,14 @@ class Limits:
 
     key: int = 4096
     value: int = MIB
-    context: int = 16 * KIB
     siblings: int = 100
+    version: int = 64 * MIB
+    """All siblings of a key together, with their context: a client's write that adds to more is refused."""
     batch: int = 1000
     scan_page: int = MIB
 
+    content_type: ClassVar[int] = 255
+    """In characters; as of versions (kvstore.versions)."""
     MAX_VALUE: ClassVar[int] = 16 * MIB
 
     def check_bucket(self, bucket: str) -> None:
@@ -149,11 +152,18 @@ class Limits:
         if len(value) > self.value:
             raise InvalidRequest("value", f"has {len(value)} bytes, the limit is {self.value}")
 
-    def check_context(self, context: bytes) -> None:
-        """Raise InvalidRequest for an oversized context."""
-        if len(context) > self.context:
-            raise InvalidRequest("context", f"has {len(context)} bytes, the limit is {self.context}")
+    def check_content_type(self, text: str) -> None:
+        """Raise InvalidRequest for an oversized content type."""
+        if len(text) > self.content_type:
+            raise InvalidRequest(
+                "content_type", f"has {len(text)} characters, the limit is {self.content_type}"
+            )
 
+
+MAX_MESSAGE_BYTES = 256 * MIB
+"""No frame, request or reply is larger: its receiver would break off the connection."""
+MAX_REPLY_BYTES = MAX_MESSAGE_BYTES - 16 * MIB
+"""The largest version that a client is sent. What is larger, no replica can hold: it can only be deleted."""
 
 FRAME_BYTES = 4 * MIB
 """Most bytes that one frame of a stream carries, unless a single message is larger."""

@@ -110,6 +110,30 @@ class TooManySiblings(KVError):
         self.limit = limit
 
 
+class VersionTooLarge(KVError):
+    """The siblings of the key together would have `size` bytes, and `limit` is the most.
+
+    Read, resolve, and write with the context. The key can be read and deleted all the same.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"the siblings of the key would have {size} bytes together and the limit is {limit}: "
+            "write with the context of a read"
+        )
+        self.size = size
+        self.limit = limit
+
+
+class UnverifiedContext(KVError):
+    """The context is signed with a key of the cluster that this node does not have yet: try again."""
+
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("this node cannot tell yet whether its cluster gave out the context")
+
+
 class StaleRing(KVError):
     """The request was routed with cluster state of another epoch; refresh the ring and retry."""
 

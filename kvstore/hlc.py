@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 _COUNTER_BITS = 16
 
+MAX_TIME = 2**63 - 1
+"""In the year 6429. Time stops there, rather than that a key with it could not be written any more."""
+
 
 class HybridClock:
     """Issues times after all that it has issued and seen, as far as those are not absurd.
@@ -31,8 +34,8 @@ class HybridClock:
         latest = (wall + self._max_drift) << _COUNTER_BITS
         if seen > latest:
             self._on_ahead()
-            return seen + 1
-        self._last = max(min(self._last, latest) + 1, seen + 1, wall << _COUNTER_BITS)
+            return min(seen + 1, MAX_TIME)
+        self._last = min(max(min(self._last, latest) + 1, seen + 1, wall << _COUNTER_BITS), MAX_TIME)
         return self._last
 
     def observe(self, wall: int, seen: int) -> None:

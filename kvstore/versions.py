@@ -8,25 +8,36 @@ and in one order, so equal versions have equal bytes on every node: digests depe
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
-from typing import NamedTuple
+from itertools import islice
+from operator import lt
+from typing import Annotated, Any, NamedTuple
 
-import google_crc32c
 import mmh3
 import msgspec
+from msgspec import Meta
 
-from kvstore.errors import Corruption, InvalidRequest
+from kvstore.config import Limits
+from kvstore.errors import Corruption
+from kvstore.hlc import MAX_TIME
 
 FORMAT = b"\x01"
-"""First byte of every encoded version and context."""
+"""First byte of every encoded version."""
+
+MAX_COUNTER = 2**48 - 1
+"""Of an actor: 8,000 years at a thousand writes a second. Far below the type's end, as all bounds here, so
+that no sum of honest numbers ever reaches it."""
+MAX_EXPIRY = 2**53 - 1
+"""In milliseconds since 1970; the longest time to live is 136 years."""
+_MAX_ACTOR = 128
+"""Characters; kvstore.quorum.actors makes names of 82 at most."""
 
 
 class Dot(NamedTuple):
     """The identity of one write: the actor that coordinated it and that actor's counter."""
 
-    actor: str
-    counter: int
+    actor: Annotated[str, Meta(min_length=1, max_length=_MAX_ACTOR)]
+    counter: Annotated[int, Meta(ge=1, le=MAX_COUNTER)]
 
 
 CausalContext = tuple[Dot, ...]
@@ -42,9 +53,9 @@ class Sibling(msgspec.Struct, frozen=True, array_like=True):
 
     dot: Dot
     value: bytes | None
-    time: int = 0
-    expiry: int = 0
-    content_type: str = ""
+    time: Annotated[int, Meta(ge=0, le=MAX_TIME)] = 0
+    expiry: Annotated[int, Meta(ge=0, le=MAX_EXPIRY)] = 0
+    content_type: Annotated[str, Meta(max_length=Limits.content_type)] = ""
 
     def visible(self, wall: int) -> bool:
         """Whether a reader may see it at wall time `wall` (milliseconds)."""
@@ -96,7 +107,8 @@ def write(current: Version, seen: CausalContext, sibling: Sibling) -> Version:
     """
     if current is EMPTY and not seen:
         return Version((sibling.dot,), (sibling,))
-    kept = [other for other in current.siblings if not covers(seen, other.dot)]
+    highest = dict(seen)
+    kept = [s for s in current.siblings if highest.get(s.dot.actor, 0) < s.dot.counter]
     kept.append(sibling)
     return Version(join(join(current.context, seen), (sibling.dot,)), _ordered(kept))
 
@@ -110,8 +122,10 @@ def reconcile(a: Version, b: Version) -> Version:
         return a
     in_a = {sibling.dot for sibling in a.siblings}
     in_b = {sibling.dot for sibling in b.siblings}
-    kept = [s for s in a.siblings if s.dot in in_b or not covers(b.context, s.dot)]
-    kept += [s for s in b.siblings if s.dot not in in_a and not covers(a.context, s.dot)]
+    # as dicts, not by `covers`: with many siblings of many actors that would take the product of the two
+    seen_by_a, seen_by_b = dict(a.context), dict(b.context)
+    kept = [s for s in a.siblings if s.dot in in_b or seen_by_b.get(s.dot.actor, 0) < s.dot.counter]
+    kept += [s for s in b.siblings if s.dot not in in_a and seen_by_a.get(s.dot.actor, 0) < s.dot.counter]
     return Version(join(a.context, b.context), _ordered(kept))
 
 
@@ -123,12 +137,14 @@ def reconcile_lww(a: Version, b: Version) -> Version:
     """
     if a == b:
         return a
-    latest = max((*a.siblings, *b.siblings), key=lambda s: (s.time, s.dot))
-    return Version(join(a.context, b.context), (latest,))
+    latest = sorted((*a.siblings, *b.siblings), key=lambda s: (s.time, s.dot))[-1:]
+    return Version(join(a.context, b.context), tuple(latest))
 
 
 def discarded(a: Version, b: Version, result: Version) -> int:
     """How many values `reconcile_lww` has dropped although the write that it kept had not seen them."""
+    if not result.siblings:
+        return 0
     kept = result.siblings[0].dot
     winner = a if any(sibling.dot == kept for sibling in a.siblings) else b
     losers = [s for s in (*a.siblings, *b.siblings) if s.dot != kept and s.value is not None]
@@ -140,10 +156,7 @@ def _ordered(siblings: Iterable[Sibling]) -> tuple[Sibling, ...]:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_version_decoder = msgspec.msgpack.Decoder(Version)
-_context_decoder = msgspec.msgpack.Decoder(CausalContext)
-_TOKEN = struct.Struct(">Q")
-_CHECKSUM = struct.Struct(">I")
+_decoder = msgspec.msgpack.Decoder(Version)
 
 
 def encode_version(version: Version) -> bytes:
@@ -152,59 +165,39 @@ def encode_version(version: Version) -> bytes:
 
 
 def decode_version(data: bytes) -> Version:
-    """Inverse of `encode_version`; raises Corruption."""
+    """Inverse of `encode_version`, all numbers within their bounds; raises Corruption."""
     if data[:1] != FORMAT:
         raise Corruption("version", f"unknown format byte {data[:1]!r}")
     try:
-        return _version_decoder.decode(memoryview(data)[1:])
+        return _decoder.decode(memoryview(data)[1:])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corruption("version", str(error)) from error
+
+
+def check_version(data: bytes) -> Version:
+    """As `decode_version`, of bytes that another made: they must be canonical as well; raises Corruption.
+
+    Else replicas would hold different bytes for what is equal, or siblings that no reconciling removes.
+    """
+    version = decode_version(data)
+    context, siblings = version.context, version.siblings
+    if len(context) > 1 and not _ascend([actor for actor, _ in context]):
+        raise Corruption("version", "its context is not in order of actors")
+    if len(siblings) > 1 and not _ascend([sibling.dot for sibling in siblings]):
+        raise Corruption("version", "its siblings are not in order of their dots")
+    highest = dict(context)
+    for sibling in siblings:
+        if highest.get(sibling.dot.actor, 0) < sibling.dot.counter:
+            raise Corruption("version", "its context does not cover one of its siblings")
+    if encode_version(version) != data:
+        raise Corruption("version", "is not in canonical form")
+    return version
+
+
+def _ascend(items: list[Any]) -> bool:
+    return all(map(lt, items, islice(items, 1, None)))
 
 
 def digest(encoded: bytes) -> bytes:
     """16 bytes that stand for an encoded version when replicas compare what they hold."""
     return mmh3.hash_bytes(encoded)
-
-
-def encode_context(context: CausalContext, token: int) -> bytes:
-    """The opaque context a client gets with a read and passes back with its write.
-
-    `token` is the key's: the checksum covers it, so a context cannot be used for another key,
-    where it would claim to have seen what nobody saw.
-    """
-    payload = _encoder.encode(context)
-    return FORMAT + _checksum(payload, token) + payload
-
-
-def decode_context(data: bytes, token: int) -> CausalContext:
-    """Inverse of `encode_context`; an empty `data` is an empty context; raises InvalidRequest."""
-    if not data:
-        return ()
-    payload = data[5:]
-    if data[:1] != FORMAT or data[1:5] != _checksum(payload, token):
-        raise InvalidRequest("context", "is damaged, or is not a context of this key")
-    try:
-        return _context_decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidRequest("context", f"cannot be read: {error}") from error
-
-
-def encode_seen(context: CausalContext, token: int) -> bytes:
-    """A session's token: what a later read of the key must have seen.
-
-    It may cover siblings that no client was shown, so it is no context to write with, and is refused as one.
-    """
-    return encode_context(context, _other(token))
-
-
-def decode_seen(data: bytes, token: int) -> CausalContext:
-    """Inverse of `encode_seen`; raises InvalidRequest."""
-    return decode_context(data, _other(token))
-
-
-def _other(token: int) -> int:
-    return token ^ 0xFFFF_FFFF_FFFF_FFFF
-
-
-def _checksum(payload: bytes, token: int) -> bytes:
-    return _CHECKSUM.pack(google_crc32c.value(_TOKEN.pack(token) + payload))

@@ -8,12 +8,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-# In CI a failure must come again when it is run again; at a desk each run looks somewhere new.
-settings.register_profile("desk", deadline=None, max_examples=100, print_blob=True)
+# In CI a failure must come again when it is run again; at a desk each run looks somewhere new. How long an
+# example takes, or to think of one, says something of the machine only.
+settings.register_profile(
+    "desk",
+    deadline=None,
+    max_examples=100,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.register_profile("ci", settings.get_profile("desk"), derandomize=True, database=None)
 settings.register_profile("thorough", settings.get_profile("desk"), max_examples=5_000)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")

@@ -200,16 +200,17 @@ class Bucket:
         key: Key,
         *,
         context: bytes = b"",
+        r: int | None = None,
         w: int | None = None,
         quorum: str | None = None,
         timeout: float | None = None,
         explain: bool = False,
     ) -> Stored:
-        """Delete what `context` saw; without a context, what a read sees now."""
+        """Delete what `context` saw; without a context, what a read of `r` replicas sees now."""
         if self._seen is not None and not context:
             # the node's own read would not know what this session has seen
-            context = (await self.get(key, quorum=quorum, timeout=timeout)).context
-        request = self._requests.delete(key, context, w, quorum, timeout, explain)
+            context = (await self.get(key, r=r, quorum=quorum, timeout=timeout)).context
+        request = self._requests.delete(key, context, r, w, quorum, timeout, explain)
         return self._stored(request, await self._dispatcher.execute(request))
 
     async def update(

@@ -58,7 +58,8 @@ class Connection:
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
-        while True:
+        # gRPC takes a cancellation that comes while a call breaks for the break, and raises that instead
+        while not self._task.cancelling():
             try:
                 state = await fetch_state(self.channel, self.address, _HANDSHAKE_SECONDS)
                 self._on_ready(self.address, state)
@@ -98,7 +99,7 @@ class Connection:
 
     async def _write(self, stream: _Stream) -> None:
         try:
-            while True:
+            while stream is self._stream:
                 await stream.write(await self._calls.next_frame())
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # the stream is over: reading from it tells why

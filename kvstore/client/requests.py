@@ -15,7 +15,6 @@ from kvstore.quorum.messages import Delete, Get, Put
 
 _LIMITS = Limits(value=Limits.MAX_VALUE)
 _MAX_COUNT = 255
-_MAX_CONTENT_TYPE = 255
 _MAX_TTL = 2**32 - 1
 _MAX_TIMEOUT = 86_400.0
 _MODES = {"strict": QuorumMode.STRICT, "sloppy": QuorumMode.SLOPPY}
@@ -75,6 +74,7 @@ class Requests:
         self,
         key: Key,
         context: bytes,
+        r: int | None,
         w: int | None,
         quorum: str | None,
         timeout: float | None,
@@ -85,6 +85,7 @@ class Requests:
             self.bucket,
             key_bytes(key),
             _context(context),
+            self.r if r is None else count("r", r),
             self.w if w is None else count("w", w),
             self.quorum if quorum is None else mode(quorum),
             self.timeout if timeout is None else seconds(timeout),
@@ -160,7 +161,6 @@ def _value_bytes(value: str | bytes) -> bytes:
 def _context(context: bytes) -> bytes:
     if not isinstance(context, bytes):
         raise InvalidRequest("context", f"must be the bytes of a .context, not {type(context).__name__}")
-    _LIMITS.check_context(context)
     return context
 
 
@@ -172,8 +172,7 @@ def _text(field: str, text: str) -> str:
 
 
 def _content_type(text: str) -> str:
-    if len(_text("content_type", text)) > _MAX_CONTENT_TYPE:
-        raise InvalidRequest("content_type", f"has {len(text)} characters, the limit is {_MAX_CONTENT_TYPE}")
+    _LIMITS.check_content_type(_text("content_type", text))
     return text
 
 

@@ -182,14 +182,17 @@ class Bucket:
         key: Key,
         *,
         context: bytes = b"",
+        r: int | None = None,
         w: int | None = None,
         quorum: str | None = None,
         timeout: float | None = None,
         explain: bool = False,
     ) -> Stored:
-        """Delete what `context` saw; without a context, what a read sees now."""
+        """Delete what `context` saw; without a context, what a read of `r` replicas sees now."""
         return self._run(
-            self._bucket.delete(key, context=context, w=w, quorum=quorum, timeout=timeout, explain=explain)
+            self._bucket.delete(
+                key, context=context, r=r, w=w, quorum=quorum, timeout=timeout, explain=explain
+            )
         )
 
     def update(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from kvstore.gossip.awareness import Awareness
 from kvstore.gossip.dissemination import Dissemination
-from kvstore.gossip.member import Member, Status, Update
+from kvstore.gossip.member import MAX_INCARNATION, Member, Status, Update
 from kvstore.gossip.membership import Membership
 from kvstore.gossip.messages import Ack, GossipMessage, Nack, Ping, PingRequest, PushPull
 from kvstore.gossip.outputs import Output, PersistIncarnation, Send, StatusChanged
@@ -264,7 +264,8 @@ class FailureDetector:
         if node not in self._table:
             return
         hearsay = update.status is Status.DEAD and self._table[node].status is not Status.DEAD
-        self._believe(Update(node, Status.SUSPECT, update.incarnation) if hearsay else update, now)
+        claim = Update(node, Status.SUSPECT, update.incarnation) if hearsay else update
+        self._believe(claim, now, firsthand=node == sender)
         suspicion = self._suspicions.get(node)
         if suspicion and update.incarnation == self._table[node].incarnation:
             if update.status is Status.DEAD:
@@ -279,9 +280,10 @@ class FailureDetector:
             return
         if update.status is not Status.ALIVE:
             self._awareness.worse(1)
-        incarnation = update.incarnation + 1
-        self._outputs.append(PersistIncarnation(incarnation))
-        self._table.merge(Update(self._me, Status.ALIVE, incarnation), mine.since)
+        incarnation = min(update.incarnation + 1, MAX_INCARNATION)
+        if incarnation > mine.incarnation:
+            self._outputs.append(PersistIncarnation(incarnation))
+            self._table.merge(Update(self._me, Status.ALIVE, incarnation), mine.since)
 
     def _witness(self, node: str, now: float) -> None:
         """This node's own probe has failed: suspect the member, and say so."""
@@ -298,10 +300,10 @@ class FailureDetector:
             self._believe(Update(node, Status.DEAD, self._table[node].incarnation), now)
             self._gossip.add(self._table[node].update())
 
-    def _believe(self, update: Update, now: float) -> None:
+    def _believe(self, update: Update, now: float, firsthand: bool = False) -> None:
         """Take a claim into the table and do what follows from it."""
         node, old = update.node, self._table[update.node].status
-        if not self._table.merge(update, now):
+        if not self._table.merge(update, now, firsthand):
             return
         self._gossip.discard(node)
         self._suspicions.pop(node, None)

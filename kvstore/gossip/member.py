@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+MAX_INCARNATION = 2**48 - 1
+"""A claim about a higher incarnation counts as one about this: far below the type's end, and beyond what
+restarts and refutations come to in the life of a cluster. A member that was pushed so far stays there, and is
+believed when it says itself that it is alive (docs/gossip.md)."""
+
 
 class Status(Enum):
     """What is believed of a member; within one incarnation it only gets worse (SWIM section 4.2)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kvstore.gossip.member import Member, Status, Update
+from kvstore.gossip.member import MAX_INCARNATION, Member, Status, Update
 
 
 class Membership:
@@ -43,10 +43,14 @@ class Membership:
         """How many members, this node included, are not DEAD."""
         return sum(row.status is not Status.DEAD for row in self._rows.values())
 
-    def merge(self, update: Update, now: float) -> bool:
-        """Take in a claim about a member; False if it says nothing new."""
+    def merge(self, update: Update, now: float, firsthand: bool = False) -> bool:
+        """Take in a claim about a member; False if it says nothing new.
+
+        At the last incarnation a member can refute nothing, so there its own word, `firsthand`, counts.
+        """
         row = self._rows[update.node]
-        if not update.supersedes(row.update()):
+        last = firsthand and row.incarnation == update.incarnation == MAX_INCARNATION
+        if not (update.supersedes(row.update()) or (last and update.status is not row.status)):
             return False
         self._rows[update.node] = Member(update.node, update.status, update.incarnation, now)
         return True

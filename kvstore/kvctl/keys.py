@@ -112,6 +112,7 @@ def put(
 @click.argument("bucket")
 @click.argument("key")
 @click.option("--context", help="Delete only what this context (base64, from get) saw.")
+@click.option("-r", "--r", type=int, help="Replicas that the read before it waits for, without --context.")
 @_quorum_options("w")
 @click.pass_obj
 def delete(
@@ -119,6 +120,7 @@ def delete(
     bucket: str,
     key: str,
     context: str | None,
+    r: int | None,
     w: int | None,
     quorum: str | None,
     explain: bool,
@@ -131,7 +133,7 @@ def delete(
     """
     seen = _decode_context(context) if context is not None else b""
     with session.connect() as client:
-        stored = client.bucket(bucket).delete(key, context=seen, w=w, quorum=quorum, explain=explain)
+        stored = client.bucket(bucket).delete(key, context=seen, r=r, w=w, quorum=quorum, explain=explain)
     _print_stored(session, "deleted", stored)
 
 

@@ -7,6 +7,7 @@ import base64
 from kvstore.config import NAME
 from kvstore.errors import Corruption, InvalidRequest
 from kvstore.hlc import wall_time
+from kvstore.quorum.context_keys import CONTEXT_KEYS
 from kvstore.quorum.hints import HINT_KEYSPACE, hint_key, split_hint_key
 from kvstore.ring.token import data_key, split_data_key, token
 from kvstore.versions import Sibling, decode_version
@@ -27,6 +28,8 @@ def record(key: bytes, value: bytes) -> Fields:
     match fields["kind"]:
         case "data" | "hint":
             return fields | _version(value)
+        case "node" if key.startswith(CONTEXT_KEYS):
+            return fields | {"value": None}  # a secret of the cluster: a dump is shown to others
         case _:
             return fields | {"value_base64": _base64(value)}
 

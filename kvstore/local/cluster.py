@@ -16,10 +16,15 @@ from kvstore.config import parse_bucket
 from kvstore.errors import ConfigError, KVError
 from kvstore.local.ports import HOST, check_port, free_ports
 from kvstore.local.process import NodeProcess
+from kvstore.ring import ClusterState, initial_state, parse_members
+from kvstore.server.identity import Identity, difference
 
 DEFAULT_DIRECTORY = Path(".kvstore/local")
 DEFAULT_PORT = 7001
 DEFAULT_NODES = 3
+
+START_SECONDS = 120.0
+"""A busy machine takes long to start processes; one that ends is noticed at once."""
 
 _FILE = "cluster.json"
 _POLL_SECONDS = 0.05
@@ -35,6 +40,16 @@ class Layout:
 
     addresses: dict[str, str]
     buckets: tuple[str, ...]
+
+    @property
+    def members(self) -> str:
+        """The text of `kvnode --initial-cluster`."""
+        return ",".join(f"{name}={address}" for name, address in self.addresses.items())
+
+    def state(self) -> ClusterState:
+        """What its nodes are started with; raises ConfigError."""
+        buckets = [parse_bucket(text) for text in self.buckets]
+        return initial_state("", parse_members(self.members), buckets=buckets)
 
 
 class LocalCluster:
@@ -53,30 +68,45 @@ class LocalCluster:
         first_port: int | None = DEFAULT_PORT,
         buckets: Sequence[str] = (),
     ) -> LocalCluster:
-        """Lay out a new cluster, or take the one that is there if it is laid out the same.
+        """Lay out a new cluster, or take the one that is there, with these settings of buckets.
 
-        Without a `first_port` free ones are chosen. `buckets` as for `kvnode --bucket`. Raises ConfigError.
+        Without a `first_port` free ones are chosen, or those that are there kept. `buckets` as for
+        `kvnode --bucket`. Raises ConfigError, also when the one that is there has other nodes, runs with
+        other settings, or has stored something with settings that must not change.
         """
         if not 1 <= nodes <= 99:
             raise ConfigError(f"nodes={nodes} must be between 1 and 99")
-        for bucket in buckets:
-            parse_bucket(bucket)
         if first_port is not None and not 0 < first_port <= 65536 - nodes:
             raise ConfigError(f"port={first_port} leaves no room for {nodes} ports up to 65535")
         ports = range(first_port, first_port + nodes) if first_port is not None else free_ports(nodes)
         addresses = {f"n{i}": f"{HOST}:{port}" for i, port in enumerate(ports, 1)}
         layout = Layout(addresses, tuple(buckets))
+        layout.state()  # whatever is wrong with it is said before anything is made
         if (directory / _FILE).exists():
             found = cls.load(directory)
-            if first_port is not None and found.layout != layout:
-                raise ConfigError(f"{directory} holds another cluster: use --dir, or remove it")
-            return found
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            (directory / _FILE).write_text(json.dumps(asdict(layout)))
-        except OSError as error:
-            raise ConfigError(f"{directory} cannot be written to: {error.strerror}") from error
+            if first_port is None and len(found.nodes) == nodes:
+                layout = Layout(found.layout.addresses, layout.buckets)
+            if layout == found.layout:
+                return found
+            found._check_change(layout)
+        _write(directory, layout)
         return cls(directory, layout)
+
+    def _check_change(self, layout: Layout) -> None:
+        """Raise ConfigError unless the nodes may be started with this layout the next time."""
+        if layout.addresses != self.layout.addresses:
+            raise ConfigError(
+                f"{self.directory} holds another cluster, {self.endpoints}, not "
+                f"{','.join(layout.addresses.values())}: use --dir, or remove it"
+            )
+        stored, given = (Identity.of("n1", each.state()) for each in (self.layout, layout))
+        if changed := difference(stored, given):
+            raise ConfigError(f"{self.directory} holds what was stored with {changed}")
+        if self.running():
+            raise ConfigError(
+                f"the cluster in {self.directory} runs with {_named(self.layout.buckets)}, "
+                f"not {_named(layout.buckets)}: stop it first"
+            )
 
     @classmethod
     def load(cls, directory: Path = DEFAULT_DIRECTORY) -> LocalCluster:
@@ -110,7 +140,7 @@ class LocalCluster:
         return tuple(node for node in self.nodes if self.pid(node) is not None)
 
     def start(
-        self, nodes: Iterable[str] | None = None, timeout: float = 30.0, flags: Sequence[str] = ()
+        self, nodes: Iterable[str] | None = None, timeout: float = START_SECONDS, flags: Sequence[str] = ()
     ) -> None:
         """Start nodes (all, if none are named) that do not run, and wait until they serve.
 
@@ -149,7 +179,7 @@ class LocalCluster:
         self.stop()
         shutil.rmtree(self.directory)
 
-    def wait_until_serving(self, timeout: float = 30.0) -> None:
+    def wait_until_serving(self, timeout: float = START_SECONDS) -> None:
         """Wait until every node that was started answers and is connected to all others that run.
 
         Raises NotServing when one has ended or the time (seconds) is over.
@@ -192,9 +222,8 @@ class LocalCluster:
             raise ConfigError(f"there is no node {node!r} (nodes: {', '.join(self.nodes)})") from None
 
     def _arguments(self, node: str) -> list[str]:
-        members = ",".join(f"{name}={address}" for name, address in self.layout.addresses.items())
         directory = self.directory.absolute() / node / "data"
-        arguments = ["--node", node, "--data", str(directory), "--initial-cluster", members]
+        arguments = ["--node", node, "--data", str(directory), "--initial-cluster", self.layout.members]
         for bucket in self.layout.buckets:
             arguments += ["--bucket", bucket]
         return arguments
@@ -202,6 +231,20 @@ class LocalCluster:
     def _check_directory(self) -> None:
         if not os.access(self.directory, os.W_OK | os.X_OK):
             raise ConfigError(f"{self.directory} cannot be written to")
+
+
+def _write(directory: Path, layout: Layout) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        unfinished = directory / f"{_FILE}.new"
+        unfinished.write_text(json.dumps(asdict(layout)))
+        unfinished.rename(directory / _FILE)
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be written to: {error.strerror}") from error
+
+
+def _named(buckets: Sequence[str]) -> str:
+    return " ".join(f"--bucket {bucket}" for bucket in buckets) or "no --bucket"
 
 
 def _sees(status: GetStatusResponse, nodes: set[str]) -> bool:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 
-_STOP_SECONDS = 10.0
-_KILL_SECONDS = 5.0
+_STOP_SECONDS = 30.0
+"""More than the time after which a node ends all the same."""
+_KILL_SECONDS = 30.0
 _POLL_SECONDS = 0.005
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Processes started by this one, which has to reap them."""

@@ -7,18 +7,28 @@ the `on_...` methods with the time, and carries out what they put into the outbo
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from kvstore.errors import Corruption, KVError, Overloaded, StaleRing, StorageFull
-from kvstore.gossip import FailureDetector, Output, PersistIncarnation, Send, Status, StatusChanged
+from kvstore.errors import Corruption, InvalidRequest, KVError, Overloaded, StaleRing, StorageFull
+from kvstore.gossip import (
+    MAX_INCARNATION,
+    FailureDetector,
+    Output,
+    PersistIncarnation,
+    Send,
+    Status,
+    StatusChanged,
+)
 from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.lsm import Engine, Job, JobResult
+from kvstore.node.frame_check import FrameCheck
 from kvstore.node.outbox import Instant, Outbox, PeerMessage
 from kvstore.node.scan import scan_keys
 from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus
+from kvstore.node.timed import Machine, Timed
 from kvstore.quorum.anti_entropy import AntiEntropy
 from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.forward import Repeats
@@ -27,6 +37,7 @@ from kvstore.quorum.messages import (
     ClientRequest,
     Forward,
     ForwardReply,
+    KeyOffer,
     RangeDifference,
     RangeItems,
     ReadReply,
@@ -72,8 +83,7 @@ class Node:
         self._outbox = outbox
         self._now = Instant(0.0, 0)
         self._timer = float("inf")
-        peers = [member.node for member in state.members if member.node != name]
-        self._detector = FailureDetector(name, peers, self._next_incarnation(), settings.gossip, rng)
+        self._detector = FailureDetector(name, self._others(), self._next_incarnation(), settings.gossip, rng)
         self._coordinator = Coordinator(
             name,
             state,
@@ -84,7 +94,11 @@ class Node:
             rng,
             settings.quorum,
             settings.limits,
+            outbox.defect,
         )
+        self._guard = self._coordinator.guard
+        self._rng = rng
+        self._check = FrameCheck(name, state, settings.limits, self._coordinator.can_have_minted)
         self._forwards = Repeats()
         hints = self._coordinator.hints
         self._replay = HintReplay(self._coordinator, hints, self._alive)
@@ -97,12 +111,22 @@ class Node:
             settings.anti_entropy,
         )
         hints.on_dropped = self._anti_entropy.hint_dropped
+        machines: tuple[Machine, ...] = (
+            Probing(self._detector, self._carry_out),
+            self._coordinator,
+            self._replay,
+            self._anti_entropy,
+            self._reaper,
+        )
+        self._timed = [Timed(machine, self._guard) for machine in machines]
 
     # life
 
     def start(self, now: Instant) -> None:
         """Begin to probe the other members and to work."""
         self._at(now)
+        self._coordinator.context_keys.start(self._rng)
+        self._coordinator.hints.drop_unreadable()
         self._persist_incarnation(self._next_incarnation())
         self._carry_out(self._detector.start(now.mono))
         self._reaper.start(now.mono)
@@ -117,7 +141,7 @@ class Node:
             stored = self._engine.get(_INCARNATION)
         except Corruption:
             stored = None  # the others remember a later one, and this node then takes one after that
-        return int.from_bytes(stored, "big") + 1 if stored else 1
+        return min(int.from_bytes(stored, "big") + 1, MAX_INCARNATION) if stored else 1
 
     def _persist_incarnation(self, incarnation: int) -> None:
         # one that a full disk does not take may be used again after a restart: then it is refuted once more
@@ -130,13 +154,12 @@ class Node:
     def on_requests(self, requests: Iterable[tuple[int, ClientRequest]], now: Instant) -> None:
         """Clients' requests that have arrived together, each under a number of the shell's choice.
 
-        Exactly one `reply` will follow for each. What is left of `requests` after an exception, which is
-        a defect, may be handed in again.
+        Exactly one `reply` will follow for each.
         """
         self._at(now)
         coordinator, reply = self._coordinator, self._outbox.reply
         for number, call in requests:
-            coordinator.request(call, partial(reply, number), now, number)
+            self._guard.run(coordinator.request, call, partial(reply, number), now, number)
         self._turn()
 
     def expired(self) -> None:
@@ -193,8 +216,15 @@ class Node:
 
         What its asker has given up meanwhile is not carried out. Writes are: most of them have been
         acknowledged by other replicas, and would come once more, as hints.
+
+        Raises InvalidRequest for a frame of which something is wrong: nothing of it was carried out.
         """
         self._at(now)
+        try:
+            self._check.check(messages)
+        except InvalidRequest:
+            self._coordinator.counters.frames_refused += 1
+            raise
         writes: list[ReplicaWrite] = []
         for message in messages:
             if isinstance(message, ReplicaWrite):
@@ -202,9 +232,9 @@ class Node:
             elif delay and _expired(message, delay):
                 self._coordinator.counters.expired += 1
             else:
-                self._on_message(sender, message, now, delay)
+                self._guard.run(self._on_message, sender, message, now, delay)
         if writes:
-            self._replica_writes(sender, writes)
+            self._guard.run(self._replica_writes, sender, writes)
         self._turn()
 
     def _on_message(self, sender: str, message: PeerMessage, now: Instant, delay: float) -> None:
@@ -239,6 +269,9 @@ class Node:
             case ReapConfirm(request, positions):
                 if operation := coordinator.operation(request):
                     operation.on_confirm(sender, positions)
+            case KeyOffer(keys):
+                if self._coordinator.context_keys.offered(sender, keys):
+                    self._hand_out_keys(*self._others())
             case TreeRead() | RangeItems() | ReapCheck():
                 self._exchange(sender, message)
             case Ping() | PingRequest() | Ack() | Nack() | PushPull():
@@ -284,7 +317,7 @@ class Node:
                 version = coordinator.hints.read(message.hint_for, message.key)
                 lsn = coordinator.durability.last
             else:
-                version = coordinator.replica.read(message.key)
+                version = coordinator.replica.read_to_send(message.key)
                 lsn = coordinator.replica.unsynced(message.key)
         except KVError as error:
             self._outbox.send(sender, Refusal(message.request, error))
@@ -317,6 +350,12 @@ class Node:
         self._carry_out(self._detector.on_link_lost(peer, now.mono))
         self._turn()
 
+    def on_link_open(self, peer: str, now: Instant) -> None:
+        """A connection to `peer` is open: what it must know to understand the rest goes first."""
+        self._at(now)
+        self._hand_out_keys(peer)
+        self._turn()
+
     def on_unsent(self, peer: str, requests: Sequence[int], now: Instant) -> None:
         """What these requests of this node had for `peer` was dropped unsent ."""
         self._at(now)
@@ -334,11 +373,8 @@ class Node:
         """The time last given to `set_timer` has come; calling it at any time does no harm."""
         self._at(now)
         self._timer = float("inf")
-        self._carry_out(self._detector.on_timer(now.mono))
-        self._coordinator.on_timer(now.mono)
-        self._replay.on_timer(now.mono)
-        self._anti_entropy.on_timer(now.mono)
-        self._reaper.on_timer(now.mono)
+        for machine in self._timed:
+            machine.on_timer(now.mono)
         self._turn()
 
     def on_durable(self, lsn: int, now: Instant) -> None:
@@ -374,13 +410,7 @@ class Node:
             self._anti_entropy.on_damage()
         for job in self._engine.take_jobs():
             self._outbox.start_job(job)
-        due = min(
-            self._coordinator.next_deadline(),
-            self._replay.next_deadline(),
-            self._anti_entropy.next_deadline(),
-            self._reaper.next_deadline(),
-            self._detector.next_deadline(),
-        )
+        due = min([machine.next_deadline() for machine in self._timed])
         if due < self._timer:
             self._timer = due
             self._outbox.set_timer(due)
@@ -395,11 +425,20 @@ class Node:
         for output in outputs:
             match output:
                 case Send(to, message):
+                    if isinstance(message, PushPull):
+                        self._hand_out_keys(to)
                     self._outbox.send(to, message)
                 case StatusChanged(node, old, new):
                     self._status_changed(node, old, new)
                 case PersistIncarnation(incarnation):
                     self._persist_incarnation(incarnation)
+
+    def _others(self) -> list[str]:
+        return [member.node for member in self.state.members if member.node != self.name]
+
+    def _hand_out_keys(self, *nodes: str) -> None:
+        for node in nodes:
+            self._outbox.send(node, KeyOffer(self._coordinator.context_keys.keys))
 
     def _status_changed(self, node: str, old: Status, new: Status) -> None:
         self._coordinator.on_membership()
@@ -407,6 +446,22 @@ class Node:
             self._coordinator.on_gone(node)
         elif old is Status.DEAD:
             self._replay.on_alive(node)
+
+
+class Probing:
+    """The failure detector as one of the machines that are woken: its outputs are carried out."""
+
+    def __init__(self, detector: FailureDetector, carry_out: Callable[[list[Output]], None]) -> None:
+        self._detector = detector
+        self._carry_out = carry_out
+
+    def next_deadline(self) -> float:
+        """See Machine."""
+        return self._detector.next_deadline()
+
+    def on_timer(self, now: float) -> None:
+        """See Machine."""
+        self._carry_out(self._detector.on_timer(now))
 
 
 def _expired(message: PeerMessage, delay: float) -> bool:

@@ -33,5 +33,8 @@ class Outbox(Protocol):
     def request_sync(self) -> None:
         """Sync the engine's log soon and call `on_durable`; asked once until that has happened."""
 
+    def defect(self, error: Exception) -> None:
+        """Take note of an exception that nobody expected: it has ended one thing, and the node goes on."""
+
     def start_job(self, job: Job) -> None:
         """Run an engine job in a worker and call `on_job_done` or `on_job_failed`."""

@@ -28,7 +28,10 @@ def scan_keys(
     size = PAGE_BYTES
     keys: list[bytes] = []
     for internal, version in engine.scan(after + b"\0" if after else start, end):
-        _, owner, key = split_data_key(internal)
+        try:
+            _, owner, key = split_data_key(internal)
+        except InvalidRequest:  # no internal key: no client can have written it
+            continue
         if owner != bucket or not decode_version(version).visible(wall):
             continue
         keys.append(key)

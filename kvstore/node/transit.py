@@ -12,6 +12,9 @@ from __future__ import annotations
 _WINDOW = 60.0
 """Seconds of which the least difference is remembered; clocks drift some milliseconds in them."""
 
+_NEVER = 1e10
+"""Seconds, in 300 years: no monotonic clock is so far."""
+
 NOTICED = 0.02
 """Seconds below which waiting is not worth looking at: loops turn, garbage is collected."""
 
@@ -30,9 +33,11 @@ class Transit:
 
         0 when it is not worth looking at.
         """
-        if not sent:
+        if not 0 < sent < _NEVER:
             return 0.0
         difference = now - sent
+        if difference < min(self._least, self._previous) - _WINDOW < _NEVER:
+            return 0.0  # its clock is wrong: all others did not wait for a minute
         if now >= self._until:
             self._previous, self._least = self._least, difference
             self._until = now + _WINDOW

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kvstore.config import MIB, AntiEntropySettings
-from kvstore.errors import KVError, Overloaded
+from kvstore.errors import KVError, Overloaded, VersionTooLarge
 from kvstore.lsm import Engine
-from kvstore.quorum.exchange import Exchange, Flow, Lost, Pause, Push, Step, difference
+from kvstore.quorum.exchange import Exchange, Flow, Lost, Pause, Push, Step, can_be_sent, difference
 from kvstore.quorum.merkle import ROOT, TreeNode, Trees
 from kvstore.quorum.messages import (
     AntiEntropyMessage,
@@ -91,6 +91,7 @@ class AntiEntropy:
         self._wake_at = _FOR_EVER
         self._build_at = 0.0
         self._rebuild_at = _FOR_EVER
+        core.replica.on_distrust = self._rebuild_missing
         self._served: dict[int, tuple[str, float]] = {}
 
     def _shared(self) -> dict[str, list[TreeNode]]:
@@ -183,6 +184,12 @@ class AntiEntropy:
     def _build_soon(self) -> None:
         self._build_at = self._core.now
 
+    def _rebuild_missing(self, error: Exception) -> None:
+        """Some trees could not follow a write: they say nothing until they are built anew."""
+        self._trees.build_missing()
+        self._build_soon()
+        self._core.guard.report(error)
+
     def on_timer(self, now: float) -> None:
         """Take a slice of the scan into the trees; take the exchange a step further, or begin the next."""
         if now >= self._build_at:
@@ -265,7 +272,10 @@ class AntiEntropy:
     def _store(self, key: bytes, version: bytes) -> bytes:
         core = self._core
         before = core.replica.read(key)
-        lsn = core.store(key, version, "")
+        try:
+            lsn = core.store(key, version, "")
+        except VersionTooLarge:  # whoever reads the key has to resolve it; the others go on
+            return before
         core.durability.soon(lsn)
         after = core.replica.read(key)
         if after != before:
@@ -328,7 +338,9 @@ class AntiEntropy:
             except KVError as error:
                 self._give_up(error)
                 return
-            if version:
+            if version and not can_be_sent(version):
+                self._core.counters.unreadable += 1
+            elif version:
                 push = PushOperation(self, self._core, self._peer, key, version, self._settings.timeout)
                 self._under_way.add(push.number)
                 self.count(len(key) + len(version))
@@ -336,10 +348,10 @@ class AntiEntropy:
         if not self._under_way:
             self.on_answer(None)
 
-    def on_pushed(self, number: int) -> None:
-        """The peer has one version durably."""
+    def on_pushed(self, number: int, taken: bool = True) -> None:
+        """The peer has one version durably, or (not `taken`) never will."""
         if number in self._under_way:
-            self._core.counters.repairs += 1
+            self._core.counters.repairs += taken
             self._under_way.remove(number)
             if not self._under_way:
                 self._push_page()
@@ -437,6 +449,14 @@ class PushOperation(Errand):
         if node == self.node:
             self.finish()
             self._owner.on_pushed(self.number)
+
+    def on_refusal(self, node: str, error: KVError) -> None:
+        """The peer cannot take this version; it may take the others."""
+        if node == self.node and isinstance(error, VersionTooLarge):
+            self.finish()
+            self._owner.on_pushed(self.number, taken=False)
+        else:
+            super().on_refusal(node, error)
 
     def on_lost(self) -> None:
         """See Errand."""

@@ -9,25 +9,29 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Container, Iterable
 from functools import partial
-from typing import Protocol
 
-from kvstore.config import Conflict, Limits, QuorumMode, QuorumSettings
+from kvstore.config import MAX_REPLY_BYTES, Conflict, Limits, QuorumSettings
+from kvstore.contexts import decode_seen, encode_seen
 from kvstore.errors import (
     Corruption,
+    InternalError,
     InvalidRequest,
     KVError,
     Overloaded,
     StaleRing,
     TooManySiblings,
     Unavailable,
+    VersionTooLarge,
 )
 from kvstore.hlc import HybridClock, wall_time
 from kvstore.lsm import Engine
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.admission import Admission
+from kvstore.quorum.context_keys import ContextKeys
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.durability import Durability
 from kvstore.quorum.forward import ForwardOperation
+from kvstore.quorum.guard import Guard, Report
 from kvstore.quorum.hedging import Hedging
 from kvstore.quorum.hints import HintChange, Hints
 from kvstore.quorum.merkle import Trees
@@ -36,14 +40,12 @@ from kvstore.quorum.messages import (
     Delete,
     Explain,
     Failed,
-    Forward,
-    ForwardReply,
     Found,
     Get,
     Put,
-    QuorumMessage,
     Reply,
     Stored,
+    Transport,
     Value,
 )
 from kvstore.quorum.operation import Operation, Respond
@@ -51,28 +53,24 @@ from kvstore.quorum.operations import Operations
 from kvstore.quorum.placement import Placement, place
 from kvstore.quorum.read import Complete, ReadOperation
 from kvstore.quorum.replica import Replica
-from kvstore.quorum.request import Moment, Request
+from kvstore.quorum.request import Moment, Request, admit
 from kvstore.quorum.write import WriteOperation
 from kvstore.ring import (
     ClusterState,
-    data_key,
     fallbacks,
     partition_of,
     preference_list,
     split_data_key,
-    token,
 )
 from kvstore.versions import (
     EMPTY,
+    MAX_EXPIRY,
     CausalContext,
+    Dot,
     Sibling,
     Version,
     covers,
-    decode_context,
-    decode_seen,
     decode_version,
-    encode_context,
-    encode_seen,
     encode_version,
     join,
     write,
@@ -80,13 +78,6 @@ from kvstore.versions import (
 
 _LOAD_UNIT = 16
 """So many requests under way double the pauses of background work."""
-
-
-class Transport(Protocol):
-    """Where messages to other nodes go."""
-
-    def send(self, to: str, message: QuorumMessage | Forward | ForwardReply) -> None:
-        """Send, best effort."""
 
 
 class Coordinator:
@@ -103,15 +94,19 @@ class Coordinator:
         rng: random.Random,
         settings: QuorumSettings,
         limits: Limits,
+        report: Report,
     ) -> None:
         self.name = name
         self.state = state
         self.transport = transport
         self.settings = settings
         self.counters = Counters()
+        self.guard = Guard(partial(self._defect, report))
         self.replica = Replica(engine, state.bucket, Trees(state), self.counters)
         self.hints = Hints(engine, self.replica, settings, self.counters)
-        self.durability = Durability(engine, request_sync)
+        self.durability = Durability(engine, request_sync, self.guard)
+        others = [member.node for member in state.members if member.node != name]
+        self.context_keys = ContextKeys(engine, self.replica, others)
         self.hedging = Hedging(settings.read_patience, settings.hedge_share, settings.hedge_burst)
         self.now = 0.0
         self.wall = 0
@@ -123,7 +118,8 @@ class Coordinator:
         first_number = rng.getrandbits(62)
         self._placements: dict[tuple[int, int], Placement] = {}
         self.admission = Admission(settings)
-        self.operations = Operations(first_number, self.admission)
+        self.operations = Operations(first_number, self.admission, self.guard)
+        self._replies = 0
 
     # requests
 
@@ -144,17 +140,27 @@ class Coordinator:
             respond(refusal)
             return
         respond = partial(self._answered, respond, now.mono)
+        replies = self._replies
         try:
-            self._start(self._admit(call, now, client), respond, forwarded)
+            request = admit(call, self.state, self._limits, self.settings, self._place, now, client)
+            self._start(request, respond, forwarded)
         except KVError as error:
             respond(Failed(error))
+        except Exception as error:  # noqa: BLE001  (a defect: nobody else's request may suffer from it)
+            if self._replies == replies:
+                respond(Failed(InternalError(f"the node met a defect: {error!r}")))
+            self.guard.report(error)
+
+    def _defect(self, report: Report, error: Exception) -> None:
+        self.counters.defects += 1
+        report(error)
 
     def cancel(self, clients: Container[int]) -> None:
         """The clients of these requests have left: nothing more is done for them than must be."""
         for operation in self.operations.all():
             if operation.client in clients:
                 self.counters.cancelled += 1
-                operation.on_cancelled()
+                self.guard.run(operation.on_cancelled)
 
     def _count(self, call: ClientRequest) -> None:
         if isinstance(call, Put):
@@ -166,44 +172,13 @@ class Coordinator:
 
     def _answered(self, respond: Respond, since: float, reply: Reply) -> None:
         admission = self.admission
+        self._replies += 1
         admission.unanswered -= 1
         if type(reply) is Failed:
             self.counters.errors += 1
         else:
             admission.worked(self.now - since)
         respond(reply)
-
-    def _admit(self, call: ClientRequest, now: Moment, client: int) -> Request:
-        """Check a request and derive what is needed of it; raises InvalidRequest, StaleRing."""
-        state = self.state
-        if not state.knows(call.bucket):
-            self._limits.check_bucket(call.bucket)
-        self._limits.check_key(call.key)
-        if call.epoch and call.epoch != state.epoch:
-            raise StaleRing(state.epoch)
-        bucket = state.bucket(call.bucket)
-        field, wanted, usual = (
-            ("w", call.w, bucket.w) if isinstance(call, (Put, Delete)) else ("r", call.r, bucket.r)
-        )
-        if not 0 <= wanted <= bucket.n:
-            raise InvalidRequest(field, f"is {wanted}, must be between 1 and n={bucket.n} of the bucket")
-        key_token = token(call.bucket, call.key)
-        partition = partition_of(key_token, state.ring.partitions)
-        timeout = min(call.timeout or self.settings.default_timeout, self.settings.max_timeout)
-        return Request(
-            call,
-            bucket,
-            key_token,
-            data_key(key_token, call.bucket, call.key),
-            partition,
-            bucket.n,
-            wanted or usual,
-            (call.quorum or bucket.quorum) is QuorumMode.SLOPPY,
-            self._place(partition, bucket.n),
-            now.mono + timeout,
-            now,
-            client,
-        )
 
     def _start(self, request: Request, respond: Respond, forwarded: bool) -> None:
         placement = request.placement
@@ -251,16 +226,16 @@ class Coordinator:
 
     def _put(self, request: Request, put: Put, respond: Respond) -> None:
         self._limits.check_value(put.value)
-        self._limits.check_context(put.context)
-        seen = decode_context(put.context, request.token)
+        self._limits.check_content_type(put.content_type)
+        seen = self._seen(put.context, request.key)
         ttl = put.ttl or request.bucket.ttl
-        expiry = request.now.wall + ttl * 1000 if ttl else 0
+        # a clock before 1970 must not make it one that never expires
+        expiry = min(max(request.now.wall + ttl * 1000, 1), MAX_EXPIRY) if ttl else 0
         self._write(request, seen, put.value, expiry, put.content_type, respond)
 
     def _delete(self, request: Request, delete: Delete, respond: Respond) -> None:
-        self._limits.check_context(delete.context)
         if delete.context:
-            seen = decode_context(delete.context, request.token)
+            seen = self._seen(delete.context, request.key)
             self._write(request, seen, None, 0, "", respond)
             return
 
@@ -276,6 +251,27 @@ class Coordinator:
             self._write(request, decode_version(result).context, None, 0, "", respond)
         except KVError as error:
             respond(Failed(error))
+
+    def _seen(self, context: bytes, key: bytes) -> CausalContext:
+        """What a client's context says that it has seen; raises InvalidRequest, UnverifiedContext.
+
+        It is signed, so this cluster has given it out. But a counter that this node has yet to reach was
+        given out by nobody, whatever became of the keys: it would cover what is written later.
+        """
+        seen = self.context_keys.verify(context, key)
+        if not all(map(self._actors.can_have_minted, seen)):
+            raise InvalidRequest("context", "names writes that were never made")
+        return seen
+
+    def can_have_minted(self, dots: Iterable[Dot]) -> bool:
+        """False if one of them, which another node believes in, is of this node and yet to be made.
+
+        Then it never will be: this node takes new actors, whose dots nobody claims to have seen.
+        """
+        possible = all(map(self._actors.can_have_minted, dots))
+        if not possible:
+            self._actors.renew_all()
+        return possible
 
     def _write(
         self,
@@ -296,12 +292,14 @@ class Coordinator:
             seen = join(seen, current.context)
         seen_time = max(s.time for s in current.siblings) if current.siblings else 0
         time = self._clock.tick(request.now.wall, seen_time)
-        dot = self._actors.mint(request.partition)
+        dot = self._actors.mint(request.partition, join(seen, current.context))
         version = write(current, seen, Sibling(dot, value, time, expiry, content_type))
         siblings = len(version.siblings)
         if siblings > self._limits.siblings and siblings > len(current.siblings):
             raise TooManySiblings(len(current.siblings), self._limits.siblings)
         encoded = encode_version(version)
+        if len(encoded) > self._limits.version and len(encoded) > len(stored):
+            raise VersionTooLarge(len(encoded), self._limits.version)
         lsn = self._append(request, stored, encoded)
         self.counters.lww_overwritten += overwritten
         result = self._stored(request, version, overwritten)
@@ -330,7 +328,7 @@ class Coordinator:
         for target in placement.unplaced:
             try:
                 hints.append(self.hints.plan(target, key, encoded))
-            except (Overloaded, Corruption):  # W acks come from others
+            except (Overloaded, Corruption, VersionTooLarge):  # W acks come from others
                 self.hints.lost(target, key, encoded)
         changes = [change for change in hints if change]
         batch = [(change.key, change.version) for change in changes]
@@ -347,7 +345,7 @@ class Coordinator:
 
     def _stored(self, request: Request, version: Version, overwritten: int) -> Stored:
         alone = len(version.siblings) == 1
-        context = encode_context(version.context, request.token) if alone else b""
+        context = self.context_keys.sign(version.context, request.key) if alone else b""
         written = b"" if alone else encode_seen(version.context, request.token)
         siblings = len(version.visible(request.now.wall))
         return Stored(context, siblings, overwritten=overwritten, written=written)
@@ -360,7 +358,7 @@ class Coordinator:
         except Corruption:
             # this node's own copy is no answer, least of all "not found"
             remote = request.placement.remote.values()
-            if request.required > sum(1 for hint_for in remote if request.sloppy or not hint_for):
+            if request.r > sum(1 for hint_for in remote if request.sloppy or not hint_for):
                 raise
             self._operation(request, respond, None, self._found).send()
         else:
@@ -377,18 +375,23 @@ class Coordinator:
         call = request.call
         seen: CausalContext = ()
         if isinstance(call, Get) and call.seen:
-            self._limits.check_context(call.seen)
             seen = decode_seen(call.seen, request.token)
         self.hedging.earn()
         return ReadOperation(self, respond, request, local, complete, seen)
 
     def _found(self, request: Request, result: bytes, explain: Explain | None, respond: Respond) -> None:
-        version = decode_version(result) if result else EMPTY
+        try:
+            if len(result) > MAX_REPLY_BYTES:
+                raise VersionTooLarge(len(result), MAX_REPLY_BYTES)
+            version = decode_version(result) if result else EMPTY
+        except (Corruption, VersionTooLarge) as error:  # what all R replicas hold, or have together
+            respond(Failed(error))
+            return
         values = tuple(
             Value(sibling.value or b"", sibling.content_type, wall_time(sibling.time), sibling.expiry)
             for sibling in version.visible(request.now.wall)
         )
-        context = encode_context(version.context, request.token) if result else b""
+        context = self.context_keys.sign(version.context, request.key) if result else b""
         respond(Found(values, context, explain))
 
     # what operations need of their coordinator
@@ -456,7 +459,7 @@ class Coordinator:
         operations = self.operations.by_number
         for number in numbers:
             if operation := operations.get(number):
-                operation.on_write_ack(node)
+                self.guard.run(operation.on_write_ack, node)
 
     def on_durable(self, lsn: int) -> None:
         """All writes up to `lsn` are on the disk."""
@@ -471,13 +474,13 @@ class Coordinator:
     def on_gone(self, node: str) -> None:
         """`node` is dead or its connection broke: what was sent to it may be lost."""
         for operation in self.operations.all():
-            operation.on_gone(node)
+            self.guard.run(operation.on_gone, node)
 
     def on_unsent(self, node: str, numbers: Iterable[int]) -> None:
         """What these operations had for `node` was not sent: it is too far behind, or not connected."""
         for number in numbers:
             if operation := self.operations.by_number.get(number):
-                operation.on_gone(node)
+                self.guard.run(operation.on_gone, node)
 
     def next_deadline(self) -> float:
         """When `on_timer` next has work, in monotonic seconds."""

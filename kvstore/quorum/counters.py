@@ -42,5 +42,17 @@ class Counters:
     hedges_refused: int = 0
     read_trials: int = 0
     wide_reads: int = 0
+    defects: int = 0
+    """Exceptions that nobody expected; each ended what it happened in, and nothing else."""
+    frames_refused: int = 0
+    """Frames of other nodes of which something was wrong: nothing of them was carried out."""
+    hints_unreadable: int = 0
+    """Hints that cannot be read, or are for nobody: dropped."""
+    unreadable: int = 0
+    """Versions and keys on this node's disk that were passed over, since no node would take them."""
+    oversized: int = 0
+    """Versions of others that were not taken: with what is here they would be larger than any may be."""
+    trees_distrusted: int = 0
+    """Merkle trees that could not follow a write, and are built anew."""
     quarantines: int = 0
     refetched: int = 0

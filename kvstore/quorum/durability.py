@@ -9,15 +9,17 @@ from collections import deque
 from collections.abc import Callable
 
 from kvstore.lsm import Engine
+from kvstore.quorum.guard import Guard
 
 
 class Durability:
     """Actions in order of the LSN they wait for; one sync is requested at a time (group commit)."""
 
-    __slots__ = ("_engine", "_request_sync", "_requested", "_waiting")
+    __slots__ = ("_engine", "_guard", "_request_sync", "_requested", "_waiting")
 
-    def __init__(self, engine: Engine, request_sync: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, request_sync: Callable[[], None], guard: Guard) -> None:
         self._engine = engine
+        self._guard = guard
         self._request_sync = request_sync
         self._requested = False
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
@@ -50,7 +52,7 @@ class Durability:
         self._requested = False
         waiting = self._waiting
         while waiting and waiting[0][0] <= lsn:
-            waiting.popleft()[1]()
+            self._guard.run(waiting.popleft()[1])
         if waiting:
             self._request()
 

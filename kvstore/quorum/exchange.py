@@ -10,13 +10,14 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from kvstore.errors import Overloaded
+from kvstore.errors import Corruption, Overloaded
 from kvstore.quorum.merkle import FAN_OUT, FIRST_LEAF, LEAVES, ROOT, Scan, TreeNode, Trees, children, item
 from kvstore.quorum.messages import RangeDifference, RangeItems, TreeHashes, TreeRead
+from kvstore.versions import check_version
 
 _NODES_A_MESSAGE = 512
 _ITEMS_A_MESSAGE = 1024
-_ITEM_BYTES = 8
+ITEM_BYTES = 8
 _FEW = 2 * FAN_OUT
 """Items of a node whose children are not worth asking for: 8 bytes each, against 14 for each child."""
 _ANSWER_BYTES = 256 * 1024
@@ -160,7 +161,7 @@ class Exchange:
 def difference(trees: Trees, scan: Scan, asked: RangeItems) -> RangeDifference:
     """The answer to a peer's `RangeItems`."""
     theirs = asked.items
-    missing = {theirs[i : i + _ITEM_BYTES]: i // _ITEM_BYTES for i in range(0, len(theirs), _ITEM_BYTES)}
+    missing = {theirs[i : i + ITEM_BYTES]: i // ITEM_BYTES for i in range(0, len(theirs), ITEM_BYTES)}
     versions: list[tuple[bytes, bytes]] = []
     size = 0
     for key, version in held_in(
@@ -170,9 +171,20 @@ def difference(trees: Trees, scan: Scan, asked: RangeItems) -> RangeDifference:
             continue
         if size >= _ANSWER_BYTES:
             return RangeDifference(asked.request, tuple(versions), (), key)
+        if not can_be_sent(version):
+            continue
         versions.append((key, version))
         size += len(key) + len(version)
     return RangeDifference(asked.request, tuple(versions), tuple(sorted(missing.values())), b"")
+
+
+def can_be_sent(version: bytes) -> bool:
+    """Whether another node would take it: an earlier kvstore may have stored what a wrong peer had sent."""
+    try:
+        check_version(version)
+    except Corruption:
+        return False
+    return True
 
 
 def held_in(
@@ -189,7 +201,7 @@ def held_in(
 
 def packed_item(key: bytes, version: bytes) -> bytes:
     """An item as it travels."""
-    return item(key, version).to_bytes(_ITEM_BYTES, "big", signed=True)
+    return item(key, version).to_bytes(ITEM_BYTES, "big", signed=True)
 
 
 def _runs(leaves: bytes) -> Iterator[tuple[int, int]]:

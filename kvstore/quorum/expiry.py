@@ -47,8 +47,12 @@ class HintExpiry:
 
     def on_timer(self, now: float) -> None:
         """The next slice, if it is time."""
-        if now >= self._look_at:
-            self._look_at = now + next(self._steps)
+        if now < self._look_at:
+            return
+        self._look_at = now + self._interval
+        steps, self._steps = self._steps, self._passes()  # one that raises is over
+        self._look_at = now + next(steps)
+        self._steps = steps
 
     def _passes(self) -> Iterator[float]:
         """Over all hints of the targets that have old ones, for ever; yields how long to wait."""

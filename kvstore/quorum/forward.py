@@ -106,7 +106,5 @@ class ForwardOperation(Operation):
 
     def _time_out(self) -> None:
         self.finish()
-        required = self.request.required
-        self.fail(
-            ReadTimeout(0, required) if isinstance(self.request.call, Get) else WriteTimeout(0, required)
-        )
+        request = self.request
+        self.fail(ReadTimeout(0, request.r) if isinstance(request.call, Get) else WriteTimeout(0, request.w))

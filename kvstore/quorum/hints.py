@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from kvstore.config import QuorumSettings
-from kvstore.errors import Corruption, Overloaded
+from kvstore.config import NAME, Limits, QuorumSettings
+from kvstore.errors import Corruption, InvalidRequest, Overloaded, StorageFull, VersionTooLarge
 from kvstore.hlc import wall_time
 from kvstore.lsm import Engine
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.replica import Replica
-from kvstore.versions import decode_version
+from kvstore.ring import check_data_key
+from kvstore.versions import check_version, decode_version
 
 HINT_KEYSPACE = b"h"
 """What every internal key of a hint begins with."""
+_LIMITS = Limits()
 _AGES = 10_000
 """Ages are kept so finely: to a minute, if a hint may be a week old."""
 
@@ -83,6 +86,7 @@ class Hints:
         "_replica",
         "_settings",
         "_step",
+        "_unreadable",
         "on_dropped",
     )
 
@@ -98,14 +102,43 @@ class Hints:
         self._pending: dict[str, _Kept] = {}
         self._deleted: set[str] = set()
         """Targets of hints that were deleted in this life."""
+        self._unreadable: set[bytes] = set()
+        """Where hints are kept that nobody can be sent."""
         self.recount()
 
     def recount(self) -> None:
-        """Count what is stored, as far as it can be read."""
+        """Count what is stored, as far as it can be read; what is no hint for anybody waits to be dropped."""
         self._pending.clear()
+        self._unreadable.clear()
         for key, version in self._engine.scan_around(HINT_KEYSPACE, bytes([HINT_KEYSPACE[0] + 1])):
-            if version is not None:
-                self._count(split_hint_key(key)[0], b"", version)
+            if version is None:
+                continue
+            try:
+                target, data_key = split_hint_key(key)
+                self.check(target, data_key, version)
+            except (Corruption, InvalidRequest):
+                self._unreadable.add(key)
+            else:
+                self._count(target, b"", version)
+
+    def check(self, target: str, key: bytes, version: bytes) -> None:
+        """Raise InvalidRequest or Corruption unless this is a version of a key, and for a node.
+
+        One that is no member any more keeps its hints: they go to the present primaries.
+        """
+        if not NAME.fullmatch(target):
+            raise InvalidRequest("hint_for", f"{target[:80]!r} is no name of a node")
+        check_data_key(key, _LIMITS)
+        check_version(version)
+
+    def drop_unreadable(self) -> None:
+        """Delete what is kept and is no hint for anybody; on a full disk, later."""
+        if not self._unreadable:
+            return
+        with suppress(StorageFull, Overloaded):
+            self._replica.write([(key, None) for key in sorted(self._unreadable)])
+            self._counters.hints_unreadable += len(self._unreadable)
+            self._unreadable.clear()
 
     @property
     def empty(self) -> bool:
@@ -145,12 +178,15 @@ class Hints:
     def plan(self, target: str, key: bytes, version: bytes) -> HintChange | None:
         """What keeping `version` for `target` changes, None if it is kept already.
 
-        The caller writes it and then calls `applied`. Raises Overloaded when there is no room.
+        The caller writes it and then calls `applied`. Raises Overloaded when there is no room,
+        VersionTooLarge, Corruption of the hint that is kept already.
         """
         old = self.read(target, key)
         new = self._replica.combine(key, old, version)
         if new == old:
             return None
+        if len(new) > self._replica.largest:
+            raise VersionTooLarge(len(new), self._replica.largest)
         if not old and not self._room(target, len(new)):
             raise Overloaded(self._settings.hint_interval, f"hints for {target} are at their limit")
         return HintChange(target, key, old, new)
@@ -193,6 +229,8 @@ class Hints:
         start = hint_key(target, after) + (b"\0" if after else b"")
         found: list[tuple[bytes, bytes]] = []
         for key, version in self._engine.scan(start, HINT_KEYSPACE + target.encode() + b"\x01"):
+            if key in self._unreadable:
+                continue
             found.append((split_hint_key(key)[1], version))
             size -= len(version)
             if len(found) >= count or size <= 0:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import mmh3
 
-from kvstore.errors import Corruption
-from kvstore.ring import ClusterState, partition_bounds
+from kvstore.config import Limits
+from kvstore.errors import Corruption, InvalidRequest
+from kvstore.ring import ClusterState, check_data_key, partition_bounds
 
 FAN_OUT = 16
 LEAVES = FAN_OUT * FAN_OUT
@@ -23,6 +24,7 @@ NODES = FIRST_LEAF + LEAVES
 
 _LEAF_BITS = LEAVES.bit_length() - 1
 _TOKEN_BITS = 64
+_LIMITS = Limits()
 _MASK = 2**64 - 1
 _COUNT_BITS = 32
 _COUNT_MASK = 2**_COUNT_BITS - 1
@@ -109,6 +111,8 @@ class Trees:
         self.partitions = state.ring.partitions
         self.ns = tuple(sorted({state.replicas, *(bucket.n for bucket in state.buckets)}))
         self.corrected = 0
+        self.strangers = 0
+        """Keys met in scans that are no internal keys."""
         self._partition_shift = _TOKEN_BITS - bits
         self._leaf_shift = _TOKEN_BITS - bits - _LEAF_BITS
         self._usual_n = state.replicas
@@ -146,7 +150,14 @@ class Trees:
             leaves[_ALL] += change
 
     def n_of(self, key: bytes) -> int:
-        """The n of the bucket of an internal key."""
+        """The n of the bucket of an internal key; 0 for what is none, and so in no tree.
+
+        Such keys are only where an earlier version took them from a wrong peer. Nobody can ask for them.
+        """
+        try:
+            check_data_key(key, _LIMITS)
+        except InvalidRequest:
+            return 0
         return self._n.get(key[9 : key.index(0, 9)], self._usual_n)
 
     def leaf_of(self, key: bytes) -> int:
@@ -208,7 +219,10 @@ class Trees:
         end = partition_bounds(self._place, self.partitions)[1]
         taken = size = 0
         for key, version in scan(self._cursor, end):
-            self._new[self.n_of(key)].change(self.leaf_of(key), item(key, version), 1)
+            if n := self.n_of(key):
+                self._new[n].change(self.leaf_of(key), item(key, version), 1)
+            else:
+                self.strangers += 1
             self._cursor = key + b"\0"
             taken += 1
             size += len(version)

@@ -9,7 +9,7 @@ a struct 0.15. Those that hold no error cannot be part of a cycle, so the collec
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -145,6 +145,12 @@ class ReapConfirm(msgspec.Struct, frozen=True, gc=False):
     positions: tuple[int, ...]
 
 
+class KeyOffer(msgspec.Struct, frozen=True, gc=False):
+    """All keys that the sender has of those that contexts are signed with (kvstore.contexts)."""
+
+    keys: tuple[bytes, ...]
+
+
 AntiEntropyMessage = TreeRead | TreeHashes | RangeItems | RangeDifference
 QuorumMessage = (
     ReplicaWrite
@@ -157,6 +163,7 @@ QuorumMessage = (
     | RepairWanted
     | ReapCheck
     | ReapConfirm
+    | KeyOffer
 )
 
 
@@ -194,11 +201,12 @@ class Put(msgspec.Struct, frozen=True, gc=False):
 
 
 class Delete(msgspec.Struct, frozen=True, gc=False):
-    """A client's tombstone over what `context` saw; without a context, over what a read sees."""
+    """A client's tombstone over what `context` saw; without a context, over what a read of `r` sees."""
 
     bucket: str
     key: bytes
     context: bytes = b""
+    r: int = 0
     w: int = 0
     quorum: QuorumMode | None = None
     timeout: float = 0.0
@@ -288,3 +296,10 @@ class ForwardReply(msgspec.Struct, frozen=True):
 
     request: int
     reply: Reply
+
+
+class Transport(Protocol):
+    """Where messages to other nodes go."""
+
+    def send(self, to: str, message: QuorumMessage | Forward | ForwardReply) -> None:
+        """Send, best effort."""

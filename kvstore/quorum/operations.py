@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvstore.quorum.admission import Admission
+from kvstore.quorum.guard import Guard
 from kvstore.quorum.operation import Operation
 from kvstore.quorum.timers import Timers
 from kvstore.quorum.write import WriteOperation
@@ -14,9 +15,19 @@ _RELIEF_PAUSE = 0.2
 class Operations:
     """All operations that have not finished, by number, the oldest first."""
 
-    __slots__ = ("_admission", "_alarms", "_last", "_relieved_at", "_relieved_below", "_timers", "by_number")
+    __slots__ = (
+        "_admission",
+        "_alarms",
+        "_guard",
+        "_last",
+        "_relieved_at",
+        "_relieved_below",
+        "_timers",
+        "by_number",
+    )
 
-    def __init__(self, first_number: int, admission: Admission) -> None:
+    def __init__(self, first_number: int, admission: Admission, guard: Guard) -> None:
+        self._guard = guard
         self._last = first_number
         self._admission = admission
         self._timers = Timers()
@@ -64,10 +75,10 @@ class Operations:
         operations = self.by_number
         for number in self._alarms.due(now):
             if operation := operations.get(number):
-                operation.on_alarm(now)
+                self._guard.run(operation.on_alarm, now)
         for number in self._timers.due(now):
             if operation := operations.get(number):
-                operation.on_time(now)
+                self._guard.run(operation.on_time, now)
                 if number in operations:
                     self._wake_later(operation, number, now)
 
@@ -84,6 +95,6 @@ class Operations:
             if operation.number > old:
                 break
             if isinstance(operation, WriteOperation) and operation.respond is None:
-                operation.hint_early(now)
+                self._guard.run(operation.hint_early, now)
                 freed += 1
         return freed

@@ -11,7 +11,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kvstore.errors import KVError, Overloaded, ReadTimeout, StaleRead, StorageError
+from kvstore.errors import (
+    Corruption,
+    KVError,
+    Overloaded,
+    ReadTimeout,
+    StaleRead,
+    StorageError,
+    VersionTooLarge,
+)
 from kvstore.quorum.messages import Explain, Get, ReplicaRead, ReplicaWrite
 from kvstore.quorum.operation import Operation, Respond, nobody
 from kvstore.quorum.placement import Target
@@ -88,14 +96,14 @@ class ReadOperation(Operation):
 
     def _patience(self, core: Coordinator) -> float:
         """Seconds until the slowest of those that are asked first is late."""
-        needed = self.request.required - len(self.asked)
+        needed = self.request.r - len(self.asked)
         first = self.left[-needed:] if needed > 0 else ()
         return max((core.hedging.delay(target.node) for target in first), default=core.settings.read_patience)
 
     def send(self) -> None:
         """Ask as many replicas as are needed beside this node's own copy."""
         core = self.core
-        for _ in range(self.request.required - len(self.asked)):
+        for _ in range(self.request.r - len(self.asked)):
             self._ask_next()
         if core.hedging.slow and self.left:
             last = self.left[0]  # the slow ones are
@@ -128,7 +136,7 @@ class ReadOperation(Operation):
     def on_cancelled(self) -> None:
         """Nobody wants to know."""
         self.finish()
-        self.fail(ReadTimeout(len(self.answers), self.request.required))
+        self.fail(ReadTimeout(len(self.answers), self.request.r))
 
     def on_local_durable(self) -> None:
         """This node's own version may be shown now."""
@@ -213,21 +221,38 @@ class ReadOperation(Operation):
 
     def _evaluate(self) -> None:
         """Reply if R replicas hold the result; else repair those that answered something older."""
-        if len(self.answers) < self.request.required or self.respond is None:
+        if len(self.answers) < self.request.r or self.respond is None:
             return
         result = b""
-        for version in self.answers.values():
-            result = self.core.replica.combine(self.request.key, result, version)
+        try:
+            for version in self.answers.values():
+                result = self.core.replica.combine(self.request.key, result, version)
+        except Corruption:
+            self._drop_unreadable()
+            return
+        if len(result) > self.core.replica.largest:
+            # no replica can take it: it is shown all the same, so that it can be resolved or deleted
+            self._reply(result)
+            return
         stale = [node for node, version in self.answers.items() if version != result]
         for node in stale:
             if self.repairs.get(node) != result:
                 self.repairs[node] = result
                 self._repair(node, result)
-        if len(self.answers) - len(stale) >= self.request.required:
+        if len(self.answers) - len(stale) >= self.request.r:
             if self.seen and not self._has_seen(result):
                 self._ask_all()
             else:
                 self._reply(result)
+
+    def _drop_unreadable(self) -> None:
+        """A version that cannot be decoded is no answer. It is stored here: those of peers are checked."""
+        for node, version in list(self.answers.items()):
+            try:
+                if version:
+                    decode_version(version)
+            except Corruption as error:
+                self._lost(node, error)
 
     def _has_seen(self, result: bytes) -> bool:
         """Whether a session may be shown this: it covers all that the session has seen of the key."""
@@ -271,7 +296,7 @@ class ReadOperation(Operation):
         core = self.core
         try:
             lsn = core.store(self.request.key, result, self.asked[core.name])
-        except (StorageError, Overloaded) as error:
+        except (StorageError, Overloaded, VersionTooLarge) as error:
             self._lost(core.name, error)
         else:
             core.durability.after(lsn, partial(self.on_repaired, core.name, result))
@@ -289,7 +314,7 @@ class ReadOperation(Operation):
             return
         if self.wide:
             self._evaluate()
-        if len(self.asked) < self.request.required:
+        if len(self.asked) < self.request.r:
             if error is not None:
                 self.finish()
                 self.fail(error)
@@ -302,7 +327,7 @@ class ReadOperation(Operation):
         for node in self._awaited():
             self._took(node)
         answered = len(self.answers)
-        self.fail(StaleRead(answered) if self.wide else ReadTimeout(answered, self.request.required))
+        self.fail(StaleRead(answered) if self.wide else ReadTimeout(answered, self.request.r))
 
     def _explain(self) -> Explain:
         return Explain(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from kvstore.config import AntiEntropySettings
-from kvstore.errors import Corruption, KVError
+from kvstore.errors import Corruption, InvalidRequest, KVError
 from kvstore.quorum.exchange import Lost, Pause
 from kvstore.quorum.merkle import Scan
 from kvstore.quorum.messages import Candidate, ReapCheck, ReapConfirm
@@ -169,7 +169,7 @@ class Reaper:
         found: list[Candidate] = []
         total = 0
         while total < _KEYS_A_PASS and (entries := self._slice()):
-            found += [Candidate(k, digest(v)) for k, v in entries if self._is_mine(k) and self._dead(v)]
+            found += [Candidate(k, digest(v)) for k, v in entries if self._dead(v) and self._is_mine(k)]
             while len(found) >= _KEYS_A_MESSAGE:
                 yield tuple(found[:_KEYS_A_MESSAGE])
                 total += _KEYS_A_MESSAGE
@@ -205,7 +205,10 @@ class Reaper:
             self.reap((yield Ask(others, group, True)))
 
     def _is_mine(self, key: bytes) -> bool:
-        return self._core.primaries(key)[0] == self._core.name
+        try:
+            return self._core.primaries(key)[0] == self._core.name
+        except InvalidRequest:  # no internal key: nobody's
+            return False
 
     def _everyone(self) -> tuple[str, ...]:
         """All other members, dead ones too: what they hold counts."""

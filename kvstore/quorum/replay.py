@@ -69,9 +69,10 @@ class HintReplay:
 
     def on_timer(self, now: float) -> None:
         """Send the next page to the target that has waited longest of those that are due."""
+        self._hints.drop_unreadable()
         if self._hints.empty:
             return
-        self._expiry.on_timer(now)
+        self._core.guard.run(self._expiry.on_timer, now)
         due = [target for target in self._hints.targets if self._due(target) <= now]
         if due:
             self._send_page(min(due, key=lambda target: self._targets[target].served_at), now)

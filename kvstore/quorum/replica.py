@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kvstore.config import BucketSettings, Conflict
+from kvstore.errors import VersionTooLarge
 from kvstore.lsm import Engine
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.merkle import Trees
 from kvstore.ring.token import split_data_key
-from kvstore.versions import decode_version, discarded, encode_version, reconcile, reconcile_lww
+from kvstore.versions import (
+    check_version,
+    decode_version,
+    discarded,
+    encode_version,
+    reconcile,
+    reconcile_lww,
+)
 
 Batch = Sequence[tuple[bytes, bytes | None]]
 Changes = dict[bytes, tuple[bytes, bytes]]
@@ -19,7 +27,7 @@ Changes = dict[bytes, tuple[bytes, bytes]]
 class Replica:
     """Versions by internal key in the engine; knows which of them are not durable yet, keeps their trees."""
 
-    __slots__ = ("_bucket", "_counters", "_engine", "_unsynced", "trees")
+    __slots__ = ("_bucket", "_counters", "_engine", "_unsynced", "largest", "on_distrust", "trees")
 
     def __init__(
         self, engine: Engine, bucket: Callable[[str], BucketSettings], trees: Trees, counters: Counters
@@ -27,12 +35,23 @@ class Replica:
         self._counters = counters
         self._engine = engine
         self._bucket = bucket
+        self.largest = engine.options.value_bytes
+        """The most bytes that an encoded version may have."""
         self.trees = trees
+        self.on_distrust: Callable[[Exception], None] = _nobody_cares
+        """Called with the reason when trees are no longer known to be those of the disk."""
         self._unsynced: dict[bytes, int] = {}
 
     def read(self, key: bytes) -> bytes:
         """The encoded version of `key`, empty when there is none; raises Corruption."""
         return self._engine.get(key) or b""
+
+    def read_to_send(self, key: bytes) -> bytes:
+        """As `read`, for another node: what that would refuse is Corruption here."""
+        version = self.read(key)
+        if version:
+            check_version(version)
+        return version
 
     def unsynced(self, key: bytes) -> int:
         """The LSN that must be durable before the version of `key` may be shown; 0: it is."""
@@ -41,7 +60,8 @@ class Replica:
     def apply(self, key: bytes, incoming: bytes) -> int:
         """Reconcile `incoming` into the stored version; returns the LSN that makes it durable.
 
-        Raises StorageFull when nothing could be written, Corruption when the stored version is bad.
+        Raises StorageFull when nothing could be written, Corruption when the stored version is bad,
+        VersionTooLarge.
         """
         changes: Changes = {}
         lsn = self.prepare(key, incoming, changes)
@@ -50,7 +70,8 @@ class Replica:
     def prepare(self, key: bytes, incoming: bytes, changes: Changes) -> int:
         """Add to `changes` what must be written to have `incoming` reconciled into the stored version.
 
-        If that is nothing, returns the LSN that makes the stored version durable. Raises Corruption.
+        If that is nothing, returns the LSN that makes the stored version durable. Raises Corruption,
+        VersionTooLarge.
         """
         planned = changes.get(key)
         if planned:
@@ -60,6 +81,9 @@ class Replica:
         result = self.combine(key, current, incoming, to_be_stored=True) if current else incoming
         if result == current:
             return 0 if planned else self.unsynced(key)
+        if len(result) > self.largest:
+            self._counters.oversized += 1
+            raise VersionTooLarge(len(result), self.largest)
         changes[key] = stored, result
         return 0
 
@@ -88,16 +112,24 @@ class Replica:
         no versions.
         """
         lsn = self.write([(key, new or None), *others])
-        self.trees.update(key, old, new)
+        self._follow(key, old, new)
         return lsn
 
     def replace_all(self, changes: Changes) -> int:
         """`replace` for what `prepare` has gathered, all of it in one batch."""
         lsn = self.write([(key, new) for key, (_, new) in changes.items()])
-        update = self.trees.update
         for key, (old, new) in changes.items():
-            update(key, old, new)
+            self._follow(key, old, new)
         return lsn
+
+    def _follow(self, key: bytes, old: bytes, new: bytes) -> None:
+        """Take a change that is written into the trees. One that cannot follow must prove nothing."""
+        try:
+            self.trees.update(key, old, new)
+        except Exception as error:  # noqa: BLE001  (a defect: the other keys of the batch go on)
+            self._counters.trees_distrusted += 1
+            self.trees.forget(key, key)
+            self.on_distrust(error)
 
     def write(self, batch: Batch) -> int:
         """Append hints and the node's own records; returns the LSN that an acknowledgement must wait for."""
@@ -120,3 +152,7 @@ class Replica:
             done.append(key)
         for key in done:
             del unsynced[key]
+
+
+def _nobody_cares(error: Exception) -> None:
+    """Until somebody wants to hear of trees that are not known."""

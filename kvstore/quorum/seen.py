@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from kvstore.contexts import decode_seen, encode_seen, read_context
 from kvstore.quorum.messages import Delete, Found, Get, Put, Stored
 from kvstore.ring import token
-from kvstore.versions import CausalContext, decode_context, decode_seen, encode_seen, join
+from kvstore.versions import CausalContext, join
 
 KEYS = 10_000
 """Keys that a session remembers; more, and those are forgotten that it has not used for longest."""
@@ -55,15 +56,17 @@ class Seen:
         """The session has read this; raises InvalidRequest for a context that is none."""
         place = (request.bucket, request.key)
         if found.context:
-            self._remember(place, decode_context(found.context, token(*place)), not found.siblings)
+            self._remember(place, read_context(found.context), not found.siblings)
         else:
             self._entries.pop(place, None)
 
     def stored(self, request: Put | Delete, stored: Stored) -> None:
         """The session has written this; raises InvalidRequest for a context that is none."""
         place = (request.bucket, request.key)
-        key_token = token(*place)
-        written = decode_context(stored.context, key_token) or decode_seen(stored.written, key_token)
+        if stored.context:
+            written = read_context(stored.context)
+        else:
+            written = decode_seen(stored.written, token(*place))
         if written:
             self._remember(place, written, isinstance(request, Delete) and not stored.siblings)
 

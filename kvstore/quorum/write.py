@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kvstore.errors import KVError, Overloaded, StorageError, WriteTimeout
+from kvstore.errors import KVError, Overloaded, StorageError, VersionTooLarge, WriteTimeout
 from kvstore.quorum.messages import Explain, ReplicaWrite, Stored
 from kvstore.quorum.operation import Operation, Respond
 
@@ -172,7 +172,7 @@ class WriteOperation(Operation):
         # what cannot be kept is counted as dropped: the write itself does not depend on it
         try:
             self.core.store(self.request.key, self.version, hint_for=target)
-        except (StorageError, Overloaded):
+        except (StorageError, Overloaded, VersionTooLarge):
             self.core.hints.lost(target, self.request.key, self.version)
         else:
             self.hinted += (target,)
@@ -182,11 +182,11 @@ class WriteOperation(Operation):
 
     def _advance(self) -> None:
         if self.respond is not None:
-            if self.local and len(self.acked) >= self.request.required:
+            if self.local and len(self.acked) >= self.request.w:
                 self.answer(self._stored())
             elif self.lost and not self._reachable():
                 self._time_out()
-        elif self.owes and self.local and len(self.acked) >= self.request.required:
+        elif self.owes and self.local and len(self.acked) >= self.request.w:
             self._settle()
             self.core.admission.worked(self.core.now - self.request.now.mono)
         if not self.awaiting and self.local and self.respond is None:
@@ -195,13 +195,13 @@ class WriteOperation(Operation):
     def _reachable(self) -> bool:
         """Whether W acks can still come: from those that are not known to be lost."""
         possible = sum(1 for node in self._asked() if node not in self.lost and self._counts(node))
-        return possible >= self.request.required
+        return possible >= self.request.w
 
     def _asked(self) -> set[str]:
         return {self.core.name, *self.request.placement.remote, *self.fallbacks}
 
     def _time_out(self) -> None:
-        self.fail(WriteTimeout(len(self.acked), self.request.required))
+        self.fail(WriteTimeout(len(self.acked), self.request.w))
 
     def _stored(self) -> Stored:
         if not self.request.call.explain:

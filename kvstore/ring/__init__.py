@@ -4,13 +4,22 @@ from kvstore.ring.cluster_state import ClusterState, initial_state
 from kvstore.ring.member import Member, parse_members
 from kvstore.ring.preference import fallbacks, preference_list
 from kvstore.ring.ring import Ring
-from kvstore.ring.token import DATA_KEYSPACE, data_key, partition_bounds, partition_of, split_data_key, token
+from kvstore.ring.token import (
+    DATA_KEYSPACE,
+    check_data_key,
+    data_key,
+    partition_bounds,
+    partition_of,
+    split_data_key,
+    token,
+)
 
 __all__ = [
     "DATA_KEYSPACE",
     "ClusterState",
     "Member",
     "Ring",
+    "check_data_key",
     "data_key",
     "fallbacks",
     "initial_state",

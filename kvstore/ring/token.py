@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmh3
 
+from kvstore.config import Limits
 from kvstore.errors import InvalidRequest
 
 _SEED = 0x6B767374  # "kvst"
@@ -38,6 +39,17 @@ def split_data_key(internal: bytes) -> tuple[int, str, bytes]:
     if not nul or not bucket.isascii():
         raise InvalidRequest("key", f"{internal[:80]!r} is no internal key")
     return key_token, bucket.decode(), key
+
+
+def check_data_key(internal: bytes, limits: Limits) -> None:
+    """Raise InvalidRequest unless `internal` is exactly what `data_key` makes of a bucket and a key."""
+    if internal[:1] != DATA_KEYSPACE:
+        raise InvalidRequest("key", f"{internal[:80]!r} is outside the keyspace of data")
+    key_token, bucket, key = split_data_key(internal)
+    limits.check_bucket(bucket)
+    limits.check_key(key)
+    if key_token != token(bucket, key):
+        raise InvalidRequest("key", f"{internal[:80]!r} has the token of another key")
 
 
 def partition_bounds(partition: int, partitions: int) -> tuple[bytes, bytes]:

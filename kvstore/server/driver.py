@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from kvstore.errors import InternalError
 from kvstore.lsm import Engine, Job, JobResult
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import ClientRequest, Failed, Reply
+from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import ClusterState
 from kvstore.server.group_commit import GroupCommit
 from kvstore.server.jobs import Jobs
@@ -54,9 +53,9 @@ class Driver:
         self._last_request = 0
         self.frames_received = 0
         self.messages_received = 0
-        # the system's entropy: what a node draws must differ from what it drew before a restart
-        rng = random.Random(random.SystemRandom().getrandbits(128))
-        self.node = Node(name, state, engine, self, rng, settings)
+        # the system's entropy: what a node draws must differ from what it drew before a restart, and nobody
+        # may guess the keys that it makes
+        self.node = Node(name, state, engine, self, random.SystemRandom(), settings)
 
     def now(self) -> Instant:
         """The time of an input that is being handed in."""
@@ -64,7 +63,7 @@ class Driver:
 
     def start(self) -> None:
         """Open the links and start the node."""
-        self._links.open(self._link_lost, self._unsent)
+        self._links.open(self._link_open, self._link_lost, self._unsent)
         self.node.start(self.now())
 
     async def stop(self) -> None:
@@ -86,14 +85,7 @@ class Driver:
 
     def request_all(self, calls: Sequence[tuple[ClientRequest, Respond]]) -> None:
         """Hand in clients' requests that have arrived together: they share a turn of the node."""
-        requests = self._numbered(calls)
-        last = self._last_request + len(calls)
-        while self._last_request < last:
-            try:
-                self.node.on_requests(requests, self.now())
-            except Exception as error:  # noqa: BLE001  (a defect: one request must not take the others along)
-                _log.exception("defect in taking a request")
-                self.reply(self._last_request, Failed(InternalError(f"the node met a defect: {error!r}")))
+        self.node.on_requests(self._numbered(calls), self.now())
 
     def _numbered(
         self, calls: Iterable[tuple[ClientRequest, Respond]]
@@ -126,6 +118,10 @@ class Driver:
         self.frames_received += 1
         self.messages_received += len(messages)
         self.node.on_frame(sender, messages, self.now(), delay)
+
+    def _link_open(self, peer: str) -> None:
+        if not self._stopped:
+            self.node.on_link_open(peer, self.now())
 
     def _link_lost(self, peer: str) -> None:
         if not self._stopped:
@@ -169,6 +165,10 @@ class Driver:
     def request_sync(self) -> None:
         """See Outbox."""
         self._commit.request()
+
+    def defect(self, error: Exception) -> None:
+        """See Outbox."""
+        _log.error("a defect of the node; it goes on", exc_info=error)
 
     def start_job(self, job: Job) -> None:
         """See Outbox."""

@@ -7,6 +7,7 @@ Whatever is appended while a sync runs waits for the next, which follows at once
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,6 +16,8 @@ from kvstore.errors import StorageError, StorageFull
 from kvstore.lsm import Engine, Sync
 
 _FULL_PAUSE = 0.5
+
+_log = logging.getLogger(__name__)
 
 
 class GroupCommit:
@@ -33,7 +36,7 @@ class GroupCommit:
         self._on_durable = on_durable
         self._on_fatal = on_fatal
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
-        self._wanted = self._stopped = False
+        self._wanted = self._stopped = self._full = False
         self._running: asyncio.Future[None] | None = None
 
     def request(self) -> None:
@@ -63,19 +66,29 @@ class GroupCommit:
         self._wanted = False
         try:
             sync = self._engine.begin_sync()
-        except StorageFull:
+        except StorageFull as error:
             # nothing is lost: the engine refuses writes until there is space again
+            self._note_full(error)
             self._wanted = True
             self._loop.call_later(_FULL_PAUSE, self._begin)
         except StorageError as error:
             self._on_fatal(error)
         else:
+            self._note_full(None)
             if sync is None:
                 self._durable(self._engine.durable_lsn)
             else:
                 # a callback and no task: this happens some hundred times a second
                 self._running = self._loop.run_in_executor(self._thread, sync.run)
                 self._running.add_done_callback(partial(self._ran, sync))
+
+    def _note_full(self, error: StorageFull | None) -> None:
+        """Log that there is no space, and that there is again, once each."""
+        if error and not self._full:
+            _log.error("%s: reads are served, writes are refused until there is space", error)
+        elif self._full and not error:
+            _log.warning("there is space on the disk again: writes are taken")
+        self._full = error is not None
 
     def _ran(self, sync: Sync, running: asyncio.Future[None]) -> None:
         if error := running.exception():

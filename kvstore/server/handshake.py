@@ -35,14 +35,18 @@ def introduction(me: str, state: ClusterState) -> Metadata:
     )
 
 
-def check_caller(metadata: Iterable[tuple[str, str | bytes]], state: ClusterState) -> str:
-    """The node that calls; raises Refused unless it is a member of this very cluster."""
+def check_caller(metadata: Iterable[tuple[str, str | bytes]], me: str, state: ClusterState) -> str:
+    """The node that calls; raises Refused unless it is another member of this very cluster."""
     given = dict(metadata)
     node, cluster = given.get(_NODE, ""), given.get(_CLUSTER, "")
     if cluster != state.cluster_id:
         raise Refused(f"node {node!r} is of cluster {cluster!r}, this one of cluster {state.cluster_id!r}")
     if not isinstance(node, str) or state.member(node) is None:
         raise Refused(f"node {node!r} is no member of cluster {state.cluster_id!r}")
+    if node == me:
+        raise Refused(
+            f"node {node!r} is this one: two processes run under one node id, or an address is wrong"
+        )
     if given.get(_EPOCH) == str(state.epoch) and given.get(_STATE) != _fingerprint(state):
         raise Refused(f"node {node!r} was started with other members, partitions, replicas or buckets")
     return node

@@ -34,20 +34,23 @@ class Jobs:
         self._idle: list[Worker] = []
         self._workers: list[Worker] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def start(self, job: Job) -> None:
-        """Run a job; `on_done` or, after a pause, `on_failed` will be called."""
+        """Run a job; `on_done` or, after a pause, `on_failed` will be called, unless it is closed before."""
+        if self._closed:
+            return
         task = asyncio.get_running_loop().create_task(self._run(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Abandon all jobs and end the workers."""
+        """Abandon all jobs and end the workers; none is begun any more."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for worker in self._workers:
-            await worker.close()
+        await asyncio.gather(*(worker.close() for worker in self._workers))
 
     def _idle_worker(self) -> Worker:
         if self._idle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 import grpc
@@ -18,6 +19,9 @@ from kvstore.server.stream import OnUnsent, Stream, message_bytes
 _LINK = "/kvstore.v1.Peer/Link"
 _BULK = "/kvstore.v1.Peer/Bulk"
 _BULK_MESSAGE = 64 * KIB
+_END_SECONDS = 3.0
+
+_log = logging.getLogger(__name__)
 
 
 class Links:
@@ -30,12 +34,14 @@ class Links:
         self._tasks: list[asyncio.Task[None]] = []
         self._channels: list[grpc.aio.Channel] = []
 
-    def open(self, on_lost: Callable[[str], None], on_unsent: OnUnsent) -> None:
-        """Begin to connect; what `on_lost` and `on_unsent` are told: see Stream."""
+    def open(
+        self, on_open: Callable[[str], None], on_lost: Callable[[str], None], on_unsent: OnUnsent
+    ) -> None:
+        """Begin to connect; what `on_open`, `on_lost` and `on_unsent` are told: see Stream."""
         for peer in self._peers:
             streams = (
-                Stream(_LINK, peer, self._introduction, on_lost, on_unsent),
-                Stream(_BULK, peer, self._introduction, on_lost, on_unsent),
+                Stream(_LINK, peer, self._introduction, on_open, on_lost, on_unsent),
+                Stream(_BULK, peer, self._introduction, on_open, on_lost, on_unsent),
             )
             self._streams[peer.node] = streams
             for stream in streams:
@@ -80,9 +86,12 @@ class Links:
         return max((stream.most_bytes for pair in self._streams.values() for stream in pair), default=0)
 
     async def close(self) -> None:
-        """End all streams."""
+        """End all streams; takes no longer than a few seconds."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         for channel in self._channels:
             await channel.close()
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=_END_SECONDS)
+            if left:
+                _log.error("%d streams have not ended: %s", len(left), left)

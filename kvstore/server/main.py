@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +21,7 @@ from kvstore.lsm import Compaction, Durability, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import initial_state, parse_members
 from kvstore.ring.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
-from kvstore.server.server import EXIT_STORAGE_FAILED, ServerSettings, serve
+from kvstore.server.server import EXIT_NOT_STOPPED, EXIT_STORAGE_FAILED, STOP_SIGNALS, ServerSettings, serve
 from kvstore.server.settings_file import SettingsFile, read_settings_file
 
 _ENGINE = Options()
@@ -41,9 +42,10 @@ must be given the same members, partitions, replicas and buckets.
 \b
 Exit codes:
    0  stopped as asked
-   {EXIT_CONFIG}  a setting is wrong, the port is in use, or the data directory is another's
-   {EXIT_STORAGE}  what is stored cannot be read
+   {EXIT_CONFIG}  a setting is wrong, the port is taken, or the data directory is another's
+   {EXIT_STORAGE}  what is stored cannot be read, or the disk has no room for the store's directory and lock
   {EXIT_STORAGE_FAILED}  the storage failed while the node ran
+  {EXIT_NOT_STOPPED}  the node was asked to stop and had to be ended; what it acknowledged is stored
 """
 
 
@@ -208,6 +210,8 @@ def _address(text: str) -> tuple[str, int]:
 
 def main() -> NoReturn:
     """Run the command; whatever is wrong is one line on stderr and an exit code."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, _stop_at_once)
     try:
         kvnode.main(standalone_mode=False)
     except click.ClickException as error:
@@ -218,6 +222,11 @@ def main() -> NoReturn:
         _exit(f"{error}; started with an empty --data, the node gets all from the others", EXIT_STORAGE)
     except KVError as error:
         _exit(error, EXIT_STORAGE)
+    sys.exit()
+
+
+def _stop_at_once(*_: object) -> NoReturn:
+    """Asked to stop before there is a node: nothing has been begun."""
     sys.exit()
 
 

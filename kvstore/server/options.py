@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from kvstore.config import MIB
-
-_RECEIVE_BYTES = 256 * MIB
-"""A key with a hundred siblings of 1 MiB must arrive for them to be resolved and repaired; a put that is
-absurdly over the limit must arrive to be refused with the limit in the message."""
+from kvstore.config import MAX_MESSAGE_BYTES
 
 COMMON = [
-    ("grpc.max_receive_message_length", _RECEIVE_BYTES),
+    # all siblings of a key must arrive, to be resolved and repaired; a put that is absurdly over the limit
+    # must arrive, to be refused with the limit in the message
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),
     # a connection that a split has cut silently is noticed, and made anew, in seconds
     ("grpc.keepalive_time_ms", 10_000),

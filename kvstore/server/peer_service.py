@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from kvstore.errors import KVError
+from kvstore.errors import InvalidRequest
 from kvstore.node.transit import Transit
 from kvstore.server.driver import Driver
 from kvstore.server.handshake import Refused, check_caller
@@ -40,7 +40,7 @@ class PeerService:
     ) -> None:
         node = self._driver.node
         try:
-            sender = check_caller(context.invocation_metadata() or (), node.state)
+            sender = check_caller(context.invocation_metadata() or (), node.name, node.state)
         except Refused as refused:
             self._log_once(str(refused))
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refused))
@@ -50,13 +50,13 @@ class PeerService:
         async for frame in frames:
             try:
                 sent_ms, messages = decode_timed_frame(frame)
-            except KVError as error:
-                _log.error("node %s sent a bad frame: %s", sender, error)
+                self._driver.receive(sender, messages, transit.delay(sent_ms / 1000, clock()))
+            except InvalidRequest as error:
+                self._log_once(f"node {sender!r} sent a frame that is wrong: {error}")
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            self._driver.receive(sender, messages, transit.delay(sent_ms / 1000, clock()))
 
     def _log_once(self, refusal: str) -> None:
-        """A stranger comes back every second, and each of them is worth one line."""
+        """Whoever is refused comes back every second, and each of them is worth one line."""
         if refusal not in self._refusals and len(self._refusals) < 1000:
             self._refusals.add(refusal)
             _log.warning("refused a stream: %s", refusal)

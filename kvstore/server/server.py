@@ -25,11 +25,13 @@ from kvstore.node.settings import NodeSettings
 from kvstore.ring import ClusterState
 from kvstore.server import admin_service, client_service, data_directory, peer_service
 from kvstore.server.driver import Driver
+from kvstore.server.identity import Identity
 from kvstore.server.links import Links
 from kvstore.server.options import SERVER
 
 EXIT_STORAGE_FAILED = 70
 EXIT_NOT_STOPPED = 71
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GRACE_SECONDS = 0.5
 _STOP_SECONDS = 10.0
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -65,8 +67,17 @@ async def serve(settings: ServerSettings) -> None:
     """Run a node until SIGTERM or SIGINT; raises ConfigError, WrongDataDirectory, StorageError at start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for number in STOP_SIGNALS:
+        # not the loop's own handlers: it takes them away when it closes, and a second signal would be fatal
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    try:
+        await _serve_until(stop, settings)
+    finally:
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _serve_until(stop: asyncio.Event, settings: ServerSettings) -> None:
     server = NodeServer(settings, die)
     await server.start()
     print(
@@ -97,7 +108,7 @@ class NodeServer:
         settings = self._settings
         # the port before the data: a second start of the same node must not touch anything
         _check_port(settings.host, settings.port)
-        directory = data_directory.claim(settings.data, settings.node, settings.state.cluster_id)
+        directory = data_directory.claim(settings.data, Identity.of(settings.node, settings.state))
         engine = Engine.open(DiskFileSystem(), str(directory), settings.engine)
         _calm_the_collector()
         self.driver = self._add_node(engine)

@@ -90,8 +90,8 @@ def _messages(batch: list[PeerMessage]) -> int:
 class Stream:
     """Sends to `peer` with one method of the Peer service, while it is connected.
 
-    `on_lost` is called with the peer's id when what was sent may be lost, `on_unsent` with it and the numbers
-    of the requests whose messages were dropped.
+    `on_open` is called with the peer's id when messages can be sent, `on_lost` when what was sent may be
+    lost, `on_unsent` with it and the numbers of the requests whose messages were dropped.
     """
 
     def __init__(
@@ -99,12 +99,14 @@ class Stream:
         method: str,
         peer: Member,
         introduction: Metadata,
+        on_open: Callable[[str], None],
         on_lost: Callable[[str], None],
         on_unsent: OnUnsent,
     ) -> None:
         self._method = method
         self._peer = peer
         self._introduction = introduction
+        self._on_open = on_open
         self._on_lost = on_lost
         self._on_unsent = on_unsent
         self._queue: Batches[PeerMessage] = Batches()
@@ -155,7 +157,7 @@ class Stream:
     async def run(self, channel: grpc.aio.Channel) -> None:
         """Keep the stream open until cancelled."""
         pause = _FIRST_PAUSE
-        while True:
+        while not _cancelled():
             try:
                 await self._connect_and_send(channel)
             except TimeoutError:
@@ -197,6 +199,7 @@ class Stream:
                 _log.info("connected %s to node %s", self._method, self._peer.node)
                 self._problem = ""
                 self.connected = True
+                self._on_open(self._peer.node)
                 await self._work(call)
             self._note("the other side ended the stream")
         finally:
@@ -219,7 +222,7 @@ class Stream:
     async def _write(self, call: Call) -> None:
         gathering = Gathering()
         clock = asyncio.get_running_loop().time
-        while True:
+        while not _cancelled():
             await self._wake.wait()
             await gathering.pause()
             self._wake.clear()
@@ -235,3 +238,12 @@ class Stream:
                 self.frames += 1
                 self.messages += len(batch)
             gathering.sent(sent)
+
+
+def _cancelled() -> bool:
+    """Whether this task was told to end.
+
+    gRPC takes a cancellation that comes while a call breaks for the break, and raises that or nothing.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

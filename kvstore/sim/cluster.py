@@ -6,14 +6,14 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from kvstore.config import AntiEntropySettings, BucketSettings
+from kvstore.config import KIB, AntiEntropySettings, BucketSettings, Limits
 from kvstore.gossip import Status
 from kvstore.lsm import Fate
 from kvstore.node.settings import NodeSettings
 from kvstore.quorum.merkle import NODES, ROOT, TreeNode, Trees
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import Member, data_key, initial_state, preference_list, token
-from kvstore.sim.host import Host, Respond
+from kvstore.sim.host import OPTIONS, Host, Respond
 from kvstore.sim.network import Link, Network, Weather
 from kvstore.sim.scheduler import Scheduler
 
@@ -23,9 +23,23 @@ PARTITIONS = 16
 REAP_AGE = 20.0
 """More than twice the longest way of a frame: a second late (Nemesis), then 8 s on a link that is clogged."""
 SETTINGS = NodeSettings(
-    anti_entropy=AntiEntropySettings(interval=2.0, settle=0.5, reap_interval=3.0, reap_age=REAP_AGE)
+    anti_entropy=AntiEntropySettings(interval=2.0, settle=0.5, reap_interval=3.0, reap_age=REAP_AGE),
 )
 _RESET_SECONDS = 0.001
+
+LIMITS = Limits(value=6 * KIB, version=12 * KIB)
+"""Small, so that the runs reach them."""
+USUAL: tuple[int, ...] = (64,)
+LARGE = (
+    64,
+    OPTIONS.block_bytes - 1,
+    OPTIONS.block_bytes,
+    LIMITS.value - 1,
+    LIMITS.value,
+    LIMITS.value + 1,
+    LIMITS.version // 3,
+)
+"""Around the limits: a block of a table, a value, all siblings of a key (and so a memtable and a segment)."""
 
 
 class SimulatedCluster:
@@ -39,9 +53,12 @@ class SimulatedCluster:
         settings: NodeSettings = SETTINGS,
     ) -> None:
         self.scheduler = Scheduler()
+        self.value_sizes = USUAL
+        """Bytes of what clients write now."""
         self.watch: Watch | None = None
         """Sees every client's request, and may put itself between it and its reply."""
         self.network = Network(self.scheduler, random.Random(f"{seed}/network"))
+        self.network.on_broken = self._connection_broke
         members = [Member(f"n{i}", f"n{i}:7000") for i in range(1, nodes + 1)]
         self.state = initial_state("simulated", members, PARTITIONS, 3, buckets)
         self.hosts = {
@@ -68,6 +85,10 @@ class SimulatedCluster:
         for name, host in self.hosts.items():
             if name != node and (node, name) not in self.network.cut:
                 self.scheduler.after(_RESET_SECONDS, partial(host.link_lost, node))
+
+    def _connection_broke(self, sender: str, to: str) -> None:
+        """What `sender` had sent to `to` may be lost, and it learns of that."""
+        self.scheduler.after(_RESET_SECONDS, partial(self.hosts[sender].link_lost, to))
 
     def steady(self) -> None:
         """Every frame and every sync takes a millisecond: for transcripts that people read."""

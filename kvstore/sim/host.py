@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from kvstore.errors import StorageError, StorageFailed
+from kvstore.errors import InvalidRequest, StorageError, StorageFailed
 from kvstore.lsm import Engine, Fate, Job, JobResult, MemoryFileSystem, Options, SimulatedCrash
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
@@ -236,7 +236,16 @@ class Host:
         sent_ms, messages = decode_timed_frame(frame)
         transit = self._transits.setdefault(sender, Transit())
         delay = transit.delay(sent_ms / 1000, self._scheduler.now)
-        self._living().on_frame(sender, messages, self._instant(), delay)
+        try:
+            self._living().on_frame(sender, messages, self._instant(), delay)
+        except InvalidRequest:
+            self._refuse(sender)
+
+    def _refuse(self, sender: str) -> None:
+        """The connection that a wrong frame came on is broken off, as kvstore.server does."""
+        self.counts["frames refused"] += 1
+        self._scheduler.note(f"{self.name} refuses a frame of {sender}")
+        self._network.break_off(sender, self.name)
 
     def _living(self) -> Node:
         assert self.node is not None
@@ -311,6 +320,10 @@ class Host:
     def request_sync(self) -> None:
         """See Outbox."""
         self._disk_work().request_sync()
+
+    def defect(self, error: Exception) -> None:
+        """See Outbox. The run has failed: a defect is as bad as a broken promise."""
+        raise error
 
     def start_job(self, job: Job) -> None:
         """See Outbox."""

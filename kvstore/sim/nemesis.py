@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from kvstore.lsm import Fate
-from kvstore.sim.cluster import SimulatedCluster
+from kvstore.sim.cluster import LARGE, USUAL, SimulatedCluster
 from kvstore.sim.damage import Damage
 from kvstore.sim.host import Host
 from kvstore.sim.network import Link, Weather
@@ -51,6 +51,7 @@ class Nemesis:
         """End every fault, start every host, and do no more harm."""
         self._stopped = True
         self._cluster.heal()
+        self._usual_versions()
         for host in self._cluster.hosts.values():
             host.disk.crash_at = None
             host.disk.full = host.disk.broken = False
@@ -174,6 +175,18 @@ class Nemesis:
         """Each as late as it likes, so that they also arrive in another order."""
         self._weather("most_delay", self._rng.choice((0.01, 0.1, 1.0)), 5.0)
 
+    def _wrong_frames(self) -> None:
+        """Well formed, with a value that should never be sent: a peer with a defect."""
+        self._weather("wrong", self._rng.choice((0.01, 0.1, 0.5)), 5.0)
+
+    def _large_versions(self) -> None:
+        """Clients write values of about the sizes at which something has a limit or overflows."""
+        self._cluster.value_sizes = LARGE
+        self._for(0.5, 4.0, self._usual_versions)
+
+    def _usual_versions(self) -> None:
+        self._cluster.value_sizes = USUAL
+
     def _weather(self, kind: str, how_bad: float, most: float) -> None:
         weather = self._cluster.network.weather
         setattr(weather, kind, how_bad)
@@ -257,6 +270,8 @@ def kinds(faults: Faults) -> tuple[str, ...]:
         "lost frames",
         "repeated frames",
         "late frames",
+        "wrong frames",
+        "large versions",
         "slow node",
         "slow disk",
         "full disk",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from kvstore.sim.scheduler import Scheduler
+from kvstore.sim.wrong_frames import make_wrong
 
 Receive = Callable[[str, bytes], None]
 Watch = Callable[[str, str, bytes], None]
@@ -19,10 +20,14 @@ Link = tuple[str, str]
 
 @dataclass(slots=True)
 class Weather:
-    """How bad it is: probabilities per frame, delays in seconds. Unequal delays reorder frames."""
+    """How bad it is: probabilities per frame, delays in seconds. Unequal delays reorder frames.
+
+    `wrong` frames have a value that no node should ever send.
+    """
 
     loss: float = 0.0
     repeat: float = 0.0
+    wrong: float = 0.0
     least_delay: float = 0.0002
     most_delay: float = 0.002
 
@@ -42,6 +47,8 @@ class Network:
         self.slow: dict[str, float] = {}
         """How many times as long as usual the frames from and to a host take."""
         self.counts: Counter[str] = Counter()
+        self.on_broken: Callable[[str, str], None] | None = None
+        """Told of the sender and the receiver of a connection that one of them breaks off."""
         self.watch: Watch | None = None
         """Told of every frame that arrives, for transcripts."""
 
@@ -52,6 +59,11 @@ class Network:
     def detach(self, host: str) -> None:
         """The host is down: frames to it are lost."""
         self._hosts.pop(host, None)
+
+    def break_off(self, sender: str, to: str) -> None:
+        """The receiver ends the connection on which `sender` sends to it."""
+        if self.on_broken is not None:
+            self.on_broken(sender, to)
 
     def clog(self, sender: str, to: str) -> None:
         """Let nothing through on a link for a while, and lose nothing."""
@@ -69,6 +81,9 @@ class Network:
         self.counts["sent"] += 1
         self._sent += 1
         weather, copies = self.weather, 1
+        if weather.wrong and self._rng.random() < weather.wrong:
+            self.counts["made wrong"] += 1
+            frame = make_wrong(frame, self._rng)
         if weather.loss and self._rng.random() < weather.loss:
             self.counts["lost"] += 1
             return

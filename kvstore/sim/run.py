@@ -12,7 +12,7 @@ from kvstore.config import AntiEntropySettings, QuorumSettings
 from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import Found, Get, Put, Stored
 from kvstore.sim.checker import Checker, Place, Violation
-from kvstore.sim.cluster import REAP_AGE, SimulatedCluster
+from kvstore.sim.cluster import LIMITS, REAP_AGE, SimulatedCluster
 from kvstore.sim.disks import check_disks
 from kvstore.sim.history import History
 from kvstore.sim.nemesis import Faults, Nemesis
@@ -53,6 +53,7 @@ def _settings(rng: random.Random) -> NodeSettings:
     return NodeSettings(
         quorum=QuorumSettings(hint_count=hints, hint_age=age),
         anti_entropy=AntiEntropySettings(interval, settle=0.5, reap_interval=1.0, reap_age=REAP_AGE),
+        limits=LIMITS,
     )
 
 

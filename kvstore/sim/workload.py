@@ -86,7 +86,8 @@ class Client:
     def _fresh_value(self) -> bytes:
         self._writes += 1
         # padded, so that memtables fill up
-        return f"{self._name}.{self._writes}".encode().ljust(64, b".")
+        size = self._rng.choice(self._cluster.value_sizes)
+        return f"{self._name}.{self._writes}".encode().ljust(size, b".")
 
     def _read(self, bucket: str, key: bytes) -> None:
         began = self._cluster.scheduler.now

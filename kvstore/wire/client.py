@@ -43,7 +43,7 @@ def request_from_wire(m: WireRequest) -> ClientRequest:
     if isinstance(m, pb.GetRequest):
         return Get(m.bucket, m.key, m.r, mode, timeout, m.explain, m.epoch, m.seen, m.seen_empty)
     if isinstance(m, pb.DeleteRequest):
-        return Delete(m.bucket, m.key, m.context, m.w, mode, timeout, m.explain, m.epoch)
+        return Delete(m.bucket, m.key, m.context, m.r, m.w, mode, timeout, m.explain, m.epoch)
     content_type, ttl = m.content_type, m.ttl_s
     return Put(m.bucket, m.key, m.value, m.context, content_type, ttl, m.w, mode, timeout, m.explain, m.epoch)
 
@@ -81,7 +81,10 @@ def fill_request(m: Any, call: ClientRequest) -> None:
             m.context = call.context
         if call.w:
             m.w = call.w
-        if isinstance(call, Put):
+        if isinstance(call, Delete):
+            if call.r:
+                m.r = call.r
+        else:
             m.value = call.value
             m.content_type = call.content_type
             m.ttl_s = call.ttl

@@ -23,6 +23,8 @@ from kvstore.errors import (
     StorageFull,
     TooManySiblings,
     Unavailable,
+    UnverifiedContext,
+    VersionTooLarge,
     WriteTimeout,
 )
 from kvstore.v1.client_pb2 import Error
@@ -42,6 +44,8 @@ _CODES: dict[int, int] = {
     Error.INTERNAL: code_pb2.INTERNAL,
     Error.STALE_READ: code_pb2.UNAVAILABLE,
     Error.STORAGE_FAILED: code_pb2.INTERNAL,
+    Error.VERSION_TOO_LARGE: code_pb2.RESOURCE_EXHAUSTED,
+    Error.UNVERIFIED_CONTEXT: code_pb2.UNAVAILABLE,
 }
 _FULL_RETRY_SECONDS = 1.0
 """How soon a client may ask again when the disk is full: nobody knows when there will be space."""
@@ -70,6 +74,11 @@ def error_to_wire(error: KVError) -> Error:
         case TooManySiblings():
             message.reason = Error.TOO_MANY_SIBLINGS
             message.siblings, message.limit = error.siblings, error.limit
+        case VersionTooLarge():
+            message.reason = Error.VERSION_TOO_LARGE
+            message.size, message.limit = error.size, error.limit
+        case UnverifiedContext():
+            message.reason = Error.UNVERIFIED_CONTEXT
         case StaleRing():
             message.reason, message.epoch = Error.STALE_RING, error.epoch
         case Corruption():
@@ -100,6 +109,10 @@ def error_from_wire(message: Error) -> KVError:
             return Overloaded(message.retry_after_ms / 1000, message.message)
         case Error.TOO_MANY_SIBLINGS:
             return TooManySiblings(message.siblings, message.limit)
+        case Error.VERSION_TOO_LARGE:
+            return VersionTooLarge(message.size, message.limit)
+        case Error.UNVERIFIED_CONTEXT:
+            return UnverifiedContext()
         case Error.STALE_RING:
             return StaleRing(message.epoch)
         case Error.CORRUPTION:
@@ -121,7 +134,7 @@ def error_to_status(error: KVError) -> status_pb2.Status:
     message = error_to_wire(error)
     info = error_details_pb2.ErrorInfo(reason=Error.Reason.Name(message.reason), domain=DOMAIN)
     info.metadata["outcome"] = error.outcome.value
-    for field in ("field", "required", "received", "epoch", "siblings", "limit"):
+    for field in ("field", "required", "received", "epoch", "siblings", "limit", "size"):
         if value := getattr(message, field):
             info.metadata[field] = str(value)
     details = [_packed(info), _packed(message)]

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from kvstore.errors import InvalidRequest
-from kvstore.gossip import Status, Update
+from kvstore.gossip import MAX_INCARNATION, Status, Update
 from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.merkle import NodeHash, TreeNode
@@ -20,6 +20,7 @@ from kvstore.quorum.messages import (
     Candidate,
     Forward,
     ForwardReply,
+    KeyOffer,
     RangeDifference,
     RangeItems,
     ReadReply,
@@ -93,6 +94,7 @@ def decode_timed_frame(data: bytes) -> tuple[int, list[PeerMessage]]:
     messages += [RepairWanted(m.epoch, m.partition, m.n, m.node) for m in frame.repairs_wanted]
     messages += map(_reap_check, frame.reap_checks)
     messages += [ReapConfirm(m.request, tuple(m.positions)) for m in frame.reap_confirms]
+    messages += [KeyOffer(tuple(m.keys)) for m in frame.key_offers]
     messages += [Ping(m.sequence, m.target, _updates(m.updates)) for m in frame.pings]
     messages += [PingRequest(m.sequence, m.target, _updates(m.updates)) for m in frame.ping_requests]
     messages += [Ack(m.sequence, _updates(m.updates)) for m in frame.acks]
@@ -232,6 +234,10 @@ def _add_reap_confirm(frame: pb.Frame, m: ReapConfirm) -> None:
     frame.reap_confirms.add(request=m.request, positions=m.positions)
 
 
+def _add_key_offer(frame: pb.Frame, m: KeyOffer) -> None:
+    frame.key_offers.add(keys=m.keys)
+
+
 def _same_length(what: str, *columns: Sequence[object]) -> None:
     if len({len(column) for column in columns}) != 1:
         raise InvalidRequest("frame", f"the columns of a {what} are incomplete")
@@ -266,7 +272,10 @@ def _members(updates: Sequence[Update]) -> list[pb.MemberUpdate]:
 
 def _updates(members: Iterable[pb.MemberUpdate]) -> tuple[Update, ...]:
     try:
-        return tuple(Update(m.node, _STATUSES[m.status], m.incarnation) for m in members)
+        # saturating, and not refused: one mad claim must not cost the frame, or the link, of who passes it on
+        return tuple(
+            Update(m.node, _STATUSES[m.status], min(m.incarnation, MAX_INCARNATION)) for m in members
+        )
     except KeyError as error:
         raise InvalidRequest("frame", f"{error} is no status of a member") from error
 
@@ -292,6 +301,7 @@ _ADD: dict[type, Callable[[pb.Frame, Any], None]] = {
     RepairWanted: _add_repair_wanted,
     ReapCheck: _add_reap_check,
     ReapConfirm: _add_reap_confirm,
+    KeyOffer: _add_key_offer,
     Ping: _add_ping,
     PingRequest: _add_ping_request,
     Ack: _add_ack,

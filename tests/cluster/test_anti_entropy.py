@@ -21,6 +21,7 @@ from kvstore.lsm import DiskFileSystem, Engine
 from kvstore.quorum.merkle import NODES, TreeNode, Trees
 from kvstore.ring import initial_state, parse_members
 from tests.cluster.clusters import serving
+from tests.patience import PATIENCE
 
 NO_HINTS = ("--hint-count", "0")
 WRITES = int(os.environ.get("KVSTORE_ANTI_ENTROPY_WRITES", "4000"))
@@ -39,7 +40,7 @@ def kvctl(cluster: LocalCluster, *arguments: str) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=5 * PATIENCE,
     )
 
 
@@ -51,7 +52,7 @@ def repair(cluster: LocalCluster) -> dict[str, int]:
 
 
 def moved_bytes(cluster: LocalCluster) -> int:
-    return sum(status.counters.repair_bytes for status in cluster.statuses().values())
+    return sum(status.counters.repair_bytes for status in cluster.statuses(PATIENCE).values())
 
 
 def contents(cluster: LocalCluster) -> dict[str, dict[bytes, bytes]]:
@@ -79,7 +80,7 @@ def roots(cluster: LocalCluster, entries: dict[bytes, bytes]) -> list[object]:
 
 def write_and_delete(cluster: LocalCluster, writes: int) -> None:
     """Half are new keys, a quarter overwrites, a quarter deletes of what was there before."""
-    with kvstore.connect(cluster.endpoints, timeout=20) as db:
+    with kvstore.connect(cluster.endpoints, timeout=PATIENCE) as db:
         bucket = db.bucket("carts")
         for start in range(0, writes // 2, 500):
             stop = min(start + 500, writes // 2)
@@ -94,7 +95,7 @@ def write_and_delete(cluster: LocalCluster, writes: int) -> None:
 @pytest.mark.timeout(600)
 def test_a_node_that_was_down_is_made_equal_by_anti_entropy_alone(hintless: LocalCluster) -> None:
     cluster = hintless
-    with kvstore.connect(cluster.endpoints, timeout=20) as db:
+    with kvstore.connect(cluster.endpoints, timeout=PATIENCE) as db:
         for start in range(0, WRITES // 2, 500):
             stop = min(start + 500, WRITES // 2)
             db.bucket("carts", w=3).put_many({f"old-{i}": b"x" * 100 for i in range(start, stop)})
@@ -102,7 +103,7 @@ def test_a_node_that_was_down_is_made_equal_by_anti_entropy_alone(hintless: Loca
     before = disk(cluster, "n3")
     write_and_delete(cluster, WRITES)
     moved = moved_bytes(cluster)
-    assert sum(hints.count for s in cluster.statuses().values() for hints in s.hints) == 0
+    assert sum(hints.count for s in cluster.statuses(PATIENCE).values() for hints in s.hints) == 0
     cluster.start(["n3"], flags=NO_HINTS)
     assert repair(cluster)["left"] == 0
     moved = moved_bytes(cluster) - moved
@@ -121,7 +122,7 @@ def test_a_wiped_node_gets_every_version_back_and_writes_meanwhile_lose_nothing(
     hintless: LocalCluster,
 ) -> None:
     cluster = hintless
-    with kvstore.connect(cluster.endpoints, timeout=20) as db:
+    with kvstore.connect(cluster.endpoints, timeout=PATIENCE) as db:
         bucket = db.bucket("carts", w=3)
         for start in range(0, 2000, 500):
             bucket.put_many({f"k{i}": f"v{i}" for i in range(start, start + 500)})
@@ -145,7 +146,7 @@ def test_bugs_13_a_damaged_table_is_refetched_and_a_damaged_manifest_refuses_to_
     hintless: LocalCluster,
 ) -> None:
     cluster = hintless
-    with kvstore.connect(cluster.endpoints, timeout=20) as db:
+    with kvstore.connect(cluster.endpoints, timeout=PATIENCE) as db:
         for start in range(0, 2000, 500):
             db.bucket("carts", w=3).put_many({f"k{i}": os.urandom(100) for i in range(start, start + 500)})
     cluster.stop_node("n2")
@@ -154,8 +155,8 @@ def test_bugs_13_a_damaged_table_is_refetched_and_a_damaged_manifest_refuses_to_
     for offset in range(0, table.stat().st_size - 100, 50_000):
         flip(table, offset)
     cluster.start(["n2"], flags=NO_HINTS)
-    deadline = time.monotonic() + 60
-    while not (status := cluster.statuses()["n2"]).counters.refetched or status.engine.quarantined:
+    deadline = time.monotonic() + 5 * PATIENCE
+    while not (status := cluster.statuses(PATIENCE)["n2"]).counters.refetched or status.engine.quarantined:
         assert time.monotonic() < deadline, status
         time.sleep(0.1)
     rows = json.loads(kvctl(cluster, "-o", "json", "status").stdout)
@@ -187,16 +188,16 @@ def flip(path: Path, offset: int) -> None:
 
 def test_replicas_become_equal_without_anyone_asking_and_status_tells(hintless: LocalCluster) -> None:
     cluster = hintless
-    deadline = time.monotonic() + 60
-    while any(unproven(status) for status in cluster.statuses().values()):
+    deadline = time.monotonic() + 5 * PATIENCE
+    while any(unproven(status) for status in cluster.statuses(PATIENCE).values()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    statuses = cluster.statuses()
+    statuses = cluster.statuses(PATIENCE)
     assert [status.anti_entropy.pairs for status in statuses.values()] == [512] * 3
-    assert all(status.anti_entropy.oldest_s < 60 for status in statuses.values())
+    assert all(status.anti_entropy.oldest_s < 5 * PATIENCE for status in statuses.values())
     rows = json.loads(kvctl(cluster, "-o", "json", "status").stdout)
     assert [row["unproven"] for row in rows] == [0, 0, 0]
-    assert all(row["proof s"] < 60 for row in rows)
+    assert all(row["proof s"] < 5 * PATIENCE for row in rows)
     done = kvctl(cluster, "repair")
     assert (done.returncode, done.stdout) == (0, "all replicas are equal: 1,536 proofs\n")
 

@@ -15,6 +15,7 @@ import kvstore
 from kvstore import aio
 from kvstore.client.background import shared_background
 from kvstore.local.cluster import LocalCluster
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 
 @pytest.fixture
 def db(cluster: LocalCluster) -> Iterator[kvstore.Client]:
-    with kvstore.connect(cluster.endpoints) as db:
+    with kvstore.connect(cluster.endpoints, timeout=PATIENCE) as db:
         yield db
 
 
@@ -43,7 +44,10 @@ def with_line(line: bytes, old: bytes | None) -> bytes:
 
 
 def test_two_unseen_writes_leave_siblings_and_a_third_with_their_context_one(cluster: LocalCluster) -> None:
-    with kvstore.connect(cluster.endpoints) as one, kvstore.connect(cluster.endpoints) as two:
+    with (
+        kvstore.connect(cluster.endpoints, timeout=PATIENCE) as one,
+        kvstore.connect(cluster.endpoints, timeout=PATIENCE) as two,
+    ):
         one.bucket("carts").put("k", "apples", w=3)
         assert two.bucket("carts").put("k", "pears", w=3).siblings == 2
         got = one.bucket("carts").get("k", r=3, explain=True)
@@ -61,7 +65,7 @@ def test_content_type_ttl_and_delete(db: kvstore.Client) -> None:
     carts.put("typed", b"{}", content_type="application/json", ttl=3600)
     sibling = carts.get("typed").siblings[0]
     assert sibling.content_type == "application/json"
-    assert 3500_000 < sibling.expiry - time.time() * 1000 <= 3600_000
+    assert 3000_000 < sibling.expiry - time.time() * 1000 <= 3600_000
     carts.delete("typed")
     assert not carts.get("typed")
 
@@ -77,7 +81,7 @@ def test_updates_at_the_same_time_lose_nothing(db: kvstore.Client) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(5 * PATIENCE)
     found = set((words.get("set").value or b"").decode().split("\n"))
     assert found == {f"{number}.{i}" for number in range(4) for i in range(15)}
     words.update("set", lambda old: old)
@@ -119,7 +123,7 @@ def test_a_node_killed_under_load_costs_no_acknowledged_write(cluster: LocalClus
     errors: list[kvstore.KVError] = []
 
     async def load() -> None:
-        async with aio.connect(cluster.endpoints) as db:
+        async with aio.connect(cluster.endpoints, timeout=PATIENCE) as db:
             bucket = db.bucket("load")
 
             async def caller(name: int) -> None:
@@ -155,7 +159,7 @@ def outcome(bucket: kvstore.Bucket, key: str) -> kvstore.KVError | None:
 
 
 def test_reads_pass_by_a_hanging_node_and_writes_end_in_time(cluster: LocalCluster) -> None:
-    with kvstore.connect(cluster.endpoints) as db:
+    with kvstore.connect(cluster.endpoints, timeout=PATIENCE) as db:
         carts = db.bucket("hang")
         keys = [f"k{i}" for i in range(30)]
         carts.put_many(dict.fromkeys(keys, "v"))
@@ -163,28 +167,28 @@ def test_reads_pass_by_a_hanging_node_and_writes_end_in_time(cluster: LocalClust
         hanging.suspend()
         try:
             begin = time.monotonic()
-            got = carts.get_many(keys, timeout=4)
+            got = carts.get_many(keys, timeout=10)
             assert all(result.value == b"v" for result in got.values())
             # those that a running node coordinates are stored, the others end in time
             refused = [error for key in keys[:6] if (error := outcome(carts, key)) is not None]
             assert {error.outcome for error in refused} <= {kvstore.Outcome.UNKNOWN}
-            assert time.monotonic() - begin < 10
+            assert time.monotonic() - begin < 10 + 6 * 0.5 + PATIENCE
         finally:
             hanging.resume()
 
 
 def test_two_nodes_down_is_unavailable_and_typed(cluster: LocalCluster) -> None:
-    with kvstore.connect(cluster.endpoints) as db:
+    with kvstore.connect(cluster.endpoints, timeout=PATIENCE) as db:
         carts = db.bucket("carts")
         carts.put("lonely", "v", w=3)
         cluster.kill("n2")
         cluster.kill("n3")
         try:
-            assert carts.get("lonely", r=1, timeout=5)
+            assert carts.get("lonely", r=1)
             with pytest.raises((kvstore.Unavailable, kvstore.WriteTimeout, kvstore.NoNodeAvailable)):
                 carts.put("lonely", "w", timeout=2)
             with pytest.raises(kvstore.Unavailable):
-                list(carts.scan_keys(timeout=1))
+                list(carts.scan_keys(timeout=5))
         finally:
             cluster.start(["n2", "n3"])
-        assert carts.get("lonely", timeout=20)
+        assert carts.get("lonely")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.local.cluster import DEFAULT_DIRECTORY, LocalCluster
+from tests.patience import PATIENCE
 
 Kvctl = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -22,7 +23,7 @@ def run(*arguments: str, stdin: str = "", cwd: Path | None = None) -> subprocess
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=5 * PATIENCE,
         check=False,
         cwd=cwd,
     )
@@ -33,7 +34,8 @@ def kvctl(shared_cluster: LocalCluster) -> Kvctl:
     """kvctl connected to a cluster."""
 
     def call(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        done = run("--endpoints", shared_cluster.endpoints, *arguments, stdin=stdin)
+        patience = ("--timeout", str(PATIENCE))
+        done = run("--endpoints", shared_cluster.endpoints, *patience, *arguments, stdin=stdin)
         assert "Traceback" not in done.stderr
         return done
 
@@ -201,8 +203,17 @@ def test_a_cluster_from_the_command_line(tmp_path: Path, cluster: LocalCluster) 
         refused = run("data", "verify", data, cwd=tmp_path)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
         assert "another process uses this directory" in refused.stderr
-        again = run("cluster", "start", "--nodes", "2", "--port", str(port), cwd=tmp_path)
-        assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+        for flags, said in (
+            (("--nodes", "2"), "holds another cluster, "),
+            (("--nodes", "1", "--bucket", "b:n=1,conflict=lww"), "not bucket b:n=1,conflict=lww"),
+            (
+                ("--nodes", "1", "--bucket", "b:n=1,ttl=60"),
+                "runs with no --bucket, not --bucket b:n=1,ttl=60",
+            ),
+        ):
+            again = run("cluster", "start", "--port", str(port), *flags, cwd=tmp_path)
+            assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+            assert said in again.stderr
         assert run("cluster", "kill", "n7", cwd=tmp_path).returncode == 2
     finally:
         assert run("cluster", "stop", cwd=tmp_path).stdout == "stopped n1\n"

@@ -21,21 +21,24 @@ from kvstore.local.cluster import LocalCluster, NotServing
 from kvstore.local.ports import free_ports
 from kvstore.v1.client_pb2 import GetRequest
 from kvstore.v1.client_pb2_grpc import KVStub
+from tests.patience import PATIENCE
 
 
 def test_sigkill_of_all_nodes_during_writes_loses_no_acknowledged_write(cluster: LocalCluster) -> None:
     acknowledged: list[str] = []
-    enough = threading.Event()
+    enough, killed = threading.Event(), threading.Event()
 
     def write(writer: int) -> None:
-        with kvstore.connect(cluster.endpoints, timeout=2) as db:
+        with kvstore.connect(cluster.endpoints, timeout=10) as db:
             bucket = db.bucket("carts")
             for i in range(100_000):
                 key = f"{writer}-{i}"
                 try:
                     bucket.put(key, key)
                 except kvstore.KVError:
-                    return
+                    if killed.is_set():
+                        return
+                    continue
                 acknowledged.append(key)
                 if len(acknowledged) >= 600:
                     enough.set()
@@ -43,19 +46,23 @@ def test_sigkill_of_all_nodes_during_writes_loses_no_acknowledged_write(cluster:
     writers = [threading.Thread(target=write, args=(n,)) for n in range(4)]
     for writer in writers:
         writer.start()
-    assert enough.wait(60)
+    assert enough.wait(5 * PATIENCE)
+    killed.set()
     for node in cluster.nodes:
         assert cluster.kill(node), "it ran until now"
     for writer in writers:
         writer.join()
     cluster.start()
-    with kvstore.connect(cluster.endpoints) as db:
+    with kvstore.connect(cluster.endpoints, timeout=PATIENCE) as db:
         found = db.bucket("carts", r=2).get_many(acknowledged)
     assert {key: result.value for key, result in found.items()} == {k: k.encode() for k in acknowledged}
 
 
 def test_two_unseen_writes_leave_two_siblings_on_every_replica_and_a_third_one(cluster: LocalCluster) -> None:
-    with kvstore.connect(cluster.endpoints) as one, kvstore.connect(cluster.endpoints) as two:
+    with (
+        kvstore.connect(cluster.endpoints, timeout=PATIENCE) as one,
+        kvstore.connect(cluster.endpoints, timeout=PATIENCE) as two,
+    ):
         one.bucket("carts", w=3).put("user:1", "one")
         two.bucket("carts", w=3).put("user:1", "two")
         assert _on_each(cluster, "user:1") == [[b"one", b"two"]] * 3
@@ -70,7 +77,7 @@ def _on_each(cluster: LocalCluster, key: str) -> list[list[bytes]]:
     for address in cluster.layout.addresses.values():
         with grpc.insecure_channel(address) as channel:
             request = GetRequest(bucket="carts", key=key.encode(), r=1, explain=True)
-            reply = KVStub(channel).Get(request, timeout=10)
+            reply = KVStub(channel).Get(request, timeout=PATIENCE)
         assert len(reply.explain.answered) == 1
         found.append(sorted(sibling.value for sibling in reply.siblings))
     return found
@@ -79,7 +86,7 @@ def _on_each(cluster: LocalCluster, key: str) -> list[list[bytes]]:
 def test_a_killed_node_is_noticed_and_a_returning_one_too(cluster: LocalCluster) -> None:
     cluster.kill("n2")
     _wait_for_state(cluster, "n2", {"dead"})
-    with kvstore.connect(cluster.endpoints) as db:
+    with kvstore.connect(cluster.endpoints, timeout=PATIENCE) as db:
         db.bucket("carts").put_many({f"k{i}": "v" for i in range(10)})
         rows = hint_rows(db.status())
         kept = [row for row in rows if row.get("target") == "n2"]
@@ -95,7 +102,7 @@ def _wait_for_state(cluster: LocalCluster, node: str, states: set[str]) -> None:
     from kvstore.client.status import status_name
 
     seen: set[str] = set()
-    for _ in range(200):
+    for _ in range(int(10 * PATIENCE)):
         statuses = cluster.statuses()
         seen = {status_name(m) for n, s in statuses.items() for m in s.members if m.node == node != n}
         if seen == states:
@@ -105,7 +112,7 @@ def _wait_for_state(cluster: LocalCluster, node: str, states: set[str]) -> None:
 
 
 def test_stop_leaves_no_process_and_start_finds_the_data(cluster: LocalCluster) -> None:
-    with kvstore.connect(cluster.endpoints) as db:
+    with kvstore.connect(cluster.endpoints, timeout=PATIENCE) as db:
         db.bucket("carts").put("user:1", "v")
     processes = [psutil.Process(cluster.pid(node)) for node in cluster.nodes]
     LocalCluster.load(cluster.directory).kill("n1")
@@ -114,7 +121,7 @@ def test_stop_leaves_no_process_and_start_finds_the_data(cluster: LocalCluster) 
     assert [process for process in processes if process.is_running()] == []  # not even as zombies
     again = LocalCluster.load(cluster.directory)
     again.start()
-    with kvstore.connect(again.endpoints) as db:
+    with kvstore.connect(again.endpoints, timeout=PATIENCE) as db:
         assert db.bucket("carts").get("user:1").value == b"v"
 
 
@@ -148,7 +155,7 @@ def kvnode(*arguments: str) -> tuple[int, str]:
         [sys.executable, "-m", "kvstore.server", *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     return done.returncode, done.stderr.strip()
@@ -202,8 +209,25 @@ def test_a_node_that_another_process_started_can_be_killed(cluster: LocalCluster
         [sys.executable, "-c", script, str(cluster.directory)],
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=PATIENCE,
         check=True,
     )
     assert done.stdout == "True\n"
     assert cluster.running() == ("n1", "n3")
+
+
+def test_a_cluster_keeps_the_settings_that_its_data_was_stored_with(tmp_path: Path) -> None:
+    directory = tmp_path / "cluster"
+    first = LocalCluster.create(directory, 2, None, ["carts:n=1", "plain:n=2,ttl=60"])
+    before = (directory / "cluster.json").read_bytes()
+    for nodes, buckets, said in (
+        (3, ["carts:n=1"], "holds another cluster"),
+        (2, [], "bucket carts:n=1,conflict=siblings, not bucket carts:n=2,conflict=siblings"),
+        (2, ["carts:n=1,conflict=lww"], "carts:n=1,conflict=siblings, not bucket carts:n=1,conflict=lww"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            LocalCluster.create(directory, nodes, None, buckets)
+        assert (directory / "cluster.json").read_bytes() == before
+    again = LocalCluster.create(directory, 2, None, ["carts:n=1,w=1,ttl=9"])
+    assert again.layout.addresses == first.layout.addresses
+    assert LocalCluster.load(directory).layout == again.layout != first.layout

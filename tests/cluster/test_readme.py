@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.local.cluster import DEFAULT_DIRECTORY, LocalCluster
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -42,7 +43,7 @@ def test_the_python_example_runs_as_printed(readme_cluster: LocalCluster) -> Non
     code = _example().replace("127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003", readme_cluster.endpoints)
     assert code != _example()
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=5 * PATIENCE, check=True
     )
     siblings, resolved = done.stdout.splitlines()
     assert sorted(eval(siblings)) == [b"2 pears", b"3 apples"]
@@ -60,7 +61,7 @@ def test_every_kvctl_line_works(tmp_path: Path) -> None:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=5 * PATIENCE,
             check=False,
         )
         assert done.returncode == 0, f"{line}: {done.stderr}"

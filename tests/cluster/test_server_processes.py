@@ -24,6 +24,7 @@ from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import Options
 from kvstore.server.server import EXIT_NOT_STOPPED, EXIT_STORAGE_FAILED
 from kvstore.v1 import client_pb2 as pb
+from tests.patience import PATIENCE
 
 SERVICES = {
     "grpc.health.v1.Health",
@@ -66,6 +67,20 @@ server._STOP_SECONDS = 0.2
 server.NodeServer.stop = stop
 from kvstore.server.main import main
 main()
+"""
+
+# it is told to stop at the beginning of something
+STOPPED_AT = """
+import atexit, os, signal, sys
+from kvstore.server import main, server
+class Stopping:
+    def __init__(self, of): self.of = of
+    def open(self, *arguments): return self(*arguments)
+    def __call__(self, *arguments):
+        os.kill(os.getpid(), signal.{signal})
+        return self.of(*arguments)
+{patch}
+main.main()
 """
 
 # every process imports it when it starts: the worker's disk takes its time
@@ -136,11 +151,11 @@ def kv(channel: grpc.Channel, method: str, request: Any, answer: Any) -> Any:
         request_serializer=type(request).SerializeToString,
         response_deserializer=answer.FromString,
     )
-    return stub(request, timeout=5)
+    return stub(request, timeout=PATIENCE)
 
 
 def until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.02)
@@ -166,12 +181,12 @@ def test_any_grpc_tool_can_explore_a_node(shared_cluster: LocalCluster) -> None:
     with grpc.insecure_channel(shared_cluster.layout.addresses["n1"]) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         for service in ("", "kvstore.v1.KV", "kvstore.v1.Peer", "kvstore.v1.Admin"):
-            answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+            answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
             assert answer.status == SERVING
         reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         ask = reflection_pb2.ServerReflectionRequest
         listed, described = reflection.ServerReflectionInfo(
-            iter([ask(list_services=""), ask(file_containing_symbol="kvstore.v1.KV")]), timeout=5
+            iter([ask(list_services=""), ask(file_containing_symbol="kvstore.v1.KV")]), timeout=PATIENCE
         )
         assert {service.name for service in listed.list_services_response.service} == SERVICES
         assert b"SessionRequest" in described.file_descriptor_response.file_descriptor_proto[0]
@@ -190,12 +205,12 @@ def test_sigterm_turns_health_off_and_ends_in_order(nodes: Nodes) -> None:
     process = nodes.start("n1", f"n1={address}")
     with grpc.insecure_channel(address) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
-        watch = health.Watch(health_pb2.HealthCheckRequest(service=""), timeout=10)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=""), timeout=PATIENCE)
         assert next(watch).status == SERVING
         put(address, b"k", b"v")
         process.send_signal(signal.SIGTERM)
         assert next(watch).status == NOT_SERVING
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
     assert "Traceback" not in nodes.log("n1")
     nodes.start("n1", f"n1={address}")
     assert get(address, b"k") == [b"v"]
@@ -210,17 +225,59 @@ def test_ctrl_c_ends_node_and_worker(nodes: Nodes) -> None:
     until(lambda: len([*engine.glob("*.sst")]) == len([*engine.glob("*.wal")]) == 1)  # it is flushed
     (worker,) = psutil.Process(process.pid).children()
     os.killpg(process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches all that was started from it
-    assert process.wait(10) == 0
-    _, still = psutil.wait_procs([worker], timeout=5)
+    assert process.wait(PATIENCE) == 0
+    _, still = psutil.wait_procs([worker], timeout=PATIENCE)
     assert not still
     assert "Traceback" not in nodes.log("n1")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    ("patch", "serves"),
+    [
+        ("main.parse_members = Stopping(main.parse_members)", False),
+        ("server.Engine = Stopping(server.Engine.open)", True),
+        ("server._calm_the_collector = Stopping(server._calm_the_collector)", True),
+        ("server.Engine = Stopping(server.Engine.open); atexit.register(Stopping(print))", True),
+    ],
+    ids=[
+        "reading its flags",
+        "opening its store",
+        "about to serve",
+        "twice, the second time at its very end",
+    ],
+)
+def test_a_node_that_is_stopped_while_it_starts_or_twice_ends_in_order(
+    tmp_path: Path, patch: str, serves: bool, name: str
+) -> None:
+    program = ["-c", STOPPED_AT.format(patch=patch, signal=name)]
+    done = subprocess.run(
+        [
+            sys.executable,
+            *program,
+            "--node",
+            "n1",
+            "--data",
+            "n1",
+            "--initial-cluster",
+            f"n1={free_address()}",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("kvnode n1 serving") == serves
+    assert (tmp_path / "n1").exists() == serves
 
 
 def test_a_node_that_cannot_stop_ends_all_the_same(nodes: Nodes) -> None:
     process = nodes.start("n1", f"n1={free_address()}", program=["-c", UNSTOPPABLE])
     process.terminate()
-    assert process.wait(timeout=10) == EXIT_NOT_STOPPED
-    assert "has not stopped within 0.2 s, ending all the same; it waited in serve:" in nodes.log("n1")
+    assert process.wait(timeout=PATIENCE) == EXIT_NOT_STOPPED
+    assert "has not stopped within 0.2 s, ending all the same; it waited in _serve_until:" in nodes.log("n1")
 
 
 def test_a_worker_in_the_middle_of_a_job_ends_with_its_node(
@@ -235,7 +292,7 @@ def test_a_worker_in_the_middle_of_a_job_ends_with_its_node(
     until((nodes.directory / "syncing").exists)
     (worker,) = psutil.Process(process.pid).children()
     process.kill()
-    _, still = psutil.wait_procs([worker], timeout=5)
+    _, still = psutil.wait_procs([worker], timeout=PATIENCE)
     assert not still
 
 
@@ -246,7 +303,7 @@ def test_a_failed_sync_ends_the_process_and_acknowledges_nothing(nodes: Nodes) -
     (nodes.directory / "broken").touch()
     with pytest.raises(grpc.RpcError):
         put(address, b"after", b"v")
-    assert process.wait(10) == EXIT_STORAGE_FAILED == 70
+    assert process.wait(PATIENCE) == EXIT_STORAGE_FAILED == 70
     (line,) = nodes.log("n1").splitlines()
     assert line.startswith("kvnode: the storage has failed, stopping: ")
     assert line.endswith("Input/output error")
@@ -259,13 +316,13 @@ def test_sigkill_at_any_time_loses_no_acknowledged_write(nodes: Nodes) -> None:
     acknowledged: set[bytes] = set()
     for turn in range(3):
         process = nodes.start("n1", f"n1={address}")
-        with kvstore.connect(address) as db:
+        with kvstore.connect(address, timeout=PATIENCE) as db:
             keys = [f"{turn}/{i}" for i in range(500)]
             acknowledged.update(key.encode() for key in db.bucket("b").put_many(dict.fromkeys(keys, "v")))
         process.kill()
         process.wait()
     nodes.start("n1", f"n1={address}")
-    with kvstore.connect(address) as db:
+    with kvstore.connect(address, timeout=PATIENCE) as db:
         got = db.bucket("b").get_many(acknowledged)
         assert len(got) == 1500
         assert all(result.value == b"v" for result in got.values())
@@ -277,3 +334,29 @@ def test_nodes_with_different_settings_do_not_talk_to_each_other(nodes: Nodes) -
     nodes.start("n2", members, "--partitions", "32")
     complaint = "was started with other members, partitions, replicas or buckets"
     until(lambda: all(complaint in nodes.log(node) for node in ("n1", "n2")))
+
+
+def test_a_restart_with_settings_under_which_data_would_not_be_found_is_refused(nodes: Nodes) -> None:
+    """256 partitions, then 64: 35 of 200 keys were "not found" at R=2, and nobody was told."""
+    address = free_address()
+    process = nodes.start("n1", f"n1={address}", "--bucket", "carts:n=1,ttl=60")
+    put(address, b"k", b"v")
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+    command = [sys.executable, "-m", "kvstore.server", "--node", "n1", "--data", "n1"]
+    for flags, said in (
+        (["--partitions", "64"], "partitions=256, not partitions=64"),
+        (["--bucket", "b:n=1,conflict=lww"], "bucket b:n=1,conflict=siblings, not bucket b:n=1,conflict=lww"),
+    ):
+        done = subprocess.run(
+            [*command, "--initial-cluster", f"n1={address}", *flags],
+            cwd=nodes.directory,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        expected = f"kvnode: data directory n1 holds what was stored with {said}\n"
+        assert (done.returncode, done.stderr) == (2, expected)
+    nodes.start("n1", f"n1={address}", "--bucket", "b:n=1,ttl=60")
+    assert get(address, b"k") == [b"v"]

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from kvstore.config import parse_bucket
+from kvstore.contexts import Keyring, decode_context, decode_seen, encode_context, encode_seen
 from kvstore.errors import KVError, Overloaded, WriteTimeout
 from kvstore.gossip import Status, Update
 from kvstore.gossip.messages import Ack, Ping, PingRequest, PushPull
@@ -67,13 +68,11 @@ from kvstore.ring import data_key, initial_state, split_data_key
 from kvstore.ring.member import parse_members
 from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import (
-    FORMAT,
     Dot,
     Sibling,
     Version,
-    decode_context,
+    check_version,
     decode_version,
-    encode_context,
     encode_version,
 )
 from kvstore.wire.client import call_from_wire, call_to_wire, reply_from_wire, result_to_wire
@@ -327,18 +326,26 @@ _VERSIONS = [encode_version(Version(_CONTEXT, _SIBLINGS)), encode_version(Versio
 _TOKEN = 0x0123456789ABCDEF
 
 
+_KEYRING = Keyring([bytes(range(16))])
+
+
 def context_of(payload: bytes) -> bytes:
-    """The context with its checksum."""
-    summed = google_crc32c.value(_TOKEN.to_bytes(8, "big") + payload)
-    return FORMAT + int(summed).to_bytes(4, "big") + payload
+    """The context with its signature."""
+    return b"\x02" + _KEYRING.sign(b"place", payload) + payload
 
 
 VERSIONS = [
     Decoder("version", decode_version, _VERSIONS),
-    Decoder("context", lambda data: decode_context(data, _TOKEN), [encode_context(_CONTEXT, _TOKEN)]),
+    Decoder("version of a peer", check_version, _VERSIONS),
+    Decoder("token of a session", lambda data: decode_seen(data, _TOKEN), [encode_seen(_CONTEXT, _TOKEN)]),
+    Decoder(
+        "context",
+        lambda data: decode_context(data, b"place", _KEYRING),
+        [encode_context(_CONTEXT, b"place", _KEYRING)],
+    ),
     Decoder(
         "context, repaired",
-        lambda data: decode_context(data, _TOKEN),
+        lambda data: decode_context(data, b"place", _KEYRING),
         [msgspec.msgpack.encode(_CONTEXT), msgspec.msgpack.encode(())],
         wrap=context_of,
     ),
@@ -354,7 +361,7 @@ _FOUND = Found((Value(b"value", "text/plain", 5, 6), Value(b"", "", 0, 0)), b"co
 _CALLS: tuple[ClientRequest, ...] = (
     Get("bucket", b"key", 2, None, 1.5, True, 1, b"seen", True),
     Put("bucket", b"key", b"value", b"context", "text/plain", 60, 2, None, 1.0, False, 1),
-    Delete("bucket", b"key", b"context", 2, None, 1.0, False, 1),
+    Delete("bucket", b"key", b"context", 1, 2, None, 1.0, False, 1),
 )
 _REPLIES: tuple[Reply, ...] = (
     _FOUND,

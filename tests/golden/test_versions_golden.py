@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from kvstore.contexts import Keyring, decode_context, decode_seen, encode_context, encode_seen
 from kvstore.versions import (
     EMPTY,
     Dot,
     Sibling,
     Version,
-    decode_context,
     decode_version,
     digest,
-    encode_context,
     encode_version,
 )
 
 GOLDEN: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "versions.json").read_text())
-TOKEN = 2**64 - 2
+TOKEN = 1
+PLACE = b"place"
+KEYRING = Keyring([bytes(range(16))])
 
 ONE = Dot("n1.2a.0123456789ab", 1)
 GONE = Dot("n1.0.000000000001", 300)
@@ -42,12 +43,15 @@ VERSIONS = {
 def test_versions_digests_and_contexts(name: str) -> None:
     version, golden = VERSIONS[name], GOLDEN[name]
     encoded = bytes.fromhex(golden["version"])
-    context = bytes.fromhex(golden["context"])
+    context = bytes.fromhex(golden["token of a session"])
     assert encode_version(version) == encoded
     assert decode_version(encoded) == version
     assert digest(encoded).hex() == golden["digest"]
-    assert encode_context(version.context, TOKEN) == context
-    assert decode_context(context, TOKEN) == version.context
+    assert encode_seen(version.context, TOKEN) == context
+    assert decode_seen(context, TOKEN) == version.context
+    signed = bytes.fromhex(golden["signed"])
+    assert encode_context(version.context, PLACE, KEYRING) == signed
+    assert decode_context(signed, PLACE, KEYRING) == version.context
 
 
 def test_every_version_is_pinned() -> None:

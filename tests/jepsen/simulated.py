@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from jepsen.history import History, Op
-from kvstore.versions import EMPTY, CausalContext, Dot, Sibling, Version, encode_context, write
+from kvstore.contexts import encode_seen
+from kvstore.versions import EMPTY, CausalContext, Dot, Sibling, Version, write
 
 
 class Store(Protocol):
@@ -139,7 +140,7 @@ class Simulated:
         if not isinstance(self._store, SiblingStore) or f == "read":
             return _Waiting(self._emit(process, "invoke", f, value, key), value)
         seen = self._passed.get((process, key), ()) if f == "delete" or rng.random() < 0.5 else ()
-        extra = {"context": encode_context(seen, 0).hex()} if seen else {}
+        extra = {"context": encode_seen(seen, 0).hex()} if seen else {}
         return _Waiting(self._emit(process, "invoke", f, value, key, extra), (seen, value))
 
     def _take_effect(self, waiting: _Waiting) -> None:
@@ -160,6 +161,6 @@ class Simulated:
         if isinstance(value, Version):
             assert isinstance(op.process, int)
             self._passed[op.process, op.key] = value.context
-            extra = {"context": encode_context(value.context, 0).hex()}
+            extra = {"context": encode_seen(value.context, 0).hex()}
             value = [int(sibling.value or b"") for sibling in value.visible(0)]
         self._emit(op.process, waiting.type, op.f, value, op.key, extra)  # type: ignore[arg-type]

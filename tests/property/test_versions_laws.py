@@ -6,20 +6,18 @@ import random
 from contextlib import suppress
 
 import msgpack
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.errors import Corruption, InvalidRequest, KVError
+from kvstore.errors import Corruption
 from kvstore.versions import (
     EMPTY,
     Dot,
     Sibling,
     Version,
+    check_version,
     covers,
-    decode_context,
     decode_version,
-    encode_context,
     encode_version,
     join,
     reconcile,
@@ -107,17 +105,6 @@ def test_the_bytes_are_plain_msgpack(held: list[Version]) -> None:
         assert [(tuple(s[0]), s[1]) for s in siblings] == [(s.dot, s.value) for s in version.siblings]
 
 
-@given(VERSIONS, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
-def test_a_context_fits_only_its_key(held: list[Version], token: int, other: int) -> None:
-    context = held[0].context
-    encoded = encode_context(context, token)
-    assert decode_context(encoded, token) == context
-    if other != token:
-        with pytest.raises(InvalidRequest):
-            decode_context(encoded, other)
-    assert decode_context(b"", token) == ()
-
-
 @given(VERSIONS, st.data())
 def test_damaged_bytes_give_a_typed_error_or_another_valid_version(
     held: list[Version], data: st.DataObject
@@ -126,16 +113,12 @@ def test_damaged_bytes_give_a_typed_error_or_another_valid_version(
     encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
     with suppress(Corruption):
         decode_version(bytes(encoded))
-    context = bytearray(encode_context(held[0].context, 5))
-    context[data.draw(st.integers(0, len(context) - 1))] ^= data.draw(st.integers(1, 255))
-    with pytest.raises(InvalidRequest):
-        decode_context(bytes(context), 5)
 
 
 @given(st.binary(max_size=60))
 def test_random_bytes_give_only_typed_errors(data: bytes) -> None:
-    for decode in (decode_version, lambda d: decode_context(d, 1)):
-        with suppress(KVError):
+    for decode in (decode_version, check_version):
+        with suppress(Corruption):
             decode(data)
 
 

@@ -17,9 +17,11 @@ from kvstore.errors import (
     StorageFull,
     TooManySiblings,
     Unavailable,
+    UnverifiedContext,
+    VersionTooLarge,
     WriteTimeout,
 )
-from kvstore.gossip import Status, Update
+from kvstore.gossip import MAX_INCARNATION, Status, Update
 from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.merkle import NodeHash, TreeNode
@@ -33,6 +35,7 @@ from kvstore.quorum.messages import (
     ForwardReply,
     Found,
     Get,
+    KeyOffer,
     Put,
     RangeDifference,
     RangeItems,
@@ -67,6 +70,8 @@ errors: st.SearchStrategy[KVError] = st.one_of(
     st.builds(WriteTimeout, u32, u32),
     st.builds(Overloaded, milliseconds, texts),
     st.builds(TooManySiblings, u32, u32),
+    st.builds(VersionTooLarge, u64, u32),
+    st.builds(UnverifiedContext),
     st.builds(StaleRing, u64),
     st.builds(Corruption, texts, texts),
     st.builds(StorageFull, texts),
@@ -76,7 +81,7 @@ errors: st.SearchStrategy[KVError] = st.one_of(
 requests: st.SearchStrategy[ClientRequest] = st.one_of(
     st.builds(Get, texts, data, u32, modes, milliseconds, st.booleans(), u64, data, st.booleans()),
     st.builds(Put, texts, data, data, data, texts, u32, u32, modes, milliseconds, st.booleans(), u64),
-    st.builds(Delete, texts, data, data, u32, modes, milliseconds, st.booleans(), u64),
+    st.builds(Delete, texts, data, data, u32, u32, modes, milliseconds, st.booleans(), u64),
 )
 
 _names = st.lists(texts, max_size=3).map(tuple)
@@ -87,7 +92,9 @@ founds = st.builds(Found, _values, data, _explains)
 storeds = st.builds(Stored, data, u32, _explains, st.just(0) | u32, data)
 replies: st.SearchStrategy[Reply] = st.one_of(founds, storeds, st.builds(Failed, errors))
 
-_updates = st.lists(st.builds(Update, texts, st.sampled_from(Status), u64), max_size=3).map(tuple)
+_updates = st.lists(
+    st.builds(Update, texts, st.sampled_from(Status), st.integers(0, MAX_INCARNATION)), max_size=3
+).map(tuple)
 
 _nodes = st.lists(st.builds(TreeNode, u32, u32, u32), max_size=3).map(tuple)
 _hashes = st.lists(st.none() | st.builds(NodeHash, u64, u64), max_size=3).map(tuple)
@@ -112,6 +119,7 @@ peer_messages: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(RepairWanted, u64, u32, u32, texts),
     st.builds(ReapCheck, u64, u64, _candidates, st.booleans()),
     st.builds(ReapConfirm, u64, _positions),
+    st.builds(KeyOffer, st.lists(data, max_size=3).map(tuple)),
     st.builds(Ping, u64, texts, _updates),
     st.builds(PingRequest, u64, texts, _updates),
     st.builds(Ack, u64, _updates),

@@ -31,7 +31,7 @@ from kvstore.quorum.replica import Changes, Replica
 from kvstore.quorum.write import WriteOperation
 from kvstore.sim.host import Host
 from kvstore.sim.run import Plan, Report, try_plan
-from kvstore.versions import Dot
+from kvstore.versions import CausalContext, Dot
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -43,7 +43,8 @@ def ack_before_fsync(patch: pytest.MonkeyPatch) -> None:
 
 def actor_not_renewed_after_a_crash(patch: pytest.MonkeyPatch) -> None:
     """BUGS 2, riak_kv#679."""
-    patch.setattr(Actors, "_name", lambda self, partition, generation: f"{self._node}.{partition}")
+    take = Actors._take
+    patch.setattr(Actors, "_take", lambda self, partition, _: take(self, partition, 7))
 
 
 def dots_reused_after_a_wipe(patch: pytest.MonkeyPatch) -> None:
@@ -51,7 +52,7 @@ def dots_reused_after_a_wipe(patch: pytest.MonkeyPatch) -> None:
     counters: Counter[str] = Counter()
     wipe = Host.wipe
 
-    def mint(self: Actors, partition: int) -> Dot:
+    def mint(self: Actors, partition: int, _known: CausalContext = ()) -> Dot:
         counters[self._node] += 1
         return Dot(f"{self._node}.{partition}", counters[self._node])
 
@@ -80,24 +81,30 @@ def repair_without_waiting(patch: pytest.MonkeyPatch) -> None:
 
 def a_put_returns_a_context_that_covers_unseen_siblings(patch: pytest.MonkeyPatch) -> None:
     from kvstore.quorum.messages import Stored
-    from kvstore.versions import encode_context
 
     patch.setattr(
         Coordinator,
         "_stored",
-        lambda self, request, version, _: Stored(encode_context(version.context, request.token), 1),
+        lambda self, request, version, _: Stored(self.context_keys.sign(version.context, request.key), 1),
     )
 
 
 def a_write_overwrites_what_it_did_not_see(patch: pytest.MonkeyPatch) -> None:
     """BUGS 1: what last-write-wins does."""
     from kvstore.quorum import coordinator
-    from kvstore.versions import CausalContext, Sibling, Version, join, write
+    from kvstore.versions import Sibling, Version, join, write
 
     def overwrite(current: Version, seen: CausalContext, sibling: Sibling) -> Version:
         return write(current, join(seen, current.context), sibling)
 
     patch.setattr(coordinator, "write", overwrite)
+
+
+def frames_of_peers_not_checked(patch: pytest.MonkeyPatch) -> None:
+    """Found in this project: one bad value in a well formed frame stopped a cluster for good."""
+    from kvstore.node.frame_check import FrameCheck
+
+    patch.setattr(FrameCheck, "check", lambda self, messages: None)
 
 
 def a_leaf_not_updated_by_replica_writes(patch: pytest.MonkeyPatch) -> None:
@@ -225,6 +232,7 @@ OTHERS: tuple[Plant, ...] = (
     fetched_versions_written_at_once,
     actors_not_renewed_after_a_refetch,
     compaction_drops_damaged_blocks,
+    frames_of_peers_not_checked,
 )
 
 

@@ -11,15 +11,17 @@ import grpc
 
 from kvstore.client.background import shared_background
 from kvstore.config import BucketSettings
+from kvstore.contexts import Keyring, decode_context, encode_context
 from kvstore.errors import InvalidRequest, KVError
 from kvstore.quorum.messages import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored, Value
-from kvstore.ring import ClusterState, initial_state, parse_members, token
+from kvstore.ring import ClusterState, data_key, initial_state, parse_members, token
 from kvstore.v1 import client_pb2 as pb
-from kvstore.versions import EMPTY, Dot, Sibling, Version, decode_context, encode_context, write
+from kvstore.versions import EMPTY, Dot, Sibling, Version, write
 from kvstore.wire.client import call_from_wire, result_to_wire
 from kvstore.wire.ring import state_to_wire
 from kvstore.wire.session import decode_calls
 
+KEYRING = Keyring([b"k" * 16])
 run = shared_background().run
 """Clients and nodes share one loop, as gRPC wants it."""
 
@@ -35,26 +37,28 @@ class Store:
 
     def perform(self, call: ClientRequest) -> Reply:
         place = (call.bucket, call.key)
-        key_token = token(call.bucket, call.key)
+        internal = data_key(token(call.bucket, call.key), call.bucket, call.key)
         version = self.versions.get(place, EMPTY)
         match call:
             case Get():
                 values = tuple(Value(s.value or b"", s.content_type, s.time) for s in version.visible(0))
-                context = encode_context(version.context, key_token) if version.context else b""
+                context = encode_context(version.context, internal, KEYRING) if version.context else b""
                 return Found(values, context)
             case Put():
                 value: bytes | None = call.value
                 content_type = call.content_type
             case Delete():
                 value, content_type = None, ""
-        seen = decode_context(call.context, key_token)
+        seen = decode_context(call.context, internal, KEYRING)
         if isinstance(call, Delete) and not call.context:
             seen = version.context
         sibling = Sibling(Dot("a", next(self._counter)), value, content_type=content_type)
         version = self.versions[place] = write(version, seen, sibling)
         self.applied.append((call.key, value))
         alone = len(version.siblings) == 1
-        return Stored(encode_context(version.context, key_token) if alone else b"", len(version.visible(0)))
+        return Stored(
+            encode_context(version.context, internal, KEYRING) if alone else b"", len(version.visible(0))
+        )
 
 
 class FakeNode:

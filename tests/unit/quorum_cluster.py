@@ -6,12 +6,13 @@ import random
 from collections.abc import Callable, Sequence
 
 from kvstore.config import BucketSettings
-from kvstore.lsm import Engine, Job, MemoryFileSystem
+from kvstore.errors import InvalidRequest
+from kvstore.lsm import Engine, Job, MemoryFileSystem, Options
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
 from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import ClientRequest, Failed, Found, Reply, Stored
-from kvstore.ring import Member, data_key, initial_state, token
+from kvstore.ring import DATA_KEYSPACE, Member, data_key, initial_state, token
 
 WALL = 1_700_000_000_000
 
@@ -21,7 +22,7 @@ class Host:
 
     def __init__(self, name: str, cluster: Cluster, fs: MemoryFileSystem) -> None:
         self.fs = fs
-        self.engine = Engine.open(fs, name)
+        self.engine = Engine.open(fs, name, cluster.options)
         self.sent: list[tuple[str, PeerMessage]] = []
         self.replies: dict[int, Reply] = {}
         self.sync_wanted = False
@@ -42,6 +43,9 @@ class Host:
     def request_sync(self) -> None:
         self.sync_wanted = True
 
+    def defect(self, error: Exception) -> None:
+        raise error
+
     def start_job(self, job: Job) -> None:
         raise AssertionError(f"these tests write too little for {job}")
 
@@ -50,8 +54,13 @@ class Cluster:
     """Nodes n1, n2, ...; what `dead` ones should get is lost, what `passes` refuses too."""
 
     def __init__(
-        self, nodes: int = 3, buckets: Sequence[BucketSettings] = (), settings: NodeSettings | None = None
+        self,
+        nodes: int = 3,
+        buckets: Sequence[BucketSettings] = (),
+        settings: NodeSettings | None = None,
+        options: Options | None = None,
     ) -> None:
+        self.options = options
         self.rng = random.Random(1)
         self.now = 0.0
         self.settings = settings
@@ -61,6 +70,7 @@ class Cluster:
         self.stuck: set[str] = set()  # disks that never finish a sync
         self.passes: Callable[[str, str, PeerMessage], bool] = lambda sender, to, message: True
         self.requests = 0
+        self.refused = 0  # frames
         self.hosts = {m.node: Host(m.node, self, MemoryFileSystem()) for m in members}
         self.run()
 
@@ -80,16 +90,32 @@ class Cluster:
     def hints(self, node: str) -> dict[str, int]:
         return {pending.target: pending.count for pending in self.hosts[node].node.status().hints}
 
-    def restart(self, *members: str) -> None:
+    def restart(self, *members: str, meanwhile: Callable[[], object] = lambda: None) -> None:
         """All nodes stop; these come back, as the whole of the cluster, on the disks that they had."""
         for host in self.hosts.values():
             host.node.stop()
+        meanwhile()
         chosen = [Member(node, f"host:700{node[1:]}") for node in members]
         self.state = initial_state("test", chosen, 16, 3, self.state.buckets)
         disks = {name: host.fs for name, host in self.hosts.items()}
         self.dead.clear()
         self.hosts = {node: Host(node, self, disks.get(node) or MemoryFileSystem()) for node in members}
         self.run()
+
+    def start_again(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """All nodes stop and start on the disks that they had."""
+        self.restart(*self.hosts, meanwhile=meanwhile)
+
+    def put_on_disk(self, node: str, key: bytes, value: bytes) -> None:
+        """Store something for a node that does not run, as another version of it might have."""
+        engine = Engine.open(self.hosts[node].fs, node)
+        engine.write([(key, value)])
+        engine.sync()
+        engine.close()
+
+    def contents(self, node: str) -> dict[bytes, bytes]:
+        """Every version that is on a node's disk, by internal key."""
+        return dict(self.hosts[node].engine.scan_prefix(DATA_KEYSPACE))
 
     def live(self) -> list[str]:
         return [name for name in self.hosts if name not in self.dead]
@@ -159,8 +185,15 @@ class Cluster:
             for to, message in sent:
                 moved = True
                 if to not in self.dead and self.passes(name, to, message):
-                    self.hosts[to].node.on_frame(name, [message], self.instant)
+                    self._hand_over(name, to, message)
         return moved
+
+    def _hand_over(self, sender: str, to: str, message: PeerMessage) -> None:
+        try:
+            self.hosts[to].node.on_frame(sender, [message], self.instant)
+        except InvalidRequest:
+            self.refused += 1
+            self.hosts[sender].node.on_link_lost(to, self.instant)
 
     def _sync(self) -> bool:
         moved = False

@@ -15,6 +15,7 @@ from kvstore.node.settings import NodeSettings
 from kvstore.ring import ClusterState, initial_state, parse_members
 from kvstore.server.server import NodeServer, ServerSettings
 from kvstore.v1 import client_pb2 as pb
+from tests.patience import PATIENCE
 
 run = shared_background().run
 """All of a process's gRPC wants one loop."""
@@ -63,7 +64,9 @@ async def channel(port: int) -> AsyncIterator[grpc.aio.Channel]:
         await opened.close()
 
 
-async def call(opened: grpc.aio.Channel, method: str, request: Any, answer: Any, timeout: float = 5.0) -> Any:
+async def call(
+    opened: grpc.aio.Channel, method: str, request: Any, answer: Any, timeout: float = PATIENCE
+) -> Any:
     """A unary call of the KV service."""
     stub: Any = opened.unary_unary(
         f"/kvstore.v1.KV/{method}",

@@ -16,13 +16,16 @@ from kvstore.kvctl.records import record
 from kvstore.lsm import Compaction, DiskFileSystem, Engine, Options
 from kvstore.lsm.sstable import FOOTER_BYTES, Table, TableInfo, table_name
 from kvstore.lsm.stopped import read_state
+from kvstore.quorum.context_keys import CONTEXT_KEYS
 from kvstore.quorum.hints import hint_key
 from kvstore.ring.token import data_key, token
 from kvstore.server.data_directory import IDENTITY, claim
+from kvstore.server.identity import Identity
 from kvstore.versions import Dot, Sibling, Version, encode_version
 
 OPTIONS = Options(block_bytes=600, tier_tables=100, slow_tables=200, max_tables=300)
 DOT = Dot("n1.0.abc", 7)
+IDENTITY_OF_N1 = Identity("n1", "c1", 256, 1, {"n1": ""}, {})
 
 
 class Done(NamedTuple):
@@ -61,7 +64,7 @@ def version(*values: bytes | None, expiry: int = 0) -> bytes:
 
 def fill(directory: Path, options: Options = OPTIONS) -> Path:
     """A node's data directory as a stop leaves it: two tables, and a log."""
-    engine = Engine.open(DiskFileSystem(), str(claim(directory, "n1", "c1")), options)
+    engine = Engine.open(DiskFileSystem(), str(claim(directory, IDENTITY_OF_N1)), options)
     for half in (0, 1):
         engine.write([(internal("carts", b"user:%d" % i), version(b"%d" % i)) for i in range(half, 200, 2)])
         engine.flush()
@@ -224,6 +227,11 @@ def test_dump_shows_data_hints_and_the_nodes_own(kvctl: Kvctl, node: Path) -> No
     assert own == {"kind": "node", "name": "incarnation", "value_base64": "AAAAAAAAAAM="}
 
 
+def test_dump_keeps_the_keys_that_contexts_are_signed_with_to_itself() -> None:
+    own = record(CONTEXT_KEYS + b"01234567", b"secret of the cluster")
+    assert own == {"kind": "node", "name": "context-key/01234567", "value": None}
+
+
 def test_dump_can_be_narrowed(kvctl: Kvctl, node: Path) -> None:
     assert [r["kind"] for r in dumped(kvctl("data", "dump", node, "--bucket", "other"))] == ["hint"]
     assert len(dumped(kvctl("data", "dump", node, "--bucket", "carts", "--limit", 7))) == 7
@@ -326,8 +334,8 @@ def test_a_newer_format(kvctl: Kvctl, verb: str, file: str, node: Path) -> None:
 def test_a_manifest_that_is_damaged(kvctl: Kvctl, verb: str, node: Path) -> None:
     flip(node / "engine" / "MANIFEST-00000001", 30)
     refused(kvctl, verb, node, 6, "the edit at byte 25 is damaged")
-    (node / IDENTITY).write_text('{"format": 2, "node": "n1", "cluster_id": "c1"}')
-    refused(kvctl, verb, node, 2, "is of format 2, this program knows format 1")
+    (node / IDENTITY).write_text('{"format": 3, "node": "n1", "cluster_id": "c1"}')
+    refused(kvctl, verb, node, 2, "is of format 3, this program knows formats 1 to 2")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -16,6 +16,7 @@ import pytest
 
 from kvstore.errors import StorageFailed, WrongDataDirectory
 from kvstore.lsm import Durability, Options, Store
+from tests.patience import PATIENCE
 
 SMALL = Options(memtable_bytes=20_000, block_bytes=512, durability=Durability.NONE)
 
@@ -29,7 +30,7 @@ def workers(process: psutil.Process | None = None) -> list[psutil.Process]:
     return found
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about"

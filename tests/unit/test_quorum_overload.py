@@ -335,6 +335,19 @@ def test_transit_tells_what_a_frame_has_waited_beyond_the_shortest_way() -> None
     assert transit.delay(0, 100.0) == 0.0, "a sender that does not say"
 
 
+@pytest.mark.parametrize("wrong", [2.0**53, (2**64 - 1) / 1000, 1000.0 + 3600.0])
+@pytest.mark.parametrize("first", [True, False])
+def test_transit_does_not_believe_a_frame_from_the_future(wrong: float, first: bool) -> None:
+    """All others would seem to have waited for ages: their questions were dropped for a minute or two."""
+    transit = Transit()
+    if first and wrong > 1e9:
+        transit.delay(wrong, 4.0)
+    assert transit.delay(1000.0, 5.0) == 0.0
+    assert transit.delay(wrong, 5.5) == 0.0
+    assert transit.delay(1001.0, 6.0) == 0.0
+    assert transit.delay(1002.0, 7.5) == pytest.approx(0.5)
+
+
 def test_transit_follows_clocks_that_drift() -> None:
     """100 parts in a million, for a day: never noticed, though they are nine seconds in all."""
     for drift in (1 + 1e-4, 1 - 1e-4):

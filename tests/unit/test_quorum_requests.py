@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvstore.config import BucketSettings, Conflict, QuorumMode
+from kvstore.config import AntiEntropySettings, BucketSettings, Conflict, QuorumMode, QuorumSettings
 from kvstore.errors import (
     InvalidRequest,
     Outcome,
@@ -15,11 +15,15 @@ from kvstore.errors import (
     Unavailable,
     WriteTimeout,
 )
+from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import Delete, Get, Put, Refusal, ReplicaRead, ReplicaWrite, WriteAck
+from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
 from tests.unit.quorum_cluster import WALL, Cluster
 
 KEY = b"user:1"
+NEVER = AntiEntropySettings(interval=float("inf"))
+WITHOUT_HINTS = QuorumSettings(hint_count=0)
 
 
 def test_a_put_is_found_from_every_node_with_its_metadata() -> None:
@@ -360,8 +364,55 @@ def test_a_frame_that_the_disk_has_no_room_for_is_refused_as_a_whole(monkeypatch
 
     monkeypatch.setattr(host.engine, "write", full)
     version = encode_version(Version((Dot("a", 1),), (Sibling(Dot("a", 1), b"v"),)))
-    frame = [ReplicaWrite(number, 1, b"k%d" % number, version) for number in (1, 2)]
+    frame = [
+        ReplicaWrite(number, 1, data_key(token("b", b"k%d" % number), "b", b"k%d" % number), version)
+        for number in (1, 2)
+    ]
     host.node.on_frame("n2", frame, cluster.instant)
     refused = [message.request for _, message in host.sent if isinstance(message, Refusal)]
     assert refused == [1, 2]
     assert not any(isinstance(message, WriteAck) for _, message in host.sent)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "delete"),
+    [
+        (BucketSettings("carts", r=3, w=1), Delete("carts", KEY)),
+        (BucketSettings("carts", r=2, w=2), Delete("carts", KEY, w=1)),
+        (BucketSettings("carts", r=1, w=2), Delete("carts", KEY, r=3, w=1)),
+    ],
+    ids=["the bucket's r", "the bucket's r, a w of its own", "an r of its own"],
+)
+@pytest.mark.parametrize("node", ["n1", "n2", "n3"])
+def test_a_delete_without_a_context_sees_what_a_read_of_r_replicas_sees(
+    bucket: BucketSettings, delete: Delete, node: str
+) -> None:
+    """It read with w: an acknowledged value that this node had not got yet stayed in place."""
+    cluster = Cluster(3, [bucket], settings=NodeSettings(anti_entropy=NEVER, quorum=WITHOUT_HINTS))
+    acknowledged_by = {"n1", "n2"} if bucket.w == 2 else {"n1"}
+    writer = min(acknowledged_by - {node}, default="n1")
+    cluster.passes = lambda _, to, message: not isinstance(message, ReplicaWrite) or to in acknowledged_by
+    cluster.stored_reply(writer, Put("carts", KEY, b"v"))
+    cluster.move(10.0)
+    cluster.passes = lambda sender, to, message: True
+    assert cluster.stored_reply(node, delete).siblings == 0
+    assert cluster.found("n2", Get("carts", KEY, r=3)).siblings == ()
+
+
+def test_a_delete_needs_the_replicas_of_both_its_read_and_its_write() -> None:
+    cluster = Cluster(3, [BucketSettings("carts", r=3, w=1)])
+    context = cluster.stored_reply("n1", Put("carts", KEY, b"v")).context
+    cluster.kill("n3")
+    error = cluster.error("n1", Delete("carts", KEY))
+    assert isinstance(error, Unavailable)
+    assert (error.required, error.alive) == (3, 2)
+    assert cluster.stored_reply("n1", Delete("carts", KEY, context)).siblings == 0, "it reads nothing"
+
+
+@pytest.mark.parametrize(
+    "call", [Delete("carts", KEY, r=4), Delete("carts", KEY, w=4), Get("carts", KEY, r=4)]
+)
+def test_more_replicas_than_there_are_cannot_be_waited_for(call: Get | Delete) -> None:
+    error = Cluster().error("n1", call)
+    assert isinstance(error, InvalidRequest)
+    assert error.field == ("w" if isinstance(call, Delete) and call.w else "r")

@@ -16,10 +16,11 @@ from grpc_status import rpc_status
 from kvstore.errors import InvalidRequest, ReadTimeout, Unavailable
 from kvstore.local.ports import free_ports
 from kvstore.lsm import Options
-from kvstore.quorum.messages import ClientRequest
+from kvstore.quorum.request import Request
 from kvstore.server.server import NodeServer
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.errors import error_from_status
+from tests.patience import PATIENCE
 from tests.unit.server_nodes import (
     SessionClient,
     call,
@@ -84,13 +85,14 @@ def test_unary_put_get_delete(tmp_path: Path) -> None:
 def test_bad_input_is_typed_and_names_the_field(tmp_path: Path, request_: pb.PutRequest, field: str) -> None:
     async def scenario() -> None:
         async with one_node(tmp_path) as (server, opened):
+            before = server.driver.node.status().engine.entries
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call(opened, "Put", request_, pb.PutResponse)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             error = typed(caught.value)
             assert isinstance(error, InvalidRequest)
             assert error.field == field
-            assert server.driver.node.status().engine.entries <= 1  # the incarnation, no key
+            assert server.driver.node.status().engine.entries == before
 
     run(scenario())
 
@@ -114,8 +116,11 @@ def test_a_deadline_bounds_the_request_and_the_verdict_arrives_before_it(tmp_pat
         async with serving(settings("n1", ports[0], tmp_path, state)), channel(ports[0]) as opened:
             # the others were never there, but that takes longer to find out
             request = pb.GetRequest(bucket="b", key=b"k", timeout_ms=30_000)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call(opened, "Get", request, pb.GetResponse, timeout=0.5)
+            for timeout in (0.5, 4.0, PATIENCE):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call(opened, "Get", request, pb.GetResponse, timeout=timeout)
+                if rpc_status.from_call(cast(grpc.Call, caught.value)) is not None:
+                    break  # else a busy machine did not get it there in the tenth that is left for it
             assert isinstance(typed(caught.value), ReadTimeout | Unavailable)
 
     run(scenario())
@@ -168,14 +173,14 @@ def test_a_defect_in_one_call_does_not_take_the_others_of_its_frame_along(
     async def scenario() -> None:
         async with one_node(tmp_path) as (server, opened):
             coordinator = server.driver.node._coordinator
-            take = coordinator.request
+            start = coordinator._start
 
-            def request(call: ClientRequest, *rest: Any) -> None:
-                if call.key in (b"1", b"3"):
+            def fail(request: Request, *rest: Any) -> None:
+                if request.call.key in (b"1", b"3"):
                     raise ZeroDivisionError
-                take(call, *rest)
+                start(request, *rest)
 
-            monkeypatch.setattr(coordinator, "request", request)
+            monkeypatch.setattr(coordinator, "_start", fail)
             results = await SessionClient(opened).exchange([get_call(number) for number in range(4)])
             kinds = {number: result.WhichOneof("reply") for number, result in results.items()}
             assert kinds == {0: "get", 1: "error", 2: "get", 3: "error"}
@@ -204,7 +209,7 @@ def test_a_client_that_leaves_leaves_nothing_behind(tmp_path: Path) -> None:
             calls = [get_call(number) for number in range(1000)]
             await session.send(calls)
             session.stream.cancel()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     tasks = [task for task in asyncio.all_tasks() if "session" in repr(task.get_coro())]
                     if not tasks and not server.driver._waiting:

@@ -12,6 +12,7 @@ from kvstore.errors import StorageFailed, StorageFull
 from kvstore.lsm import DiskFileSystem, Durability, Engine, Options
 from kvstore.lsm.filesystem import WritableFile
 from kvstore.server.group_commit import GroupCommit
+from tests.patience import PATIENCE
 
 
 class GatedFile:
@@ -28,7 +29,7 @@ class GatedFile:
 
     def sync(self) -> None:
         self._disk.threads.add(threading.get_ident())
-        assert self._disk.gate.wait(10)
+        assert self._disk.gate.wait(PATIENCE)
         if self._disk.broken:
             raise StorageFailed("input/output error")
         self._file.sync()
@@ -78,7 +79,7 @@ class Scenario:
 
 
 async def until_durable(scenario: Scenario, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(scenario.durable) < count:  # noqa: ASYNC110  (no event for it)
             await asyncio.sleep(0.002)
 
@@ -106,7 +107,7 @@ def test_one_sync_covers_a_turn_and_the_next_all_that_came_meanwhile(tmp_path: P
 
 def test_by_interval_what_comes_meanwhile_shares_one_sync(tmp_path: Path) -> None:
     async def run() -> None:
-        scenario = Scenario(tmp_path, Options(durability=Durability.INTERVAL, sync_interval=0.05))
+        scenario = Scenario(tmp_path, Options(durability=Durability.INTERVAL, sync_interval=1.0))
         for _ in range(10):
             scenario.write(1)
             await asyncio.sleep(0)
@@ -135,7 +136,7 @@ def test_a_failed_sync_is_fatal_and_never_durable(tmp_path: Path) -> None:
         scenario = Scenario(tmp_path)
         scenario.disk.broken = True
         scenario.write(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not scenario.fatal:  # noqa: ASYNC110  (no event for it)
                 await asyncio.sleep(0.002)
         scenario.write(1)
@@ -146,7 +147,9 @@ def test_a_failed_sync_is_fatal_and_never_durable(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_full_disk_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_tried_again_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("kvstore.server.group_commit._FULL_PAUSE", 0.01)
 
     async def run() -> None:
@@ -155,11 +158,18 @@ def test_a_full_disk_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         scenario.write(1)
         await asyncio.sleep(0.05)
         assert (scenario.durable, scenario.fatal) == ([], [])
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert said == "no space: reads are served, writes are refused until there is space"
+        caplog.clear()
         with pytest.raises(StorageFull):
             scenario.write(1)
         scenario.disk.full = False
         await until_durable(scenario, 1)
         assert scenario.durable == [1]
+        scenario.write(1)
+        await until_durable(scenario, 2)
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert said == "there is space on the disk again: writes are taken"
         await scenario.end()
 
     asyncio.run(run())

@@ -21,14 +21,16 @@ from kvstore.server.batches import Batches
 from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction
 from kvstore.server.stream import Stream, message_bytes
 from kvstore.v1.peer_pb2 import Welcome
+from tests.patience import PATIENCE
 from tests.unit.server_nodes import channel, cluster_state, run, serving, settings
+from tests.unit.swallowing_grpc import Channel
 
 STATE = cluster_state([1, 2, 3])
 MIB = 1024 * 1024
 
 
 def test_a_member_with_the_same_settings_is_welcome() -> None:
-    assert check_caller(introduction("n2", STATE), cluster_state([1, 2, 3])) == "n2"
+    assert check_caller(introduction("n2", STATE), "n1", cluster_state([1, 2, 3])) == "n2"
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,7 @@ def test_a_member_with_the_same_settings_is_welcome() -> None:
     [
         ("n2", cluster_state([1, 2, 3], cluster_id="other"), "is of cluster 'other'"),
         ("n9", STATE, "'n9' is no member"),
+        ("n1", STATE, "'n1' is this one"),
         ("", STATE, "'' is no member"),
         ("n2", cluster_state([1, 2, 3], STATE.cluster_id, partitions=16), "other members, partitions"),
         ("n2", cluster_state([1, 2, 3], STATE.cluster_id, buckets=[BucketSettings("b")]), "or buckets"),
@@ -44,12 +47,12 @@ def test_a_member_with_the_same_settings_is_welcome() -> None:
 )
 def test_a_stranger_is_refused(node: str, state: ClusterState, reason: str) -> None:
     with pytest.raises(Refused, match=reason):
-        check_caller(introduction(node, state), STATE)
+        check_caller(introduction(node, state), "n1", STATE)
 
 
 def test_a_caller_that_does_not_introduce_itself_is_refused() -> None:
     with pytest.raises(Refused):
-        check_caller((), STATE)
+        check_caller((), "n1", STATE)
 
 
 def test_another_node_at_a_peers_address_is_noticed() -> None:
@@ -75,7 +78,7 @@ def test_frames_are_split_at_their_limit_and_lose_nothing() -> None:
     assert (len(queue), queue.bytes) == (0, 0)
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  (a stream has no event for it)
             await asyncio.sleep(0.005)
@@ -88,7 +91,11 @@ def link(peer: str, port: int, me: str, state: ClusterState) -> tuple[Stream, li
     def unsent(node: str, numbers: Sequence[int]) -> None:
         lost.extend(f"{node}:{number}" for number in numbers)
 
-    return Stream("/kvstore.v1.Peer/Link", member, introduction(me, state), lost.append, unsent), lost
+    def opened(_node: str) -> None:
+        pass
+
+    method = "/kvstore.v1.Peer/Link"
+    return Stream(method, member, introduction(me, state), opened, lost.append, unsent), lost
 
 
 def test_what_cannot_be_sent_is_dropped_counted_and_told() -> None:
@@ -134,6 +141,27 @@ def test_a_stream_comes_back_after_its_peer(tmp_path: Path) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("welcome", [(), (Welcome(node="n2"),)], ids=["at the handshake", "at work"])
+def test_a_cancellation_that_grpc_swallows_ends_a_stream_all_the_same(welcome: tuple[Welcome, ...]) -> None:
+    """Seen in one of a hundred stops under load: the task went on for ever, and its node ended with 71."""
+
+    async def scenario() -> None:
+        stream, _ = link("n2", 1, "n1", STATE)
+        channel: Any = Channel(*welcome)
+        running = asyncio.create_task(stream.run(channel))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert stream.connected == bool(welcome)
+        stream.send(ReadSame(1), 64)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        running.cancel()
+        done, _pending = await asyncio.wait([running], timeout=PATIENCE)
+        assert done
+
+    run(scenario())
+
+
 def test_a_stranger_is_told_why_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         (port,) = free_ports(1)
@@ -170,4 +198,4 @@ def test_a_bad_frame_ends_the_stream_and_is_logged(tmp_path: Path, caplog: pytes
             assert "INVALID_ARGUMENT" in str(await call.code())
 
     run(scenario())
-    assert "node n1 sent a bad frame" in caplog.text
+    assert "node 'n1' sent a frame that is wrong" in caplog.text

@@ -26,6 +26,7 @@ from kvstore.server.stream import Stream, message_bytes
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.wire.peer import decode_frame
+from tests.patience import PATIENCE
 from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
 
 VALUE = b"v" * MIB
@@ -41,7 +42,7 @@ async def node_of(directory: Path, members: int) -> AsyncIterator[tuple[NodeServ
         yield server, opened
 
 
-async def until(condition: Any, seconds: float = 10.0) -> None:
+async def until(condition: Any, seconds: float = PATIENCE) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  (a node has no event for it)
             await asyncio.sleep(0.005)
@@ -126,12 +127,12 @@ def test_what_has_waited_too_long_is_refused_and_not_carried_out(tmp_path: Path)
             client = SessionClient(opened)
             await client.stream.write(frame(gets(1), 1_000_000))
             await client.results(1)
-            plain = pb.PlainPuts(ids=[7, 8, 9], epochs=[0] * 3, timeouts_ms=[500, 5000, 3000])
+            plain = pb.PlainPuts(ids=[7, 8, 9], epochs=[0] * 3, timeouts_ms=[500, 60_000, 30_000])
             plain.buckets.extend(["b"] * 3)
             plain.keys.extend([b"x", b"y", b"z"])
             plain.values.extend([b"v"] * 3)
             plain.contexts.extend([b""] * 3)
-            late = pb.SessionRequest(calls=gets(2, 500), plain_puts=plain, sent_ms=1_000_000 - 2000)
+            late = pb.SessionRequest(calls=gets(2, 500), plain_puts=plain, sent_ms=1_000_000 - 20_000)
             await client.stream.write(late.SerializeToString())
             refused: dict[int, pb.Error] = {}
             while len(refused) < 4:
@@ -184,6 +185,7 @@ def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it(
             "/kvstore.v1.Peer/Link",
             Member("n2", f"127.0.0.1:{port}"),
             introduction("n1", cluster_state([1, 2])),
+            lambda _node: None,
             lost.append,
             lambda _node, numbers: unsent.extend(numbers),
         )

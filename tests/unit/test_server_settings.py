@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kvstore.errors import ConfigError
+from kvstore.errors import (
+    ConfigError,
+    Corruption,
+    KVError,
+    StorageFailed,
+    StorageFull,
+    UnsupportedFormat,
+    WrongDataDirectory,
+)
 from kvstore.lsm import Compaction, Durability, Options
 from kvstore.server.main import main
-from kvstore.server.server import ServerSettings
+from kvstore.server.server import STOP_SIGNALS, ServerSettings
 from kvstore.server.settings_file import read_settings_file
 
 GOOD = """
@@ -23,6 +33,15 @@ n = 2
 r = 1
 quorum = "sloppy"
 """
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """The command minds signals in its own way; what the test run does with them comes back."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -168,3 +187,38 @@ def test_what_is_missing_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "Missing option '--node'" in said(capsys, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ConfigError("wrong"), 2, "wrong"),
+        (WrongDataDirectory("another's"), 2, "another's"),
+        (
+            Corruption("d/MANIFEST", "is damaged"),
+            3,
+            "d/MANIFEST: is damaged; started with an empty --data, the node gets all from the others",
+        ),
+        (StorageFull("d/LOCK: no space left on the disk"), 3, "d/LOCK: no space left on the disk"),
+        (StorageFailed("d/LOCK: input/output error"), 3, "d/LOCK: input/output error"),
+        (UnsupportedFormat("d/1.sst", "is of format 9"), 3, "d/1.sst: is of format 9"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, KVError) else "",
+)
+def test_why_a_node_did_not_start_is_one_line_and_only_damage_asks_for_an_empty_directory(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: KVError,
+    code: int,
+    text: str,
+) -> None:
+    async def serve(_: ServerSettings) -> None:
+        raise error
+
+    good = ["--node", "n1", "--data", str(tmp_path / "data"), "--initial-cluster", "n1=127.0.0.1:1"]
+    monkeypatch.setattr("kvstore.server.main.serve", serve)
+    monkeypatch.setattr("sys.argv", ["kvnode", *good])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (code, f"kvnode: {text}\n")

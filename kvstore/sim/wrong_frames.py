@@ -1,0 +1,176 @@
+"""Frames that are well formed and wrong: one field of one message has a value that it should never have.
+
+What a defect of a peer, or one of another version, sends. A value that could be right is not among them (an
+acknowledgement of another write, say): against that nobody has a remedy.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import is_dataclass, replace
+from typing import Any
+
+import msgspec
+
+from kvstore.errors import Corruption
+from kvstore.gossip import Update
+from kvstore.hlc import MAX_TIME
+from kvstore.node.outbox import PeerMessage
+from kvstore.quorum.merkle import NodeHash, TreeNode
+from kvstore.quorum.messages import Candidate, ClientRequest
+from kvstore.versions import MAX_COUNTER, Dot, Sibling, Version, decode_version, encode_version
+from kvstore.wire.peer import decode_timed_frame, encode_frame
+
+_LAST_32, _LAST_64 = 2**32 - 1, 2**64 - 1
+_ENDS_64 = (0, 1, 2**63 - 1, 2**63, _LAST_64 - 1, _LAST_64)
+_NAMES = ("nobody", "N1", "n1\0", "n" * 300)
+
+Change = Callable[[Any, random.Random], Any]
+
+
+def make_wrong(frame: bytes, rng: random.Random) -> bytes:
+    """The same frame but for one value."""
+    sent_ms, messages = decode_timed_frame(frame)
+    if not messages or rng.random() < 0.05:
+        return encode_frame(messages, rng.choice(_ENDS_64))
+    i = rng.randrange(len(messages))
+    messages[i] = wrong_message(messages[i], rng)
+    return encode_frame(messages, sent_ms)
+
+
+def wrong_message(message: PeerMessage, rng: random.Random) -> PeerMessage:
+    """The same message but for one field; the same if there is nothing to be made wrong about it."""
+    names = message.__dataclass_fields__ if is_dataclass(message) else message.__struct_fields__
+    able = [name for name in names if name in CHANGES and getattr(message, name) not in ((), "")]
+    if not able:
+        return message
+    name = rng.choice(able)
+    value = CHANGES[name](getattr(message, name), rng)
+    if is_dataclass(message):
+        return replace(message, **{name: value})
+    return msgspec.structs.replace(message, **{name: value})
+
+
+def _one_of(values: tuple[object, ...]) -> Change:
+    return lambda _, rng: rng.choice(values)
+
+
+def _one_item(change: Change) -> Change:
+    """Of several the change of one."""
+
+    def changed(items: tuple[object, ...], rng: random.Random) -> tuple[object, ...]:
+        i = rng.randrange(len(items))
+        return (*items[:i], change(items[i], rng), *items[i + 1 :])
+
+    return changed
+
+
+def _wrong_key(key: bytes, rng: random.Random) -> bytes:
+    return rng.choice(
+        (
+            b"",
+            b"d",
+            b"h" + key[1:],
+            key[:12],
+            key.replace(b"\0", b""),
+            key[:1] + bytes(8) + key[9:],
+            key + b"x",
+            key + bytes(5000),
+        )
+    )
+
+
+def _wrong_version(encoded: bytes, rng: random.Random) -> bytes:
+    if rng.random() < 0.4:
+        return rng.choice((b"", b"\1", b"\2" + encoded[1:], encoded[:-1], encoded + b"\0", b"\xff" * 40))
+    try:
+        version = decode_version(encoded)
+    except Corruption:  # of no version: a reply that there is none
+        return b"\1\1"
+    return encode_version(rng.choice(_VERSIONS)(version))
+
+
+def _with_sibling(version: Version, **changes: object) -> Version:
+    first = version.siblings[0] if version.siblings else Sibling(Dot("a", 1), b"")
+    return Version(version.context, (msgspec.structs.replace(first, **changes), *version.siblings[1:]))
+
+
+_VERSIONS: tuple[Callable[[Version], Version], ...] = (
+    lambda v: Version((*v.context, Dot("~", MAX_COUNTER + 1)), v.siblings),
+    lambda v: Version((*v.context, Dot("~", 0)), v.siblings),
+    lambda v: Version((Dot("~", 5), *v.context), v.siblings),
+    lambda v: Version((*v.context, *v.context[-1:]), v.siblings),
+    lambda v: Version((), v.siblings or (Sibling(Dot("a", 1), b""),)),
+    lambda v: Version(v.context, (*v.siblings, *v.siblings)),
+    lambda v: Version((*v.context, Dot("~" * 1000, 5)), v.siblings),
+    lambda v: _with_sibling(v, time=-1),
+    lambda v: _with_sibling(v, time=MAX_TIME + 1),
+    lambda v: _with_sibling(v, expiry=-1),
+    lambda v: _with_sibling(v, expiry=_LAST_64),
+    lambda v: _with_sibling(v, content_type="x" * 100_000),
+)
+"""What is wrong in a way that only decoding it shows."""
+
+
+def _wrong_call(call: ClientRequest, rng: random.Random) -> ClientRequest:
+    name, value = rng.choice(
+        (
+            ("key", b""),
+            ("key", bytes(5000)),
+            ("bucket", "No Name"),
+            ("w" if hasattr(call, "w") else "r", _LAST_32),
+            ("seen" if hasattr(call, "seen") else "context", b"rubbish"),
+        )
+    )
+    return msgspec.structs.replace(call, **{name: value})
+
+
+CHANGES: dict[str, Change] = {
+    "request": _one_of(_ENDS_64),
+    "requests": _one_item(_one_of(_ENDS_64)),
+    "epoch": _one_of((0, 2, _LAST_64)),
+    "key": _wrong_key,
+    "after": _wrong_key,
+    "until": _wrong_key,
+    "reached": _wrong_key,
+    "version": _wrong_version,
+    "versions": _one_item(
+        lambda pair, rng: (
+            (_wrong_key(pair[0], rng), pair[1])
+            if rng.random() < 0.5
+            else (pair[0], _wrong_version(pair[1], rng))
+        )
+    ),
+    "digest": _one_of((b"", bytes(15), bytes(17))),
+    "hint_for": _one_of(_NAMES),
+    "ttl_ms": _one_of((0, 1, _LAST_32)),
+    "nodes": _one_item(
+        lambda node, rng: rng.choice(
+            (node._replace(partition=_LAST_32), TreeNode(0, _LAST_32, 1), TreeNode(0, 3, 273))
+        )
+    ),
+    "hashes": lambda hashes, rng: rng.choice((hashes[1:], (*hashes[1:], NodeHash(_LAST_64, _LAST_64)))),
+    "partition": _one_of((_LAST_32, 2**16)),
+    "n": _one_of((0, _LAST_32)),
+    "leaves": _one_of((b"\xff" * 300, b"\5\1")),
+    "items": lambda items, _: items + b"\0",
+    "wanted": _one_of(((_LAST_32,),)),
+    "positions": _one_of(((_LAST_32,),)),
+    "candidates": _one_item(
+        lambda candidate, rng: Candidate(_wrong_key(candidate.key, rng), candidate.digest)
+    ),
+    "node": _one_of(_NAMES),
+    "keys": _one_of(((b"short",),)),
+    "call": _wrong_call,
+    "sequence": _one_of(_ENDS_64),
+    "target": _one_of(_NAMES),
+    "updates": _one_item(
+        lambda update, rng: (
+            Update(rng.choice(_NAMES), update.status, update.incarnation)
+            if rng.random() < 0.3
+            else Update(update.node, update.status, rng.choice(_ENDS_64))
+        )
+    ),
+}
+"""By the name of the field: it means the same in every message."""

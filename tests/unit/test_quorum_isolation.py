@@ -1,0 +1,251 @@
+"""An exception that nobody expected ends what it happened in, and nothing else of the same turn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kvstore.config import QuorumSettings
+from kvstore.errors import InternalError, StorageFailed
+from kvstore.gossip import FailureDetector
+from kvstore.node.outbox import PeerMessage
+from kvstore.node.settings import NodeSettings
+from kvstore.quorum.anti_entropy import AntiEntropy
+from kvstore.quorum.coordinator import Coordinator
+from kvstore.quorum.hints import Hints
+from kvstore.quorum.merkle import TreeNode, Trees
+from kvstore.quorum.messages import ClientRequest, Get, Put, ReplicaRead, ReplicaWrite, Stored, WriteAck
+from kvstore.quorum.operations import Operations
+from kvstore.quorum.reap import Reaper
+from kvstore.quorum.replay import HintReplay
+from kvstore.quorum.write import WriteOperation
+from kvstore.ring import data_key, token
+from kvstore.versions import Dot, Sibling, Version, encode_version
+from tests.unit.quorum_cluster import Cluster, Host
+
+
+class Defect(Exception):
+    pass
+
+
+def fails(*_: object) -> None:
+    raise Defect
+
+
+@pytest.fixture
+def defects(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """What the nodes report, in place of the failure of the test."""
+    found: list[Exception] = []
+    monkeypatch.setattr(Host, "defect", lambda _, error: found.append(error))
+    return found
+
+
+def test_a_failing_action_after_a_sync_does_not_keep_others_from_their_acknowledgement(
+    monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
+) -> None:
+    """Seen: WRITE_TIMEOUT, "2 of 2 replicas confirmed it", for a client that had nothing to do with it."""
+    cluster = Cluster()
+    durable = WriteOperation.on_local_durable
+
+    def on_local_durable(self: WriteOperation) -> None:
+        if self.request.call.key == b"bad":
+            raise Defect
+        durable(self)
+
+    monkeypatch.setattr(WriteOperation, "on_local_durable", on_local_durable)
+    numbers = {key: cluster.start("n1", Put("b", key, b"v")) for key in (b"1", b"bad", b"2")}
+    cluster.run()
+    replies = cluster.hosts["n1"].replies
+    assert isinstance(replies[numbers[b"1"]], Stored)
+    assert isinstance(replies[numbers[b"2"]], Stored)
+    assert [type(error) for error in defects] == [Defect]
+    assert cluster.hosts["n1"].node.status().counters.defects == 1
+    cluster.move(10.0)
+    assert numbers[b"bad"] in replies, "it gets its timeout"
+    assert cluster.hosts["n1"].node.status().in_flight == 0
+
+
+def lost_writes(cluster: Cluster) -> dict[str, list[int]]:
+    """No acknowledgement arrives; the numbers of the writes that each node would acknowledge."""
+    numbers: dict[str, list[int]] = {}
+
+    def note(sender: str, _to: str, message: PeerMessage) -> bool:
+        if isinstance(message, WriteAck):
+            numbers.setdefault(sender, []).extend(message.requests)
+        return not isinstance(message, WriteAck)
+
+    cluster.passes = note
+    return numbers
+
+
+@pytest.mark.parametrize("method", ["on_time", "on_gone", "on_cancelled", "on_write_ack"])
+def test_a_failing_operation_does_not_keep_others_from_their_turn(
+    method: str, monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
+) -> None:
+    """Two puts are under way, and one input concerns both: the first of them fails in it."""
+    cluster = Cluster()
+    numbers = lost_writes(cluster)
+    do = getattr(WriteOperation, method)
+
+    def fail(self: WriteOperation, *arguments: object) -> None:
+        if self.request.call.key == b"bad":
+            raise Defect
+        do(self, *arguments)
+
+    monkeypatch.setattr(WriteOperation, method, fail)
+    bad = cluster.start("n1", Put("b", b"bad", b"v", timeout=3.0))
+    good = cluster.start("n1", Put("b", b"good", b"v", timeout=3.0))
+    cluster.run()
+    node, replies = cluster.hosts["n1"].node, cluster.hosts["n1"].replies
+    assert not replies
+    match method:
+        case "on_cancelled":
+            node.on_cancelled({bad, good}, cluster.instant)
+        case "on_write_ack":
+            node.on_frame("n2", [WriteAck(tuple(numbers["n2"]))], cluster.instant)
+        case "on_gone":
+            node.on_link_lost("n2", cluster.instant)
+            node.on_link_lost("n3", cluster.instant)
+        case "on_time":
+            cluster.now += 3.0
+            node.on_timer(cluster.instant)
+    assert good in replies
+    assert defects
+    assert {type(error) for error in defects} == {Defect}
+
+
+def test_a_request_that_meets_a_defect_gets_an_internal_error_and_nothing_stays_behind(
+    monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
+) -> None:
+    cluster = Cluster()
+    cluster.stored_reply("n1", Put("b", b"k", b"v"))
+    node = cluster.hosts["n1"].node
+    monkeypatch.setattr(node._coordinator, "_carry_out", fails)
+    cluster.requests += 2
+    calls: list[tuple[int, ClientRequest]] = [(1001, Get("b", b"k")), (1002, Put("b", b"k", b"v"))]
+    node.on_requests(calls, cluster.instant)
+    for number, _ in calls:
+        error = cluster.hosts["n1"].replies[number].error  # type: ignore[union-attr]
+        assert isinstance(error, InternalError)
+        assert "Defect" in str(error)
+    assert node.status().in_flight == 0
+    assert len(defects) == 2
+
+
+TIMED: list[Any] = [HintReplay, AntiEntropy, Reaper, FailureDetector, Coordinator]
+
+
+@pytest.mark.parametrize("part", TIMED)
+def test_a_failing_timer_does_not_keep_the_others_from_theirs_nor_the_node_busy(
+    part: Any, monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
+) -> None:
+    """A garbage hint raised in every timer: no probe, no deadline, no repair any more."""
+    cluster = Cluster()
+    cluster.kill("n3")
+    cluster.stored_reply("n1", Put("b", b"k", b"v"))
+    monkeypatch.setattr(part, "on_timer", fails)
+    ran: Counter[type] = Counter()
+    for other in TIMED:
+        if other is not part:
+            monkeypatch.setattr(other, "on_timer", counted(ran, other, other.on_timer))
+    defects.clear()
+    cluster.move(10.0)
+    assert {type(error) for error in defects} == {Defect}
+    assert len(defects) <= 2 * 11, "once a second on each node"
+    assert set(ran) == set(TIMED) - {part}
+    cluster.stored_reply("n1", Put("b", b"k2", b"v"))
+
+
+def counted(ran: Counter[type], part: type, on_timer: Callable[..., object]) -> Callable[..., object]:
+    def run(self: object, now: float) -> object:
+        ran[part] += 1
+        return on_timer(self, now)
+
+    return run
+
+
+def test_a_failing_message_does_not_take_the_others_of_its_frame_along(
+    monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
+) -> None:
+    cluster = Cluster()
+    node = cluster.hosts["n1"].node
+    monkeypatch.setattr(node, "_replica_read", fails)
+    key = data_key(token("b", b"k"), "b", b"k")
+    version = encode_version(Version((Dot("a", 1),), (Sibling(Dot("a", 1), b"v"),)))
+    read = ReplicaRead(1, 1, key, bytes(16))
+    node.on_frame("n2", [read, ReplicaWrite(2, 1, key, version), read], cluster.instant)
+    assert cluster.stored("n1", "b", b"k") == version
+    assert len(defects) == 2
+
+
+def test_the_end_of_the_engine_is_no_defect_of_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it nothing may be done: the process ends, and recovery decides."""
+    cluster = Cluster()
+
+    def end(*_: object) -> None:
+        raise StorageFailed("gone")
+
+    monkeypatch.setattr(cluster.hosts["n1"].node._coordinator, "_carry_out", end)
+    cluster.error("n1", Put("b", b"k", b"v"))
+    monkeypatch.setattr(Operations, "wake", end)
+    with pytest.raises(StorageFailed):
+        cluster.hosts["n1"].node.on_timer(cluster.instant)
+
+
+def test_a_tree_that_could_not_follow_a_write_proves_nothing_until_it_is_built_anew(
+    monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
+) -> None:
+    """Seen: replicas differed, and `kvctl repair` said that all of them are equal."""
+    cluster = Cluster()
+    for i in range(30):
+        cluster.stored_reply("n1", Put("b", b"%d" % i, b"v", w=3))
+    cluster.move(30.0)
+    host = cluster.hosts["n3"]
+    bad = data_key(token("b", b"7"), "b", b"7")
+    update = Trees.update
+
+    def fail(self: Trees, key: bytes, old: bytes, new: bytes) -> None:
+        if self is host.node.trees and key == bad:
+            raise Defect
+        update(self, key, old, new)
+
+    monkeypatch.setattr(Trees, "update", fail)
+    context = cluster.found("n1", Get("b", b"7")).context
+    cluster.start("n1", Put("b", b"7", b"new", context))
+    cluster.run()
+    root = TreeNode(cluster.state.ring.partition("b", b"7"), 3, 0)
+    assert host.node.trees.node(root) is None
+    assert host.node.status().counters.trees_distrusted == 1
+    assert len(defects) == 1
+    monkeypatch.setattr(Trees, "update", update)
+    host.node.repair_now(cluster.instant)
+    assert host.node.status().anti_entropy.wanted > 0
+    cluster.move(30.0)
+    assert host.node.status().anti_entropy.wanted == 0
+    roots = {each.node.trees.node(root) for each in cluster.hosts.values()}
+    assert len(roots) == 1
+    assert None not in roots
+
+
+def test_one_failing_hint_does_not_end_the_expiry_of_all_others(
+    monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
+) -> None:
+    cluster = Cluster(settings=NodeSettings(quorum=QuorumSettings(hint_age=30.0)))
+    cluster.kill("n3")
+    for i in range(5):
+        cluster.stored_reply("n1", Put("b", b"%d" % i, b"v"))
+    have_expired = Hints.have_expired
+    failures = iter([True, True])  # of the first looks
+
+    def fail(self: Hints, target: str, wall: int) -> bool:
+        if next(failures, False):
+            raise Defect
+        return have_expired(self, target, wall)
+
+    monkeypatch.setattr(Hints, "have_expired", fail)
+    cluster.move(120.0)
+    assert {type(error) for error in defects} == {Defect}
+    assert cluster.hints("n1") == {}
