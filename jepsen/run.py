@@ -148,8 +148,9 @@ class _Run:
         self._began = time.monotonic_ns()
         for client in clients:
             assert client.stdin is not None
-            client.stdin.write(b"%d\n" % self._began)
-            client.stdin.flush()
+            with suppress(BrokenPipeError):  # it has ended: its exit code is looked at in the end
+                client.stdin.write(b"%d\n" % self._began)
+                client.stdin.flush()
 
     async def _run(self, clients: list[subprocess.Popen[bytes]]) -> Outcome:
         options, cluster = self._options, self._cluster

@@ -46,6 +46,9 @@ Exit codes:
    {EXIT_STORAGE}  what is stored cannot be read, or the disk has no room for the store's directory and lock
   {EXIT_STORAGE_FAILED}  the storage failed while the node ran
   {EXIT_NOT_STOPPED}  the node was asked to stop and had to be ended; what it acknowledged is stored
+
+\b
+A node starts on a full disk: it serves reads, and refuses writes until there is space.
 """
 
 

@@ -41,7 +41,7 @@ async def one_node(directory: Path) -> AsyncIterator[tuple[NodeServer, grpc.aio.
 
 
 def get_call(number: int) -> pb.Call:
-    return pb.Call(id=number, get=pb.GetRequest(bucket="b", key=b"%d" % number))
+    return pb.Call(id=number, get=pb.GetRequest(bucket="b", key=b"%d" % number, timeout_ms=60_000))
 
 
 def typed(error: grpc.aio.AioRpcError) -> Exception:
@@ -155,7 +155,10 @@ def test_a_session_takes_any_number_of_calls_and_splits_what_is_large(tmp_path: 
             session = SessionClient(opened)
             for first in range(0, 6000, 2000):
                 puts = [
-                    pb.Call(id=i, put=pb.PutRequest(bucket="b", key=b"%d" % i, value=b"v" * 1000))
+                    pb.Call(
+                        id=i,
+                        put=pb.PutRequest(bucket="b", key=b"%d" % i, value=b"v" * 1000, timeout_ms=60_000),
+                    )
                     for i in range(first, first + 2000)
                 ]
                 results = await session.exchange(puts)
