@@ -26,6 +26,17 @@ DONE, FAILED, WORKING = b"\0", b"\1", b"\2"
 
 STALLED = 60.0
 """Seconds without a sign of life after which a worker at work should be given up."""
+_LONGEST_PATIENCE = 16 * STALLED
+
+
+def more_patience(seconds: float) -> float:
+    """What to wait for the next worker, after one was given up.
+
+    It may have done nothing wrong: of the lowest priority, beside many others, it may not get the processor
+    for minutes, and one that is begun anew each minute would never come to its end.
+    """
+    return min(2 * seconds, max(seconds, _LONGEST_PATIENCE))
+
 
 _READ_BYTES = 64 * 1024
 _NICENESS = 19

@@ -12,7 +12,7 @@ import msgspec
 
 from kvstore.errors import KVError
 from kvstore.lsm.jobs import Job, JobResult, decode_result, encode_job
-from kvstore.lsm.worker import DONE, STALLED, WORKING, command, frame
+from kvstore.lsm.worker import DONE, STALLED, WORKING, command, frame, more_patience
 
 
 @dataclass(slots=True)
@@ -23,6 +23,7 @@ class _Worker:
     lifeline: int
     """The end of a pipe; when it closes, the process ends in the middle of its job."""
     job: Job | None = None
+    patience: float = STALLED
     deadline: float = 0.0
     received: bytearray = field(default_factory=bytearray)
 
@@ -46,9 +47,10 @@ class _Worker:
             os.close(theirs)
         return cls(process, ours)
 
-    def give(self, job: Job) -> None:
-        """Send a job; raises OSError when the process has died."""
-        self.job, self.deadline = job, time.monotonic() + STALLED
+    def give(self, job: Job, patience: float) -> None:
+        """Send a job, to be given up after `patience` seconds of silence; raises OSError when it has died."""
+        self.job, self.patience = job, patience
+        self.deadline = time.monotonic() + patience
         self.received.clear()
         assert self.process.stdin is not None
         view = memoryview(frame(encode_job(job)))
@@ -69,7 +71,7 @@ class _Worker:
             del self.received[:end]
             if answer != WORKING:
                 return answer
-            self.deadline = time.monotonic() + STALLED
+            self.deadline = time.monotonic() + self.patience
         return None
 
     def end(self) -> None:
@@ -89,6 +91,7 @@ class WorkerPool:
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
+        self._patience = STALLED
 
     @property
     def busy(self) -> bool:
@@ -107,7 +110,7 @@ class WorkerPool:
         except OSError:
             return False
         try:
-            worker.give(job)
+            worker.give(job, self._patience)
         except OSError:
             worker.end()
             return False
@@ -123,7 +126,9 @@ class WorkerPool:
             if over := self._look(key.data):
                 found.append(over)
         now = time.monotonic()
-        found += [self._lost(worker) for worker in self._busy if now > worker.deadline]
+        if stalled := [worker for worker in self._busy if now > worker.deadline]:
+            self._patience = more_patience(self._patience)
+            found += map(self._lost, stalled)
         return found
 
     def _look(self, worker: _Worker) -> tuple[Job, JobResult | None] | None:

@@ -13,7 +13,7 @@ import msgspec
 
 from kvstore.errors import KVError
 from kvstore.lsm import Job, JobResult, decode_result, encode_job
-from kvstore.lsm.worker import DONE, STALLED, WORKING, command, frame
+from kvstore.lsm.worker import DONE, STALLED, WORKING, command, frame, more_patience
 
 _READ_BYTES = 64 * 1024
 _POLL_SECONDS = 0.005
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 class Worker:
     """One process, started with the first job and again whenever it has died. One job at a time.
 
-    It is given up, and killed, when it shows no sign of life for `patience` seconds.
+    It is given up, and killed, when it shows no sign of life for `patience` seconds; the next one has longer.
     """
 
     def __init__(self) -> None:
@@ -43,6 +43,7 @@ class Worker:
                 return decode_result(answer[1:])
         except TimeoutError:
             _log.error("the worker process stalled in a %s", kind)
+            self.patience = more_patience(self.patience)
             await self._give_up()
             return None
         except (OSError, EOFError, KVError, msgspec.MsgspecError) as error:

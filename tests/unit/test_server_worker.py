@@ -136,6 +136,7 @@ def test_a_worker_that_stalls_is_given_up_and_the_job_leaves_no_file(tmp_path: P
         process.suspend()
         worker.patience = 0.2
         assert await worker.run(job) is None
+        assert worker.patience == 0.4, "or a worker that gets no processor would be begun anew for ever"
         assert workers() == []
         engine.job_failed(job)
         assert engine.statistics().tables == 0
