@@ -21,6 +21,9 @@ from kvstore.lsm.sstable import TableInfo
 MAGIC = b"kvsman\x00\x02"
 CURRENT = "CURRENT"
 
+_GIVEN_OUT = 10_000
+"""Numbers that jobs under way may have: one compaction has one for each table that it may write."""
+
 
 class Edit(msgspec.Struct, frozen=True, array_like=True):
     """One change: tables that come and go, the next free file number, the LSN that is all in tables."""
@@ -175,7 +178,13 @@ class Manifest(StoreState):
             self._file.close()
 
     def _skip_used_numbers(self) -> None:
-        """Begin above every file that is here: a job given out before a crash may still be writing one."""
+        """Begin above every file that is here, and far above all numbers that may have been given out.
+
+        A worker of before a crash ends with its owner as soon as it gets the processor. On a busy machine
+        that may be after this open: until then it may write, or remove, files of the numbers it was given.
+        """
+        if self.name:
+            self.next_file += _GIVEN_OUT
         for name in self._fs.list(self._directory):
             digits = name.removeprefix("MANIFEST-").partition(".")[0]
             if digits.isascii() and digits.isdigit():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import suppress
+
 import pytest
 
 from kvstore.errors import Corruption, StorageError, StorageFailed, StorageFull
-from kvstore.lsm import Engine, MemoryFileSystem, Options
+from kvstore.lsm import Engine, Fate, FlushJob, Job, MemoryFileSystem, Options, run_job
 from kvstore.lsm.pace import Pace, full_speed
 
 CONTENT = {b"key-%d" % i: b"value" for i in range(4000)}
@@ -55,4 +58,32 @@ def test_a_damaged_input_leaves_no_output_behind() -> None:
     with pytest.raises(Corruption, match="checksum"):
         engine.compact()
     assert fs.list("store") == before
+    engine.close()
+
+
+def test_a_worker_that_outlives_its_owner_for_a_while_harms_nothing() -> None:
+    """Killed with its owner, it ends when it gets the processor: until then it may go on with its job."""
+    fs, options = MemoryFileSystem(), Options(block_bytes=500, memtable_bytes=20_000)
+    engine = Engine.open(fs, "store", options)
+    jobs: list[Job] = []
+    for key, value in CONTENT.items():
+        engine.write([(key, value)])
+        jobs += engine.take_jobs()
+        if len(jobs) == 1 and isinstance(jobs[0], FlushJob):
+            break
+    engine.sync()
+    before = dict(engine.scan())
+    fs = fs.crash(random.Random(1), Fate.ALL)
+    engine = Engine.open(fs, "store", options)
+    for i in range(20):
+        engine.write([(b"new-%d" % i, b"value")])
+        engine.flush()
+    for job in jobs:
+        with suppress(StorageError):
+            run_job(fs, job)
+    given_out = {number for job in jobs if isinstance(job, FlushJob) for number in job.outputs}
+    assert min(table.info.number for table in engine._maintenance.levels) > max(given_out) + 1000
+    engine.close()
+    engine = Engine.open(fs, "store", options)
+    assert dict(engine.scan()) == before | {b"new-%d" % i: b"value" for i in range(20)}
     engine.close()
