@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 _COUNTER_BITS = 16
 
+_LEAST_TIME = 1
+"""Also of a clock that stands before 1970: other nodes take no negative time."""
 MAX_TIME = 2**63 - 1
 """In the year 6429. Time stops there, rather than that a key with it could not be written any more."""
 
@@ -35,7 +37,8 @@ class HybridClock:
         if seen > latest:
             self._on_ahead()
             return min(seen + 1, MAX_TIME)
-        self._last = min(max(min(self._last, latest) + 1, seen + 1, wall << _COUNTER_BITS), MAX_TIME)
+        last = max(min(self._last, latest) + 1, seen + 1, wall << _COUNTER_BITS)
+        self._last = min(max(last, _LEAST_TIME), MAX_TIME)
         return self._last
 
     def observe(self, wall: int, seen: int) -> None:

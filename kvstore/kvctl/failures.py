@@ -10,6 +10,8 @@ from kvstore.errors import (
     KVError,
     Outcome,
     ReadTimeout,
+    TooManySiblings,
+    VersionTooLarge,
 )
 
 OK = 0
@@ -38,6 +40,8 @@ def exit_code(error: KVError) -> int:
         case PartialFailure():
             return exit_code(next(iter(error.failed.values())))
         case InvalidRequest() | ConfigError() | BadLine() | UnresolvedSiblings():
+            return USAGE
+        case TooManySiblings() | VersionTooLarge():  # the write is refused as it is, not for want of nodes
             return USAGE
         case ReadTimeout():
             return TIMEOUT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvstore.hlc import HybridClock, wall_time
+from kvstore.hlc import MAX_TIME, HybridClock, wall_time
 
 HOUR = 3_600_000
 START = 1_700_000_000_000
@@ -44,3 +44,13 @@ def test_what_was_observed_is_followed_within_bounds(wall: int, time: int) -> No
         assert now > time
     else:
         assert now == wall << 16
+
+
+@given(st.lists(st.tuples(st.integers(-(2**45), 2**63), st.integers(0, MAX_TIME)), min_size=1, max_size=10))
+def test_whatever_the_clock_says_and_whatever_was_seen_a_time_is_one_that_other_nodes_take(
+    steps: list[tuple[int, int]],
+) -> None:
+    clock = HybridClock(HOUR, lambda: None)
+    for wall, time in steps:
+        assert 1 <= clock.tick(wall, time) <= MAX_TIME
+        clock.observe(wall, time)
