@@ -22,7 +22,7 @@ from jepsen.checkers.result import Offence, Verdict
 from jepsen.checkers.session import Session
 from jepsen.checkers.set_full import SetFull
 from jepsen.dumps import Replicas
-from jepsen.history import History, Op
+from jepsen.history import NEMESIS, History, Op
 from jepsen.workloads import workload_of
 
 _LINEARIZABILITY_SECONDS = 60.0
@@ -50,6 +50,8 @@ def judge(
         part = of_workload(history, name)
         for result in JUDGES[name](part, strict):
             results[f"{name} {result.name}"] = renamed(result, f"{name} {result.name}")
+    if (rest := unjudged(history, workloads)).valid is not True:
+        results[rest.name] = rest
     everywhere: list[Checker] = [
         Latency(),
         Availability(available or {}, periods=_SPLITS, name="availability"),
@@ -59,6 +61,20 @@ def judge(
     if replicas is not None:
         everywhere.append(Convergence(replicas))
     return results | check(history, everywhere)
+
+
+def unjudged(history: History, workloads: Collection[str]) -> Result:
+    """Whether some operation of a client belongs to no workload, and so was looked at by no checker.
+
+    Nor is a history judged that has no operation at all. What was not judged is unknown, and no pass.
+    """
+    invocations = [op for op in history if op.process != NEMESIS and op.type == "invoke"]
+    left_out = [op for op in invocations if workload_of(op.key or "") not in workloads]
+    reason = f"its key {left_out[0].key!r} names no workload" if left_out else "there is no operation"
+    offences = [Offence(left_out[0].index if left_out else None, reason)]
+    valid: Verdict = True if invocations and not left_out else "unknown"
+    counts = {"operations": len(invocations), "not judged": len(left_out)}
+    return Result("unjudged", valid, counts, tuple(offences) if valid is not True else ())
 
 
 def renamed(result: Result, name: str) -> Result:

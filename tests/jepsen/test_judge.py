@@ -1,0 +1,39 @@
+"""What no checker has looked at is no pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from jepsen.__main__ import main
+from jepsen.history import History, HistoryWriter
+from jepsen.judge import unjudged
+
+
+def written(path: Path, *keys: str | None) -> Path:
+    """Each key is written with 1 and then read as 99."""
+    with HistoryWriter(path) as writer:
+        for key in keys:
+            writer.complete(writer.invoke(0, "write", 1, key=key), "ok")
+            writer.complete(writer.invoke(0, "read", None, key=key), "ok", 99)
+        writer.complete(writer.nemesis("start-partition", [["n1"], ["n2"]]), "info")
+    return path
+
+
+@pytest.mark.parametrize("keys", [(None,), ("x",), ("nothing/x",), ("register/one-1", "x"), ()])
+def test_a_history_that_nobody_has_judged_is_no_pass(keys: tuple[str | None, ...], tmp_path: Path) -> None:
+    """It was silent, and exit code 0, for a read of what nobody had written."""
+    done = CliRunner().invoke(main, ["check", str(written(tmp_path / "history.jsonl", *keys))])
+    assert done.exit_code != 0
+    assert "unjudged: UNKNOWN" in done.output
+
+
+def test_only_what_no_workload_has_is_unjudged(tmp_path: Path) -> None:
+    history = History.read(written(tmp_path / "history.jsonl", "register/one-1", "set/1"))
+    assert unjudged(history, ["register", "set"]).valid is True
+    result = unjudged(history, ["register"])
+    assert result.valid == "unknown"
+    assert result.counts == {"operations": 4, "not judged": 2}
+    assert result.offences[0].index == 4
