@@ -6,13 +6,15 @@ from itertools import count
 
 import pytest
 
-from kvstore.config import BucketSettings
+from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import Corruption, UnsupportedFormat
 from kvstore.lsm import Engine
 from kvstore.node.node import Node
 from kvstore.quorum.messages import ClientRequest, Delete, Failed, Found, Get, Put, Stored
+from kvstore.ring import data_key, token
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.host import Host
+from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
 
 KEYS = [b"k%d" % i for i in range(12)]
 BUCKETS = (BucketSettings("carts", r=1),)
@@ -322,3 +324,77 @@ def test_wiping_one_disk_brings_every_version_back_and_writes_meanwhile_lose_not
     check_all_is_there(cluster, values)
     assert cluster.hosts["n2"].node
     assert cluster.hosts["n2"].node.status().anti_entropy.unproven == 0
+
+
+def internal(key: bytes) -> bytes:
+    return data_key(token("carts", key), "carts", key)
+
+
+def test_what_the_others_hold_is_reconciled_before_it_takes_the_place_of_what_was_damaged() -> None:
+    """Two replicas hold what the other lacks: the second answer must not replace the first."""
+    damaged = Damaged()
+    for name in ("n2", "n3"):
+        for key in KEYS:
+            dot = Dot(f"written through {name}", 1)
+            version = Version((dot,), (Sibling(dot, name.encode()),))
+            node(damaged.cluster.hosts[name])._coordinator.store(internal(key), encode_version(version), "")
+    damaged.cluster.restart("n1")
+    damaged.cluster.run(0.0)
+    lost = damaged.unreadable()
+    assert lost
+    damaged.wait_until_whole()
+    for key in lost:
+        version = decode_version(damaged.cluster.stored("n1", "carts", key) or b"")
+        assert {sibling.value for sibling in version.siblings} == {b"new", b"n2", b"n3"}, key
+
+
+def test_a_fence_stays_until_what_was_refetched_is_durable() -> None:
+    """A crash would take it back, and what lies beneath in older tables would be shown as the newest."""
+    damaged = Damaged()
+    damaged.cluster.restart("n1")
+    damaged.host.slow_down(3.0)
+    damaged.cluster.run(0.0)
+    assert damaged.unreadable()
+    replica = node(damaged.host)._coordinator.replica
+    waited = False
+    for _ in range(2000):
+        waited |= any(replica.unsynced(internal(key)) for key in KEYS)
+        if not damaged.engine.fences:
+            break
+        damaged.cluster.run(0.01)
+    assert waited, "it was written while the fence was up"
+    assert not damaged.engine.fences
+    assert not any(replica.unsynced(internal(key)) for key in KEYS)
+
+
+def test_a_node_takes_new_actors_when_a_fence_is_lifted_behind_which_there_was_nothing_to_refetch() -> None:
+    """What only a damaged hint knew is forgotten: the dots in it must not be made again."""
+    cluster = SimulatedCluster(1, 5, (BucketSettings("sloppy", quorum=QuorumMode.SLOPPY),))
+    cluster.start()
+    cluster.run(1.0)
+    primaries = cluster.replicas("sloppy", b"k")
+    fallback = next(name for name in cluster.hosts if name not in primaries)
+    for name in primaries:
+        cluster.crash(name)
+    cluster.run(15.0)
+    for _ in range(5):
+        assert isinstance(cluster.call(fallback, Put("sloppy", b"k", b"v" * 400)), Stored)
+    host = cluster.hosts[fallback]
+    host.engine.flush()
+    host.engine.compact()
+    (table,) = host.engine._maintenance.levels
+    cluster.crash(fallback)
+    host.disk.corrupt(table.path, 10, 1)
+    cluster.restart(fallback)
+    actors = node(host)._coordinator._actors
+    before = actors._generation
+    cluster.run(1.0)
+    host.engine.scrub()
+    cluster.run(10.0)
+    status = node(host).status()
+    assert (status.counters.quarantines > 0, status.engine.quarantined, status.counters.refetched) == (
+        True,
+        0,
+        0,
+    )
+    assert actors._generation != before
