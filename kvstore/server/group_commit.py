@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from kvstore.errors import StorageError, StorageFull
+from kvstore.errors import StorageFull
 from kvstore.lsm import Engine, Sync
 
 _FULL_PAUSE = 0.5
@@ -71,7 +71,7 @@ class GroupCommit:
             self._note_full(error)
             self._wanted = True
             self._loop.call_later(_FULL_PAUSE, self._begin)
-        except StorageError as error:
+        except Exception as error:  # noqa: BLE001  (or no write would ever be acknowledged again)
             self._on_fatal(error)
         else:
             self._note_full(None)
@@ -99,6 +99,8 @@ class GroupCommit:
 
     def _durable(self, lsn: int) -> None:
         if not self._stopped:
-            self._on_durable(lsn)
-            if self._wanted:
-                self._begin_soon()
+            try:
+                self._on_durable(lsn)
+            finally:  # whatever it meets, the next writes wait for their sync
+                if self._wanted:
+                    self._begin_soon()

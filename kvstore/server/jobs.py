@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from kvstore.errors import StorageError, StorageFull
+from kvstore.errors import StorageFull
 from kvstore.lsm import Job, JobResult
 from kvstore.server.worker import Worker
 
@@ -68,8 +68,7 @@ class Jobs:
                 return
         except StorageFull as error:
             _log.error("the result of a %s cannot be used yet: %s", type(job).__name__, error)
-        except StorageError as error:
-            # half of it may be in use: only recovery can tell
+        except Exception as error:  # noqa: BLE001  (half of it may be in use: only recovery can tell)
             self._on_fatal(error)
         await asyncio.sleep(_PAUSE)
         self._on_failed(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -193,5 +194,52 @@ def test_closing_lets_the_running_sync_end_and_says_no_more(tmp_path: Path) -> N
         again = Engine.open(DiskFileSystem(), str(tmp_path / "engine"))
         assert again.last_lsn == 2
         again.close()
+
+    asyncio.run(run())
+
+
+def test_an_error_that_nobody_expected_ends_the_node_and_not_its_acknowledgements(tmp_path: Path) -> None:
+    """It was lost with the callback: the node looked alive, and every write timed out for ever."""
+
+    async def run() -> None:
+        scenario = Scenario(tmp_path)
+        scenario.engine.begin_sync = fail  # type: ignore[method-assign]
+        scenario.write(1)
+        async with asyncio.timeout(PATIENCE):
+            while not scenario.fatal:  # noqa: ASYNC110  (no event for it)
+                await asyncio.sleep(0)
+        assert [type(error) for error in scenario.fatal] == [ZeroDivisionError]
+        await scenario.commit.close()
+
+    asyncio.run(run())
+
+
+def fail(*_: object) -> NoReturn:
+    raise ZeroDivisionError
+
+
+def test_who_is_told_and_fails_does_not_keep_later_writes_from_their_sync(tmp_path: Path) -> None:
+    async def run() -> None:
+        scenario = Scenario(tmp_path)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)  # it would only log it
+        told: list[int] = []
+
+        def durable(lsn: int) -> None:
+            told.append(lsn)
+            if len(told) == 1:
+                raise ZeroDivisionError
+
+        scenario.commit._on_durable = durable
+        scenario.disk.gate.clear()
+        scenario.write(1)
+        while not scenario.engine._segments.syncing:
+            await asyncio.sleep(0)
+        scenario.write(1)  # while the first sync runs
+        scenario.disk.gate.set()
+        async with asyncio.timeout(PATIENCE):
+            while told != [1, 2]:  # noqa: ASYNC110  (no event for it)
+                await asyncio.sleep(0)
+        await scenario.commit.close()
 
     asyncio.run(run())
