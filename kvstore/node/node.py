@@ -58,7 +58,7 @@ from kvstore.quorum.reap import Reaper
 from kvstore.quorum.replay import HintReplay
 from kvstore.quorum.replica import Changes
 from kvstore.ring import ClusterState
-from kvstore.versions import digest
+from kvstore.versions import check_version, digest
 
 _INCARNATION = b"n/incarnation"
 """Where the engine keeps this node's SWIM incarnation; `n` is the keyspace of node-local records."""
@@ -317,13 +317,12 @@ class Node:
                 version = coordinator.hints.read(message.hint_for, message.key)
                 lsn = coordinator.durability.last
             else:
-                version = coordinator.replica.read_to_send(message.key)
+                version = coordinator.replica.read(message.key)
                 lsn = coordinator.replica.unsynced(message.key)
+            answer = _answer(message, version)
         except KVError as error:
             self._outbox.send(sender, Refusal(message.request, error))
             return
-        same = digest(version) == message.digest
-        answer = ReadSame(message.request) if same else ReadReply(message.request, version)
         # shown only once it cannot be lost: a later read must see it too
         coordinator.durability.after(lsn, partial(self._outbox.send, sender, answer))
 
@@ -446,6 +445,15 @@ class Node:
             self._coordinator.on_gone(node)
         elif old is Status.DEAD:
             self._replay.on_alive(node)
+
+
+def _answer(asked: ReplicaRead, version: bytes) -> ReadSame | ReadReply:
+    """What a node that holds `version` says; raises Corruption for one that the asker would refuse."""
+    if digest(version) == asked.digest:
+        return ReadSame(asked.request)
+    if version:
+        check_version(version)
+    return ReadReply(asked.request, version)
 
 
 class Probing:

@@ -113,31 +113,22 @@ class Hints:
         for key, version in self._engine.scan_around(HINT_KEYSPACE, bytes([HINT_KEYSPACE[0] + 1])):
             if version is None:
                 continue
-            try:
-                target, data_key = split_hint_key(key)
-                self.check(target, data_key, version)
-            except (Corruption, InvalidRequest):
-                self._unreadable.add(key)
+            if _is_hint(key, version):
+                self._count(split_hint_key(key)[0], b"", version)
             else:
-                self._count(target, b"", version)
-
-    def check(self, target: str, key: bytes, version: bytes) -> None:
-        """Raise InvalidRequest or Corruption unless this is a version of a key, and for a node.
-
-        One that is no member any more keeps its hints: they go to the present primaries.
-        """
-        if not NAME.fullmatch(target):
-            raise InvalidRequest("hint_for", f"{target[:80]!r} is no name of a node")
-        check_data_key(key, _LIMITS)
-        check_version(version)
+                self._unreadable.add(key)
 
     def drop_unreadable(self) -> None:
         """Delete what is kept and is no hint for anybody; on a full disk, later."""
         if not self._unreadable:
             return
         with suppress(StorageFull, Overloaded):
-            self._replica.write([(key, None) for key in sorted(self._unreadable)])
-            self._counters.hints_unreadable += len(self._unreadable)
+            # what had to wait for space may have been written anew meanwhile
+            gone = [
+                key for key in sorted(self._unreadable) if not _is_hint(key, self._engine.get(key) or b"")
+            ]
+            self._replica.write([(key, None) for key in gone])
+            self._counters.hints_unreadable += len(gone)
             self._unreadable.clear()
 
     @property
@@ -281,6 +272,20 @@ class Hints:
 
     def _is_past(self, written: int, wall: int) -> bool:
         return wall - written > self._settings.hint_age * 1000
+
+
+def _is_hint(key: bytes, version: bytes) -> bool:
+    """Whether this is a version of some key, kept for some node.
+
+    One that is no member any more keeps its hints: they go to the present primaries.
+    """
+    try:
+        target, data_key = split_hint_key(key)
+        check_data_key(data_key, _LIMITS)
+        check_version(version)
+    except (Corruption, InvalidRequest):
+        return False
+    return NAME.fullmatch(target) is not None
 
 
 def _nobody_cares(target: str, key: bytes) -> None:

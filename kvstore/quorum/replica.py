@@ -10,14 +10,7 @@ from kvstore.lsm import Engine
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.merkle import Trees
 from kvstore.ring.token import split_data_key
-from kvstore.versions import (
-    check_version,
-    decode_version,
-    discarded,
-    encode_version,
-    reconcile,
-    reconcile_lww,
-)
+from kvstore.versions import decode_version, discarded, encode_version, reconcile, reconcile_lww
 
 Batch = Sequence[tuple[bytes, bytes | None]]
 Changes = dict[bytes, tuple[bytes, bytes]]
@@ -45,13 +38,6 @@ class Replica:
     def read(self, key: bytes) -> bytes:
         """The encoded version of `key`, empty when there is none; raises Corruption."""
         return self._engine.get(key) or b""
-
-    def read_to_send(self, key: bytes) -> bytes:
-        """As `read`, for another node: what that would refuse is Corruption here."""
-        version = self.read(key)
-        if version:
-            check_version(version)
-        return version
 
     def unsynced(self, key: bytes) -> int:
         """The LSN that must be durable before the version of `key` may be shown; 0: it is."""

@@ -23,7 +23,7 @@ PARTITIONS = 16
 REAP_AGE = 20.0
 """More than twice the longest way of a frame: a second late (Nemesis), then 8 s on a link that is clogged."""
 SETTINGS = NodeSettings(
-    anti_entropy=AntiEntropySettings(interval=2.0, settle=0.5, reap_interval=3.0, reap_age=REAP_AGE),
+    anti_entropy=AntiEntropySettings(interval=2.0, settle=0.5, reap_interval=3.0, reap_age=REAP_AGE)
 )
 _RESET_SECONDS = 0.001
 
