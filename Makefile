@@ -38,11 +38,7 @@ demo: venv ## import the world's airports, kill nodes, lose nothing
 bench: venv ## measure throughput and latency of a three-node cluster
 	@$(BIN)/python -m bench
 
-bench-stops: venv ## real nodes under load are stopped 200 times, in every way: COUNT=1000 SEED=7
-	@KVSTORE_STOPS=$(or $(COUNT),200) KVSTORE_STOPS_SEED=$(or $(SEED),1) \
-		$(BIN)/python -m pytest -q -s tests/cluster/test_stops.py
-
-overload: venv ## offer a three-node cluster four times what it can do
+bench-overload: venv ## offer a three-node cluster four times what it can do
 	@$(BIN)/python -m bench.overload $(ARGS)
 bench-slow: venv ## measure what readers feel of one replica that is 50 times slower
 	@$(BIN)/python -m bench.slow_replica $(ARGS)
@@ -82,6 +78,10 @@ heal: venv ## real nodes: one misses 20,000 writes and deletes, anti-entropy alo
 
 overload: venv ## real nodes: one of three stands still for a minute under large writes, memory stays bounded
 	@KVSTORE_OVERLOAD_SECONDS=60 $(BIN)/python -m pytest -q -s tests/cluster/test_overload.py -k stopped_replica
+
+stops: venv ## real nodes under load are stopped 200 times, in every way: COUNT=1000 SEED=7
+	@KVSTORE_STOPS=$(or $(COUNT),200) KVSTORE_STOPS_SEED=$(or $(SEED),1) \
+		$(BIN)/python -m pytest -q -s tests/cluster/test_stops.py
 
 proto: $(INSTALLED) ## generate kvstore/v1 from proto/
 	@$(BIN)/python hatch_build.py

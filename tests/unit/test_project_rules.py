@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,3 +91,9 @@ def test_function_length_counts_from_def_to_the_last_line(header: str) -> None:
     body = "\n    pass" * 3
     assert list(long_functions(header + body, 4)) == []
     assert len(list(long_functions(header + body, 3))) == 1
+
+
+def test_no_target_of_make_is_there_twice() -> None:
+    """make warns, and takes the last one."""
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert sorted(targets) == sorted(set(targets))
