@@ -181,6 +181,10 @@ def check_version(data: bytes) -> Version:
     """
     version = decode_version(data)
     context, siblings = version.context, version.siblings
+    if len(context) == len(siblings) == 1 and context[0] == siblings[0].dot:  # nearly always
+        if encode_version(version) == data:
+            return version
+        raise Corruption("version", "is not in canonical form")
     if len(context) > 1 and not _ascend([actor for actor, _ in context]):
         raise Corruption("version", "its context is not in order of actors")
     if len(siblings) > 1 and not _ascend([sibling.dot for sibling in siblings]):

@@ -268,10 +268,11 @@ class Coordinator:
 
         Then it never will be: this node takes new actors, whose dots nobody claims to have seen.
         """
-        possible = all(map(self._actors.can_have_minted, dots))
-        if not possible:
-            self._actors.renew_all()
-        return possible
+        for dot in dots:
+            if not self._actors.can_have_minted(dot):
+                self._actors.renew_all()
+                return False
+        return True
 
     def _write(
         self,

@@ -5,9 +5,12 @@ Both are formats (docs/ring.md, golden-tested): what one version wrote, every la
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NoReturn
+
 import mmh3
 
-from kvstore.config import Limits
+from kvstore.config import NAME, Limits
 from kvstore.errors import InvalidRequest
 
 _SEED = 0x6B767374  # "kvst"
@@ -15,6 +18,7 @@ DATA_KEYSPACE = b"d"
 """What every internal key of data begins with."""
 _TOKEN_BYTES = 8
 _TOKEN_BITS = 64
+_hash64 = mmh3.hash64
 
 
 def token(bucket: str, key: bytes) -> int:
@@ -43,13 +47,31 @@ def split_data_key(internal: bytes) -> tuple[int, str, bytes]:
 
 def check_data_key(internal: bytes, limits: Limits) -> None:
     """Raise InvalidRequest unless `internal` is exactly what `data_key` makes of a bucket and a key."""
+    # on the way of every write: what is behind the token is just what it is the hash of
+    named = internal[1 + _TOKEN_BYTES :]
+    bucket_bytes = named.find(b"\0")
+    if not (
+        internal[:1] == DATA_KEYSPACE
+        and bucket_bytes > 0
+        and 0 < len(named) - bucket_bytes - 1 <= limits.key
+        and _hash64(named, _SEED, signed=False)[0] == int.from_bytes(internal[1 : 1 + _TOKEN_BYTES], "big")
+        and _is_bucket(named[:bucket_bytes])
+    ):
+        _say_what_is_wrong(internal, limits)
+
+
+@lru_cache(4096)
+def _is_bucket(name: bytes) -> bool:
+    return name.isascii() and NAME.fullmatch(name.decode()) is not None
+
+
+def _say_what_is_wrong(internal: bytes, limits: Limits) -> NoReturn:
     if internal[:1] != DATA_KEYSPACE:
         raise InvalidRequest("key", f"{internal[:80]!r} is outside the keyspace of data")
     key_token, bucket, key = split_data_key(internal)
     limits.check_bucket(bucket)
     limits.check_key(key)
-    if key_token != token(bucket, key):
-        raise InvalidRequest("key", f"{internal[:80]!r} has the token of another key")
+    raise InvalidRequest("key", f"{internal[:80]!r} has the token {key_token:016x}, which is of another key")
 
 
 def partition_bounds(partition: int, partitions: int) -> tuple[bytes, bytes]:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import get_args
 
+import mmh3
 import pytest
 
 from kvstore.errors import InvalidRequest
@@ -49,6 +50,9 @@ WRONG_KEYS = {
     "the keyspace of hints": b"h" + KEY[1:],
     "the keyspace of the node": b"n/incarnation",
     "without NUL": KEY[:9] + b"carts",
+    "without NUL, with its token": b"d"
+    + mmh3.hash64(b"carts", 0x6B767374, signed=False)[0].to_bytes(8, "big")
+    + b"carts",
     "the token of another key": OTHER[:9] + KEY[9:],
     "no bucket": b"d" + token("", b"k").to_bytes(8, "big") + b"\0k",
     "a bucket that is no name": internal(b"k", "Carts"),
