@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from kvstore.config import Limits
 from kvstore.errors import InvalidRequest
 from kvstore.lsm import Engine
-from kvstore.ring import Ring, partition_bounds, split_data_key
+from kvstore.ring import Ring, check_data_key, partition_bounds, split_data_key
 from kvstore.versions import decode_version
 
 MAX_KEYS = 1000
 PAGE_BYTES = 1024 * 1024
+_LIMITS = Limits()
 
 
 def scan_keys(
@@ -29,9 +31,10 @@ def scan_keys(
     keys: list[bytes] = []
     for internal, version in engine.scan(after + b"\0" if after else start, end):
         try:
-            _, owner, key = split_data_key(internal)
+            check_data_key(internal, _LIMITS)
         except InvalidRequest:  # no internal key: no client can have written it
             continue
+        _, owner, key = split_data_key(internal)
         if owner != bucket or not decode_version(version).visible(wall):
             continue
         keys.append(key)

@@ -111,8 +111,6 @@ class Trees:
         self.partitions = state.ring.partitions
         self.ns = tuple(sorted({state.replicas, *(bucket.n for bucket in state.buckets)}))
         self.corrected = 0
-        self.strangers = 0
-        """Keys met in scans that are no internal keys."""
         self._partition_shift = _TOKEN_BITS - bits
         self._leaf_shift = _TOKEN_BITS - bits - _LEAF_BITS
         self._usual_n = state.replicas
@@ -221,8 +219,6 @@ class Trees:
         for key, version in scan(self._cursor, end):
             if n := self.n_of(key):
                 self._new[n].change(self.leaf_of(key), item(key, version), 1)
-            else:
-                self.strangers += 1
             self._cursor = key + b"\0"
             taken += 1
             size += len(version)

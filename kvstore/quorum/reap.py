@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from kvstore.config import AntiEntropySettings
+from kvstore.config import AntiEntropySettings, Limits
 from kvstore.errors import Corruption, InvalidRequest, KVError
 from kvstore.quorum.exchange import Lost, Pause
 from kvstore.quorum.merkle import Scan
 from kvstore.quorum.messages import Candidate, ReapCheck, ReapConfirm
 from kvstore.quorum.operation import Errand
-from kvstore.ring import partition_bounds, partition_of, split_data_key
+from kvstore.ring import check_data_key, partition_bounds, partition_of, split_data_key
 from kvstore.versions import decode_version, digest
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _FOR_EVER = float("inf")
 _KEYS_A_MESSAGE = 256
 _KEYS_A_PASS = 65_536
 _SLICE_PAUSE = 0.05
+_LIMITS = Limits()
 _STOOD_STILL = 5.0
 """Seconds without a timer: the failure detector's are not half a second apart."""
 
@@ -206,9 +207,10 @@ class Reaper:
 
     def _is_mine(self, key: bytes) -> bool:
         try:
-            return self._core.primaries(key)[0] == self._core.name
-        except InvalidRequest:  # no internal key: nobody's
+            check_data_key(key, _LIMITS)
+        except InvalidRequest:  # no internal key: nobody's, and refused by whoever would be asked about it
             return False
+        return self._core.primaries(key)[0] == self._core.name
 
     def _everyone(self) -> tuple[str, ...]:
         """All other members, dead ones too: what they hold counts."""

@@ -18,7 +18,6 @@ DATA_KEYSPACE = b"d"
 """What every internal key of data begins with."""
 _TOKEN_BYTES = 8
 _TOKEN_BITS = 64
-_hash64 = mmh3.hash64
 
 
 def token(bucket: str, key: bytes) -> int:
@@ -54,7 +53,8 @@ def check_data_key(internal: bytes, limits: Limits) -> None:
         internal[:1] == DATA_KEYSPACE
         and bucket_bytes > 0
         and 0 < len(named) - bucket_bytes - 1 <= limits.key
-        and _hash64(named, _SEED, signed=False)[0] == int.from_bytes(internal[1 : 1 + _TOKEN_BYTES], "big")
+        and mmh3.hash64(named, _SEED, signed=False)[0]
+        == int.from_bytes(internal[1 : 1 + _TOKEN_BYTES], "big")
         and _is_bucket(named[:bucket_bytes])
     ):
         _say_what_is_wrong(internal, limits)

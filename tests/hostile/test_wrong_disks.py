@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from kvstore.config import AntiEntropySettings, QuorumSettings
@@ -17,6 +19,9 @@ from tests.unit.quorum_cluster import Cluster
 DOT = Dot("n9.0.0", 7)
 GOOD = encode_version(Version((DOT,), (Sibling(DOT, b"v"),)))
 TOMBSTONE = encode_version(Version((DOT,), (Sibling(DOT, None),)))
+OWN = next(p for p, nodes in enumerate(Cluster().state.ring.replica_lists) if nodes[0] == "n1")
+STRAY = data_key(OWN << 60, "carts", b"other")
+"""In a partition that n1 reaps, and not of the token that its bucket and key have."""
 KEY = data_key(token("carts", b"key"), "carts", b"key")
 
 STORED = {
@@ -32,6 +37,8 @@ STORED = {
     "a hint that is nothing but its keyspace": (b"h", GOOD),
     "a key without NUL": (KEY[:9] + b"carts", GOOD),
     "a tombstone of a key without NUL": (KEY[:9] + b"carts", TOMBSTONE),
+    "a key with the token of another": (STRAY, GOOD),
+    "a tombstone with the token of another": (STRAY, TOMBSTONE),
     "a key that is nothing but its keyspace": (b"d", GOOD),
     "a key whose bucket is no text": (KEY[:9] + b"\xff\xfe\0k", GOOD),
     "a garbage version": (KEY, b"rubbish"),
@@ -72,6 +79,13 @@ def test_a_node_starts_and_works_whatever_is_stored(name: str) -> None:
     assert all(cluster.stored(node, "carts", b"after") is None for node in cluster.hosts), "it was reaped"
     if not name.startswith(("a version", "a garbage")):
         assert [host.node.status().anti_entropy.wanted for host in cluster.hosts.values()] == [0, 0, 0]
+    assert cluster.refused == 0, "it never sends what others refuse"
+    listed: list[bytes] = []
+    for partition in range(cluster.state.ring.partitions):
+        with suppress(Corruption):
+            node = cluster.hosts["n1"].node
+            listed += node.scan_keys("carts", partition, b"", 0, cluster.instant)[0]
+    assert b"other" not in listed
     cluster.start_again()
 
 
