@@ -85,8 +85,7 @@ class ForwardOperation(Operation):
 
     def on_refusal(self, node: str, error: KVError) -> None:
         """The other node did not take the request."""
-        if node == self.node:
-            self.on_forward_reply(node, Failed(error))
+        self.on_forward_reply(node, Failed(error))
 
     def on_gone(self, node: str) -> None:
         """The other coordinator may not have got the request, or its reply may be lost."""

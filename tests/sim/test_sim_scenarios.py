@@ -93,6 +93,34 @@ def test_the_minority_side_of_a_split_refuses_and_the_majority_goes_on() -> None
         assert values(cluster.call(node, Get("carts", KEY, r=3))) == [b"before", b"majority", b"minority"]
 
 
+def test_bugs_12_a_minority_with_a_fallback_acknowledges_only_what_is_sloppy_and_all_of_it_is_kept() -> None:
+    """With five nodes the minority has a node in place of the replicas beyond the split: it never counts."""
+    cluster = started(5)
+    coordinator, *others = cluster.replicas("carts", KEY)
+    sloppy_key = next(
+        key for key in (b"%d" % i for i in range(1000)) if cluster.replicas("sloppy", key)[0] == coordinator
+    )
+    fallback = next(n for n in cluster.hosts if n not in cluster.replicas("carts", KEY))
+    cluster.split([coordinator, fallback])
+    late = cluster.call(coordinator, Put("carts", KEY, b"minority"))
+    assert isinstance(late, Failed)
+    assert isinstance(late.error, WriteTimeout)
+    cluster.run(10.0)
+    refused = cluster.call(coordinator, Put("carts", KEY, b"refused"))
+    assert isinstance(refused, Failed)
+    assert isinstance(refused.error, Unavailable)
+    assert isinstance(cluster.call(coordinator, Put("sloppy", sloppy_key, b"minority")), Stored)
+    assert isinstance(cluster.call(others[0], Put("carts", KEY, b"majority")), Stored)
+    majority = next(n for n in cluster.replicas("sloppy", sloppy_key) if n not in (coordinator, fallback))
+    assert isinstance(cluster.call(majority, Put("sloppy", sloppy_key, b"majority")), Stored)
+    cluster.heal()
+    cluster.run(30.0)
+    assert cluster.settled()
+    for node in cluster.hosts:
+        assert values(cluster.call(node, Get("carts", KEY, r=3))) == [b"majority", b"minority"]
+        assert values(cluster.call(node, Get("sloppy", sloppy_key, r=3))) == [b"majority", b"minority"]
+
+
 def test_a_split_longer_than_every_timeout_heals() -> None:
     """BUGS 16, weaviate#10698: dead members are retried for ever."""
     cluster = started(5)

@@ -36,8 +36,8 @@ def plant(cluster: Cluster, node: str, version: Version) -> None:
 def test_bugs_5_no_repair_prunes_a_context_however_many_actors_it_has() -> None:
     """Riak pruned by size and age on the way, and its replicas differed for ever (riak_kv#1864)."""
     cluster = Cluster()
-    old = tuple(Dot(f"a{i:03}", 1) for i in range(300))
-    new = tuple(Dot(f"b{i:03}", 1) for i in range(300))
+    old = tuple(Dot(f"a{i:04}", 1) for i in range(3000))
+    new = tuple(Dot(f"b{i:04}", 1) for i in range(3000))
     plant(cluster, "n1", Version(old, (Sibling(old[0], b"one"),)))
     plant(cluster, "n2", Version(new, (Sibling(new[0], b"two"),)))
     found = cluster.found("n1", Get("carts", KEY, r=3))

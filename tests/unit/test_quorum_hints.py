@@ -313,6 +313,36 @@ def test_a_hint_is_not_deleted_before_its_ack() -> None:
     assert cluster.hints("n1") == {}
 
 
+@pytest.mark.parametrize("held_by", ["its target", "a fallback's target", "an heir"])
+def test_bugs_10_a_refused_hint_is_kept(held_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only an ack says that another disk has it: who refuses has an answer, and not the version."""
+    fallback = held_by != "its target"
+    cluster = cluster_of(7 if fallback else 3, hint_age=60.0 if held_by == "an heir" else 10_000.0)
+    primaries = cluster.replicas("sloppy", KEY)
+    if fallback:
+        cluster.kill(*primaries)
+        writer = next(node for node in cluster.hosts if node not in primaries)
+        cluster.stored_reply(writer, Put("sloppy", KEY, b"v", w=3))
+    else:
+        cluster.kill(primaries[2])
+        cluster.stored_reply(primaries[0], Put("sloppy", KEY, b"v", w=2))
+    before = {node: cluster.hints(node) for node in cluster.live()}
+
+    def refuse(_batch: object) -> int:
+        raise StorageFull("no space left")
+
+    for node in primaries if fallback else primaries[2:]:
+        monkeypatch.setattr(cluster.hosts[node].engine, "write", refuse)
+    cluster.revive(*(primaries[:1] if held_by == "an heir" else primaries if fallback else primaries[2:]))
+    cluster.move(100.0)
+    assert {node: cluster.hints(node) for node in before} == before
+    monkeypatch.undo()
+    cluster.revive(*primaries)
+    cluster.move(200.0)
+    assert not any(cluster.hints(node) for node in cluster.live())
+    assert len({cluster.stored(node, "sloppy", KEY) for node in primaries}) == 1
+
+
 # another ring
 
 

@@ -13,6 +13,7 @@ from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import (
     Candidate,
     Delete,
+    Failed,
     Forward,
     Get,
     Put,
@@ -242,3 +243,101 @@ def test_a_hint_that_has_changed_since_it_was_sent_is_not_deleted_by_the_ack() -
     stored = cluster.stored("n3", "carts", KEY)
     assert stored is not None
     assert {s.value for s in decode_version(stored).siblings} == {b"old", b"1", b"2"}
+
+
+def test_a_coordinator_s_refusal_of_a_forwarded_request_is_the_client_s_answer() -> None:
+    """It is known at once that nothing was done, and why: no reason to let the client wait."""
+    cluster = Cluster(5)
+    via = next(node for node in cluster.hosts if node not in cluster.replicas("carts", KEY))
+    forwards: list[tuple[str, Forward]] = []
+
+    def note(_: str, to: str, message: PeerMessage) -> bool:
+        if isinstance(message, Forward):
+            forwards.append((to, message))
+        return not isinstance(message, Forward)
+
+    cluster.passes = note
+    for call in (Put("carts", KEY, b"v"), Get("carts", KEY)):
+        number = cluster.start(via, call)
+        cluster.run()
+        to, forward = forwards.pop()
+        stranger = next(node for node in cluster.hosts if node not in (via, to))
+        for sender in (stranger, to):
+            assert number not in cluster.hosts[via].replies
+            refusal = Refusal(forward.request, StaleRing(7))
+            cluster.hosts[via].node.on_frame(sender, [refusal], cluster.instant)
+        reply = cluster.hosts[via].replies[number]
+        assert isinstance(reply, Failed)
+        assert isinstance(reply.error, StaleRing)
+
+
+def test_the_ack_of_an_earlier_repair_says_nothing_of_a_later_one() -> None:
+    """What is shown must be on R disks as it is, not as it was when the first repair was sent."""
+    cluster = Cluster(3, settings=ALONE)
+    first, second, third = cluster.replicas("carts", KEY)
+    one, two = siblings(1), Version((Dot("this side", 1),), (Sibling(Dot("this side", 1), b"two"),))
+    plant(cluster, first, one)
+    plant(cluster, third, two)
+    repairs: list[tuple[str, bytes]] = []
+    acks: list[WriteAck] = []
+
+    def hold(sender: str, to: str, message: PeerMessage) -> bool:
+        if isinstance(message, ReplicaWrite):
+            repairs.append((to, message.version))
+            return message.version == encode_version(one)
+        if isinstance(message, WriteAck):
+            acks.append(message)
+            return False
+        return True
+
+    cluster.passes = hold
+    number = cluster.start(first, Get("carts", KEY))
+    cluster.run()
+    assert repairs == [(second, encode_version(one))]
+    cluster.move(3.0)  # late as the ack is, the third is asked
+    assert {to for to, version in repairs if version != encode_version(one)} == {second, third}
+    cluster.hosts[first].node.on_frame(second, [*acks], cluster.instant)
+    cluster.run()
+    assert len(acks) == 1
+    assert len(repairs) == 3, "the later repair is still under way: it is not sent again"
+    assert number not in cluster.hosts[first].replies, "of what would be shown this node has the only copy"
+    cluster.passes = lambda sender, to, message: True
+    cluster.move(10.0)
+    both = {b"1", b"two"}
+    assert {s.value for s in cluster.found(first, Get("carts", KEY)).siblings} == both
+
+
+@pytest.mark.parametrize("size", [16, 100_000], ids=["few bytes", "more than an answer holds"])
+def test_anti_entropy_pushes_back_what_differs_on_both_sides(size: int) -> None:
+    """Each side has a value of each key that the other has not seen: both must end with both."""
+    cluster = Cluster(3, settings=NodeSettings(anti_entropy=AntiEntropySettings(interval=float("inf"))))
+    partition = cluster.state.ring.partition("carts", KEY)
+    names = [b"k%d" % i for i in range(2000)]
+    keys = [key for key in names if cluster.state.ring.partition("carts", key) == partition][:12]
+    for node in ("n1", "n2"):
+        for key in keys:
+            dot = Dot(f"{node}.0", 1)
+            version = encode_version(Version((dot,), (Sibling(dot, node.encode() * size),)))
+            cluster.hosts[node].node._coordinator.store(
+                data_key(token("carts", key), "carts", key), version, ""
+            )
+        cluster.hosts[node].sync_wanted = True
+    cluster.run()
+    asked = 0
+
+    def count(_: str, __: str, message: PeerMessage) -> bool:
+        nonlocal asked
+        asked += isinstance(message, RangeItems)
+        assert asked < 100, "the same is asked again and again"
+        return True
+
+    cluster.passes = count
+    for host in cluster.hosts.values():
+        host.node.repair_now(cluster.instant)
+    cluster.move(60.0)
+    for key in keys:
+        held = {cluster.stored(node, "carts", key) for node in cluster.hosts}
+        assert len(held) == 1
+        (version_of_all,) = held
+        assert version_of_all is not None
+        assert len(decode_version(version_of_all).siblings) == 2
