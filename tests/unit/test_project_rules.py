@@ -36,7 +36,7 @@ REGISTRY_HOSTS = [
 def source_files() -> list[Path]:
     files = [
         p
-        for top in ("kvstore", "bench", "jepsen")
+        for top in ("kvstore", "bench", "jepsen", "tools")
         for p in (ROOT / top).rglob("*.py")
         if GENERATED not in p.parents
     ]

@@ -1,0 +1,105 @@
+"""Which files are mutated, and which tests must notice a defect in each.
+
+Left out are the recorded transcripts of the simulator: they change with every decision that a node takes
+otherwise, whether that breaks a promise or not; and the tests of the simulator's own command. Tests of real
+clusters take minutes each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Patterns of the files that it is for and of its tests, and how many seeds follow."""
+
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+    seeds: int
+
+    def paths(self, root: Path) -> list[str]:
+        """Its test files, each once; raises ValueError if a pattern stands for none."""
+        found: dict[str, None] = {}
+        for pattern in self.tests:
+            paths = sorted(str(path.relative_to(root)) for path in root.glob(pattern))
+            if not paths:
+                raise ValueError(f"no test is named {pattern}")
+            found.update(dict.fromkeys(paths))
+        return [path for path in found if path not in _LEFT_OUT]
+
+
+_LEFT_OUT = {"tests/sim/test_sim_transcripts.py", "tests/sim/test_sim_runs.py"}
+_QUORUM = (
+    "tests/unit/test_quorum_*.py",
+    "tests/property/test_exchange.py",
+    "tests/property/test_merkle.py",
+    "tests/property/test_hedging.py",
+    "tests/property/test_quorum_timers.py",
+    "tests/property/test_contexts.py",
+    "tests/test_dynamo_paper.py",
+    "tests/hostile/test_wrong_frames.py",
+    "tests/hostile/test_wrong_disks.py",
+    "tests/sim/test_sim_anti_entropy.py",
+    "tests/sim/test_sim_quarantine.py",
+    "tests/hostile/*.py",
+    "tests/sim/test_sim_*.py",
+)
+SUITES = (
+    Suite(
+        ("kvstore/versions.py",),
+        (
+            "tests/golden/test_versions_golden.py",
+            "tests/property/test_versions_*.py",
+            "tests/property/test_dot_rules_model.py",
+            *_QUORUM,
+        ),
+        20,
+    ),
+    Suite(("kvstore/quorum/*.py", "kvstore/node/*.py"), _QUORUM, 20),
+    Suite(
+        tuple(f"kvstore/lsm/{name}.py" for name in ("wal", "segments", "manifest", "engine", "maintenance")),
+        (
+            "tests/golden/test_lsm_golden.py",
+            "tests/unit/test_lsm_log_*.py",
+            "tests/unit/test_lsm_[acefjlqrw]*.py",
+            "tests/property/test_lsm_model.py",
+            "tests/property/test_lsm_parts.py",
+            "tests/unit/test_lsm_*.py",
+            "tests/crash/test_lsm_planted_defects.py",
+            "tests/crash/test_lsm_*.py",
+            "tests/property/test_lsm_*.py",
+            "tests/sim/test_sim_disk_faults.py",
+        ),
+        10,
+    ),
+    Suite(
+        ("kvstore/server/group_commit.py",),
+        (
+            "tests/unit/test_server_group_commit.py",
+            "tests/unit/test_server_settings.py",
+            "tests/unit/test_server_*.py",
+        ),
+        0,
+    ),
+)
+
+
+def mutated_files(root: Path, patterns: tuple[str, ...]) -> dict[str, Suite]:
+    """Every file of a suite, or those of them that `patterns` name; raises ValueError if that is none."""
+    found = {
+        str(path.relative_to(root)): suite
+        for suite in SUITES
+        for pattern in suite.files
+        for path in sorted(root.glob(pattern))
+    }
+    for pattern in patterns:
+        if not any(fnmatch(name, pattern) for name in found):
+            raise ValueError(f"{pattern} is none of the files that have a suite (tools/mutants/suites.py)")
+    return {
+        name: suite
+        for name, suite in found.items()
+        if not patterns or any(fnmatch(name, pattern) for pattern in patterns)
+    }
