@@ -113,7 +113,7 @@ SUITE = Suite(("kvstore/versions.py",), ("tests/test_*.py",), 0)
 
 def test_a_defect_is_tried_against_the_tests_that_run_its_statement() -> None:
     source = b"A = 1\ndef f(a=2):\n    if (\n        a\n    ):\n"
-    source += b"        return [\n            a\n        ]\n    return 3\n"
+    source += b"        return [\n            a\n        ]\n    return 3 + _B\n_B = 4\n"
     reach = Reach({"quick": 0.1, "slow": 2.0}, {"x.py": {3: ["slow"], 6: ["slow", "quick"], 9: [SEEDS]}})
 
     def of(text: bytes, after: int = 0) -> tuple[list[str], bool]:
@@ -123,7 +123,7 @@ def test_a_defect_is_tried_against_the_tests_that_run_its_statement() -> None:
     assert of(b"1") == of(b"2") == (["quick", "slow"], True), "what is done at the import is done for all"
     assert of(b"a\n    )") == (["slow"], False)
     assert of(b"a\n        ]") == (["quick", "slow"], False)
-    assert of(b"3") == ([], True)
+    assert of(b"3") == of(b"4") == ([], True), "a private name of the module changes those who use it"
 
 
 def test_what_breaks_a_test_is_killed_by_it_and_what_does_not_survives(project: Path, tmp_path: Path) -> None:

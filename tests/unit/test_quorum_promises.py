@@ -281,7 +281,7 @@ def test_the_ack_of_an_earlier_repair_says_nothing_of_a_later_one() -> None:
     repairs: list[tuple[str, bytes]] = []
     acks: list[WriteAck] = []
 
-    def hold(sender: str, to: str, message: PeerMessage) -> bool:
+    def hold(_: str, to: str, message: PeerMessage) -> bool:
         if isinstance(message, ReplicaWrite):
             repairs.append((to, message.version))
             return message.version == encode_version(one)

@@ -59,12 +59,27 @@ class Reach:
         return tests, SEEDS in names
 
 
-def _lines(change: Change, source: bytes) -> range | None:
-    """The lines of the statement in a function that holds a change; None if there is none."""
+def _lines(change: Change, source: bytes) -> set[int] | None:
+    """The lines of the statement in a function that holds a change; None if nobody knows who needs it.
+
+    Of a private name of the module they are those of the statements that use it.
+    """
+    tree = ast.parse(source)
     line = change.line(source)
-    found: range | None = None
+    found = _statement(tree, line)
+    if found is None:
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and node.lineno <= line <= (node.end_lineno or 0):
+                (target,) = node.targets
+                if isinstance(target, ast.Name) and target.id.startswith("_"):
+                    return _users(tree, target.id)
+    return found
+
+
+def _statement(tree: ast.Module, line: int) -> set[int] | None:
+    found: set[int] | None = None
     inside = False
-    node: ast.AST = ast.parse(source)
+    node: ast.AST = tree
     while True:
         below = (child for child in ast.walk(node) if child is not node and isinstance(child, ast.stmt))
         held = [child for child in below if child.lineno <= line <= (child.end_lineno or 0)]
@@ -76,4 +91,16 @@ def _lines(change: Change, source: bytes) -> range | None:
         elif inside:
             body = getattr(node, "body", None) if isinstance(node, _COMPOUND) else None
             end = body[0].lineno - 1 if body else node.end_lineno
-            found = range(node.lineno, max(end or 0, node.lineno) + 1)
+            found = set(range(node.lineno, max(end or 0, node.lineno) + 1))
+
+
+def _users(tree: ast.Module, name: str) -> set[int] | None:
+    """None if it is used when the module is imported."""
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load):
+            used = _statement(tree, node.lineno)
+            if used is None:
+                return None
+            lines |= used
+    return lines

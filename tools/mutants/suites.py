@@ -56,9 +56,9 @@ SUITES = (
             "tests/property/test_dot_rules_model.py",
             *_QUORUM,
         ),
-        20,
+        10,
     ),
-    Suite(("kvstore/quorum/*.py", "kvstore/node/*.py"), _QUORUM, 20),
+    Suite(("kvstore/quorum/*.py", "kvstore/node/*.py"), _QUORUM, 10),
     Suite(
         tuple(f"kvstore/lsm/{name}.py" for name in ("wal", "segments", "manifest", "engine", "maintenance")),
         (
