@@ -1,0 +1,163 @@
+"""Refetching what is quarantined, where something is in the way: full disks, peers that cannot answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from kvstore.config import BucketSettings, QuorumMode
+from kvstore.errors import Corruption, StorageFull
+from kvstore.lsm import Engine, Fence
+from kvstore.quorum.exchange import Flow
+from kvstore.quorum.merkle import ROOT, TreeNode
+from kvstore.quorum.messages import Put, Stored
+from kvstore.quorum.quarantine import Quarantine
+from kvstore.ring import partition_of, token
+from kvstore.sim.cluster import SETTINGS, SimulatedCluster
+from tests.sim.test_sim_quarantine import KEYS, Damaged, node
+
+PAUSE = SETTINGS.anti_entropy.settle
+
+
+def test_the_trees_of_what_is_hidden_are_not_known_until_it_is_back() -> None:
+    damaged = Damaged()
+    cluster = damaged.cluster
+    damaged.host.disk.corrupt(f"data/{damaged.table}", 10, 1)  # whole again
+    cluster.restart("n1")
+    cluster.run(20.0)
+    trees = node(damaged.host)._coordinator.replica.trees
+    state = cluster.state
+    parts = {key: partition_of(token("carts", key), state.ring.partitions) for key in KEYS}
+    assert all(trees.node(TreeNode(part, 3, ROOT)) for part in parts.values())
+    damaged.host.disk.corrupt(f"data/{damaged.table}", 10, 1)
+    damaged.engine.scrub()
+    cluster.split(["n2"])
+    cluster.run(0.1)
+    lost = damaged.unreadable()
+    assert lost
+    assert not any(trees.node(TreeNode(parts[key], 3, ROOT)) for key in lost)
+    cluster.heal()
+    damaged.wait_until_whole()
+    cluster.run(5.0)
+    assert all(trees.node(TreeNode(part, 3, ROOT)) for part in parts.values())
+    assert cluster.trees_match_disks()
+
+
+def test_what_nobody_can_tell_stays_hidden_and_is_asked_for_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    damaged = Damaged()
+    rounds: Counter[str] = Counter()
+    take_round = Quarantine.round
+
+    def counted(self: Quarantine, peer: str) -> Flow[None]:
+        rounds[peer] += 1
+        return take_round(self, peer)
+
+    def damaged_as_well(*_: object) -> None:
+        raise Corruption("a table", "a bit has flipped")
+
+    monkeypatch.setattr(Quarantine, "round", counted)
+    monkeypatch.setattr("kvstore.quorum.anti_entropy.difference", damaged_as_well)
+    damaged.cluster.restart("n1")
+    lost = damaged.unreadable()
+    assert lost
+    damaged.cluster.run(20 * PAUSE)
+    assert damaged.unreadable() == lost
+    assert set(rounds) == {"n2", "n3"}
+    assert all(3 < number <= 21 for number in rounds.values()), rounds
+    assert node(damaged.host).status().refetching_from == ("n2", "n3")
+    monkeypatch.undo()
+    damaged.wait_until_whole()
+    assert damaged.unreadable() == []
+
+
+def test_one_that_cannot_answer_is_passed_over_when_the_other_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = Damaged()
+    take_round = Quarantine.round
+
+    def n2_cannot(self: Quarantine, peer: str) -> Flow[None]:
+        if peer != "n2":
+            yield from take_round(self, peer)
+            return
+        flow = take_round(self, peer)
+        try:
+            next(flow)
+            while True:
+                flow.throw(Corruption("a table", "a bit has flipped"))
+        except StopIteration:
+            return
+        yield
+
+    monkeypatch.setattr(Quarantine, "round", n2_cannot)
+    damaged.cluster.restart("n1")
+    assert damaged.unreadable()
+    damaged.wait_until_whole()
+    assert damaged.unreadable() == []
+
+
+@pytest.mark.parametrize("at", ["the writes", "the lifting"])
+def test_on_a_full_disk_a_fence_stays_and_is_lifted_when_there_is_space(
+    at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = Damaged()
+    attempts, full = [0], [True]
+    write, lift = Quarantine._write, Engine.lift
+
+    def counted_write(self: Quarantine, part: object) -> None:
+        attempts[0] += 1
+        if full[0]:
+            raise StorageFull("no space left")
+        write(self, part)  # type: ignore[arg-type]
+
+    def counted_lift(self: Engine, fence: Fence) -> None:
+        attempts[0] += 1
+        if full[0]:
+            raise StorageFull("no space left")
+        lift(self, fence)
+
+    if at == "the writes":
+        monkeypatch.setattr(Quarantine, "_write", counted_write)
+    else:
+        monkeypatch.setattr(Engine, "lift", counted_lift)
+    damaged.cluster.restart("n1")
+    assert damaged.unreadable()
+    damaged.cluster.run(5.0)
+    attempts[0] = 0  # at first also each answer was a reason to try
+    damaged.cluster.run(20 * PAUSE)
+    assert damaged.engine.fences
+    assert 3 < attempts[0] <= 21 * len(damaged.engine.fences)
+    full[0] = False
+    damaged.wait_until_whole()
+    assert damaged.unreadable() == []
+
+
+def test_of_a_hint_that_was_damaged_no_older_one_comes_back() -> None:
+    """Nobody else has it, so it is given up, and counted: what lies beneath would be a hint of the past."""
+    cluster = SimulatedCluster(1, 5, (BucketSettings("sloppy", quorum=QuorumMode.SLOPPY),))
+    cluster.start()
+    cluster.run(1.0)
+    primaries = cluster.replicas("sloppy", b"k")
+    fallback = next(name for name in cluster.hosts if name not in primaries)
+    for name in primaries:
+        cluster.crash(name)
+    cluster.run(15.0)
+    host = cluster.hosts[fallback]
+    for _ in range(2):
+        assert isinstance(cluster.call(fallback, Put("sloppy", b"k", b"v" * 400)), Stored)
+        cluster.run(1.0)
+        host.engine.flush()
+    before = node(host).status().hints
+    newest = max(host.engine._maintenance.levels, key=lambda table: table.path)
+    cluster.crash(fallback)
+    host.disk.corrupt(newest.path, 10, 1)
+    cluster.restart(fallback)
+    cluster.run(1.0)
+    host.engine.scrub()
+    cluster.run(10.0)
+    status = node(host).status()
+    assert (status.counters.quarantines > 0, status.engine.quarantined) == (True, 0)
+    after = [(pending.target, pending.bytes) for pending in status.hints]
+    assert after == [(pending.target, pending.bytes) for pending in before[1:]], "its block held the first"
+    assert len(list(host.engine.scan_prefix(b"h"))) == len(after)
