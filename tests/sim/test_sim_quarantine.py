@@ -356,9 +356,13 @@ def test_a_fence_stays_until_what_was_refetched_is_durable() -> None:
     damaged.cluster.run(0.0)
     assert damaged.unreadable()
     replica = node(damaged.host)._coordinator.replica
+    actors = node(damaged.host)._coordinator._actors
+    before = actors._generation
     waited = False
     for _ in range(2000):
-        waited |= any(replica.unsynced(internal(key)) for key in KEYS)
+        if any(replica.unsynced(internal(key)) for key in KEYS):
+            waited = True
+            assert actors._generation != before, "what is back can be written to, and a dot may be forgotten"
         if not damaged.engine.fences:
             break
         damaged.cluster.run(0.01)
