@@ -160,7 +160,6 @@ class Calls:
 
         Raises InvalidRequest when the frame is not what it should be.
         """
-        self._unheard_since = math.inf
         for number, reply in replies_from_wire(response):
             call = self._open.pop(number, None)
             if call is None:
@@ -175,6 +174,8 @@ class Calls:
                 call.fail(reply.error)
             else:
                 call.fail(InternalError(f"{self._address} sent a reply that does not fit the request"))
+        # whatever is still in flight may be in a frame that never arrives
+        self._unheard_since = self._loop.time() if self._in_flight else math.inf
         self._work.set()
         self._measure()
 
