@@ -48,7 +48,9 @@ class Sender:
         self.arrived: list[int] = []
         patch.setattr(self.peer.driver, "receive", self._receive)
         self.links = Links("n1", state)
-        self.opened = self.lost = self.sent = 0
+        self.opened = self.sent = 0
+        self.before: list[int] = []
+        """What had arrived when a stream was opened last."""
         self.losses: list[int] = []
         """How many messages had been sent at each loss."""
         self.unsent: set[int] = set()
@@ -65,6 +67,7 @@ class Sender:
     def _on_open(self, peer: str) -> None:
         assert peer == "n2"
         self.opened += 1
+        self.before = self.arrived.copy()
 
     def _on_lost(self, peer: str) -> None:
         assert peer == "n2"
@@ -131,6 +134,8 @@ def judge(sender: Sender, fault: Fault | None) -> None:
     times = Counter(sender.arrived)
     assert max(times.values(), default=0) <= (2 if fault is Fault.TWICE else 1), "sent again"
     assert list(dict.fromkeys(sender.arrived)) == sorted(times), "out of order"
+    if sender.losses:
+        assert min(sender.arrived[len(sender.before) :]) >= sender.losses[0], "what was given up came first"
     lost = {number for number in range(sender.sent) if number not in times}
     assert not sender.unsent & set(times), "said to be unsent"
     told = sender.unsent | set(range(max(sender.losses, default=0)))
