@@ -142,6 +142,23 @@ def judge(sender: Sender, fault: Fault | None) -> None:
     assert lost <= told, "nobody is told that it is lost"
 
 
+@pytest.mark.parametrize("method", ["Link", "Bulk"])
+def test_a_peer_that_does_not_welcome_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, play: Play, method: str
+) -> None:
+    async def scenario() -> None:
+        sender = Sender(monkeypatch)
+        plan = sender.network.plan = Plan(method, "server", Fault.STUCK, 0, armed=True)
+        sender.open()
+        await asyncio.sleep(4.0)
+        assert plan.reached
+        assert sender.links.connected("n2")
+        assert not sender.losses
+        await sender.close()
+
+    play(scenario())
+
+
 def test_links_that_are_closed_at_any_step_end(monkeypatch: pytest.MonkeyPatch, play: Play) -> None:
     async def close_at(step: int) -> bool:
         sender = Sender(monkeypatch)
