@@ -15,6 +15,7 @@ from itertools import count
 from kvstore.config import FRAME_BYTES
 from kvstore.errors import (
     InternalError,
+    InvalidRequest,
     KVError,
     NoNodeAvailable,
     Outcome,
@@ -164,6 +165,9 @@ class Calls:
             call = self._open.pop(number, None)
             if call is None:
                 continue
+            if not call.sent:
+                self._open[number] = call
+                raise InvalidRequest("frame", f"it answers call {number}, which has not been sent")
             self._in_flight -= 1
             self._answered += 1
             if call.future.done():

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from kvstore import aio
+from kvstore.client.calls import Calls
 from kvstore.client.errors import ClientClosed
 from kvstore.client.router import Router
-from kvstore.errors import KVError, StaleRing
-from kvstore.quorum.messages import Failed
+from kvstore.errors import InvalidRequest, KVError, StaleRing
+from kvstore.quorum.messages import Failed, Found, Get
 from kvstore.ring import ClusterState
+from kvstore.v1 import client_pb2 as pb
 from tests.unit.memory_client import (
     MOST,
     TIMEOUT,
@@ -281,6 +283,25 @@ def test_a_defect_met_while_connecting_does_not_end_the_connection(
 
     play(scenario())
     assert [record.getMessage() for record in caplog.records] == ["defect in the connection to 127.0.0.1:1"]
+
+
+def test_a_reply_to_what_was_not_sent_is_refused_and_counts_for_nothing(play: Play) -> None:
+    """It was counted as one less in flight, and the call as one that waits, for ever."""
+
+    async def scenario() -> None:
+        calls = Calls("h:1", lambda _: 1, lambda: None)
+        future = calls.submit(Get("b", b"k"), stepped().now + TIMEOUT, 1)
+        reply = pb.SessionResponse(results=[pb.Result(id=1, get=pb.GetResponse())])
+        with pytest.raises(InvalidRequest, match="which has not been sent"):
+            calls.answer(reply)
+        assert (calls._waiting, calls._in_flight, future.done()) == (1, 0, False)
+        await calls.next_frame()
+        calls.answer(reply)
+        assert isinstance(await future, Found)
+        assert (calls._waiting, calls._in_flight) == (0, 0)
+        calls.close()
+
+    play(scenario())
 
 
 def test_a_cancellation_that_grpc_swallows_ends_a_scan_all_the_same(
