@@ -60,7 +60,6 @@ async def unary(
     """
     task = asyncio.current_task()
     assert task is not None
-    cancellations = task.cancelling()
     call: grpc.aio.UnaryUnaryMultiCallable[Message, Response] = channel.unary_unary(
         method, request_serializer=_serialize, response_deserializer=parse
     )
@@ -73,9 +72,6 @@ async def unary(
     except grpc.aio.UsageError as error:
         raise NoNodeAvailable({address: _CLOSED}) from error
     except grpc.aio.AioRpcError as error:
-        if task.cancelling() > cancellations:
-            # gRPC takes a cancellation that comes while a call breaks for the break, and raises that instead
-            raise asyncio.CancelledError from error
         raise _typed(address, error) from error
     if response is None:  # so gRPC says that it could not parse it
         raise InternalError(f"{address} sent a reply that cannot be read")

@@ -77,6 +77,8 @@ class Network:
         overtakes it."""
         self.down: set[str] = set()
         self.calls: set[MemoryCall] = set()
+        self.channels: set[MemoryChannel] = set()
+        """Those that have not been closed."""
         self.written: list[tuple[str, bytes]] = []
         """The method and bytes of each message that a client has begun to write."""
         self._handlers: dict[str, Sequence[grpc.GenericRpcHandler]] = {}
@@ -92,7 +94,9 @@ class Network:
         self._handlers[address] = handlers
 
     def channel(self, address: str, options: object = None) -> MemoryChannel:
-        return MemoryChannel(self, address)
+        opened = MemoryChannel(self, address)
+        self.channels.add(opened)
+        return opened
 
     def meets(self, call: MemoryCall, side: str) -> Fault | None:
         return self.plan.meets(call, side) if self.plan else None
@@ -396,6 +400,7 @@ class MemoryChannel:
 
     async def close(self) -> None:
         self._closed = True
+        self._network.channels.discard(self)
         for call in self._calls:
             call.hung = False
             call.end("cancelled")

@@ -60,8 +60,10 @@ class Cluster:
         return [node.address for node in self.nodes]
 
     async def stop(self) -> None:
+        """Stop all nodes; fails when somebody has not closed a channel."""
         for node in self.nodes:
             await node.stop()
+        assert not self.network.channels
         for call in list(self.network.calls):
             call.hung = False
             call.end("cancelled")

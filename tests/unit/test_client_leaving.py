@@ -302,25 +302,3 @@ def test_a_reply_to_what_was_not_sent_is_refused_and_counts_for_nothing(play: Pl
         calls.close()
 
     play(scenario())
-
-
-def test_a_cancellation_that_grpc_swallows_ends_a_scan_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, play: Play
-) -> None:
-    """It was taken for a broken connection, and the scan went on at other replicas."""
-
-    async def scenario() -> None:
-        cluster = Cluster(monkeypatch, 3)
-        async with aio.connect(cluster.endpoints, timeout=TIMEOUT) as db:
-            await ready(db, 3)
-            for at in range(4):
-                plan = cluster.network.plan = Plan("ScanKeys", "client", Fault.SWALLOW, at, armed=True)
-                task = asyncio.ensure_future(scan(db, ""))
-                await asyncio.sleep(TIMEOUT / 2)
-                assert plan.reached
-                task.cancel()
-                await asyncio.wait([task])
-                assert task.cancelled()
-        await cluster.stop()
-
-    play(scenario())

@@ -98,6 +98,7 @@ class Sender:
         await self.links.close()
         await self.peer.stop()
         assert not self.network.calls
+        assert not self.network.channels
 
 
 @pytest.mark.parametrize("method", ["Link", "Bulk"])
@@ -251,6 +252,7 @@ def test_a_unary_call_that_is_cancelled_at_any_step_leaves_nothing_under_way(
             if was_busy >= 3:
                 break
         assert was_busy
+        await opened.close()
         await cluster.stop()
 
     play(scenario())
@@ -288,6 +290,7 @@ def test_a_session_that_ends_at_any_step_leaves_nothing_under_way(
             if was_busy >= 3:
                 break
         assert was_busy
+        await opened.close()
         await cluster.stop()
 
     play(scenario())
