@@ -302,3 +302,21 @@ def test_a_reply_to_what_was_not_sent_is_refused_and_counts_for_nothing(play: Pl
         calls.close()
 
     play(scenario())
+
+
+def test_who_waits_for_a_node_is_told_at_once_that_the_client_was_closed(
+    monkeypatch: pytest.MonkeyPatch, play: Play
+) -> None:
+    async def scenario() -> None:
+        cluster = Cluster(monkeypatch, 1)
+        db = await aio.connect(cluster.endpoints, timeout=60.0)
+        await ready(db, 1)
+        cluster.network.cut(cluster.nodes[0].address)
+        await asyncio.sleep(0.1)
+        waiting = asyncio.ensure_future(ended(db.bucket("b").put("k", "v"), 1.0))
+        await asyncio.sleep(0.1)
+        await ended(db.close(), 1.0)
+        assert isinstance(await waiting, ClientClosed)
+        await cluster.stop()
+
+    play(scenario())
