@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -45,6 +46,7 @@ class Client:
     def __init__(self, connect: Callable[[], Awaitable[Carrier]], timeout: float) -> None:
         self._connect = connect
         self._timeout = timeout
+        self._opening = asyncio.Lock()
         self._opened: Carrier | None = None
         self._closed = False
 
@@ -60,10 +62,12 @@ class Client:
         await self.close()
 
     async def _open(self) -> Self:
-        if self._closed:
-            raise ClientClosed("the client is closed")
-        if self._opened is None:
-            self._opened = await self._connect()
+        async with self._opening:  # or each of two would connect, and one of them never be closed
+            if not self._closed and self._opened is None:
+                self._opened = await self._connect()
+            if self._closed:
+                await self.close()
+                raise ClientClosed("the client is closed")
         return self
 
     @property

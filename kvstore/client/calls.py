@@ -15,6 +15,7 @@ from itertools import count
 from kvstore.config import FRAME_BYTES
 from kvstore.errors import (
     InternalError,
+    InvalidRequest,
     KVError,
     NoNodeAvailable,
     Outcome,
@@ -160,11 +161,13 @@ class Calls:
 
         Raises InvalidRequest when the frame is not what it should be.
         """
-        self._unheard_since = math.inf
         for number, reply in replies_from_wire(response):
             call = self._open.pop(number, None)
             if call is None:
                 continue
+            if not call.sent:
+                self._open[number] = call
+                raise InvalidRequest("frame", f"it answers call {number}, which has not been sent")
             self._in_flight -= 1
             self._answered += 1
             if call.future.done():
@@ -175,6 +178,8 @@ class Calls:
                 call.fail(reply.error)
             else:
                 call.fail(InternalError(f"{self._address} sent a reply that does not fit the request"))
+        # whatever is still in flight may be in a frame that never arrives
+        self._unheard_since = self._loop.time() if self._in_flight else math.inf
         self._work.set()
         self._measure()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 
@@ -18,6 +19,8 @@ from kvstore.v1 import client_pb2 as pb
 _HANDSHAKE_SECONDS = 2.0
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+
+_log = logging.getLogger(__name__)
 
 _Stream = grpc.aio.StreamStreamCall[bytes, pb.SessionResponse]
 
@@ -69,6 +72,9 @@ class Connection:
                 problem = error.errors[self.address]
             except KVError as error:
                 problem = str(error)
+            except Exception as error:  # noqa: BLE001  (a defect: without a connection it would last for ever)
+                _log.exception("defect in the connection to %s", self.address)
+                problem = repr(error)
             self._lost(problem)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -81,6 +87,8 @@ class Connection:
         self.ready = True
         try:
             while (response := await stream.read()) is not grpc.aio.EOF:
+                if response is None:  # so gRPC says that it could not parse it
+                    return "the node sent a frame that cannot be read"
                 assert isinstance(response, pb.SessionResponse)
                 self._calls.answer(response)
             return "the node closed the connection"

@@ -33,7 +33,7 @@ class Dispatcher:
 
     def __init__(self, router: Router) -> None:
         self.router = router
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> ClusterState:
@@ -67,15 +67,15 @@ class Dispatcher:
     ) -> dict[str, Answer | KVError]:
         self.check_open()
         nodes = [member.node for member in self.router.state.members]
+        connections = map(self.router.connection, nodes)  # of now: the members may change meanwhile
         answers = await asyncio.gather(
-            *(self._ask(node, method, request, response, timeout) for node in nodes)
+            *(self._ask(connection, method, request, response, timeout) for connection in connections)
         )
         return dict(zip(nodes, answers, strict=True))
 
     async def _ask(
-        self, node: str, method: str, request: Message, response: type[Answer], timeout: float
+        self, connection: Connection, method: str, request: Message, response: type[Answer], timeout: float
     ) -> Answer | KVError:
-        connection = self.router.connection(node)
         path = f"/kvstore.v1.Admin/{method}"
         try:
             return await unary(
@@ -86,13 +86,14 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Close the connections; calls under way end with ClientClosed, or with an unknown outcome."""
-        if not self._closed:
-            self._closed = True
-            await self.router.close()
+        if self._closing is None:
+            self._closing = asyncio.create_task(self.router.close())
+        # whoever leaves now, or closes again, must not leave half of them open
+        await asyncio.shield(self._closing)
 
     def check_open(self) -> None:
         """Raise ClientClosed after `close`."""
-        if self._closed:
+        if self._closing is not None:
             raise ClientClosed("the client is closed")
 
     def seen(self) -> Seen:
@@ -154,7 +155,11 @@ class Dispatcher:
         if asyncio.get_running_loop().time() + seconds >= deadline:
             raise error
         if isinstance(error, StaleRing):
-            await self.router.refresh()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self.router.refresh()
+            except TimeoutError:
+                raise error from None
         await asyncio.sleep(seconds)
 
     async def execute_many(self, requests: Sequence[ClientRequest]) -> list[Found | Stored | KVError]:

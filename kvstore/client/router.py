@@ -64,8 +64,7 @@ class Router:
         try:
             async with asyncio.timeout_at(deadline):
                 while not any(connection.ready for connection in self._connections.values()):
-                    if self._closed:
-                        raise ClientClosed("the client is closed")
+                    self._check_open()
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
@@ -83,10 +82,18 @@ class Router:
         return request.w or self.state.bucket(request.bucket).w
 
     async def refresh(self) -> None:
-        """Fetch the ring anew; concurrent callers share one fetch. Without an answer all stays as it was."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.create_task(self._refresh())
-        await asyncio.shield(self._refreshing)
+        """Fetch the ring anew; concurrent callers share one fetch. Without an answer all stays as it was.
+
+        Raises ClientClosed.
+        """
+        refreshing = self._refreshing
+        if refreshing is None or refreshing.done():
+            self._check_open()
+            refreshing = self._refreshing = asyncio.create_task(self._refresh())
+        await asyncio.wait([refreshing])
+        if refreshing.cancelled():  # by `close`, and not who waits here
+            self._check_open()
+        refreshing.result()
 
     async def close(self) -> None:
         """Close all connections; whoever waits for one gets ClientClosed."""
@@ -97,6 +104,10 @@ class Router:
             task.cancel()
         await asyncio.wait(tasks)
         await asyncio.gather(*self._leaving, *(each.close() for each in self._connections.values()))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("the client is closed")
 
     async def _refresh(self) -> None:
         addresses = [connection.address for connection in self._connections.values() if connection.ready]
@@ -114,7 +125,7 @@ class Router:
     def _on_ready(self, address: str, state: ClusterState) -> None:
         if state.cluster_id != self.state.cluster_id:
             raise NoNodeAvailable({address: f"is a node of another cluster, {state.cluster_id}"})
-        if state.epoch > self.state.epoch:
+        if state.epoch > self.state.epoch and not self._closed:
             self._adopt(state)
         self._changed.set()
 
@@ -150,7 +161,7 @@ async def discover(endpoints: Sequence[str], timeout: float) -> ClusterState:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)
     raise NoNodeAvailable({endpoint: problems[endpoint] for endpoint in endpoints})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from kvstore.client.connection import Connection
 from kvstore.client.router import Router
 from kvstore.client.unary import unary
 from kvstore.errors import KVError, Unavailable
@@ -18,15 +19,16 @@ async def scan_partition(router: Router, bucket: str, w: int, partition: int, ti
     page. Raises Unavailable when too few answer, InvalidRequest.
     """
     n = router.state.bucket(bucket).n
-    primaries = list(preference_list(router.state.ring, partition, n))
-    primaries.sort(key=lambda node: not router.connection(node).ready)
+    # the connections of now: the members may change meanwhile
+    primaries = list(map(router.connection, preference_list(router.state.ring, partition, n)))
+    primaries.sort(key=lambda connection: not connection.ready)
     required = max(1, len(primaries) - w + 1)
     keys: set[bytes] = set()
     answered = 0
     problem: KVError | None = None
     while answered < required and len(primaries) >= required - answered:
         asked, primaries = primaries[: required - answered], primaries[required - answered :]
-        tasks = (_keys_at(router, node, bucket, partition, timeout) for node in asked)
+        tasks = (_keys_at(connection, bucket, partition, timeout) for connection in asked)
         for found in await asyncio.gather(*tasks):
             if isinstance(found, KVError):
                 problem = found
@@ -39,10 +41,9 @@ async def scan_partition(router: Router, bucket: str, w: int, partition: int, ti
 
 
 async def _keys_at(
-    router: Router, node: str, bucket: str, partition: int, timeout: float
+    connection: Connection, bucket: str, partition: int, timeout: float
 ) -> list[bytes] | KVError:
     """All pages of one replica, or the error that its listing ended with."""
-    connection = router.connection(node)
     keys: list[bytes] = []
     after = b""
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TypeVar, cast
 
@@ -31,6 +32,7 @@ _OPTIONS = (
     ("grpc.max_send_message_length", -1),
 )
 
+_CLOSED = "the connection was closed"
 _UNREACHABLE = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -52,14 +54,28 @@ async def unary(
     parse: Callable[[bytes], Response],
     timeout: float,
 ) -> Response:
-    """Call `method` (`/service/name`); raises the node's own error, else NoNodeAvailable with the reason."""
+    """Call `method` (`/service/name`); raises the node's own error, else NoNodeAvailable with the reason.
+
+    InternalError when its reply cannot be read.
+    """
+    task = asyncio.current_task()
+    assert task is not None
     call: grpc.aio.UnaryUnaryMultiCallable[Message, Response] = channel.unary_unary(
         method, request_serializer=_serialize, response_deserializer=parse
     )
     try:
-        return await call(request, timeout=timeout)
+        response: Response | None = await call(request, timeout=timeout)
+    except asyncio.CancelledError:
+        if task.cancelling():
+            raise
+        raise NoNodeAvailable({address: _CLOSED}) from None  # closing a channel cancels its calls
+    except grpc.aio.UsageError as error:
+        raise NoNodeAvailable({address: _CLOSED}) from error
     except grpc.aio.AioRpcError as error:
         raise _typed(address, error) from error
+    if response is None:  # so gRPC says that it could not parse it
+        raise InternalError(f"{address} sent a reply that cannot be read")
+    return response
 
 
 def _serialize(message: Message) -> bytes:

@@ -119,9 +119,11 @@ class ClientService:
         finally:
             for task in (reader, writer):
                 task.cancel()
-            results = await asyncio.gather(reader, writer, return_exceptions=True)
-            session.close()
-            self.most_reply_bytes = max(self.most_reply_bytes, session.most_reply_bytes)
+            try:
+                results = await asyncio.gather(reader, writer, return_exceptions=True)
+            finally:  # also when it is cancelled once more
+                session.close()
+                self.most_reply_bytes = max(self.most_reply_bytes, session.most_reply_bytes)
         for result in results:
             if isinstance(result, Exception):
                 raise result

@@ -78,9 +78,16 @@ class GroupCommit:
             if sync is None:
                 self._durable(self._engine.durable_lsn)
             else:
-                # a callback and no task: this happens some hundred times a second
-                self._running = self._loop.run_in_executor(self._thread, sync.run)
-                self._running.add_done_callback(partial(self._ran, sync))
+                self._run(sync)
+
+    def _run(self, sync: Sync) -> None:
+        try:
+            self._running = self._loop.run_in_executor(self._thread, sync.run)
+        except Exception as error:  # noqa: BLE001  (there is no thread: nobody would hear of what was begun)
+            self._on_fatal(error)
+        else:
+            # a callback and no task: this happens some hundred times a second
+            self._running.add_done_callback(partial(self._ran, sync))
 
     def _note_full(self, error: StorageFull | None) -> None:
         """Log that there is no space, and that there is again, once each."""
@@ -91,11 +98,14 @@ class GroupCommit:
         self._full = error is not None
 
     def _ran(self, sync: Sync, running: asyncio.Future[None]) -> None:
-        if error := running.exception():
+        try:
+            running.result()
+            lsn = self._engine.finish_sync(sync)
+        except BaseException as error:  # noqa: BLE001  (it would be lost with this callback)
             self._on_fatal(error)
             return
         self._running = None
-        self._durable(self._engine.finish_sync(sync))
+        self._durable(lsn)
 
     def _durable(self, lsn: int) -> None:
         if not self._stopped:

@@ -74,6 +74,7 @@ class FakeNode:
         self.hidden: set[bytes] = set()
         self.scan_fails = False
         self.wrong_kind = False
+        self.garbled = False
         self.break_before = False
         self.break_after = False
         self.frames: list[int] = []
@@ -87,7 +88,7 @@ class FakeNode:
         )
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "GetRing": grpc.unary_unary_rpc_method_handler(
-                self._get_ring, pb.GetRingRequest.FromString, pb.GetRingResponse.SerializeToString
+                self._get_ring, pb.GetRingRequest.FromString, self._ring_bytes
             ),
             "ScanKeys": grpc.unary_unary_rpc_method_handler(
                 self._scan_keys, pb.ScanKeysRequest.FromString, pb.ScanKeysResponse.SerializeToString
@@ -108,6 +109,9 @@ class FakeNode:
     async def _get_ring(self, _request: pb.GetRingRequest, _context: object) -> pb.GetRingResponse:
         assert self.state is not None
         return state_to_wire(self.state)
+
+    def _ring_bytes(self, response: pb.GetRingResponse) -> bytes:
+        return b"\xff\xff" if self.garbled else response.SerializeToString()
 
     async def _scan_keys(
         self, request: pb.ScanKeysRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -144,7 +148,8 @@ class FakeNode:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
             if self.backwards:
                 results.reverse()
-            await context.write(pb.SessionResponse(results=results).SerializeToString())
+            data = pb.SessionResponse(results=results).SerializeToString()
+            await context.write(b"\xff\xff" if self.garbled else data)
 
     def _answer(self, request: ClientRequest) -> Reply:
         self.calls.append(request)

@@ -12,6 +12,7 @@ import pytest
 
 from kvstore import aio
 from kvstore.client import calls
+from kvstore.client.connection import Connection
 from kvstore.client.dispatcher import Dispatcher
 from kvstore.client.errors import ClientClosed, PartialFailure, UnresolvedSiblings
 from kvstore.client.retry import ATTEMPTS
@@ -584,3 +585,35 @@ def test_a_client_that_was_not_awaited_says_so() -> None:
             aio.connect(cluster.endpoints).bucket("carts")
 
     play(scenario)
+
+
+def test_a_node_that_sends_what_cannot_be_read_is_used_again_when_it_does_not() -> None:
+    """gRPC gives None for such a message: the connection's task ended with it, and never came back."""
+
+    async def scenario(cluster: FakeCluster, db: aio.Client, carts: aio.Bucket) -> None:
+        for node in cluster.nodes:
+            node.garbled = True
+        with pytest.raises(NoNodeAvailable, match="cannot be read") as caught:
+            await carts.put("k", "1")
+        assert caught.value.outcome is Outcome.UNKNOWN
+        while not isinstance(error := await problem(carts.get("k", timeout=0.3)), NoNodeAvailable):
+            assert error
+        await until(lambda: any("reply that cannot be read" in each.problem for each in connections(db)))
+        for node in cluster.nodes:
+            node.garbled = False
+        await connected(db, 3)
+        assert (await carts.get("k")).value == b"1"
+
+    play(scenario)
+
+
+async def problem(call: Awaitable[object]) -> KVError | None:
+    try:
+        await call
+    except KVError as error:
+        return error
+    return None
+
+
+def connections(db: aio.Client) -> list[Connection]:
+    return list(router_of(db)._connections.values())

@@ -9,10 +9,12 @@ import pytest
 
 from kvstore.client import connection
 from kvstore.client.connection import Connection
+from kvstore.client.unary import fetch_state, open_channel
+from kvstore.errors import NoNodeAvailable
 from kvstore.quorum.messages import Put
 from kvstore.ring import ClusterState
 from tests.patience import PATIENCE
-from tests.unit.client_node import run
+from tests.unit.client_node import FakeCluster, run
 from tests.unit.server_nodes import cluster_state
 from tests.unit.swallowing_grpc import Channel
 
@@ -37,5 +39,24 @@ def test_a_cancellation_that_grpc_swallows_closes_a_connection_all_the_same(
         done, _pending = await asyncio.wait([asyncio.ensure_future(found.close())], timeout=PATIENCE)
         assert done
         await asyncio.gather(*calls, return_exceptions=True)
+
+    run(scenario())
+
+
+def test_the_calls_of_a_connection_that_is_closed_end_with_an_error_of_ours() -> None:
+    """gRPC cancels who waits for them, and refuses to begin others with an error of its own."""
+
+    async def scenario() -> None:
+        cluster = FakeCluster()
+        await cluster.start()
+        address = cluster.endpoints.partition(",")[0]
+        channel = open_channel(address)
+        under_way = asyncio.ensure_future(fetch_state(channel, address, PATIENCE))
+        await asyncio.sleep(0)
+        await channel.close()
+        for call in (under_way, fetch_state(channel, address, PATIENCE)):
+            with pytest.raises(NoNodeAvailable, match="the connection was closed"):
+                await call
+        await cluster.stop()
 
     run(scenario())

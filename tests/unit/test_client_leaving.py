@@ -1,0 +1,322 @@
+"""Callers that are cancelled, and clients that are closed, at every step of the event loop in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from kvstore import aio
+from kvstore.client.calls import Calls
+from kvstore.client.errors import ClientClosed
+from kvstore.client.router import Router
+from kvstore.errors import InvalidRequest, KVError, StaleRing
+from kvstore.quorum.messages import Failed, Found, Get
+from kvstore.ring import ClusterState
+from kvstore.v1 import client_pb2 as pb
+from tests.unit.memory_client import (
+    MOST,
+    TIMEOUT,
+    Play,
+    at_last,
+    ended,
+    judge_write,
+    left_client,
+    ready,
+    router_of,
+    settled,
+    values,
+)
+from tests.unit.memory_grpc import Fault, Network, Plan
+from tests.unit.memory_nodes import Cluster
+from tests.unit.stepped_loop import stepped
+
+Operation = Callable[[aio.Client, str], Awaitable[Any]]
+
+
+class Closing:
+    """Closes a client before a step of the loop; `in_time` says whether `task` was still under way then."""
+
+    def __init__(self, db: aio.Client, step: int, task: asyncio.Task[Any]) -> None:
+        self.in_time = False
+        self._db = db
+        self._other = task
+        self._task: asyncio.Task[None] | None = None
+        stepped().at_step(step, self._begin)
+
+    def _begin(self) -> None:
+        self.in_time = not self._other.done()
+        self._task = asyncio.ensure_future(self._db.close())
+
+    async def done(self) -> None:
+        await settled(lambda: self._task is not None)
+        assert self._task
+        await ended(self._task, 1.0)
+
+
+async def scan(db: aio.Client, _key: str) -> list[bytes]:
+    return [key async for key in db.bucket("b").scan_keys()]
+
+
+OPERATIONS: dict[str, Operation] = {
+    "put": lambda db, key: db.bucket("b").put(key, "v"),
+    "get": lambda db, key: db.bucket("b").get(key),
+    "update": lambda db, key: db.bucket("b").update(key, lambda _: "v"),
+    "put_many": lambda db, key: db.bucket("b").put_many({key: "v", f"{key} other": "v"}),
+    "get_many": lambda db, key: db.bucket("b").get_many([key, f"{key} other"]),
+    "scan": scan,
+    "ring": lambda db, _: db.ring(),
+    "status": lambda db, _: db.status(),
+}
+
+
+def calls_of(db: aio.Client) -> list[tuple[int, int]]:
+    """What each connection counts as waiting and in flight."""
+    connections = router_of(db)._connections.values()
+    return [(each._calls._waiting, each._calls._in_flight) for each in connections]
+
+
+def open_calls(network: Network) -> set[str]:
+    """The methods of the clients' calls that go on."""
+    return {call.method for call in network.calls} - {"/kvstore.v1.Peer/Link", "/kvstore.v1.Peer/Bulk"}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_caller_may_leave_at_any_step(monkeypatch: pytest.MonkeyPatch, play: Play, operation: str) -> None:
+    async def scenario() -> None:
+        cluster = Cluster(monkeypatch, 3)
+        async with aio.connect(cluster.endpoints, timeout=TIMEOUT) as db:
+            await ready(db, 3)
+            for step in range(MOST):
+                key = f"k{step}"
+                task = asyncio.ensure_future(OPERATIONS[operation](db, key))
+                stepped().at_step(step, task.cancel)
+                await asyncio.wait([task])
+                if not task.cancelled():
+                    break
+                applied = await values(db.bucket("b"), key)
+                assert applied in ([], [b"v"])
+                assert not applied or left_client(cluster.network, key)
+            assert not task.exception()
+            assert step >= 5
+            await settled(lambda: calls_of(db) == [(0, 0)] * 3)
+        for node in cluster.nodes:
+            await settled(node.idle)
+        assert not open_calls(cluster.network)
+        await cluster.stop()
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_client_closed_at_any_step_leaves_each_call_with_an_outcome(
+    monkeypatch: pytest.MonkeyPatch, play: Play, operation: str
+) -> None:
+    async def scenario() -> None:
+        cluster = Cluster(monkeypatch, 3)
+        for step in range(MOST):
+            key = f"k{step}"
+            db = await aio.connect(cluster.endpoints, timeout=TIMEOUT)
+            await ready(db, 3)
+            task = asyncio.ensure_future(ended(OPERATIONS[operation](db, key), 2 * TIMEOUT))
+            closing = Closing(db, step, task)
+            result = await task
+            await closing.done()
+            assert not open_calls(cluster.network)
+            if operation == "put":
+                async with aio.connect(cluster.endpoints, timeout=TIMEOUT) as other:
+                    judge_write(
+                        result, await values(other.bucket("b"), key), left_client(cluster.network, key)
+                    )
+            if not closing.in_time:
+                break
+        assert not isinstance(result, KVError)
+        assert step >= 5
+        await cluster.stop()
+
+    play(scenario())
+
+
+def test_closing_ends_whatever_becomes_of_who_closes(monkeypatch: pytest.MonkeyPatch, play: Play) -> None:
+    """A second call did nothing: after one that was cancelled the connections stayed open."""
+
+    async def scenario() -> None:
+        cluster = Cluster(monkeypatch, 3)
+        for step in range(MOST):
+            db = await aio.connect(cluster.endpoints, timeout=TIMEOUT)
+            await ready(db, 3)
+            task = asyncio.ensure_future(db.close())
+            stepped().at_step(step, task.cancel)
+            await asyncio.wait([task])
+            await ended(db.close(), 1.0)
+            assert not open_calls(cluster.network)
+            if not task.cancelled():
+                break
+        assert step >= 2
+        await cluster.stop()
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("leave", ["cancelled", "closed"])
+def test_connecting_may_end_at_any_step(monkeypatch: pytest.MonkeyPatch, play: Play, leave: str) -> None:
+    """One that was closed while it connected stayed connected for ever."""
+
+    async def scenario() -> None:
+        cluster = Cluster(monkeypatch, 3)
+        for step in range(MOST):
+            db = aio.connect(cluster.endpoints, timeout=TIMEOUT)
+            task = asyncio.ensure_future(db._open())
+            if leave == "cancelled":
+                stepped().at_step(step, task.cancel)
+                await asyncio.wait([task])
+                in_time = task.cancelled()
+                if not in_time:
+                    await db.close()
+            else:
+                closing = Closing(db, step, task)
+                await asyncio.wait([task])
+                await closing.done()
+                in_time = closing.in_time
+                assert isinstance(task.exception(), ClientClosed | None)
+            await settled(lambda: not open_calls(cluster.network))
+            if not in_time:
+                break
+        assert step >= 5
+        await cluster.stop()
+
+    play(scenario())
+
+
+def test_two_that_connect_one_client_share_its_connections(
+    monkeypatch: pytest.MonkeyPatch, play: Play
+) -> None:
+    async def scenario() -> None:
+        cluster = Cluster(monkeypatch, 3)
+        db = aio.connect(cluster.endpoints, timeout=TIMEOUT)
+        await asyncio.gather(db._open(), db._open())
+        await ready(db, 3)
+        await db.close()
+        assert not open_calls(cluster.network)
+        await cluster.stop()
+
+    play(scenario())
+
+
+def test_a_ring_that_cannot_be_fetched_takes_no_longer_than_the_request_has(
+    monkeypatch: pytest.MonkeyPatch, play: Play
+) -> None:
+    """What was refused as stale fetched it for two seconds, whatever its own timeout was."""
+
+    async def scenario() -> None:
+        cluster = Cluster(monkeypatch, 1)
+        driver = cluster.nodes[0].driver
+
+        def refuse(calls: Any, _now: object) -> None:
+            for number, _ in list(calls):
+                driver.reply(number, Failed(StaleRing(2)))
+
+        monkeypatch.setattr(driver.node, "on_requests", refuse)
+        async with aio.connect(cluster.endpoints, timeout=TIMEOUT) as db:
+            await ready(db, 1)
+            cluster.network.plan = Plan("GetRing", "server", Fault.HANG, 0, armed=True)
+            assert isinstance(await ended(db.bucket("b").put("k", "v", timeout=0.3), 0.3), StaleRing)
+            assert cluster.network.plan.reached
+        await cluster.stop()
+
+    play(scenario())
+
+
+def test_a_newer_ring_that_arrives_while_a_client_closes_connects_nobody(
+    monkeypatch: pytest.MonkeyPatch, play: Play
+) -> None:
+    async def scenario() -> None:
+        cluster = Cluster(monkeypatch, 3)
+        cluster.network.hops = 2
+        newer = dataclasses.replace(
+            cluster.state,
+            epoch=2,
+            members=tuple(
+                dataclasses.replace(member, address=f"{member.address}0") for member in cluster.state.members
+            ),
+        )
+        for step in range(MOST):
+            for node in cluster.nodes:
+                node.driver.node.state = cluster.state
+            db = await aio.connect(cluster.endpoints, timeout=TIMEOUT)
+            router = router_of(db)
+            for node in cluster.nodes:
+                node.driver.node.state = newer
+            task = asyncio.ensure_future(asyncio.sleep(0.02))
+            closing = Closing(db, step, task)
+            await task
+            await closing.done()
+            assert not open_calls(cluster.network)
+            if not closing.in_time:
+                break
+        assert router.state.epoch == newer.epoch
+        await cluster.stop()
+
+    play(scenario())
+
+
+def test_a_defect_met_while_connecting_does_not_end_the_connection(
+    monkeypatch: pytest.MonkeyPatch, play: Play, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        cluster = Cluster(monkeypatch, 1)
+        defects = iter([ZeroDivisionError()])
+        on_ready = Router._on_ready
+
+        def fail_once(router: Router, address: str, state: ClusterState) -> None:
+            for defect in defects:
+                raise defect
+            on_ready(router, address, state)
+
+        monkeypatch.setattr(Router, "_on_ready", fail_once)
+        async with aio.connect(cluster.endpoints, timeout=TIMEOUT) as db:
+            await at_last(lambda: db.bucket("b").put("k", "v"))
+        await cluster.stop()
+
+    play(scenario())
+    assert [record.getMessage() for record in caplog.records] == ["defect in the connection to 127.0.0.1:1"]
+
+
+def test_a_reply_to_what_was_not_sent_is_refused_and_counts_for_nothing(play: Play) -> None:
+    """It was counted as one less in flight, and the call as one that waits, for ever."""
+
+    async def scenario() -> None:
+        calls = Calls("h:1", lambda _: 1, lambda: None)
+        future = calls.submit(Get("b", b"k"), stepped().now + TIMEOUT, 1)
+        reply = pb.SessionResponse(results=[pb.Result(id=1, get=pb.GetResponse())])
+        with pytest.raises(InvalidRequest, match="which has not been sent"):
+            calls.answer(reply)
+        assert (calls._waiting, calls._in_flight, future.done()) == (1, 0, False)
+        await calls.next_frame()
+        calls.answer(reply)
+        assert isinstance(await future, Found)
+        assert (calls._waiting, calls._in_flight) == (0, 0)
+        calls.close()
+
+    play(scenario())
+
+
+def test_who_waits_for_a_node_is_told_at_once_that_the_client_was_closed(
+    monkeypatch: pytest.MonkeyPatch, play: Play
+) -> None:
+    async def scenario() -> None:
+        cluster = Cluster(monkeypatch, 1)
+        db = await aio.connect(cluster.endpoints, timeout=60.0)
+        await ready(db, 1)
+        cluster.network.cut(cluster.nodes[0].address)
+        await asyncio.sleep(0.1)
+        waiting = asyncio.ensure_future(ended(db.bucket("b").put("k", "v"), 1.0))
+        await asyncio.sleep(0.1)
+        await ended(db.close(), 1.0)
+        assert isinstance(await waiting, ClientClosed)
+        await cluster.stop()
+
+    play(scenario())
