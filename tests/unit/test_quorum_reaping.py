@@ -5,6 +5,7 @@ docs/anti-entropy.md argues why each is needed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from kvstore.config import AntiEntropySettings
 from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import Candidate, Delete, Put, ReapCheck, ReplicaWrite
+from kvstore.quorum.messages import Candidate, Delete, Put, ReapCheck, ReapConfirm, ReplicaWrite
 from kvstore.quorum.reap import Reaper
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, digest, encode_version
@@ -23,10 +24,12 @@ INTERNAL = data_key(token("carts", KEY), "carts", KEY)
 REAP_AGE = 4.0
 
 
-def quiet(reap_interval: float = float("inf")) -> NodeSettings:
-    """Nothing runs by itself but, when it is asked for, reaping."""
+def quiet(reap_interval: float = float("inf"), entries: int = 1000) -> NodeSettings:
+    """Nothing runs by itself but, when it is asked for, reaping: in slices of so many entries."""
     return NodeSettings(
-        anti_entropy=AntiEntropySettings(float("inf"), reap_interval=reap_interval, reap_age=REAP_AGE)
+        anti_entropy=AntiEntropySettings(
+            float("inf"), reap_interval=reap_interval, reap_age=REAP_AGE, slice=entries
+        )
     )
 
 
@@ -80,7 +83,14 @@ def hinted(cluster: Cluster, node: str) -> None:
 
 def stood_still(cluster: Cluster, node: str) -> None:
     reaper = cluster.hosts[node].node._reaper
-    reaper._seen -= 60.0
+    reaper._seen -= 6.0
+    reaper._look_at_clocks()
+
+
+def was_suspended(cluster: Cluster, node: str) -> None:
+    """The monotonic clock may stand still as well."""
+    reaper = cluster.hosts[node].node._reaper
+    reaper._seen_wall -= 6000
     reaper._look_at_clocks()
 
 
@@ -94,6 +104,7 @@ AGAINST: list[Callable[[Cluster, str], None]] = [
     not_durable,
     hinted,
     stood_still,
+    was_suspended,
     visible,
 ]
 
@@ -169,3 +180,120 @@ def test_one_member_that_does_not_confirm_in_a_round_keeps_the_tombstone(
     assert calls[0] >= round_
     kept = [each for each in cluster.replicas("carts", KEY) if cluster.stored(each, "carts", KEY)]
     assert node in kept if round_ == 3 else len(kept) == 3
+
+
+def tombstones(cluster: Cluster, count: int) -> dict[bytes, str]:
+    """So many deleted keys, the same on all replicas and durable; by internal key who reaps it."""
+    dot = Dot("somebody", 1)
+    tombstone = encode_version(Version((dot,), (Sibling(dot, None),)))
+    found: dict[bytes, str] = {}
+    for number in range(count):
+        key = b"deleted-%d" % number
+        primaries = cluster.replicas("carts", key)
+        internal = data_key(token("carts", key), "carts", key)
+        found[internal] = primaries[0]
+        for node in primaries:
+            cluster.hosts[node].node._coordinator.store(internal, tombstone, "")
+    for host in cluster.hosts.values():
+        host.sync_wanted = True
+    cluster.run()
+    return found
+
+
+def left(cluster: Cluster, keys: dict[bytes, str]) -> int:
+    return sum(host.engine.get(key) is not None for host in cluster.hosts.values() for key in keys)
+
+
+def test_many_are_reaped_in_messages_of_a_bounded_size_and_in_passes_of_a_bounded_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kvstore.quorum.reap._KEYS_A_PASS", 512)
+    cluster = Cluster(3, settings=quiet(reap_interval=2.0, entries=100))
+    keys = tombstones(cluster, 3000)
+    mine = Counter(keys.values())
+    sizes: list[int] = []
+    asked: dict[str, set[bytes]] = {}
+
+    def note(sender: str, _: str, message: PeerMessage) -> bool:
+        if isinstance(message, ReapCheck):
+            sizes.append(len(message.candidates))
+            asked.setdefault(sender, set()).update(c.key for c in message.candidates)
+        return True
+
+    cluster.passes = note
+    while cluster.now < 9.0:
+        cluster.move(0.5)
+    first_pass = {node: len(of_one) for node, of_one in asked.items()}
+    assert all(512 <= first_pass[node] < mine[node] for node in mine), (first_pass, mine)
+    assert left(cluster, keys) < 9000
+    cluster.move(30.0)
+    assert left(cluster, keys) == 0
+    assert max(sizes) == 256
+    assert all(keys[key] == node for node, of_one in asked.items() for key in of_one)
+
+
+def test_who_stood_still_is_silent_for_half_a_reap_age_and_not_after_a_short_stall() -> None:
+    cluster = deleted(quiet())
+    reaper, asked = cluster.hosts["n1"].node._reaper, candidate(cluster, "n1")
+    reaper._seen, reaper._seen_wall = reaper._core.now - 4.9, reaper._seen_wall - 4900
+    reaper._look_at_clocks()
+    assert confirms(cluster, "n1", asked)
+    stood_still(cluster, "n1")
+    began = cluster.now
+    while not confirms(cluster, "n1", asked):
+        cluster.move(0.05)
+        reaper._core.now = cluster.now
+        assert cluster.now < began + REAP_AGE
+    assert cluster.now - began == pytest.approx(REAP_AGE / 2, abs=0.1)
+
+
+def test_who_reaps_deletes_its_own_last_and_nothing_that_another_has_kept() -> None:
+    """While it holds the tombstone, the next pass finds what others have kept."""
+    cluster = deleted(quiet(reap_interval=2.0), 5)
+    first, *others = cluster.replicas("carts", KEY)
+    commits: list[str] = []
+
+    def note(sender: str, to: str, message: PeerMessage) -> bool:
+        if isinstance(message, ReapCheck) and message.commit:
+            assert sender == first
+            assert cluster.stored(first, "carts", KEY) is not None
+            commits.append(to)
+        return not (isinstance(message, ReapConfirm) and commits == others and sender == others[1])
+
+    cluster.passes = note
+    cluster.move(9.0)
+    assert commits == others
+    assert [cluster.stored(node, "carts", KEY) is None for node in (first, *others)] == [False, True, True]
+    cluster.passes = lambda sender, to, message: True
+    cluster.move(60.0)
+    assert cluster.stored(first, "carts", KEY) is not None, "those that have nothing cannot confirm it"
+
+
+def test_an_answer_that_is_lost_ends_the_pass_and_the_next_one_asks_again() -> None:
+    cluster = deleted(quiet(reap_interval=2.0), 5)
+    lost = [0]
+
+    def one_is_lost(_: str, __: str, message: PeerMessage) -> bool:
+        lost[0] += isinstance(message, ReapConfirm)
+        return not isinstance(message, ReapConfirm) or lost[0] != 1
+
+    cluster.passes = one_is_lost
+    cluster.move(60.0)
+    assert lost[0] > 4
+    assert all(cluster.stored(node, "carts", KEY) is None for node in cluster.hosts)
+
+
+def test_positions_that_nobody_has_asked_about_confirm_nothing() -> None:
+    cluster = deleted(quiet(reap_interval=2.0), 3)
+    first = cluster.replicas("carts", KEY)[0]
+
+    def elsewhere(sender: str, to: str, message: PeerMessage) -> bool:
+        if isinstance(message, ReapConfirm):
+            wrong = ReapConfirm(message.request, (len(message.positions), 7))
+            cluster.hosts[to].node.on_frame(sender, [wrong], cluster.instant)
+            return False
+        return True
+
+    cluster.passes = elsewhere
+    cluster.move(30.0)
+    assert cluster.stored(first, "carts", KEY) is not None
