@@ -36,6 +36,7 @@ _QUORUM = (
     "tests/unit/test_quorum_*.py",
     "tests/property/test_exchange.py",
     "tests/property/test_merkle.py",
+    "tests/property/test_quarantine_parts.py",
     "tests/property/test_hedging.py",
     "tests/property/test_quorum_timers.py",
     "tests/property/test_contexts.py",
