@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 
 from jepsen.checkers import Result, valid
-from jepsen.history import History, HistoryError
+from jepsen.formats import read
+from jepsen.history import HistoryError
 from jepsen.hunts import HUNTS
-from jepsen.judge import judge, workloads_in
+from jepsen.judge import judge, judge_foreign, workloads_in
 from jepsen.nemeses import GROUPS, NEMESES
 from jepsen.planted import DEFECTS
 from jepsen.report import write_report
@@ -143,12 +144,19 @@ def list_command() -> None:
 @click.option("--quorum", type=click.Choice(["strict", "sloppy"]), default="strict", show_default=True)
 @click.option("--report", type=click.Path(path_type=Path), help="A directory for the report of it.")
 def check_command(history: Path, quorum: str, report: Path | None) -> None:
-    """Judge a history that an earlier run has written."""
+    """Judge a history that an earlier run has written, or one in the form of Knossos, Porcupine or Elle.
+
+    Histories of other forms must be linearizable, transactions strictly serializable, whatever the quorum.
+    The exit code is 0 only if all is valid, and nothing is unknown.
+    """
     try:
-        found = History.read(history)
+        found, form = read(history)
     except (HistoryError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    results = judge(found, workloads_in(found), quorum == "strict", (), None)
+    if form == "own":
+        results = judge(found, workloads_in(found), quorum == "strict", (), None)
+    else:
+        results = judge_foreign(found, form)
     if report is not None:
         write_report(report, found, results, (), {"history": str(history)})
     show(results)

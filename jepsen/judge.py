@@ -17,11 +17,13 @@ from jepsen.checkers.errors import Errors
 from jepsen.checkers.latency import Latency
 from jepsen.checkers.linearizability import Linearizability
 from jepsen.checkers.lww import Lww
-from jepsen.checkers.models import Register
+from jepsen.checkers.models import AppendList, AppendRegister, GrowSet, Model, Register, Transactions
 from jepsen.checkers.result import Offence, Verdict
 from jepsen.checkers.session import Session
 from jepsen.checkers.set_full import SetFull
+from jepsen.checkers.values import READS
 from jepsen.dumps import Replicas
+from jepsen.formats import Form
 from jepsen.history import NEMESIS, History, Op
 from jepsen.workloads import workload_of
 
@@ -61,6 +63,40 @@ def judge(
     if replicas is not None:
         everywhere.append(Convergence(replicas))
     return results | check(history, everywhere)
+
+
+def judge_foreign(history: History, form: Form) -> dict[str, Result]:
+    """Whether a history in the form of another checker is linearizable, by the model of its functions.
+
+    Transactions: strictly serializable. Unknown where no model has all functions, nothing is ok, or
+    everything is a read.
+    """
+    clients = [op for op in history if op.process != NEMESIS]
+    fs = {op.f for op in clients}
+    model = next((model for of, known, model in _MODELS if fs <= known and form in of), None)
+    checker = Linearizability(model, _LINEARIZABILITY_SECONDS)
+    reason = ""
+    if not any(op.type == "ok" for op in clients) or fs <= READS:
+        reason = "nothing was written, or nothing is ok"
+    elif model is None:
+        reason = f"no model has {', '.join(sorted(fs))}"
+    else:
+        try:
+            return check(history, [checker])
+        except ValueError as error:  # the functions have the names of a model, and other values
+            reason = str(error)
+    return {checker.name: Result(checker.name, "unknown", {}, (Offence(None, reason),))}
+
+
+_ANY: tuple[Form, ...] = ("knossos", "elle", "log", "kv")
+_MODELS: list[tuple[tuple[Form, ...], frozenset[str], Model]] = [
+    (_ANY, frozenset(("read", "write", "cas", "delete")), Register()),
+    (_ANY, frozenset(("read", "add")), GrowSet()),
+    (("elle",), frozenset(("read", "append")), AppendList()),
+    (("elle",), frozenset(("txn",)), Transactions()),
+    (("kv",), frozenset(("get", "put", "append")), AppendRegister()),
+]
+"""For forms and functions the model that judges them."""
 
 
 def unjudged(history: History, workloads: Collection[str]) -> Result:

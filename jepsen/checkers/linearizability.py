@@ -6,13 +6,16 @@ fails. Lowe, "Testing for linearizability" (2017): a configuration, which is the
 have taken effect and the state they left, is never searched twice. Each key is a history of its own
 (locality: Herlihy and Wing, 1990, section 3.3).
 
-Three things keep histories with unknown outcomes decidable. None of them changes a verdict:
+Four things keep long histories, and those with unknown outcomes, decidable. None of them changes a verdict:
 
 * A read that fits the state is taken at once: it changes nothing, so it is in nobody's way.
 * An operation whose outcome is unknown is taken only where one that can be next wants what it leaves
   (`Model.wants`), and of several equal ones the earliest.
 * A configuration that has used more of the unknown ones than another that is the same otherwise is not
   searched: whatever follows from it follows from the other one too.
+* A configuration is not searched from which the next read, by the order of returns, cannot be reached
+  (`Model.leads`): where texts and sets grow, each order of what is under way leaves another state, and all
+  but a few contradict that read at once, not only when its turn comes.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ MOST_CONFIGURATIONS = 2_000_000
 """Configurations of one key, some 500 bytes each, after which the answer is `unknown`."""
 
 _NEVER = 1 << 62
+_UNSEEN = object()
 
 
 class _Taken(NamedTuple):
@@ -107,7 +111,7 @@ def _offence(blocked: Operation, states: set[Hashable]) -> Offence:
     assert blocked.completion is not None  # only what has returned can block
     return Offence(
         blocked.completion.index,
-        f"{described(blocked)} cannot be linearized: the state could only have been {before}",
+        f"{described(blocked)} cannot be linearized: no order leads to it from the state {before}",
     )
 
 
@@ -140,6 +144,78 @@ def _taken(model: Model, operations: Sequence[Operation]) -> tuple[list[_Taken],
     return certain, [taken for group in unknown.values() for taken in group]
 
 
+class _Ahead:
+    """The next read of each configuration, and whether it can still be reached."""
+
+    def __init__(self, model: Model, certain: list[_Taken], unknown: list[_Taken]) -> None:
+        self._model = model
+        self._certain = certain
+        reads = [place for place, taken in enumerate(certain) if model.pure(taken.call)]
+        self._reads = sorted(reads, key=lambda place: certain[place].returned)
+        self._first = self._first_of_each(len(certain))
+        self._restarts = [place for place, taken in enumerate(certain) if model.restarts(taken.call)]
+        self._unknown_restarts = [place for place, taken in enumerate(unknown) if model.restarts(taken.call)]
+        self._unknown = unknown
+        self._rivals: dict[int, list[int]] = {}
+        self._leading: dict[int, tuple[list[int], int]] = {}
+
+    def _first_of_each(self, operations: int) -> list[int]:
+        """For each `low` the first of `reads` that is not below it."""
+        order = {place: position for position, place in enumerate(self._reads)}
+        first = [len(self._reads)] * (operations + 1)
+        for place in range(operations - 1, -1, -1):
+            first[place] = min(first[place + 1], order.get(place, len(self._reads)))
+        return first
+
+    def look(self, configuration: _Configuration) -> tuple[_Taken | None, bool]:
+        """The read that no order leads to, if there is one; and whether no read will ever see this state."""
+        low, mask, state, used = configuration
+        for position in range(self._first[low], len(self._reads)):
+            place = self._reads[position]
+            if place < low or mask >> place - low & 1:
+                continue
+            read = self._certain[place]
+            if self._model.leads(state, read.call):
+                return None, False
+            leading, unknown = self._leading_to(place)
+            if unknown & ~used or any(other >= low and not mask >> other - low & 1 for other in leading):
+                return None, self._unseen(configuration, place)
+            return read, False
+        return None, False
+
+    def _unseen(self, configuration: _Configuration, place: int) -> bool:
+        """Whether none of the reads that can come before the one at `place` fits the state, now or later."""
+        low, mask, state, _ = configuration
+        rivals = self._rivals.get(place)
+        if rivals is None:
+            position = self._reads.index(place)
+            before = self._certain[place].returned
+            rivals = [o for o in self._reads[position + 1 :] if self._certain[o].invoked < before]
+            self._rivals[place] = rivals
+        return not any(
+            other >= low
+            and not mask >> other - low & 1
+            and self._model.leads(state, self._certain[other].call)
+            for other in rivals
+        )
+
+    def _leading_to(self, place: int) -> tuple[list[int], int]:
+        """The certain operations, and the set of unknown ones, after which this read is possible again."""
+        found = self._leading.get(place)
+        if found is None:
+            model, read = self._model, self._certain[place]
+
+            def leads(taken: _Taken) -> bool:
+                return taken.invoked < read.returned and model.leads(
+                    model.step(model.initial, taken.call), read.call
+                )
+
+            certain = [other for other in self._restarts if leads(self._certain[other])]
+            unknown = sum(1 << other for other in self._unknown_restarts if leads(self._unknown[other]))
+            found = self._leading[place] = (certain, unknown)
+        return found
+
+
 class _Search:
     def __init__(
         self, model: Model, certain: list[_Taken], unknown: list[_Taken], late: Callable[[], bool]
@@ -148,6 +224,7 @@ class _Search:
         self._certain = certain
         self._unknown = unknown
         self._late = late
+        self._ahead = _Ahead(model, certain, unknown)
         self._left_by: dict[Hashable, list[int]] = defaultdict(list)
         for place, taken in enumerate(unknown):
             self._left_by[model.leaves(taken.call)].append(place)
@@ -173,7 +250,11 @@ class _Search:
 
     def _push(self, configuration: _Configuration) -> None:
         low, mask, state, unknown = configuration
-        used = self._searched.setdefault((low, mask, state), [])
+        read, unseen = self._ahead.look(configuration)
+        if read is not None:
+            self._note(read.operation, read.returned, state)
+            return
+        used = self._searched.setdefault((low, mask, _UNSEEN if unseen else state), [])
         if any(less & unknown == less for less in used):
             return
         used[:] = [more for more in used if more & unknown != unknown]
@@ -184,7 +265,8 @@ class _Search:
         """Push every configuration that one more operation leads to, the likeliest last."""
         low, mask, state, unknown = configuration
         candidates, bound = self._candidates(low, mask)
-        self._note(candidates, bound, state)
+        first = next(self._certain[place] for place in candidates if self._certain[place].returned == bound)
+        self._note(first.operation, bound, state)
         step, certain = self._model.step, self._certain
         next_ = []
         for place in candidates:
@@ -252,13 +334,9 @@ class _Search:
             low += 1
         return low, mask
 
-    def _note(self, candidates: list[int], bound: int, state: Any) -> None:
+    def _note(self, blocked: Operation, returned: int, state: Any) -> None:
         """Remember how far the search got, and with what it stood there."""
-        if bound > self._furthest:
-            self._furthest = bound
-            self._states = set()
-            self._blocked = next(
-                self._certain[c].operation for c in candidates if self._certain[c].returned == bound
-            )
-        if bound == self._furthest and len(self._states) < 8:
+        if returned > self._furthest:
+            self._furthest, self._blocked, self._states = returned, blocked, set()
+        if returned == self._furthest and len(self._states) < 8:
             self._states.add(state)

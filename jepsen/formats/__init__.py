@@ -6,7 +6,7 @@
 | `elle` | EDN lines of transactions: rw-register, list-append | Elle, elle-cli |
 | `porcupine` | the log of Jepsen's etcd test, and the log of a key-value store | Porcupine's tests |
 
-`export(history, directory)` writes all that can say what the history says.
+`export(history, directory)` writes all that can say what the history says; `read(path)` reads any of them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,41 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from jepsen.formats import elle, knossos, porcupine
-from jepsen.formats.shared import FormatError, only_key
-from jepsen.history import History
+from jepsen.formats.shared import FormatError, only_key, operation_maps
+from jepsen.history import NEMESIS, History
 
-__all__ = ["FormatError", "export"]
+__all__ = ["Form", "FormatError", "export", "read"]
+
+Form = Literal["own", "knossos", "elle", "log", "kv"]
+"""`own` is the one of jepsen.history, `log` and `kv` are Porcupine's."""
+
+
+def read(path: Path) -> tuple[History, Form]:
+    """Read a history in whichever form it is. Raises HistoryError, OSError.
+
+    Of EDN maps those with `:key` are Porcupine's, those whose values are lists of micro-operations Elle's.
+    """
+    content = path.read_bytes()
+    if re.match(rb"\s*(\{\s*\"|$)", content):
+        return History.read(path), "own"
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: {error}") from error
+    if porcupine.is_log(text):
+        return porcupine.loads_log(text), "log"
+    maps = operation_maps(text)
+    if not all(isinstance(fields, dict) for fields in maps):
+        raise FormatError(f"{path}: neither JSON lines nor operation maps in EDN")
+    clients = [fields for fields in maps if fields.get("process") != NEMESIS]
+    if any(map(elle.is_transaction, clients)):
+        return elle.loads_maps(maps), "elle"
+    if any("key" in fields for fields in clients):
+        return porcupine.loads_kv_maps(maps), "kv"
+    return knossos.loads_maps(maps), "knossos"
 
 
 def export(history: History, directory: Path) -> dict[str, str]:

@@ -9,12 +9,15 @@ siblings, no sets (they have no order), no deletes (nil is the initial value), n
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import edn_format
 import msgspec
 from edn_format import Keyword
 
 from jepsen.checkers.values import freeze
-from jepsen.formats.shared import FormatError, edn, history, operation, with_new_processes
+from jepsen.formats.shared import FormatError, filled, history, operation, operation_maps, with_new_processes
 from jepsen.history import NEMESIS, History, Op
 
 _MICRO = {"write": "w", "read": "r", "append": "append"}
@@ -55,21 +58,32 @@ def _line(op: Op) -> str:
 
 
 def loads(text: str) -> History:
-    """Read transactions. One with a single micro-operation becomes that operation, on its key.
+    """Read transactions. Where each has one micro-operation they become those operations, on their keys.
 
-    Others stay what they are, with `f` "txn" and the list of their micro-operations as the value; none of our
-    checkers judges them. Raises FormatError.
+    Otherwise all stay what they are, with `f` "txn" and the list of their micro-operations as the value.
+    Raises FormatError.
     """
-    maps = edn(text)
-    if len(maps) == 1 and isinstance(maps[0], list):
-        maps = maps[0]
-    return history(_single(operation(place, fields, "txn")) for place, fields in enumerate(maps))
+    return loads_maps(operation_maps(text))
+
+
+def loads_maps(maps: Sequence[Any]) -> History:
+    """Read transactions from operation maps. Raises FormatError."""
+    ops = list(filled(operation(place, fields, "txn") for place, fields in enumerate(maps)))
+    if all(op.process == NEMESIS or (isinstance(op.value, list) and len(op.value) == 1) for op in ops):
+        ops = [op if op.process == NEMESIS else _single(op) for op in ops]
+    return history(ops)
+
+
+def is_transaction(fields: Mapping[str, Any]) -> bool:
+    """Whether an operation map is of this form; paper-like examples of it leave out `:f`."""
+    value = fields.get("value")
+    micro = isinstance(value, list) and all(isinstance(step, list) and step for step in value)
+    return fields.get("f") == "txn" or ("f" not in fields and micro)
 
 
 def _single(op: Op) -> Op:
-    if op.process == NEMESIS or not isinstance(op.value, list) or len(op.value) != 1:
-        return op
-    f, key, value = op.value[0]
-    if f not in _NAMES:
-        raise FormatError(f"operation {op.index} has the unknown micro-operation {f}")
-    return msgspec.structs.replace(op, f=_NAMES[f], key=str(key), value=value)
+    step = op.value[0]
+    if not isinstance(step, list) or len(step) not in (2, 3) or str(step[0]) not in _NAMES:
+        raise FormatError(f"operation {op.index} has the unknown micro-operation {step}")
+    f, key, *value = step
+    return msgspec.structs.replace(op, f=_NAMES[str(f)], key=str(key), value=value[0] if value else None)

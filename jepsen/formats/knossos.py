@@ -8,12 +8,13 @@ each value is a pair, `[key value]`, as Jepsen's `independent` has it: Knossos i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import edn_format
 from edn_format import Keyword
 
-from jepsen.formats.shared import edn, happened, history, operation, with_new_processes
+from jepsen.formats.shared import happened, history, operation, operation_maps, with_new_processes
 from jepsen.history import NEMESIS, History, Op
 
 
@@ -34,13 +35,26 @@ def loads(text: str, *, independent: bool = False) -> History:
     Keywords become text; a keyword in place of a value (`:info :write :timed-out`) is an error. With
     `independent` values are `[key value]`. Raises FormatError.
     """
-    maps = edn(text)
-    if len(maps) == 1 and isinstance(maps[0], list):
-        maps = maps[0]
-    ops = (operation(place, fields) for place, fields in enumerate(maps))
-    if independent:
-        ops = (_split(op) for op in ops)
-    return history(ops)
+    return _history(
+        [operation(place, fields) for place, fields in enumerate(operation_maps(text))], independent
+    )
+
+
+def loads_maps(maps: Sequence[Any]) -> History:
+    """Read operation maps; values are `[key value]` if each invoked one can be. Raises FormatError."""
+    ops = [operation(place, fields) for place, fields in enumerate(maps)]
+    invoked = [op for op in ops if op.process != NEMESIS and op.type == "invoke"]
+    return _history(ops, bool(invoked) and all(map(_has_key, invoked)))
+
+
+def _has_key(op: Op) -> bool:
+    """Whether the value can be a key and a value: `[x 3]`, or `[x [3 4]]` where a cas has two."""
+    pair = isinstance(op.value, list) and len(op.value) == 2
+    return pair and (op.f != "cas" or isinstance(op.value[1], list))
+
+
+def _history(ops: list[Op], independent: bool) -> History:
+    return history(map(_split, ops) if independent else ops)
 
 
 def _split(op: Op) -> Op:

@@ -8,6 +8,8 @@ seen again:
     INFO  jepsen.util - 1	:invoke	:cas	[3 4]
     INFO  jepsen.util - 1	:info	:cas	:timed-out
 
+Its larger logs have a hint for the search behind each value, `:hint 7`, which is skipped.
+
 And the log of a key-value store with get, put and append, in which no value is the empty text, and an
 operation whose end nobody knows has no second line:
 
@@ -20,14 +22,15 @@ Operations that certainly did not happen, and reads nobody heard the end of, are
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from jepsen.checkers.values import freeze
 from jepsen.formats.shared import FormatError, edn, happened, history, operation, with_new_processes
 from jepsen.history import History
 
-_LINE = re.compile(r"^INFO\s+jepsen\.util\s+-\s+(\d+)\s+:(\w+)\s+:(\w+)\s+(.*?)\s*$")
+_LINE = re.compile(r"^INFO\s+jepsen\.util\s+-\s+(\d+)\s+:(\w+)\s+:(\w+)\s+(.*?)(?:\s+:hint\s+\d+)?\s*$")
+"""The process, the type, the function and the value of a line."""
 _KV = {"read": "get", "get": "get", "write": "put", "put": "put", "append": "append"}
 
 
@@ -98,4 +101,14 @@ def _text(value: Any) -> str:
 
 def loads_kv(text: str) -> History:
     """Read such a log. No value is the empty text. Raises FormatError."""
-    return history(operation(place, fields) for place, fields in enumerate(edn(text)))
+    return loads_kv_maps(edn(text))
+
+
+def loads_kv_maps(maps: Sequence[Any]) -> History:
+    """Read the operation maps of such a log. Raises FormatError."""
+    return history(operation(place, fields) for place, fields in enumerate(maps))
+
+
+def is_log(text: str) -> bool:
+    """Whether a text has a line of the log of Jepsen's etcd test."""
+    return any(map(_LINE.match, text.splitlines()))

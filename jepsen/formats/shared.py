@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import edn_format
@@ -30,6 +31,12 @@ def edn(text: str) -> list[Any]:
     except (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError) as error:
         # The library has an error of its own, a ValueError, but 0/0 and [{[] 1}] show others.
         raise FormatError(f"not EDN: {error}") from error
+
+
+def operation_maps(text: str) -> list[Any]:
+    """The operation maps of an EDN text: a vector, a list or lines of them. Raises FormatError."""
+    maps = edn(text)
+    return maps[0] if len(maps) == 1 and isinstance(maps[0], list) else maps
 
 
 class Word(str):
@@ -65,12 +72,14 @@ def operation(place: int, fields: dict[str, Any], f: str = "") -> Op:
         if isinstance(value, Word):  # as in [:info :write :timed-out]
             value, error = None, error or value
         process = fields.get("process", 0)
+        if process != NEMESIS and not isinstance(process, int):
+            raise FormatError(f"operation {place}: the process {process!r} is no number")
         known = {"index", "time", "process", "type", "f", "value", "error", "node", "key"}
         return msgspec.convert(
             {
                 "index": fields.get("index", place),
                 "time": fields.get("time", place),
-                "process": process if isinstance(process, int) else NEMESIS,
+                "process": process,
                 "type": type,
                 "f": str(fields.get("f") or f),
                 "value": value,
@@ -85,21 +94,34 @@ def operation(place: int, fields: dict[str, Any], f: str = "") -> Op:
         raise FormatError(f"operation {place} is none: {error!r}: {fields}") from error
 
 
-def history(ops: Iterable[Op]) -> History:
-    """A history of what was read. Completions without a value have that of their invocation.
-
-    Raises FormatError.
-    """
+def filled(ops: Iterable[Op]) -> Iterator[Op]:
+    """The same operations; completions without a value, except those that are ok, have their invocation's."""
     invoked: dict[Process, Op] = {}
-    whole = []
     for op in ops:
         if op.process != NEMESIS and op.type == "invoke":
             invoked[op.process] = op
         elif op.process in invoked and op.value is None and op.type != "ok":
             op = msgspec.structs.replace(op, value=invoked[op.process].value)  # noqa: PLW2901
-        whole.append(op)
+        yield op
+
+
+def history(ops: Iterable[Op]) -> History:
+    """A history of what was read.
+
+    The order is that of the indexes where all differ, else that of the text, and then the index of an
+    operation is its place there. Times that fall, which histories of several hosts have, count as the latest
+    one before. Raises FormatError.
+    """
+    whole = list(ops)
+    if len({op.index for op in whole}) == len(whole):
+        whole.sort(key=lambda op: op.index)
+    else:
+        whole = [msgspec.structs.replace(op, index=place) for place, op in enumerate(whole)]
+    times = accumulate((op.time for op in whole), max, initial=0)
+    next(times)
+    in_order = (msgspec.structs.replace(op, time=time) for op, time in zip(whole, times, strict=True))
     try:
-        return History(whole)
+        return History(filled(in_order))
     except HistoryError as error:
         raise FormatError(str(error)) from error
 

@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from jepsen.__main__ import main
 from jepsen.checkers.linearizability import Linearizability
-from jepsen.checkers.models import AppendRegister, Model, Register
+from jepsen.checkers.models import AppendList, AppendRegister, GrowSet, Model, Register, Transactions
 from jepsen.formats import elle, knossos, porcupine
 from jepsen.history import History
 
@@ -23,7 +25,13 @@ READERS: dict[str, Callable[[str], History]] = {
     "log": porcupine.loads_log,
     "kv": porcupine.loads_kv,
 }
-MODELS: dict[str, Model] = {"register": Register(), "append": AppendRegister()}
+MODELS: dict[str, Model] = {
+    "register": Register(),
+    "append": AppendRegister(),
+    "set": GrowSet(),
+    "list": AppendList(),
+    "transactions": Transactions(),
+}
 
 
 @pytest.mark.parametrize("name", sorted(VERDICTS))
@@ -32,6 +40,14 @@ def test_the_verdict_is_the_known_one(name: str) -> None:
     history = READERS[form]((HERE / name).read_text())
     result = Linearizability(MODELS[model]).check(history)
     assert result.valid is expected, result.line()
+
+
+@pytest.mark.parametrize("name", sorted(VERDICTS))
+def test_check_finds_form_and_model_and_gives_the_known_verdict(name: str) -> None:
+    done = CliRunner().invoke(main, ["check", str(HERE / name)])
+    expected = VERDICTS[name][2]
+    assert done.output.startswith(f"linearizability: {'valid' if expected else 'INVALID'} "), done.output
+    assert done.exit_code == (0 if expected else 1)
 
 
 def test_every_history_has_a_verdict() -> None:

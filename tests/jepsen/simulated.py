@@ -50,6 +50,21 @@ class SetStore:
 
 
 @dataclass
+class TextStore:
+    """Texts that grow until they are put anew, as Porcupine's key-value store has them."""
+
+    fs: tuple[str, ...] = ("read",) * 9 + ("append",) * 9 + ("put",) * 2
+    state: dict[str | None, str] = field(default_factory=dict)
+
+    def apply(self, op: Op, argument: Any) -> tuple[bool, Any]:
+        now = self.state.get(op.key, "")
+        if op.f == "read":
+            return True, now
+        self.state[op.key] = now + argument if op.f == "append" else argument
+        return True, argument
+
+
+@dataclass
 class SiblingStore:
     """Keys as kvstore has them. The argument of a write is what it saw and its value."""
 
@@ -98,6 +113,9 @@ class Simulated:
     def set(self) -> History:
         return self._run(SetStore())
 
+    def text(self) -> History:
+        return self._run(TextStore())
+
     def siblings(self) -> History:
         return self._run(SiblingStore())
 
@@ -137,6 +155,8 @@ class Simulated:
         if f == "cas":
             value = [value, rng.randrange(self.values)]
         value = None if f in ("read", "delete") else value
+        if isinstance(self._store, TextStore) and value is not None:
+            value = f"{value} "
         if not isinstance(self._store, SiblingStore) or f == "read":
             return _Waiting(self._emit(process, "invoke", f, value, key), value)
         seen = self._passed.get((process, key), ()) if f == "delete" or rng.random() < 0.5 else ()

@@ -30,6 +30,36 @@ def test_a_history_that_nobody_has_judged_is_no_pass(keys: tuple[str | None, ...
     assert "unjudged: UNKNOWN" in done.output
 
 
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        ([("acquire", "nil", "nil")], "no model has acquire"),
+        ([("add", "5", "5"), ("read", "nil", "5")], "5 is no set"),  # a counter
+        (
+            [("transfer", "{:from 1 :to 2}", "{:from 1 :to 2}"), ("read", "nil", "{1 5}")],
+            "no model has read, tr",
+        ),
+        ([("txn", "[[:w 1 1] [:inc 2 1]]", "[[:w 1 1] [:inc 2 1]]")], "a transaction has no ('inc'"),
+        ([("read", "nil", "nil")], "nothing was written"),
+        ([("write", "1", None)], "nothing is ok"),
+        ([], "nothing was written"),
+    ],
+)
+def test_a_history_of_others_that_no_model_has_is_no_pass(
+    events: list[tuple[str, str, str | None]], reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "history.edn"
+    lines = ["{:process :nemesis :type :info :f :start}\n"]
+    for f, argument, result in events:
+        lines.append(f"{{:process 0 :type :invoke :f :{f} :value {argument}}}\n")
+        lines += [f"{{:process 0 :type :ok :f :{f} :value {result}}}\n"] if result is not None else []
+    path.write_text("".join(lines))
+    done = CliRunner().invoke(main, ["check", str(path)])
+    assert done.exit_code != 0
+    assert "linearizability: UNKNOWN" in done.output
+    assert reason in done.output
+
+
 def test_only_what_no_workload_has_is_unjudged(tmp_path: Path) -> None:
     history = History.read(written(tmp_path / "history.jsonl", "register/one-1", "set/1"))
     assert unjudged(history, ["register", "set"]).valid is True

@@ -93,7 +93,8 @@ def test_what_was_damaged_is_refetched_and_the_fence_is_lifted() -> None:
     damaged.cluster.run(0.0)
     damaged.wait_until_whole()
     assert damaged.unreadable() == []
-    assert node(damaged.host).status().counters.refetched >= len(lost)
+    counters = node(damaged.host).status().counters
+    assert (counters.refetched, counters.quarantines) == (len(lost), 1)
     assert node(damaged.host).status().engine.quarantined == 0
     damaged.cluster.run(20.0)
     assert damaged.cluster.roots_equal()

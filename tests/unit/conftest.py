@@ -1,4 +1,4 @@
-"""The loop of the tests whose time is their own."""
+"""What the tests of parts share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from kvstore.kvctl.main import main
+from tests.unit.kvctl_calls import Done, Kvctl
 from tests.unit.stepped_loop import nothing_left
 
 
@@ -15,3 +17,17 @@ def play() -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
     """Runs scenarios on a SteppedLoop; whatever they leave behind fails the test."""
     with nothing_left() as played:
         yield played
+
+
+@pytest.fixture
+def kvctl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kvctl:
+    """Calls kvctl with its arguments; errors become exit codes as in its own process."""
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr("sys.argv", ["kvctl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return Done(int(ended.value.code or 0), output.out, output.err)
+
+    return call

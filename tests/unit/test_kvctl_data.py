@@ -5,13 +5,11 @@ from __future__ import annotations
 import base64
 import errno
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from kvstore.kvctl.main import main
 from kvstore.kvctl.records import record
 from kvstore.lsm import Compaction, DiskFileSystem, Engine, Options
 from kvstore.lsm.sstable import FOOTER_BYTES, Table, TableInfo, table_name
@@ -22,31 +20,11 @@ from kvstore.ring.token import data_key, token
 from kvstore.server.data_directory import IDENTITY, claim
 from kvstore.server.identity import Identity
 from kvstore.versions import Dot, Sibling, Version, encode_version
+from tests.unit.kvctl_calls import Done, Kvctl
 
 OPTIONS = Options(block_bytes=600, tier_tables=100, slow_tables=200, max_tables=300)
 DOT = Dot("n1.0.abc", 7)
 IDENTITY_OF_N1 = Identity("n1", "c1", 256, 1, {"n1": ""}, {})
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Kvctl = Callable[..., Done]
-
-
-@pytest.fixture
-def kvctl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kvctl:
-    def call(*arguments: object) -> Done:
-        monkeypatch.setattr("sys.argv", ["kvctl", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output = capsys.readouterr()
-        return Done(int(ended.value.code or 0), output.out, output.err)
-
-    return call
 
 
 def internal(bucket: str, key: bytes) -> bytes:

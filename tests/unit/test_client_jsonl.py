@@ -1,0 +1,243 @@
+"""Import and export of JSON Lines, over nodes that refuse, break and hold siblings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from kvstore.client import jsonl
+from kvstore.client.jsonl import BadLine, ExportReport, Importer, ImportReport, export_lines, parse_line
+from kvstore.client.synchronous import Bucket, connect
+from kvstore.config import Limits
+from kvstore.errors import (
+    InvalidRequest,
+    KVError,
+    TooManySiblings,
+    Unavailable,
+    WriteTimeout,
+)
+from kvstore.quorum.messages import ClientRequest, Failed, Put, Reply
+from tests.patience import PATIENCE
+from tests.unit.client_node import FakeCluster, run
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    nodes = FakeCluster()
+    run(nodes.start())
+    try:
+        yield nodes
+    finally:
+        run(nodes.stop())
+
+
+@pytest.fixture
+def bucket(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    monkeypatch.setattr(jsonl, "_PAUSE", 0.001)
+    with connect(cluster.endpoints, timeout=PATIENCE) as client:
+        yield client.bucket("carts")
+
+
+def lines(*records: object) -> list[bytes]:
+    return [json.dumps(record).encode() + b"\n" for record in records]
+
+
+def imported(bucket: Bucket, given: Iterable[bytes], skip_bad: bool = False) -> ImportReport:
+    return Importer(bucket, PATIENCE).run(given, "id", skip_bad)
+
+
+def counts(report: ImportReport) -> tuple[int, int, int]:
+    return report.imported, report.unchanged, len(report.bad)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"nonsense", "is not JSON"),
+        (b'{"id": "\xff"}', "is not UTF-8"),
+        (b"[" * 100_000, "is nested too deeply"),
+        (b"[1]", "is not a JSON object"),
+        (b"7", "is not a JSON object"),
+        (b'{"key": "a"}', "has no field 'id'"),
+        (b'{"id": null}', "is neither text nor a whole number"),
+        (b'{"id": true}', "is neither text nor a whole number"),
+        (b'{"id": 1.5}', "is neither text nor a whole number"),
+        (b'{"id": ""}', "key: has 0 bytes"),
+        (b'{"id": "%s"}' % (b"k" * 4097), "key: has 4097 bytes"),
+        (b'{"id": "\\ud800"}', "surrogates not allowed"),
+        (b'{"id": "a", "v": "123456789"}', "value: "),
+    ],
+)
+def test_a_line_that_cannot_be_imported_says_why(line: bytes, reason: str) -> None:
+    limits = Limits() if b"123" not in line else Limits(value=20)
+    with pytest.raises(BadLine, match=r"^line 7: .*") as caught:
+        parse_line(7, line, "id", limits)
+    assert reason in str(caught.value)
+    assert caught.value.number == 7
+
+
+def test_a_line_is_stored_as_it_is_without_the_space_around_it() -> None:
+    record = parse_line(3, b'  {"id":  7, "n": "\xc3\xbc"}\r\n', "id", Limits())
+    assert record is not None
+    assert (record.number, record.key, record.value) == (3, "7", b'{"id":  7, "n": "\xc3\xbc"}')
+    assert parse_line(4, b" \r\n", "id", Limits()) is None
+
+
+def test_what_is_there_already_is_not_written_again(cluster: FakeCluster, bucket: Bucket) -> None:
+    given = lines(*({"id": f"k{i}"} for i in range(7)))
+    assert counts(imported(bucket, given)) == (7, 0, 0)
+    told: list[str] = []
+    importer = Importer(bucket, PATIENCE, lambda key, _: told.append(key))
+    assert counts(importer.run([*given, *lines({"id": "new"})], "id", skip_bad=False)) == (1, 7, 0)
+    assert sorted(told) == sorted([*(f"k{i}" for i in range(7)), "new"])
+    assert len(cluster.store.applied) == 8
+    found = bucket.get("k3")
+    assert found.siblings[0].value == b'{"id": "k3"}'
+    assert found.siblings[0].content_type == "application/json"
+
+
+def test_a_key_twice_in_a_file_ends_with_the_last_line(bucket: Bucket) -> None:
+    report = imported(bucket, lines({"id": "a", "n": 1}, {"id": "b"}, {"id": "a", "n": 2}))
+    assert counts(report) == (3, 0, 0)
+    assert [s.value for s in bucket.get("a").siblings] == [b'{"id": "a", "n": 2}']
+
+
+def test_siblings_are_written_over(bucket: Bucket) -> None:
+    bucket.put("a", b'{"id": "a"}')
+    bucket.put("a", b'{"id": "a"}')
+    assert len(bucket.get("a").siblings) == 2
+    assert counts(imported(bucket, lines({"id": "a"}))) == (1, 0, 0)
+    assert len(bucket.get("a").siblings) == 1
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_bad_line_stops_the_import_or_is_skipped(bucket: Bucket, skip_bad: bool) -> None:
+    importer = Importer(bucket, PATIENCE)
+    given = [*lines({"id": "a"}), b"\n", b"{]\n", *lines({"id": "b"}), b"[]\n"]
+    if skip_bad:
+        importer.run(given, "id", skip_bad)
+        assert [bad.number for bad in importer.report.bad] == [3, 5]
+    else:
+        with pytest.raises(BadLine, match="line 3: is not JSON"):
+            importer.run(given, "id", skip_bad)
+    assert bool(bucket.get("a")) is True  # what came before it is stored
+    assert bool(bucket.get("b")) is skip_bad
+    assert importer.report.imported == 1 + skip_bad
+
+
+def test_batches_are_bounded_in_number_and_in_bytes(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl, "_BATCH", 10)
+    asked: list[int] = []
+    get_many = bucket.get_many
+
+    def counted(keys: dict[str, object]) -> object:
+        asked.append(len(keys))
+        return get_many(keys)
+
+    monkeypatch.setattr(bucket, "get_many", counted)
+    imported(bucket, lines(*({"id": f"k{i}"} for i in range(25))))
+    assert asked == [10, 10, 5]
+    asked.clear()
+    monkeypatch.setattr(jsonl, "_BATCH_BYTES", 300)
+    imported(bucket, lines(*({"id": f"l{i}", "v": "x" * 100} for i in range(7))))
+    assert asked == [3, 3, 1]
+
+
+def test_what_fails_for_a_moment_is_tried_again(cluster: FakeCluster, bucket: Bucket) -> None:
+    """Each node refuses for longer than the client tries by itself; keys are told once each."""
+    for node in cluster.nodes:
+        node.refusals.extend([Unavailable(2, 1)] * 20)
+    told: list[tuple[str, bytes]] = []
+    importer = Importer(bucket, PATIENCE, lambda key, value: told.append((key, value)))
+    report = importer.run(lines(*({"id": f"k{i}"} for i in range(5))), "id", skip_bad=False)
+    assert report.imported + report.unchanged == 5
+    assert report.retried > 0
+    assert sorted(told) == [(f"k{i}", b'{"id": "k%d"}' % i) for i in range(5)]
+
+
+def test_a_write_whose_outcome_is_unknown_is_read_before_it_is_written_again(
+    cluster: FakeCluster, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perform = cluster.store.perform
+    lost: list[ClientRequest] = []
+
+    def performed(call: ClientRequest) -> Reply:
+        reply = perform(call)
+        if isinstance(call, Put) and not lost:
+            lost.append(call)
+            return Failed(WriteTimeout(1, 2))
+        return reply
+
+    monkeypatch.setattr(cluster.store, "perform", performed)
+    report = imported(bucket, lines({"id": "a"}))
+    assert counts(report) == (0, 1, 0)
+    assert report.retried == 1
+    assert len(cluster.store.applied) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "patience"),
+    [
+        (InvalidRequest("value", "is refused"), PATIENCE),
+        (Unavailable(2, 1), 0.0),
+        (TooManySiblings(101, 100), 0.0),
+    ],
+)
+def test_what_has_no_chance_or_fails_for_too_long_is_raised(
+    cluster: FakeCluster,
+    bucket: Bucket,
+    error: InvalidRequest | Unavailable | TooManySiblings,
+    patience: float,
+) -> None:
+    for node in cluster.nodes:
+        node.refusals.extend([error] * 1000)
+    importer = Importer(bucket, patience)
+    with pytest.raises(type(error)):
+        importer.run(lines({"id": "a"}), "id", skip_bad=False)
+    assert (importer.report.imported, importer.report.retried) == (0, 0)
+    assert cluster.store.applied == []
+
+
+def test_without_a_node_it_goes_on_until_its_patience_ends(cluster: FakeCluster) -> None:
+    with connect(cluster.endpoints, timeout=0.05) as client:
+        bucket = client.bucket("carts")
+        run(cluster.stop())
+        importer = Importer(bucket, 0.1)
+        with pytest.raises(KVError):  # which one depends on what the client was at when the nodes went
+            importer.run(lines({"id": "a"}), "id", skip_bad=False)
+        assert importer.report.retried > 0
+
+
+def test_export_gives_what_import_takes_and_names_the_rest(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "_BATCH", 4)
+    records = [{"id": f"k{i}", "n": i} for i in range(10)]
+    imported(bucket, lines(*records))
+    bucket.put("pretty", b'{\n  "id": "pretty"\n}')
+    bucket.put("text", b"no JSON")
+    bucket.put("list", b"[1]")
+    bucket.put("twice", b'{"id": "twice"}')
+    bucket.put("twice", b'{"id": "twice"}')
+    bucket.put(b"\xff", b"\xfe")
+    bucket.put("gone", b"{}")
+    bucket.delete("gone")
+    report = ExportReport()
+    exported = list(export_lines(bucket, report))
+    assert all(line.endswith(b"\n") and line.count(b"\n") == 1 for line in exported)
+    found = sorted(map(json.loads, exported), key=lambda record: str(record["id"]))
+    assert found == [*records, {"id": "pretty"}]
+    assert report.exported == 11
+    assert sorted(report.skipped) == ["\\xff", "list", "text", "twice"]
+
+
+def test_what_is_deleted_after_it_was_listed_is_left_out(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put("a", b"{}")
+    monkeypatch.setattr(bucket, "scan_keys", lambda: iter([b"a", b"b"]))
+    report = ExportReport()
+    assert list(export_lines(bucket, report)) == [b"{}\n"]
+    assert (report.exported, report.skipped) == (1, [])

@@ -1,0 +1,413 @@
+"""kvctl's commands for keys, files and nodes, called in this process against nodes in this process."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kvstore.client.errors import PartialFailure, UnresolvedSiblings
+from kvstore.client.jsonl import BadLine
+from kvstore.client.results import Result
+from kvstore.client.status import GetStatusResponse, RepairResponse
+from kvstore.client.synchronous import Client, connect
+from kvstore.errors import (
+    ConfigError,
+    InternalError,
+    InvalidRequest,
+    KVError,
+    NoNodeAvailable,
+    Overloaded,
+    ReadTimeout,
+    TooManySiblings,
+    Unavailable,
+    VersionTooLarge,
+    WriteTimeout,
+)
+from kvstore.kvctl import failures, repair
+from kvstore.kvctl.hints import hint_rows
+from kvstore.kvctl.nodes import status_rows
+from kvstore.kvctl.session import Session
+from kvstore.local.ports import free_ports
+from tests.patience import PATIENCE
+from tests.unit.client_node import FakeCluster, run
+from tests.unit.kvctl_calls import Done, Kvctl
+from tests.unit.server_nodes import cluster_state, serving, settings
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    nodes = FakeCluster()
+    run(nodes.start())
+    try:
+        yield nodes
+    finally:
+        run(nodes.stop())
+
+
+@pytest.fixture
+def fake(kvctl: Kvctl, cluster: FakeCluster) -> Kvctl:
+    """kvctl of three nodes that hold all in one memory."""
+    return lambda *arguments: kvctl("--endpoints", cluster.endpoints, "--timeout", PATIENCE, *arguments)
+
+
+# keys
+
+
+def test_a_put_writes_over_what_is_there_unless_it_is_told_what_it_has_seen(fake: Kvctl) -> None:
+    assert fake("put", "carts", "a", "one") == Done(0, "stored\n", "")
+    assert fake("put", "carts", "a", "two").out == "stored\n"
+    assert fake("get", "carts", "a").out == "two\n"
+    assert fake("put", "carts", "a", "three", "--blind").out == "stored; concurrent values that stay: 1\n"
+    both = fake("get", "carts", "a")
+    assert {line.split(": ")[1] for line in both.out.splitlines()} == {"two", "three"}
+    assert "sibling 1 of 2: " in both.out
+    context = both.err.splitlines()[0].removeprefix("context: ")
+    assert fake("put", "carts", "a", "later", "--blind").code == 0
+    assert (
+        fake("put", "carts", "a", "four", "--context", context).out
+        == "stored; concurrent values that stay: 1\n"
+    )
+    raw = fake("get", "carts", "a", "--raw")
+    assert (raw.code, raw.out) == (2, "")
+    assert "has 2 siblings, which --raw cannot print" in raw.err
+    assert (
+        fake("delete", "carts", "a", "--context", context).out == "deleted; concurrent values that stay: 2\n"
+    )
+    assert fake("delete", "carts", "a") == Done(0, "deleted\n", "")
+    gone = fake("get", "carts", "a")
+    assert gone == Done(1, "", "kvctl: 'a' has no value in bucket 'carts'\n")
+
+
+def test_json_of_a_key_has_all_that_the_next_write_needs(fake: Kvctl) -> None:
+    fake("put", "carts", "a", "{}", "--content-type", "application/json")
+    found = json.loads(fake("-o", "json", "get", "carts", "a").out)
+    assert found["key"] == "a"
+    assert [(s["value"], s["content_type"], s["expiry_ms"]) for s in found["siblings"]] == [
+        ("{}", "application/json", None)
+    ]
+    stored = json.loads(fake("-o", "json", "put", "carts", "a", "2", "--context", found["context"]).out)
+    assert (stored["siblings"], stored["overwritten"]) == (1, 0)
+    assert base64.b64decode(stored["context"], validate=True)
+
+
+def test_values_come_from_the_command_line_a_file_or_standard_input(
+    fake: Kvctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = bytes(range(256))
+    (tmp_path / "value").write_bytes(value)
+    assert fake("put", "carts", "file", "--file", tmp_path / "value").code == 0
+    encoded = base64.b64encode(value).decode()
+    assert fake("get", "carts", "file").out == f"base64:{encoded}\n"
+    assert (
+        json.loads(fake("-o", "json", "get", "carts", "file").out)["siblings"][0]["value_base64"] == encoded
+    )
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"from a pipe")))
+    assert fake("put", "carts", "pipe", "-").code == 0
+    assert fake("get", "carts", "pipe", "--raw").out == "from a pipe"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("put", "carts", "k"), "give the VALUE or --file"),
+        (("put", "carts", "k", "v", "--file", os.devnull), "give the VALUE or --file"),
+        (("put", "carts", "k", "v", "--context", "AAAA", "--blind"), "exclude each other"),
+        (("put", "carts", "k", "v", "--context", "%%%"), "context: is not base64"),
+        (("get", "carts", ""), "key: has 0 bytes"),
+    ],
+)
+def test_wrong_input_changes_nothing(
+    fake: Kvctl, cluster: FakeCluster, arguments: tuple[str, ...], complaint: str
+) -> None:
+    done = fake(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert complaint in done.err
+    assert cluster.store.applied == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidRequest("key", "x"), failures.USAGE),
+        (ConfigError("x"), failures.USAGE),
+        (BadLine(1, "x"), failures.USAGE),
+        (UnresolvedSiblings(Result(b"k", (), b"")), failures.USAGE),
+        (TooManySiblings(101, 100), failures.USAGE),
+        (VersionTooLarge(2, 1), failures.USAGE),
+        (ReadTimeout(1, 2), failures.TIMEOUT),
+        (WriteTimeout(1, 2), failures.TIMEOUT),
+        (InternalError("x"), failures.TIMEOUT),
+        (Unavailable(2, 1), failures.UNAVAILABLE),
+        (Overloaded(1.0), failures.UNAVAILABLE),
+        (NoNodeAvailable({"n1": "x"}), failures.UNAVAILABLE),
+        (PartialFailure({}, {b"k": ReadTimeout(1, 2)}), failures.TIMEOUT),
+    ],
+)
+def test_each_error_has_its_exit_code(error: KVError, code: int) -> None:
+    assert failures.exit_code(error) == code
+
+
+# files
+
+
+def test_import_and_export(fake: Kvctl, tmp_path: Path) -> None:
+    given = b"".join(b'{"id": "k%d"}\n' % i for i in range(120))
+    (tmp_path / "in").write_bytes(given)
+    arguments = ("import", tmp_path / "in", "--key", "id", "--bucket", "carts")
+    assert fake(*arguments).out == "imported 120, unchanged 0, retried 0, failed 0\n"
+    assert json.loads(fake("-o", "json", *arguments).out) == {
+        "imported": 0,
+        "unchanged": 120,
+        "retried": 0,
+        "failed": 0,
+    }
+    assert fake("export", "--bucket", "carts", tmp_path / "out") == Done(0, "", "exported 120 records\n")
+    assert sorted((tmp_path / "out").read_bytes().splitlines()) == sorted(given.splitlines())
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_what_is_left_out_is_named_and_the_exit_code_says_so(fake: Kvctl, tmp_path: Path, skip: bool) -> None:
+    (tmp_path / "in").write_bytes(b'{"id": "a"}\n' + b"[]\n" * 23 + b'{"id": "b"}\n')
+    options = ("--on-error", "skip") if skip else ()
+    done = fake("import", tmp_path / "in", "--key", "id", "--bucket", "carts", *options)
+    assert done.code == failures.INCOMPLETE
+    named = [f"kvctl: line {n}: is not a JSON object" for n in range(2, 22)]
+    if skip:
+        assert done.out == "imported 2, unchanged 0, retried 0, failed 23\n"
+        assert done.err.splitlines() == [*named, "kvctl: and 3 lines more"]
+    else:
+        assert done.out == "imported 1, unchanged 0, retried 0, failed 1\n"
+        assert done.err.splitlines() == named[:1]
+
+
+def test_an_import_that_fails_tells_how_far_it_came(
+    fake: Kvctl, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "in").write_bytes(b'{"id": "a"}\n')
+    for node in cluster.nodes:
+        node.refusals.extend([Unavailable(2, 1)] * 100)
+    done = fake("import", tmp_path / "in", "--key", "id", "--bucket", "carts", "--patience", "0")
+    assert done.code == failures.UNAVAILABLE
+    assert done.out == "imported 0, unchanged 0, retried 0, failed 0\n"
+    assert done.err == "kvctl: 2 replicas required, 1 alive\n"
+
+
+def test_an_export_names_what_is_no_json_object(fake: Kvctl, cluster: FakeCluster, tmp_path: Path) -> None:
+    with connect(cluster.endpoints, timeout=PATIENCE) as client:
+        client.bucket("carts").put_many({f"k{i:02}": b"text" for i in range(22)} | {"ok": b"{}"})
+    done = fake("export", "--bucket", "carts", tmp_path / "out")
+    assert done.code == failures.INCOMPLETE
+    first, *skipped, more = done.err.splitlines()
+    assert first == "exported 1 records"
+    assert len(skipped) == 20
+    assert all("is no single JSON object and was left out" in line for line in skipped)
+    assert more == "kvctl: and 2 keys more"
+    assert (tmp_path / "out").read_bytes() == b"{}\n"
+
+
+# nodes
+
+
+def statuses(client: Client) -> dict[str, GetStatusResponse]:
+    """What those nodes say that answer."""
+    return {node: a for node, a in client.status().items() if isinstance(a, GetStatusResponse)}
+
+
+class Nodes:
+    """Whole nodes in this process; of `members` the first `running` run."""
+
+    def __init__(self, directory: Path, members: int, running: int) -> None:
+        ports = free_ports(members)
+        self.state = cluster_state(ports, "c1")
+        self.endpoints = ",".join(f"127.0.0.1:{port}" for port in ports)
+        self._stack = AsyncExitStack()
+        nodes = [settings(f"n{i}", port, directory, self.state) for i, port in enumerate(ports[:running], 1)]
+        self.servers = run(self._stack.enter_async_context(serving(*nodes)))
+        deadline = time.monotonic() + PATIENCE
+        while not self._linked(running) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _linked(self, running: int) -> bool:
+        with self.client() as client:
+            answers = statuses(client).values()
+        return all(sum(m.connected for m in answer.members) == running for answer in answers)
+
+    def stop(self) -> None:
+        run(self._stack.aclose())
+
+    def client(self) -> Client:
+        return connect(self.endpoints, timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    nodes = Nodes(tmp_path_factory.mktemp("three"), 3, 3)
+    yield nodes
+    nodes.stop()
+
+
+@pytest.fixture(scope="module")
+def one_away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Two of three run, and keep a hint for the third."""
+    nodes = Nodes(tmp_path_factory.mktemp("two"), 3, 2)
+    yield nodes
+    nodes.stop()
+
+
+def test_status_shows_each_node_as_it_says_and_as_others_see_it(kvctl: Kvctl, three: Nodes) -> None:
+    with three.client() as client:
+        for i in range(3):
+            client.bucket("carts").put(f"k{i}", b"v")
+    done = kvctl("--endpoints", three.endpoints, "-o", "json", "status")
+    rows = json.loads(done.out)
+    assert [row["node"] for row in rows] == ["n1", "n2", "n3"]
+    assert [row["address"] for row in rows] == three.endpoints.split(",")
+    assert {row["state"] for row in rows} == {"alive"}
+    assert {row["pid"] for row in rows} == {str(os.getpid())}
+    assert sum(row["puts"] for row in rows) == 3
+    assert all(row["entries"] >= 3 for row in rows)
+    assert all(row["engine"]["entries"] == row["entries"] for row in rows)
+    table = kvctl("--endpoints", three.endpoints, "status").out.splitlines()
+    assert [line.split()[0] for line in table if line.strip().startswith("n")] == ["node", "n1", "n2", "n3"]
+
+
+def test_a_node_tells_its_version_its_age_and_what_its_links_have_done(three: Nodes) -> None:
+    with three.client() as client:
+        bucket = client.bucket("carts")
+        before = statuses(client)
+        bucket.put_many({f"many{i}": b"v" for i in range(20)})
+        after = statuses(client)
+    for server, (node, then) in zip(three.servers, sorted(before.items()), strict=True):
+        now = after[node]
+        assert (now.node, now.version, now.pid) == (node, version("kvstore"), os.getpid())
+        assert 0 < then.uptime_s < now.uptime_s < 3600
+        assert [member.connected for member in now.members] == [True, True, True]
+        for name in ("frames_sent", "messages_sent", "frames_received", "messages_received"):
+            assert getattr(now.counters, name) >= getattr(then.counters, name) > 0, name
+        assert now.counters.messages_sent >= now.counters.frames_sent
+        dropped = now.counters.messages_dropped - then.counters.messages_dropped
+        assert dropped < now.counters.frames_sent - then.counters.frames_sent
+        assert now.counters.most_queued_bytes > 0
+        assert now.counters.most_reply_bytes <= server.clients.most_reply_bytes
+    pairs = [(after[node].counters, before[node].counters) for node in before]
+    calls = sum(now.session_calls_received - then.session_calls_received for now, then in pairs)
+    frames = sum(now.session_frames_received - then.session_frames_received for now, then in pairs)
+    assert calls == 20
+    assert 3 <= frames <= 20
+
+
+def test_repair_waits_until_all_replicas_are_proven_equal(
+    kvctl: Kvctl, three: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "_POLL_SECONDS", 0.01)
+    arguments = ("--endpoints", three.endpoints, "--timeout", PATIENCE)
+    found = json.loads(kvctl(*arguments, "-o", "json", "repair", "--wait", PATIENCE).out)
+    assert found == {"pairs": 8 * 3 * 2, "left": 0}  # each partition, with each of two peers, from each node
+    given_up = kvctl(*arguments, "repair", "--wait", "0")
+    assert given_up.code == failures.INCOMPLETE
+    assert given_up.out == ""
+    assert given_up.err.startswith("kvctl: not proven equal after 0 s: 16 of n1's\n")
+    with three.client() as client:
+        told = client.repair(start=False)["n1"]
+        assert isinstance(told, RepairResponse)
+        assert told.pairs == 16
+
+
+def test_the_ring_shows_who_holds_what(kvctl: Kvctl, three: Nodes) -> None:
+    arguments = ("--endpoints", three.endpoints, "-o", "json", "ring")
+    found = json.loads(kvctl(*arguments).out)
+    assert (found["cluster"], found["epoch"]) == ("c1", three.state.epoch)
+    assert sum(member["first in"] for member in found["members"]) == 8
+    assert [member["replica of"] for member in found["members"]] == [8, 8, 8]
+    place = json.loads(kvctl(*arguments, "--key", "carts", "user:1").out)
+    assert place["partition"] == three.state.ring.partition("carts", b"user:1")
+    assert place["primaries"] == list(three.state.ring.replica_lists[place["partition"]])
+    assert int(place["token"], 16) >> 61 == place["partition"]
+    lines = kvctl("--endpoints", three.endpoints, "ring", "--key", "carts", "user:1").out.splitlines()
+    assert f"primaries: {' '.join(place['primaries'])}" in lines
+    assert "fallbacks: -" in lines
+
+
+def test_explain_shows_how_a_reply_came_about(kvctl: Kvctl, three: Nodes) -> None:
+    arguments = ("--endpoints", three.endpoints, "--timeout", PATIENCE)
+    stored = kvctl(*arguments, "put", "carts", "explained", "v", "--explain", "-w", "3")
+    fields = dict(line.split(": ") for line in stored.err.splitlines())
+    assert sorted(fields["answered"].split()) == ["n1", "n2", "n3"]
+    assert fields["overwritten"] == "0"
+    found = json.loads(
+        kvctl(*arguments, "-o", "json", "get", "carts", "explained", "--explain", "-r", "3").out
+    )
+    assert sorted(found["explain"]["answered"]) == ["n1", "n2", "n3"]
+    assert found["explain"]["partition"] == three.state.ring.partition("carts", b"explained")
+
+
+def test_a_node_that_is_away_is_described_by_the_others(kvctl: Kvctl, one_away: Nodes) -> None:
+    arguments = ("--endpoints", one_away.endpoints, "--timeout", 2)
+    rows = json.loads(kvctl(*arguments, "-o", "json", "status").out)
+    assert rows[2]["node"] == "n3"
+    assert rows[2]["address"] == one_away.endpoints.split(",")[2]
+    assert "pid" not in rows[2]
+    assert rows[0]["state"] == "alive"
+    with one_away.client() as client:
+        told = statuses(client)["n1"]
+    assert {m.node: m.connected for m in told.members} == {"n1": True, "n2": True, "n3": False}
+    done = kvctl(*arguments, "repair")
+    assert done.code == failures.UNAVAILABLE
+    assert done.err.startswith("kvctl: no node available (n3: ")
+    hints = kvctl(*arguments, "-o", "json", "hints")
+    assert [row["node"] for row in json.loads(hints.out)][:1] == ["n1"]
+    assert "kvctl: n3 does not tell: " in hints.err
+
+
+def test_hints_are_shown_by_target_with_the_totals_of_the_node_once() -> None:
+    away = GetStatusResponse(node="n2")
+    away.counters.hints_delivered = 7
+    kept = GetStatusResponse(node="n1")
+    kept.hints.add(target="n3", count=5, bytes=70, oldest_s=1.6)
+    kept.hints.add(target="n4", count=1, bytes=9, oldest_s=0.2)
+    for place, name in enumerate(("rerouted", "overflowed", "expired", "unwritable"), 1):
+        setattr(kept.counters, f"hints_{name}", place)
+    rows = hint_rows({"n2": away, "n1": kept, "n5": NoNodeAvailable({"n5": "away"})})
+    totals = {"delivered": 0, "rerouted": 1, "overflowed": 2, "expired": 3, "unwritable": 4}
+    assert rows == [
+        {"node": "n1", "target": "n3", "pending": 5, "bytes": 70, "oldest s": 2} | totals,
+        {"node": "n1", "target": "n4", "pending": 1, "bytes": 9, "oldest s": 0},
+        {"node": "n2", "pending": 0, "bytes": 0} | dict.fromkeys(totals, 0) | {"delivered": 7},
+    ]
+
+
+def test_what_others_see_of_a_node_is_counted_where_they_differ() -> None:
+    def seen(node: str, *views: tuple[str, int]) -> GetStatusResponse:
+        answer = GetStatusResponse(node=node)
+        for member, status in views:
+            answer.members.add(node=member, status=status, address=f"{member}:1")
+        return answer
+
+    alive, suspect, dead = 1, 2, 3
+    rows = status_rows(
+        {
+            "n1": seen("n1", ("n1", alive), ("n2", suspect), ("n3", dead)),
+            "n2": seen("n2", ("n1", alive), ("n2", alive), ("n3", dead)),
+            "n3": NoNodeAvailable({"n3": "away"}),
+            "n4": seen("n4", ("n2", dead)),
+            "n5": NoNodeAvailable({"n5": "away"}),
+        }
+    )
+    assert [row["state"] for row in rows] == ["alive", "1 dead, 1 suspect", "dead", "alive", "not reachable"]
+    assert [row["address"] for row in rows] == ["n1:1", "n2:1", "n3:1", None, None]
+
+
+def test_a_table_has_a_dash_for_nothing_and_separators_in_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    Session(None, 1.0, "table").show([{"a": 1234567, "b": None}, {"a": 1, "b": True}], ("a", "b"))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip(" ─╶╴")]
+    assert lines == [["a", "b"], ["1,234,567", "-"], ["1", "yes"]]
