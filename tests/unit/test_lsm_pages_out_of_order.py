@@ -8,6 +8,7 @@ import pytest
 
 from kvstore.errors import Corruption, UnsupportedFormat
 from kvstore.lsm import Engine, Fate, MemoryFileSystem, SimulatedCrash
+from kvstore.lsm.filesystem import WritableFile
 from kvstore.lsm.manifest import Edit, Manifest, read_edits
 from kvstore.lsm.memory_filesystem import PAGE_BYTES
 from kvstore.lsm.wal import encode_wal_record
@@ -31,7 +32,7 @@ def found(fs: MemoryFileSystem, fate: Fate) -> set[bytes]:
     return {content(after_crash(fs, seed, fate), "d/f") for seed in range(200)}
 
 
-def synced_file(data: bytes) -> tuple[MemoryFileSystem, object]:
+def synced_file(data: bytes) -> tuple[MemoryFileSystem, WritableFile]:
     fs = MemoryFileSystem()
     file = fs.create("d/f")
     file.append(data)
