@@ -302,7 +302,7 @@ class Told:
 
     async def until(self, steps: list[str]) -> None:
         async with asyncio.timeout(PATIENCE):
-            while self.engine.steps != steps:
+            while self.engine.steps != steps:  # noqa: ASYNC110  (no event for it)
                 await asyncio.sleep(0)
 
     async def turns(self, count: int = 5) -> None:
