@@ -98,7 +98,7 @@ def read_edits(fs: FileSystem, path: str) -> Iterator[Edit]:
         except TornRecord:
             break
         except (DamagedRecord, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            if isinstance(error, DamagedRecord) and not _is_followed(data, error.end or offset + 1):
+            if isinstance(error, DamagedRecord) and not _is_followed(data, offset):
                 break
             raise Corruption(path, f"the edit at byte {offset} is damaged", offset) from None
         yield edit
@@ -108,6 +108,7 @@ def read_edits(fs: FileSystem, path: str) -> Iterator[Edit]:
 
 
 def _is_followed(data: bytes, offset: int) -> bool:
+    """Whether there is a record behind the damaged one."""
     return any(True for _ in readable_records(data, offset))
 
 

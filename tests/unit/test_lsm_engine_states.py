@@ -72,6 +72,16 @@ def test_writers_are_slowed_by_the_tables_that_nobody_has_merged() -> None:
     assert fewer.write_delay() == 0.1, "longer than the longest"
 
 
+def test_where_tables_begin_to_slow_writers_one_memtable_counts() -> None:
+    _, engine = opened(EACH_SEALS)
+    for _ in range(4):
+        put(engine)
+        engine.flush()
+    assert engine.write_delay() == 0
+    put(engine)
+    assert engine.write_delay() == pytest.approx(0.1 * (1 / 5) ** 2)
+
+
 def test_a_sync_waits_for_the_interval_or_as_long_as_writers_do() -> None:
     options = {"memtable_bytes": 1, "max_sealed": 1, "sync_interval": 0.05}
     for durability, least in ((Durability.INTERVAL, 0.05), (Durability.SYNC, 0.0), (Durability.NONE, 0.0)):
@@ -183,6 +193,7 @@ def test_what_is_no_bytes_is_no_key() -> None:
         lambda: engine.scan("key"),  # type: ignore[arg-type]
         lambda: engine.scan(b"", "key"),  # type: ignore[arg-type]
         lambda: engine.scan_prefix("key"),  # type: ignore[arg-type]
+        lambda: engine.scan_prefix(5),  # type: ignore[arg-type]
     ):
         with pytest.raises(TypeError):
             attempt()
@@ -292,17 +303,34 @@ def test_what_is_found_on_a_full_disk_is_kept_and_made_durable() -> None:
         put(engine, b"%d" % i)
     engine.write_out()
     engine._opened.close()  # killed: only the operating system has it
+    before = fs.list("d")
     memory(fs).create("d/stranger")
     fail_from_now(fs, Fault.FULL)
+    syncs = fs.calls["sync"], fs.calls["sync_directory"]
     _, engine = opened(EACH_SEALS, fs)
     assert engine.statistics().sealed_memtables == 3
-    assert "stranger" not in fs.list("d")
+    assert fs.list("d") == before[:3] + before[4:], "all but the stranger, and an empty log"
+    assert (fs.calls["sync"], fs.calls["sync_directory"]) == (syncs[0] + 1 + 3, syncs[1] + 1)
     assert [after_crash(fs).get(b"%d" % i) for i in range(3)] == [b"value"] * 3
     assert (engine.last_lsn, engine.durable_lsn, engine.refuses) == (3, 3, True)
     fs.heal()
     engine.sync()
     assert put(engine, b"3") == 4
     assert [job.last_lsn for job in engine.take_jobs() if isinstance(job, FlushJob)] == [1]
+
+
+def test_a_log_that_cannot_be_begun_ends_the_engine() -> None:
+    fs = FaultyFileSystem(MemoryFileSystem())
+    opened(fs=fs)[1].close()
+    fail_from_now(fs, Fault.FULL)
+    _, engine = opened(fs=fs)
+    fs.fault = Fault.EIO
+    with pytest.raises(StorageFailed, match="input/output error"):
+        engine.sync()
+    fs.heal()
+    assert engine.refuses
+    with pytest.raises(StorageFailed, match="the engine stopped after"):
+        engine.sync()
 
 
 def test_lsns_go_on_where_the_log_has_ended() -> None:
