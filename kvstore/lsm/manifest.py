@@ -15,7 +15,7 @@ import msgspec
 from kvstore.errors import Corruption, StorageError, StorageFull
 from kvstore.lsm.filesystem import FileSystem, WritableFile, read_file, sync_file
 from kvstore.lsm.magic import check_magic
-from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
+from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record, readable_records
 from kvstore.lsm.sstable import TableInfo
 
 MAGIC = b"kvsman\x00\x02"
@@ -83,8 +83,8 @@ def current_manifest(fs: FileSystem, directory: str) -> str:
 def read_edits(fs: FileSystem, path: str) -> Iterator[Edit]:
     """All edits of a manifest, at least one; raises Corruption, UnsupportedFormat.
 
-    An edit that the file ends within was never synced, so nothing was done because of it: it is ignored.
-    The same goes for zeros at the end, which some file systems leave of what was not synced.
+    The last edit may not have been synced before a crash: then nothing was done because of it, and what there
+    is of it is ignored. A damaged one that any record follows was synced.
     """
     data = read_file(fs, path)
     if len(data) < len(MAGIC):
@@ -97,14 +97,19 @@ def read_edits(fs: FileSystem, path: str) -> Iterator[Edit]:
             edit = _decoder.decode(payload)
         except TornRecord:
             break
-        except (DamagedRecord, msgspec.MsgspecError, UnicodeDecodeError):
-            if not data[offset:].strip(b"\0"):
+        except (DamagedRecord, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            if isinstance(error, DamagedRecord) and not _is_followed(data, offset):
                 break
             raise Corruption(path, f"the edit at byte {offset} is damaged", offset) from None
         yield edit
         offset = after
     if offset == len(MAGIC):
         raise Corruption(path, "holds no edit")
+
+
+def _is_followed(data: bytes, offset: int) -> bool:
+    """Whether there is a record behind the damaged one."""
+    return any(True for _ in readable_records(data, offset))
 
 
 class Manifest(StoreState):
@@ -148,13 +153,25 @@ class Manifest(StoreState):
         edit = Edit(self.next_file, max(flushed_lsn, self.flushed_lsn), tuple(added), tuple(removed))
         record = encode_record(_encoder.encode(edit))
         assert self._file is not None
+        self._file.truncate(self._bytes)  # in the place of what proves the edit before it
         self._file.append(record)
         self._file.sync()
         self.apply(edit)
         self._bytes += len(record)
+        self._prove()
         if self._bytes > max(self.largest, 2 * self._first_bytes):
             with suppress(StorageFull):  # the edit is durable: the old log will do until there is space
                 self._begin()
+
+    def _prove(self) -> None:
+        """Tell whoever reads the last edit damaged that it was durable: an edit that changes nothing follows.
+
+        It is not synced: it serves where there was no crash since. So the next edit takes its place: were it
+        lost before one that is there, it would look like damage.
+        """
+        assert self._file is not None
+        with suppress(StorageFull):
+            self._file.append(encode_record(_encoder.encode(Edit(self.next_file, self.flushed_lsn))))
 
     def _begin(self) -> None:
         """Begin a new log of edits, and remove the one before it."""

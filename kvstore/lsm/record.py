@@ -6,6 +6,7 @@ The header's own checksum tells a torn tail (the file ends within a record) from
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 import google_crc32c
 
@@ -49,3 +50,18 @@ def decode_record(data: bytes, offset: int) -> tuple[bytes, int]:
     if google_crc32c.value(payload) != payload_crc:
         raise DamagedRecord(start + length)
     return payload, start + length
+
+
+def readable_records(data: bytes, offset: int) -> Iterator[tuple[range, bytes]]:
+    """Place and payload of each record from `offset` on that can be read, whatever is damaged between."""
+    while offset < len(data):
+        try:
+            payload, end = decode_record(data, offset)
+        except TornRecord:
+            return
+        except DamagedRecord as damage:
+            # never within a record whose end is known: a value may hold a copy of a log
+            offset = damage.end or offset + 1
+        else:
+            yield range(offset, end), payload
+            offset = end

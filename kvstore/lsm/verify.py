@@ -77,12 +77,7 @@ class _Verification:
             try:
                 end = decode_record(data, end)[1]
             except (TornRecord, DamagedRecord):
-                yield Problem(
-                    Kind.TORN,
-                    manifest,
-                    f"{len(data) - end} bytes at {end} of an edit that was never synced",
-                    end,
-                )
+                yield _gap(manifest, data, range(end, len(data)))
                 return
 
     def _table(self, info: TableInfo) -> Iterator[Problem]:
@@ -142,7 +137,7 @@ class _Verification:
 
 
 def _gap(name: str, data: bytes, place: range) -> Problem:
-    """Bytes of a log that are no record. At its end they may be what a crash has torn."""
+    """Bytes of a log or manifest that are no record. At its end they may be what a crash has torn."""
     size = f"{len(place)} bytes at {place.start}"
     if place.stop == len(data):
         if _torn(data, place.start):

@@ -15,7 +15,7 @@ import msgspec
 from kvstore.errors import Corruption
 from kvstore.lsm.filesystem import FileSystem, read_file
 from kvstore.lsm.magic import check_magic
-from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
+from kvstore.lsm.record import encode_record, readable_records
 
 Batch = Sequence[tuple[bytes, bytes | None]]
 
@@ -92,25 +92,16 @@ def _records(fs: FileSystem, paths: Sequence[str]) -> Iterator[tuple[str, int, W
 
 def records_in(data: bytes, path: str) -> Iterator[tuple[range, WalRecord]]:
     """Every record of a segment that can be read, and where in it; raises Corruption, UnsupportedFormat."""
-    offset = len(MAGIC) if _has_header(data, path) else len(data)
-    while offset < len(data):
-        try:
-            payload, end = decode_record(data, offset)
-        except TornRecord:
-            return
-        except DamagedRecord as damage:
-            # never within a record whose end is known: a value may hold a copy of a log
-            offset = damage.end or offset + 1
-        else:
-            yield range(offset, end), _decode(payload, path)
-            offset = end
+    _check_header(data, path)
+    for place, payload in readable_records(data, len(MAGIC)):
+        yield place, _decode(payload, path)
 
 
-def _has_header(data: bytes, path: str) -> bool:
-    if (len(data) < len(MAGIC) and MAGIC.startswith(data)) or not data.strip(b"\0"):
-        return False  # torn when the segment was made
-    check_magic(path, data[: len(MAGIC)], MAGIC, "write-ahead log")
-    return True
+def _check_header(data: bytes, path: str) -> None:
+    beginning = data[: len(MAGIC)]
+    if not beginning.strip(b"\0") or (len(data) < len(MAGIC) and MAGIC.startswith(data)):
+        return  # torn when the segment was made; what is behind its first page may be there
+    check_magic(path, beginning, MAGIC, "write-ahead log")
 
 
 def _decode(payload: bytes, path: str) -> WalRecord:

@@ -121,7 +121,7 @@ class Host:
             self._network.attach(self.name, self._receive)
             self.node.start(self._instant())
         except SimulatedCrash:
-            self.crash(Fate.RANDOM)
+            self.crash(self._some_fate())
         except StorageError as error:
             self._end(error)
 
@@ -134,11 +134,16 @@ class Host:
         self.node = self._engine = self._storage = None
         self._network.detach(self.name)
         self.disk = self.disk.crash(self._disk_rng, fate)
+        self.counts += self.disk.fates
         waiting, self._waiting = self._waiting, {}
         for respond in waiting.values():
             self._scheduler.after(_RESET_SECONDS, partial(respond, None))
         self._release()
         self._on_crash(self.name)
+
+    def _some_fate(self) -> Fate:
+        """Of what was not synced when the disk itself ended this life."""
+        return self._disk_rng.choice((Fate.RANDOM, Fate.PAGES))
 
     def _end(self, error: StorageError) -> None:
         """The process ends itself, as kvstore.server does: after a failed sync only recovery can decide.
@@ -148,7 +153,7 @@ class Host:
         self._scheduler.note(f"{self.name} ends: {type(error).__name__}")
         self.counts[f"ends after {type(error).__name__}"] += 1
         self.ended_by = error
-        self.crash(Fate.RANDOM)
+        self.crash(self._some_fate())
 
     def _gather(self) -> None:
         """What this life has done, before it is forgotten."""
@@ -270,7 +275,7 @@ class Host:
         try:
             action()
         except SimulatedCrash:
-            self.crash(Fate.RANDOM)
+            self.crash(self._some_fate())
         except StorageFailed as error:
             self._end(error)
         if self.watch is not None:

@@ -81,6 +81,7 @@ class Storage:
             self._durable(self._engine.durable_lsn)
             return
         self._running = True
+        self._disk.sync_begins(sync.files)
         self._later(self._duration(), partial(self._synced, sync))
 
     def _synced(self, sync: Sync) -> None:

@@ -115,6 +115,7 @@ class Run:
     def _sync(self, step: int) -> None:
         """Every other time a batch comes while the sync is under way, which does not vouch for it."""
         if sync := self.engine.begin_sync():
+            self.fs.sync_begins(sync.files)
             if step % 2:
                 self._write([(b"meanwhile", b"%d" % step)])
             sync.run()

@@ -130,7 +130,7 @@ def _same(read: Callable[[], object], expected: object) -> bool:
 def flips(places: list[Region]) -> Iterator[tuple[str, int, int]]:
     """A bit of each byte, and all of them where there are few bytes; spread over what is too large."""
     offsets = [(path, offset) for _, path, begin, end in places for offset in range(begin, end)]
-    bits = 8 if len(offsets) * 8 <= PER_REGION else 1
+    bits = 8 if len(offsets) * 4 <= PER_REGION else 1
     step = max(1, len(offsets) * bits // PER_REGION)
     for i, (path, offset) in enumerate(offsets[::step]):
         for bit in range(bits):

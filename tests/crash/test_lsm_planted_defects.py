@@ -17,6 +17,7 @@ from kvstore.lsm import (
     block,
     jobs,
     maintenance,
+    manifest,
     memory_filesystem,
     record,
     snapshot,
@@ -32,8 +33,9 @@ from kvstore.lsm.segments import Segments
 from kvstore.lsm.sstable import Table, table_name
 from tests.crash.lsm_workload import PLANS
 from tests.crash.test_lsm_bit_flips import check_region
-from tests.crash.test_lsm_crash_points import crash_everywhere
+from tests.crash.test_lsm_crash_points import crash_everywhere, crash_with_records_not_synced
 from tests.property.test_lsm_model import EngineBesideDict, check_alike
+from tests.unit import test_lsm_pages_out_of_order as pages
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 Check = Callable[[], object]
@@ -161,6 +163,48 @@ def _damaged_log_record_not_questioned(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recovery, "locate_records", until_the_first_gap)
 
 
+def _log_record_claims_too_much(patch: pytest.MonkeyPatch, of_itself: int) -> None:
+    from kvstore.lsm import segments
+
+    def claim(first_lsn: int, _: int, batches: list[Any]) -> bytes:
+        return wal.encode_wal_record(first_lsn, first_lsn - 1 + of_itself * len(batches), batches)
+
+    patch.setattr(segments, "encode_wal_record", claim)
+
+
+def _log_record_claims_itself_durable(patch: pytest.MonkeyPatch) -> None:
+    _log_record_claims_too_much(patch, 1)
+
+
+def _log_record_claims_the_one_before_it_durable(patch: pytest.MonkeyPatch) -> None:
+    _log_record_claims_too_much(patch, 0)
+
+
+def _sync_vouches_for_what_came_after_it_began(patch: pytest.MonkeyPatch) -> None:
+    finish_sync = Segments.finish_sync
+    patch.setattr(
+        Segments,
+        "finish_sync",
+        lambda self, sync: finish_sync(self, replace(sync, lsn=self.last_lsn)),
+    )
+
+
+def _torn_edit_taken_for_damage(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(manifest, "_is_followed", lambda data, offset: True)
+
+
+def _edit_added_behind_what_proves_the_one_before(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(memory_filesystem._MemoryWriter, "truncate", lambda self, size: None)
+
+
+def _log_without_its_first_page_refused(patch: pytest.MonkeyPatch) -> None:
+    def checked(data: bytes, path: str) -> None:
+        if data.strip(b"\0") and not wal.MAGIC.startswith(data[:8]):
+            raise Corruption(path, "is no log")
+
+    patch.setattr(wal, "_check_header", checked)
+
+
 def _deletions_always_dropped(patch: pytest.MonkeyPatch) -> None:
     def careless(*arguments: Any) -> Any:
         choice = choose(*arguments)
@@ -203,6 +247,16 @@ def crash_points() -> None:
         crash_everywhere(plan, 0, shares=7)
 
 
+def records_that_were_not_synced() -> None:
+    """test_lsm_crash_points.py: test_log_records_that_were_not_synced_are_torn_and_not_damaged."""
+    crash_with_records_not_synced()
+
+
+def torn_edits() -> None:
+    """test_lsm_pages_out_of_order.py."""
+    pages.test_an_edit_that_was_torn_out_of_order_is_ignored()
+
+
 def bit_flips(region: str) -> Check:
     """test_lsm_bit_flips.py: test_a_flipped_bit_gives_an_error_or_the_right_answer, of one region."""
 
@@ -235,6 +289,12 @@ CAUGHT: list[tuple[Plant, Check]] = [
     (_inputs_removed_before_the_manifest_says_so, crash_points),
     (_tables_of_a_checkpoint_not_linked, crash_points),
     (_output_of_a_crash_kept, crash_points),
+    (_log_record_claims_itself_durable, records_that_were_not_synced),
+    (_log_record_claims_the_one_before_it_durable, records_that_were_not_synced),
+    (_sync_vouches_for_what_came_after_it_began, crash_points),
+    (_torn_edit_taken_for_damage, crash_points),
+    (_edit_added_behind_what_proves_the_one_before, torn_edits),
+    (_log_without_its_first_page_refused, crash_points),
     (_damaged_filter_answers_absent, bit_flips("sst filter")),
     (_checksum_of_blocks_ignored, bit_flips("sst data block")),
     (_checksum_of_records_ignored, bit_flips("wal record payload")),

@@ -91,6 +91,7 @@ class Pair:
     def begin_sync(self) -> None:
         if self.syncing is None:
             self.syncing = self.engine.begin_sync()
+            self.fs.sync_begins(self.syncing.files if self.syncing else ())
 
     def finish_sync(self) -> None:
         if self.syncing is not None:

@@ -11,6 +11,7 @@ import pytest
 from kvstore.errors import Corruption, StorageFull
 from kvstore.lsm import DiskFileSystem, Engine
 from kvstore.lsm.manifest import read_edits
+from kvstore.lsm.record import encode_record
 
 
 def manifest_of_a_store(directory: Path) -> Path:
@@ -20,17 +21,28 @@ def manifest_of_a_store(directory: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("tail", [b"\x00", b"\x00" * 5000, b"\x10\x00"], ids=["zero", "zeros", "cut off"])
+@pytest.mark.parametrize(
+    "tail",
+    [b"\0", b"\0" * 5000, b"\x10\0", b"\1" * 12, b"\0" * 12 + b"\1"],
+    ids=["zero", "zeros", "cut off", "damaged", "its first page is zeros"],
+)
 def test_a_tail_that_was_never_synced_is_ignored(tmp_path: Path, tail: bytes) -> None:
     path = manifest_of_a_store(tmp_path)
     path.write_bytes(path.read_bytes() + tail)
     assert len(list(read_edits(DiskFileSystem(), str(path)))) == 1
 
 
-@pytest.mark.parametrize("tail", [b"\x01" * 12, b"\x00" * 12 + b"\x01"])
-def test_a_tail_of_anything_else_is_corruption(tmp_path: Path, tail: bytes) -> None:
+@pytest.mark.parametrize("tail", [b"\1" * 12, b"\0" * 12 + b"\1"])
+def test_damage_before_another_record_is_corruption(tmp_path: Path, tail: bytes) -> None:
     path = manifest_of_a_store(tmp_path)
-    path.write_bytes(path.read_bytes() + tail)
+    path.write_bytes(path.read_bytes() + tail + encode_record(b"anything"))
+    with pytest.raises(Corruption, match=r"the edit at byte \d+ is damaged"):
+        list(read_edits(DiskFileSystem(), str(path)))
+
+
+def test_an_edit_of_another_shape_is_corruption(tmp_path: Path) -> None:
+    path = manifest_of_a_store(tmp_path)
+    path.write_bytes(path.read_bytes() + encode_record(b"anything"))
     with pytest.raises(Corruption, match=r"the edit at byte \d+ is damaged"):
         list(read_edits(DiskFileSystem(), str(path)))
 
