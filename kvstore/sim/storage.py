@@ -26,7 +26,7 @@ _LONGEST_JOB = 10.0
 _LONGEST_SYNC = 3.0
 _FULL_PAUSE = 0.5
 _JOB_PAUSE = 1.0
-_STALLED = 5.0
+_STALLED = 2.0
 """Seconds of silence after which a worker is given up: a minute in real nodes, whose jobs are larger."""
 _STEPS = 30
 """A worker that dies or hangs does so within so many steps of its job, or at its end, before it answers."""
