@@ -109,13 +109,17 @@ def test_what_waits_for_a_slow_reader_leaves_in_frames_below_the_limit() -> None
 
 
 def test_an_exchange_of_much_is_told_in_answers_below_the_limit() -> None:
-    settings = replace(SETTINGS, quorum=QuorumSettings(hint_count=0))
-    cluster = started(settings)
+    """Who lacks everything asks, so that all comes in answers."""
+    only_when_asked = AntiEntropySettings(interval=float("inf"), settle=0.5, answer_bytes=ANSWER)
+    cluster = started(NodeSettings(QuorumSettings(hint_count=0), only_when_asked, limits=LIMITS))
     cluster.crash("n3")
     keys = keys_of_one_partition(cluster, 12)
     for key in keys:
         assert isinstance(cluster.call("n1", Put("carts", key, b"v" * 5000)), Stored)
     cluster.restart("n3")
+    while not cluster.settled():
+        cluster.run(0.1)
+    cluster.hosts["n3"].repair_now()
     settle(cluster)
     assert cluster.network.counts["too large"] == 0
     assert all(cluster.stored("n3", "carts", key) for key in keys)
