@@ -218,6 +218,8 @@ class AntiEntropySettings:
     longest_pause: float = 1.0
     timeout: float = 5.0
     """For an answer of the peer."""
+    answer_bytes: int = 256 * KIB
+    """Versions in one answer of an exchange; the last one may go beyond."""
     slice: int = 256
     """Entries of a scan that are taken into the trees in one step."""
     rebuild: float = 86_400.0

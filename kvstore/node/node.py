@@ -392,6 +392,7 @@ class Node:
         """A worker died or could not do its job: it will be offered again."""
         self._at(now)
         self._engine.job_failed(job)
+        self._turn()
 
     # within a turn
 

@@ -383,7 +383,7 @@ class AntiEntropy:
         if peer != sender and now < until:
             raise Overloaded(until - now, f"partition {message.partition} is being repaired by {peer}")
         self._served[message.partition] = sender, now + self._settings.settle
-        self._reply(sender, difference(self._trees, self._scan, message))
+        self._reply(sender, difference(self._trees, self._scan, message, self._settings.answer_bytes))
 
     def _reply(self, to: str, answer: TreeHashes | RangeDifference) -> None:
         """Only what is durable is shown: it could be lost, and with it what the asker has been told of it."""

@@ -20,7 +20,6 @@ _ITEMS_A_MESSAGE = 1024
 ITEM_BYTES = 8
 _FEW = 2 * FAN_OUT
 """Items of a node whose children are not worth asking for: 8 bytes each, against 14 for each child."""
-_ANSWER_BYTES = 256 * 1024
 
 
 class Pause(NamedTuple):
@@ -158,8 +157,8 @@ class Exchange:
         return tuple(dict.fromkeys(due))
 
 
-def difference(trees: Trees, scan: Scan, asked: RangeItems) -> RangeDifference:
-    """The answer to a peer's `RangeItems`."""
+def difference(trees: Trees, scan: Scan, asked: RangeItems, most_bytes: int) -> RangeDifference:
+    """The answer to a peer's `RangeItems`: no further version once there are `most_bytes` of them."""
     theirs = asked.items
     missing = {theirs[i : i + ITEM_BYTES]: i // ITEM_BYTES for i in range(0, len(theirs), ITEM_BYTES)}
     versions: list[tuple[bytes, bytes]] = []
@@ -169,7 +168,7 @@ def difference(trees: Trees, scan: Scan, asked: RangeItems) -> RangeDifference:
     ):
         if missing.pop(packed_item(key, version), None) is not None:
             continue
-        if size >= _ANSWER_BYTES:
+        if size >= most_bytes:
             return RangeDifference(asked.request, tuple(versions), (), key)
         if not can_be_sent(version):
             continue

@@ -40,6 +40,7 @@ class ReadOperation(Operation):
     """
 
     __slots__ = (
+        "again",
         "answers",
         "asked",
         "asked_at",
@@ -81,6 +82,7 @@ class ReadOperation(Operation):
         self.repaired: set[str] = set()
         self.asked: dict[str, str] = {}
         self.left: list[Target] = []
+        self.again: tuple[Target, ...] = ()
         for target in reversed(request.placement.targets):
             if target.node == core.name:
                 if local is not None:
@@ -177,7 +179,11 @@ class ReadOperation(Operation):
         elif self.respond is None:
             self.patience = float("inf")  # the deadline alone is left
         else:
+            # not before: as long as there is no connection, each question would come back at once
+            self.left[:0], self.again = self.again, ()
             self._hedge()
+            while len(self.asked) < self.request.r and self._ask_next():
+                pass
 
     def _hedge(self) -> None:
         core, longest = self.core, self.core.settings.read_patience
@@ -310,17 +316,16 @@ class ReadOperation(Operation):
         if self.respond is None:
             self._finish_if_all_answered()
             return
+        if error is None and node != self.core.name:
+            # its connection may come back before the deadline
+            self.again += (Target(node, hint_for),)
         if self._ask_next():
             return
         if self.wide:
             self._evaluate()
-        if len(self.asked) < self.request.r:
-            if error is not None:
-                self.finish()
-                self.fail(error)
-            elif node != self.core.name:
-                # its connection may come back before the deadline: it stays to be asked again
-                self.left.insert(0, Target(node, hint_for))
+        if error is not None and len(self.asked) < self.request.r:
+            self.finish()
+            self.fail(error)
 
     def _time_out(self) -> None:
         self.finish()

@@ -8,17 +8,15 @@ from collections.abc import Callable, Sequence
 
 import grpc
 
-from kvstore.config import KIB
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import ReplicaWrite
 from kvstore.ring import ClusterState, Member
 from kvstore.server.handshake import introduction
 from kvstore.server.options import CHANNEL
-from kvstore.server.stream import OnUnsent, Stream, message_bytes
+from kvstore.server.stream import OnUnsent, Stream
+from kvstore.wire.queue import is_bulk, message_bytes
 
 _LINK = "/kvstore.v1.Peer/Link"
 _BULK = "/kvstore.v1.Peer/Bulk"
-_BULK_MESSAGE = 64 * KIB
 _END_SECONDS = 3.0
 
 _log = logging.getLogger(__name__)
@@ -53,8 +51,7 @@ class Links:
         """Send to a peer; bulk goes its own way so that probes do not wait behind it."""
         link, bulk = self._streams[to]
         size = message_bytes(message)
-        replay = type(message) is ReplicaWrite and message.replay
-        (bulk if replay or size > _BULK_MESSAGE else link).send(message, size)
+        (bulk if is_bulk(message, size) else link).send(message, size)
 
     def connected(self, peer: str) -> bool:
         """Whether what is sent to a peer now is sent at once."""
@@ -73,17 +70,17 @@ class Links:
     @property
     def dropped(self) -> int:
         """Messages that were not sent: their peer was not connected, or too far behind."""
-        return sum(stream.dropped for pair in self._streams.values() for stream in pair)
+        return sum(stream.queue.dropped for pair in self._streams.values() for stream in pair)
 
     @property
     def queued_bytes(self) -> int:
         """What waits to be written now, to all peers."""
-        return sum(stream.queued_bytes for pair in self._streams.values() for stream in pair)
+        return sum(stream.queue.bytes for pair in self._streams.values() for stream in pair)
 
     @property
     def most_queued_bytes(self) -> int:
         """The longest that the queue of any stream was."""
-        return max((stream.most_bytes for pair in self._streams.values() for stream in pair), default=0)
+        return max((stream.queue.most_bytes for pair in self._streams.values() for stream in pair), default=0)
 
     async def close(self) -> None:
         """End all streams; takes no longer than a few seconds."""

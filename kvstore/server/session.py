@@ -17,10 +17,10 @@ from kvstore.config import MIB
 from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.node.transit import NOTICED, Transit
 from kvstore.quorum.messages import ClientRequest, Delete, Failed, Get, Reply, aged
-from kvstore.server.batches import Batches
 from kvstore.server.driver import Driver, Respond
 from kvstore.server.gathering import Gathering
 from kvstore.wire.client import call_from_wire, reply_bytes
+from kvstore.wire.queue import Batches
 from kvstore.wire.session import Answer, Form, decode_calls, encode_replies
 
 _MOST_CALLS = 4096

@@ -13,36 +13,15 @@ from typing import TypeAlias
 
 import grpc
 
-from kvstore.config import MIB
-from kvstore.gossip import GossipMessage
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import (
-    Forward,
-    ForwardReply,
-    RangeDifference,
-    RangeItems,
-    ReadReply,
-    ReapCheck,
-    ReplicaRead,
-    ReplicaWrite,
-    TreeHashes,
-    TreeRead,
-    WriteAck,
-)
+from kvstore.quorum.messages import WriteAck
 from kvstore.ring import Member
-from kvstore.server.batches import Batches
 from kvstore.server.gathering import Gathering
 from kvstore.server.handshake import Metadata, Refused, check_welcome
 from kvstore.v1.peer_pb2 import Welcome
-from kvstore.wire.client import reply_bytes, request_bytes
 from kvstore.wire.peer import encode_frame
+from kvstore.wire.queue import LIMITS, PeerQueue, QueueLimits
 
-QUEUE_BYTES = 64 * MIB
-"""What waits for a peer that is slow to read, on one stream, and leaves no room for more."""
-_SHORT_QUEUE_BYTES = MIB
-"""In a longer queue the failure detector's messages go first: a slow peer is not a dead one."""
-_QUESTIONS = (ReplicaWrite, ReplicaRead, Forward, TreeRead, RangeItems, ReapCheck)
-"""Messages to which an operation of this node, that of their `request`, waits for an answer."""
 _HANDSHAKE_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.25  # beside the channel's own backoff
 
@@ -50,35 +29,6 @@ _log = logging.getLogger(__name__)
 
 Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, Welcome]"
 OnUnsent: TypeAlias = Callable[[str, Sequence[int]], None]
-
-
-def message_bytes(message: PeerMessage) -> int:
-    """About how many bytes a message takes in a frame."""
-    match message:
-        case ReplicaWrite():
-            return 64 + len(message.key) + len(message.version)
-        case WriteAck(requests):
-            return 10 * len(requests)
-        case ReplicaRead():
-            return 64 + len(message.key)
-        case ReadReply():
-            return 64 + len(message.version)
-        case Forward(_, _, call):
-            return request_bytes(call)
-        case ForwardReply(_, reply):
-            return reply_bytes(reply)
-        case ReapCheck(_, _, candidates):
-            return 64 + sum(24 + len(key) for key, _ in candidates)
-        case TreeRead(_, _, nodes):
-            return 64 + 8 * len(nodes)
-        case TreeHashes(_, hashes):
-            return 64 + 12 * len(hashes)
-        case RangeItems():
-            return 64 + len(message.leaves) + len(message.after) + len(message.until) + len(message.items)
-        case RangeDifference(_, versions, wanted):
-            return 64 + 4 * len(wanted) + sum(16 + len(key) + len(version) for key, version in versions)
-        case _:
-            return 64
 
 
 def _messages(batch: list[PeerMessage]) -> int:
@@ -102,6 +52,7 @@ class Stream:
         on_open: Callable[[str], None],
         on_lost: Callable[[str], None],
         on_unsent: OnUnsent,
+        limits: QueueLimits = LIMITS,
     ) -> None:
         self._method = method
         self._peer = peer
@@ -109,50 +60,29 @@ class Stream:
         self._on_open = on_open
         self._on_lost = on_lost
         self._on_unsent = on_unsent
-        self._queue: Batches[PeerMessage] = Batches()
+        self.queue = PeerQueue(limits)
         self._wake = asyncio.Event()
-        self._unsent: list[int] = []
         self._problem = ""
-        self.connected = False
         self.frames = 0
         self.messages = 0
-        self.dropped = 0
-        self.most_bytes = 0
-        """The longest that the queue was."""
 
     @property
-    def queued_bytes(self) -> int:
-        """What waits to be written."""
-        return self._queue.bytes
+    def connected(self) -> bool:
+        """Whether what is sent now is sent at once."""
+        return self.queue.open
 
     def send(self, message: PeerMessage, size: int) -> None:
         """Queue a message for the next frame; dropped when not connected or far behind."""
-        queue = self._queue
-        if not self.connected:
-            self._drop(message)
-            return
-        if queue.bytes > _SHORT_QUEUE_BYTES and isinstance(message, GossipMessage):
-            queue.add_first(message, size)
-        elif queue.bytes + size > QUEUE_BYTES and queue:
-            self._drop(message)
-        else:
-            queue.add(message, size)
-            if queue.bytes > self.most_bytes:
-                self.most_bytes = queue.bytes
-        self._wake.set()
-
-    def _drop(self, message: PeerMessage) -> None:
-        """Whoever waits for an answer need not wait for its patience; probes find out by themselves."""
-        self.dropped += 1
-        if isinstance(message, _QUESTIONS):
+        queue = self.queue
+        if queue.put(message, size):
+            self._wake.set()
+        elif len(queue.unsent) == 1:
             # in a turn of its own: whoever sends must have returned first
-            if not self._unsent:
-                asyncio.get_running_loop().call_soon(self._tell)
-            self._unsent.append(message.request)
+            asyncio.get_running_loop().call_soon(self._tell)
 
     def _tell(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        self._on_unsent(self._peer.node, unsent)
+        if unsent := self.queue.take_unsent():
+            self._on_unsent(self._peer.node, unsent)
 
     async def run(self, channel: grpc.aio.Channel) -> None:
         """Keep the stream open until cancelled."""
@@ -182,8 +112,7 @@ class Stream:
             _log.log(level, "no %s to node %s: %s", self._method, self._peer.node, problem)
 
     def _disconnected(self) -> None:
-        self.connected = False
-        self._queue.clear()
+        self.queue.close()
         asyncio.get_running_loop().call_soon(self._on_lost, self._peer.node)
 
     async def _connect_and_send(self, channel: grpc.aio.Channel) -> None:
@@ -198,7 +127,7 @@ class Stream:
                 check_welcome(welcome, self._peer.node)
                 _log.info("connected %s to node %s", self._method, self._peer.node)
                 self._problem = ""
-                self.connected = True
+                self.queue.open = True
                 self._on_open(self._peer.node)
                 await self._work(call)
             self._note("the other side ended the stream")
@@ -227,8 +156,8 @@ class Stream:
             await gathering.pause()
             self._wake.clear()
             sent = 0
-            for _ in range(len(self._queue)):  # what comes meanwhile is gathered
-                batch = self._queue.take()
+            for _ in range(len(self.queue)):  # what comes meanwhile is gathered
+                batch = self.queue.take()
                 sent += _messages(batch)
                 frame = encode_frame(batch, int(clock() * 1000))
                 try:

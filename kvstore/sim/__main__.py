@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import click
 
-from kvstore.sim.nemesis import kinds
+from kvstore.sim.nemesis import EFFECTS, kinds
 from kvstore.sim.run import SAFETY_SECONDS, Plan, Report, transcribe, try_plan
 
 _ENOUGH = 50
@@ -72,11 +72,12 @@ def _results(plans: list[Plan], processes: int) -> Iterator[Report | str]:
 
 
 def _unseen(reports: list[Report]) -> list[str]:
-    """Kinds of faults that many runs should have seen and did not."""
+    """Kinds of faults, and effects of them, that many runs should have seen and did not."""
     if len(reports) < _ENOUGH:
         return []
     seen = _total(report.faults for report in reports)
-    return [kind for kind in kinds(reports[0].plan.faults) if not seen[kind]]
+    seen += _total(report.internals for report in reports)
+    return [each for each in (*kinds(reports[0].plan.faults), *EFFECTS) if not seen[each]]
 
 
 def _total(counters: Iterable[Counter[str]]) -> Counter[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -57,8 +58,10 @@ class SimulatedCluster:
         """Bytes of what clients write now."""
         self.watch: Watch | None = None
         """Sees every client's request, and may put itself between it and its reply."""
+        self.counts: Counter[str] = Counter()
+        self.clients: dict[str, list[Callable[[], None]] | None] = {}
+        """Those seen so far; the replies that wait for one that does not read, None for one that does."""
         self.network = Network(self.scheduler, random.Random(f"{seed}/network"))
-        self.network.on_broken = self._connection_broke
         members = [Member(f"n{i}", f"n{i}:7000") for i in range(1, nodes + 1)]
         self.state = initial_state("simulated", members, PARTITIONS, 3, buckets)
         self.hosts = {
@@ -84,17 +87,13 @@ class SimulatedCluster:
         """A host's connections end with it; the others learn of it, unless they are cut off."""
         for name, host in self.hosts.items():
             if name != node and (node, name) not in self.network.cut:
-                self.scheduler.after(_RESET_SECONDS, partial(host.link_lost, node))
-
-    def _connection_broke(self, sender: str, to: str) -> None:
-        """What `sender` had sent to `to` may be lost, and it learns of that."""
-        self.scheduler.after(_RESET_SECONDS, partial(self.hosts[sender].link_lost, to))
+                self.scheduler.after(_RESET_SECONDS, partial(host.break_links, node))
 
     def steady(self) -> None:
         """Every frame and every sync takes a millisecond: for transcripts that people read."""
         self.network.weather = Weather(least_delay=0.001, most_delay=0.001)
         for host in self.hosts.values():
-            host.jitter = 0.0
+            host.how_disk_works.jitter = 0.0
             host.slow_down(0.001)
 
     # faults
@@ -140,7 +139,7 @@ class SimulatedCluster:
         self.network.cut -= healed
         for sender, to in sorted(healed):
             if self.hosts[sender].up:
-                self.hosts[sender].link_lost(to)
+                self.hosts[sender].break_links(to)
 
     # use
 
@@ -152,7 +151,27 @@ class SimulatedCluster:
         """Hand a client's request to a node; None is the reply when the connection broke."""
         if self.watch is not None:
             respond = self.watch(client, node, call, respond)
-        self.hosts[node].request(call, respond)
+        self.clients.setdefault(client)
+        self.hosts[node].request(call, partial(self._replied, client, respond))
+
+    def _replied(self, client: str, respond: Respond, reply: Reply | None) -> None:
+        unread = self.clients[client]
+        if unread is None:
+            respond(reply)
+        else:
+            self.counts["replies unread for a while"] += 1
+            unread.append(partial(respond, reply))
+
+    def stop_reading(self, client: str) -> None:
+        """A client reads no replies until told to."""
+        if self.clients[client] is None:
+            self.clients[client] = []
+
+    def read_again(self, client: str) -> None:
+        """A client reads all that has waited for it."""
+        unread, self.clients[client] = self.clients[client], None
+        for respond in unread or ():
+            self.scheduler.after(0.0, respond)
 
     def call(
         self, node: str, call: ClientRequest, seconds: float = 30.0, client: str = "client"
@@ -201,10 +220,16 @@ class SimulatedCluster:
                         return False
         return True
 
+    def connected(self) -> bool:
+        """Whether all hosts are up and have connections to each other."""
+        return all(
+            host.up and all(stream.queue.open for stream in host.links.all()) for host in self.hosts.values()
+        )
+
     def settled(self) -> bool:
-        """Whether all hosts are up, see each other alive, and keep no hint."""
+        """Whether all hosts are up and connected, see each other alive, and keep no hint."""
         statuses = [host.node.status() for host in self.hosts.values() if host.node]
-        return len(statuses) == len(self.hosts) and all(
+        return self.connected() and all(
             not status.hints and all(member.status is Status.ALIVE for member in status.members)
             for status in statuses
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from kvstore.errors import InvalidRequest, StorageError, StorageFailed
@@ -12,13 +12,13 @@ from kvstore.lsm import Engine, Fate, Job, JobResult, MemoryFileSystem, Options,
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.node.transit import Transit
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import ClusterState
-from kvstore.sim.network import Network
-from kvstore.sim.scheduler import EPOCH_MS, Scheduler
-from kvstore.sim.storage import SYNC_SECONDS, Storage
-from kvstore.wire.peer import decode_timed_frame, encode_frame
+from kvstore.sim.links import Links
+from kvstore.sim.network import Connection, Network, Parcel
+from kvstore.sim.scheduler import EPOCH_MS, Clock, Scheduler
+from kvstore.sim.storage import SYNC_SECONDS, Disk, Storage
+from kvstore.wire.peer import decode_timed_frame
 
 Respond = Callable[[Reply | None], None]
 """Takes the reply; None when the connection broke before there was one."""
@@ -70,9 +70,13 @@ class Host:
         self._settings = settings
         self.disk = MemoryFileSystem()
         self.counts: Counter[str] = Counter()
+        self.most_queued_bytes = 0
+        """The most that has waited on one stream to a peer, in lives that are over."""
+        self.clock = Clock(scheduler)
         self.clock_error_ms = 0
-        self.sync_seconds = SYNC_SECONDS
-        self.jitter = 0.5
+        self.how_disk_works = Disk()
+        self.deaf_to: frozenset[str] = frozenset()
+        """Peers from whose streams nothing is read now."""
         self.node: Node | None = None
         self.ended_by: StorageError | None = None
         """What the last life has ended itself for, or refused to start for."""
@@ -83,10 +87,12 @@ class Host:
         self._held: list[Callable[[], None]] = []
         self._engine: Engine | None = None
         self._storage: Storage | None = None
-        self._out: dict[str, list[PeerMessage]] = {}
-        self._transits: dict[str, Transit] = {}
+        self._links: Links | None = None
+        self._links_rng = random.Random(f"{seed}/links/{name}")
+        self._unread: list[Parcel] = []
         self._waiting: dict[int, Respond] = {}
         self._timer = 0
+        self._due = float("inf")
         self._last_request = 0
 
     # life and death
@@ -103,6 +109,12 @@ class Host:
         return self._engine
 
     @property
+    def links(self) -> Links:
+        """The streams of the running node to its peers."""
+        assert self._links is not None
+        return self._links
+
+    @property
     def jobs(self) -> int:
         """How many flushes and compactions are under way."""
         return self._storage.jobs if self._storage else 0
@@ -111,14 +123,23 @@ class Host:
         """Start the node on what its disk holds; it may crash while doing so, or refuse to start."""
         self._life += 1
         self.ended_by = None
-        self._out.clear()
         self._paused_until = 0.0
         try:
             self._engine = Engine.open(self.disk, "data", OPTIONS)
-            self._storage = Storage(self.disk, self._engine, self, self._later, self._disk_rng)
-            self.slow_down(self.sync_seconds)
+            self._storage = Storage(
+                self.disk,
+                self._engine,
+                self,
+                self._later,
+                self._disk_rng,
+                self.how_disk_works,
+                lambda: self._scheduler.now,
+            )
+            peers = [member.node for member in self._state.members if member.node != self.name]
+            self._links = Links(self.name, peers, self._network, self, self._later, self._links_rng)
             self.node = Node(self.name, self._state, self._engine, self, self._node_rng, self._settings)
-            self._network.attach(self.name, self._receive)
+            self._network.attach(self.name, self._receive, lambda: self._paused_until <= self._scheduler.now)
+            self._links.open()
             self.node.start(self._instant())
         except SimulatedCrash:
             self.crash(self._some_fate())
@@ -131,7 +152,9 @@ class Host:
         self.counts["crashes"] += 1
         self._gather()
         self._life += 1
-        self.node = self._engine = self._storage = None
+        self.node = self._engine = self._storage = self._links = None
+        self._unread.clear()
+        self._due = float("inf")
         self._network.detach(self.name)
         self.disk = self.disk.crash(self._disk_rng, fate)
         self.counts += self.disk.fates
@@ -159,6 +182,9 @@ class Host:
         """What this life has done, before it is forgotten."""
         if self._storage is not None:
             self.counts += self._storage.counts
+        if self._links is not None:
+            self.counts += self._links.counts()
+            self.most_queued_bytes = max(self.most_queued_bytes, self._links.most_queued_bytes())
         if self._engine is not None and self.node is not None:
             statistics = self._engine.statistics()
             self.counts["flushes"] += statistics.flushes
@@ -200,9 +226,20 @@ class Host:
 
     def slow_down(self, sync_seconds: float = SYNC_SECONDS) -> None:
         """Let syncs take so long from now on, and jobs accordingly; without an argument: as usual."""
-        self.sync_seconds = sync_seconds
-        if self._storage is not None:
-            self._storage.sync_seconds, self._storage.jitter = sync_seconds, self.jitter
+        self.how_disk_works.sync_seconds = sync_seconds
+
+    def drift(self, rate: float = 1.0) -> None:
+        """Let the monotonic clock run so quick from now on, and with it all timers."""
+        self.clock.run_at(rate)
+        if self.node is not None and self._due < float("inf"):
+            self.set_timer(self._due)
+
+    def read_again(self) -> None:
+        """Read from all streams, also what has waited on them."""
+        self.deaf_to = frozenset()
+        unread, self._unread = self._unread, []
+        for parcel in unread:
+            self._receive(parcel)
 
     # inputs
 
@@ -226,31 +263,35 @@ class Host:
             if not after:
                 return keys
 
-    def link_lost(self, peer: str) -> None:
-        """The connection to a peer broke."""
-        self._enter(lambda: self._living().on_link_lost(peer, self._instant()))
+    def break_links(self, peer: str) -> None:
+        """The connections to a peer break."""
+        self._enter(lambda: self.links.break_off(peer))
 
     def repair_now(self) -> None:
         """An operator asks for anti-entropy."""
         self._enter(lambda: self._living().repair_now(self._instant()))
 
-    def _receive(self, sender: str, frame: bytes) -> None:
-        self._enter(partial(self._frame, sender, frame))
+    def _receive(self, parcel: Parcel) -> None:
+        if parcel.connection.sender in self.deaf_to:
+            self._unread.append(parcel)
+        else:
+            self._enter(partial(self._frame, parcel))
 
-    def _frame(self, sender: str, frame: bytes) -> None:
-        sent_ms, messages = decode_timed_frame(frame)
-        transit = self._transits.setdefault(sender, Transit())
-        delay = transit.delay(sent_ms / 1000, self._scheduler.now)
+    def _frame(self, parcel: Parcel) -> None:
+        connection = parcel.connection
+        parcel.read()
+        sent_ms, messages = decode_timed_frame(parcel.frame)
+        delay = connection.transit.delay(sent_ms / 1000, self.clock.now())
         try:
-            self._living().on_frame(sender, messages, self._instant(), delay)
+            self._living().on_frame(connection.sender, messages, self._instant(), delay)
         except InvalidRequest:
-            self._refuse(sender)
+            self._refuse(connection)
 
-    def _refuse(self, sender: str) -> None:
+    def _refuse(self, connection: Connection) -> None:
         """The connection that a wrong frame came on is broken off, as kvstore.server does."""
         self.counts["frames refused"] += 1
-        self._scheduler.note(f"{self.name} refuses a frame of {sender}")
-        self._network.break_off(sender, self.name)
+        self._scheduler.note(f"{self.name} refuses a frame of {connection.sender}")
+        self._network.end(connection)
 
     def _living(self) -> Node:
         assert self.node is not None
@@ -292,20 +333,17 @@ class Host:
 
     def _instant(self) -> Instant:
         wall = EPOCH_MS + int(self._scheduler.now * 1000) + self.clock_error_ms
-        return Instant(self._scheduler.now, wall)
+        return Instant(self.clock.now(), wall)
+
+    def clock_ms(self) -> int:
+        """See Owner."""
+        return int(self.clock.now() * 1000)
 
     # the outbox
 
     def send(self, to: str, message: PeerMessage) -> None:
-        """See Outbox: all messages of one turn leave as one frame."""
-        if not self._out:
-            self._later(0.0, self._flush)
-        self._out.setdefault(to, []).append(message)
-
-    def _flush(self) -> None:
-        out, self._out = self._out, {}
-        for to, messages in out.items():
-            self._network.send(self.name, to, encode_frame(messages, int(self._scheduler.now * 1000)))
+        """See Outbox."""
+        self.links.send(to, message)
 
     def reply(self, request: int, reply: Reply) -> None:
         """See Outbox."""
@@ -315,12 +353,14 @@ class Host:
         """See Outbox."""
         self._timer += 1
         number = self._timer
+        self._due = when
 
         def fire() -> None:
             if number == self._timer:
+                self._due = float("inf")
                 self._living().on_timer(self._instant())
 
-        self._later(max(0.0, when - self._scheduler.now), fire)
+        self._later(self.clock.until(when), fire)
 
     def request_sync(self) -> None:
         """See Outbox."""
@@ -351,3 +391,18 @@ class Host:
     def on_job_failed(self, job: Job) -> None:
         """See Worked."""
         self._living().on_job_failed(job, self._instant())
+
+    # what the links have met
+
+    def on_link_open(self, peer: str) -> None:
+        """See Owner."""
+        self._living().on_link_open(peer, self._instant())
+
+    def on_link_lost(self, peer: str) -> None:
+        """See Owner."""
+        self._living().on_link_lost(peer, self._instant())
+
+    def on_unsent(self, peer: str, requests: Sequence[int]) -> None:
+        """See Owner."""
+        self.counts["requests told that nothing was sent"] += len(requests)
+        self._living().on_unsent(peer, requests, self._instant())

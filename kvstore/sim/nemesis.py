@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from kvstore.lsm import Fate
 from kvstore.sim.cluster import LARGE, USUAL, SimulatedCluster
 from kvstore.sim.damage import Damage
 from kvstore.sim.host import Host
-from kvstore.sim.network import Link, Weather
+from kvstore.sim.links import Stream
+from kvstore.sim.network import SMALL_MESSAGE, Link, Weather
 
 _HOUR_MS = 3_600_000
 _DAMAGE = ("bit flip", "damaged log", "wipe")
@@ -52,11 +53,17 @@ class Nemesis:
         self._stopped = True
         self._cluster.heal()
         self._usual_versions()
+        self._all_clients_read()
         for host in self._cluster.hosts.values():
             host.disk.crash_at = None
             host.disk.full = host.disk.broken = False
             host.slow_down()
+            host.how_disk_works.mend()
+            host.drift()
+            host.read_again()
             host.resume()
+            for stream in host.links.all() if host.up else ():
+                stream.remember()
         for host in self._cluster.hosts.values():
             self._damage.start(host)
 
@@ -71,7 +78,7 @@ class Nemesis:
     def _do(self, name: str, *host: Host) -> None:
         self.counts[name] += 1
         self._cluster.scheduler.note(f"fault: {name}")
-        getattr(self, "_" + name.replace(" ", "_"))(*host)
+        getattr(self, "_" + name.replace(" ", "_").replace("-", "_"))(*host)
 
     def _when_fair(self, name: str, host: Host, tries: int) -> None:
         """Damage a disk as soon as that is fair, if it is within a few seconds."""
@@ -201,6 +208,49 @@ class Nemesis:
     def _as_fast_as_others(self, node: str) -> None:
         self._cluster.network.slow.pop(node, None)
 
+    # the streams between nodes, and to clients
+
+    def _broken_links(self) -> None:
+        """Some connections break: what waits on them is lost, and they are made anew."""
+        for stream in self._some_streams():
+            stream.break_off()
+
+    def _half_open_links(self) -> None:
+        """Some connections are forgotten on their way: only an unanswered keepalive tells."""
+        for stream in self._some_streams():
+            stream.forget()
+
+    def _some_streams(self) -> list[Stream]:
+        """One or both of those to one, some or all peers of a host that is up."""
+        host = self._some_host()
+        peers = [node for node in self._shuffled() if node != host.name]
+        streams = self._rng.choice((1, 2))
+        peers = peers[: self._rng.randrange(1, len(peers) + 1)]
+        return [stream for peer in peers if host.up for stream in host.links.streams(peer)[:streams]]
+
+    def _unread_streams(self) -> None:
+        """A node reads nothing of what some or all of its peers send it: flow control holds them back."""
+        host = self._some_host()
+        peers = [node for node in self._shuffled() if node != host.name]
+        host.deaf_to = frozenset(peers[: self._rng.randrange(1, len(peers) + 1)])
+        self._for(0.5, 8.0, host.read_again)
+
+    def _unread_replies(self) -> None:
+        """A client reads no replies for a while, perhaps until it has given their requests up."""
+        if clients := sorted(self._cluster.clients):
+            client = self._rng.choice(clients)
+            self._cluster.stop_reading(client)
+            self._for(0.5, 10.0, partial(self._cluster.read_again, client))
+
+    def _all_clients_read(self) -> None:
+        for client in sorted(self._cluster.clients):
+            self._cluster.read_again(client)
+
+    def _small_messages(self) -> None:
+        """From now on a frame must not be much larger than what a client may write."""
+        network = self._cluster.network
+        network.limits = replace(network.limits, message=SMALL_MESSAGE)
+
     # disks and clocks
 
     def _slow_disk(self) -> None:
@@ -227,6 +277,32 @@ class Nemesis:
     def _working_again(self, host: Host) -> None:
         host.disk.broken = False
         self._restart(host)
+
+    def _busy_disk(self) -> None:
+        """The more is under way on a disk, the longer all of it takes."""
+        how = self._some_host().how_disk_works
+        how.load = self._rng.choice((5.0, 50.0, 500.0))
+        self._for(0.5, 6.0, partial(setattr, how, "load", 0.0))
+
+    def _stalled_disk(self) -> None:
+        """Nothing on a disk comes to its end for a while."""
+        self._some_host().how_disk_works.stalled_until = self._cluster.scheduler.now + self._rng.uniform(
+            0.5, 6.0
+        )
+
+    def _dying_workers(self) -> None:
+        """The process that flushes or compacts dies in its next jobs, in the middle or before it answers."""
+        self._some_host().how_disk_works.deaths = self._rng.randrange(1, 5)
+
+    def _hanging_workers(self) -> None:
+        """The process that flushes or compacts stops answering: it is killed when the patience is over."""
+        self._some_host().how_disk_works.hangs = self._rng.randrange(1, 3)
+
+    def _clock_drift(self) -> None:
+        """The monotonic clock of a node, and with it all its timers, runs faster or slower than others."""
+        host = self._some_host()
+        host.drift(self._rng.uniform(0.9, 1.1))
+        self._for(1.0, 15.0, host.drift)
 
     def _clock_jump(self) -> None:
         self._some_host().clock_error_ms = self._rng.randrange(-_HOUR_MS, _HOUR_MS)
@@ -273,9 +349,36 @@ def kinds(faults: Faults) -> tuple[str, ...]:
         "wrong frames",
         "large versions",
         "slow node",
+        "broken links",
+        "half-open links",
+        "unread streams",
+        "unread replies",
+        "small messages",
         "slow disk",
+        "busy disk",
+        "stalled disk",
         "full disk",
         "failing disk",
+        "dying workers",
+        "hanging workers",
         "clock jump",
+        "clock drift",
         *(name for name, on in switched.items() if on),
     )
+
+
+EFFECTS = (
+    "connections broken",
+    "frames of a quarter of their limit or more",
+    "frames refused by a later life",
+    "frames sent into a half-open connection",
+    "keepalives unanswered",
+    "messages dropped",
+    "replies unread for a while",
+    "requests told that nothing was sent",
+    "waits for a reader",
+    "waits for a stalled disk",
+    "workers that died",
+    "workers that hung",
+)
+"""What faults must have led to, as counted inside: some of them may strike where nothing is under way."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from kvstore.config import AntiEntropySettings, QuorumSettings
+from kvstore.config import KIB, AntiEntropySettings, QuorumSettings
 from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import Found, Get, Put, Stored
 from kvstore.sim.checker import Checker, Place, Violation
@@ -16,7 +16,8 @@ from kvstore.sim.cluster import LIMITS, REAP_AGE, SimulatedCluster
 from kvstore.sim.disks import check_disks
 from kvstore.sim.history import History
 from kvstore.sim.nemesis import Faults, Nemesis
-from kvstore.sim.scheduler import EPOCH_MS
+from kvstore.sim.network import SMALL, SMALL_MESSAGE
+from kvstore.sim.scheduler import EPOCH_MS, Clock
 from kvstore.sim.transcript import Transcript
 from kvstore.sim.trials import Trials
 from kvstore.sim.workload import BUCKETS, KEYS_PER_BUCKET, Client
@@ -26,6 +27,8 @@ SAFETY_SECONDS = 25.0
 _CLIENTS = 6
 _HEALING_SECONDS = 120.0
 _LOOK_AGAIN = 0.1
+_ANSWER_BYTES = 4 * KIB
+_LONGEST_UPTIME = 1e7
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ def _settings(rng: random.Random) -> NodeSettings:
     age = rng.choice((QuorumSettings().hint_age, 4.0))
     return NodeSettings(
         quorum=QuorumSettings(hint_count=hints, hint_age=age),
-        anti_entropy=AntiEntropySettings(interval, settle=0.5, reap_interval=1.0, reap_age=REAP_AGE),
+        anti_entropy=AntiEntropySettings(
+            interval, settle=0.5, reap_interval=1.0, reap_age=REAP_AGE, answer_bytes=_ANSWER_BYTES
+        ),
         limits=LIMITS,
     )
 
@@ -79,6 +84,10 @@ class Run:
         self.history = History()
         settings = _settings(random.Random(f"{plan.seed}/settings"))
         self.cluster = SimulatedCluster(plan.seed, plan.nodes, BUCKETS, settings)
+        self.cluster.network.limits = SMALL
+        uptimes = random.Random(f"{plan.seed}/uptimes")
+        for host in self.cluster.hosts.values():
+            host.clock = Clock(self.cluster.scheduler, uptimes.uniform(0.0, _LONGEST_UPTIME))
         self.clients = [
             Client(f"c{i}", self.cluster, self.history, random.Random(f"{plan.seed}/workload/{i}"))
             for i in range(_CLIENTS)
@@ -122,6 +131,8 @@ class Run:
     def _check(self) -> int:
         """All that was promised, as far as the history goes; returns how many facts were checked."""
         buckets = {bucket.name: bucket for bucket in BUCKETS}
+        if too_large := self.cluster.network.counts["too large"]:
+            raise Violation(f"{too_large} frames were larger than a peer takes: their links broke")
         checked = Checker(self.history, buckets).check(self._what_is_left())
         return checked + check_disks(self.cluster, self.history)
 
@@ -227,9 +238,12 @@ class Run:
 
     def _report(self, checked: int) -> Report:
         internals = Counter({f"frames {k}": v for k, v in self.cluster.network.counts.items()})
+        internals += self.cluster.counts
         for host in self.cluster.hosts.values():
             host.finish()
             internals += host.counts
+            if host.most_queued_bytes > SMALL.queue.queue + SMALL_MESSAGE:
+                raise Violation(f"{host.most_queued_bytes} bytes have waited for a peer of {host.name}")
         operations, faults = self.history.outcomes, self.nemesis.counts
         if not checked or not faults or not any(what.endswith(" ok") for what in operations):
             raise Violation("this run exercised nothing")

@@ -54,3 +54,26 @@ class Scheduler:
             action()
         self.now = max(self.now, end)
         return stop is not None and stop()
+
+
+class Clock:
+    """The monotonic clock of one host: it begins anywhere, and runs `rate` times as quick as time does."""
+
+    def __init__(self, scheduler: Scheduler, origin: float = 0.0) -> None:
+        self._scheduler = scheduler
+        self._shown = origin
+        self._since = scheduler.now
+        self.rate = 1.0
+
+    def now(self) -> float:
+        """What it shows, in seconds."""
+        return self._shown + (self._scheduler.now - self._since) * self.rate
+
+    def run_at(self, rate: float) -> None:
+        """Run so quick from now on."""
+        self._shown, self._since = self.now(), self._scheduler.now
+        self.rate = rate
+
+    def until(self, when: float) -> float:
+        """How long it takes until it shows `when`, in true seconds."""
+        return max(0.0, when - self.now()) / self.rate

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from kvstore.errors import Corruption, InvalidRequest
 from kvstore.gossip import Status
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.messages import (
@@ -83,7 +84,11 @@ class Transcript:
 
     def _frame(self, sender: str, to: str, frame: bytes) -> None:
         for message in decode_frame(frame):
-            for what in self._message(sender, to, message):
+            try:
+                said = self._message(sender, to, message)
+            except (InvalidRequest, Corruption):  # made wrong on its way
+                said = [f"{type(message).__name__} that is wrong"]
+            for what in said:
                 self.line(f"{sender} > {to}", what)
 
     def _message(self, sender: str, to: str, message: PeerMessage) -> list[str]:

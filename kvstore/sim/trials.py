@@ -23,6 +23,7 @@ _FLIPS = 8
 _LOSS = 0.5
 _WAIT = 60.0
 _LATE = 10.0
+_SOON = 0.01
 _SPLIT = 5.0
 _STRICT = "strict"
 
@@ -56,6 +57,8 @@ class Trials:
         self._cluster.crash(node)
         self._cluster.hosts[node].wipe()
         self._cluster.restart(node)
+        while not self._cluster.connected():
+            self._cluster.run(_SOON)
         self._write_blind("wiped", node)
 
     def damage(self) -> None:

@@ -21,7 +21,7 @@ from kvstore.config import MIB, QuorumSettings
 from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import DiskFileSystem, Engine
 from kvstore.ring import data_key, token
-from kvstore.server.stream import QUEUE_BYTES
+from kvstore.wire.queue import QUEUE_BYTES
 from tests.cluster.clusters import serving
 from tests.patience import PATIENCE
 

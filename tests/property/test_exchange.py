@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvstore.config import KIB
 from kvstore.lsm import Engine, MemoryFileSystem
 from kvstore.quorum.anti_entropy import content_bytes
 from kvstore.quorum.counters import Counters
@@ -97,7 +98,7 @@ class Pair:
             case _:
                 assert not isinstance(step, TreeHashes)
                 self.bytes += content_bytes(step)  # type: ignore[arg-type]
-                answer = difference(self.b.trees, self.b.engine.scan, step)  # type: ignore[arg-type]
+                answer = difference(self.b.trees, self.b.engine.scan, step, 256 * KIB)  # type: ignore[arg-type]
         self.bytes += content_bytes(answer)
         return answer
 

@@ -18,7 +18,9 @@ from functools import partial
 import pytest
 
 from kvstore.errors import Corruption, Overloaded, StorageFull
+from kvstore.lsm import Engine
 from kvstore.lsm.sstable import Table
+from kvstore.node.transit import Transit
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.durability import Durability
@@ -32,6 +34,7 @@ from kvstore.quorum.write import WriteOperation
 from kvstore.sim.host import Host
 from kvstore.sim.run import Plan, Report, try_plan
 from kvstore.versions import CausalContext, Dot
+from kvstore.wire.queue import Batches
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -211,6 +214,22 @@ def compaction_drops_damaged_blocks(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def frames_as_large_as_the_queue(patch: pytest.MonkeyPatch) -> None:
+    """Too large for their receiver, which breaks the link off."""
+    init = Batches.__init__
+    patch.setattr(Batches, "__init__", lambda self, _frame=0: init(self, 1 << 40))
+
+
+def a_failed_job_not_repeated(patch: pytest.MonkeyPatch) -> None:
+    """A worker died: its memtable is never flushed, its tables never compacted."""
+    patch.setattr(Engine, "job_failed", lambda self, job: None)
+
+
+def the_clocks_of_others_believed(patch: pytest.MonkeyPatch) -> None:
+    """As if all machines had been started at once: what others ask seems to be late, or not."""
+    patch.setattr(Transit, "delay", lambda self, sent, now: max(0.0, now - sent))
+
+
 REQUIRED: tuple[Plant, ...] = (
     ack_before_fsync,
     dots_reused_after_a_wipe,
@@ -233,6 +252,9 @@ OTHERS: tuple[Plant, ...] = (
     actors_not_renewed_after_a_refetch,
     compaction_drops_damaged_blocks,
     frames_of_peers_not_checked,
+    frames_as_large_as_the_queue,
+    a_failed_job_not_repeated,
+    the_clocks_of_others_believed,
 )
 
 

@@ -270,6 +270,12 @@ def put_somewhere(cluster: SimulatedCluster, i: int, value: bytes) -> None:
         assert isinstance(reply, Stored), reply
 
 
+def wait_for_links(cluster: SimulatedCluster) -> None:
+    """A node that has just started has none: what it sends is dropped, and its writes time out."""
+    while not cluster.connected():
+        cluster.run(0.01)
+
+
 def check_all_is_there(cluster: SimulatedCluster, values: dict[int, set[bytes]]) -> None:
     """Everything, at every replica by itself, on equal disks."""
     cluster.run(30.0)
@@ -302,6 +308,7 @@ def test_bugs_13_flipped_bits_on_one_of_five_nodes_lose_nothing(kind: str) -> No
         assert kind in str(host.ended_by)
         host.wipe()
         host.start()
+    wait_for_links(cluster)
     values = {i: {b"v"} for i in range(60)}
     for i in range(0, 60, 7):
         put_somewhere(cluster, i, b"meanwhile")  # without context: beside what is there
@@ -316,6 +323,7 @@ def test_wiping_one_disk_brings_every_version_back_and_writes_meanwhile_lose_not
     cluster.crash("n2")
     cluster.hosts["n2"].wipe()
     cluster.restart("n2")
+    wait_for_links(cluster)
     values = {i: {b"v"} for i in range(60)}
     for i in range(60):  # through n2 among others, which has not got anything back yet
         at = "n2" if i % 2 else "n3"

@@ -17,6 +17,7 @@ from kvstore.quorum.messages import (
     Failed,
     Forward,
     ForwardReply,
+    Found,
     Get,
     Put,
     ReadReply,
@@ -323,6 +324,24 @@ def test_what_was_dropped_unsent_is_not_waited_for() -> None:
     assert isinstance(reply, Failed)
     assert isinstance(reply.error, WriteTimeout)
     assert cluster.hints("n1") == {"n2": 1, "n3": 1}
+
+
+def test_a_read_asks_all_replicas_again_whose_links_broke_together() -> None:
+    """Found by the simulator: the one that was lost last was forgotten, and R of N=3 then out of reach."""
+    cluster = Cluster()
+    cluster.call("n1", Put("b", b"k", b"v", w=3))
+    number = cluster.start("n1", Get("b", b"k", r=3))
+    host = cluster.hosts["n1"]
+    asked = 0
+    for _ in range(3):  # and asking again at once, while there is no connection, asks nobody
+        unsent = [(to, m) for to, m in host.sent if isinstance(m, ReplicaRead)]
+        host.sent.clear()
+        asked += len(unsent)
+        for to, message in unsent:
+            host.node.on_unsent(to, [message.request], cluster.instant)
+    assert asked == 2
+    cluster.move(1.0)
+    assert isinstance(host.replies[number], Found)
 
 
 def test_transit_tells_what_a_frame_has_waited_beyond_the_shortest_way() -> None:

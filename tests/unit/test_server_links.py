@@ -17,10 +17,10 @@ from kvstore.local.ports import free_ports
 from kvstore.node.outbox import PeerMessage
 from kvstore.quorum.messages import ReadSame, ReplicaWrite
 from kvstore.ring import ClusterState, Member
-from kvstore.server.batches import Batches
 from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction
-from kvstore.server.stream import Stream, message_bytes
+from kvstore.server.stream import Stream
 from kvstore.v1.peer_pb2 import Welcome
+from kvstore.wire.queue import Batches, message_bytes
 from tests.patience import PATIENCE
 from tests.unit.server_nodes import channel, cluster_state, run, serving, settings
 from tests.unit.swallowing_grpc import Channel
@@ -103,13 +103,13 @@ def test_what_cannot_be_sent_is_dropped_counted_and_told() -> None:
         stream, lost = link("n2", 1, "n1", STATE)
         stream.send(Ack(1, (Update("n1", Status.ALIVE, 1),)), 64)
         await asyncio.sleep(0)
-        assert (stream.dropped, lost) == (1, [])  # probes find out by themselves
+        assert (stream.queue.dropped, lost) == (1, [])  # probes find out by themselves
         stream.send(ReadSame(7), 64)  # nobody here waits for an answer to it
         for number in range(3):
             stream.send(ReplicaWrite(number, 1, b"k", b"v"), 64)
         assert lost == []  # never while the node is still in the middle of something
         await asyncio.sleep(0)
-        assert (stream.dropped, lost) == (5, ["n2:0", "n2:1", "n2:2"])
+        assert (stream.queue.dropped, lost) == (5, ["n2:0", "n2:1", "n2:2"])
 
     run(scenario())
 

@@ -18,14 +18,15 @@ from kvstore.local.ports import free_ports
 from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import ReplicaWrite
 from kvstore.ring import Member
-from kvstore.server import session, stream
+from kvstore.server import session
 from kvstore.server.handshake import introduction
 from kvstore.server.options import SERVER
 from kvstore.server.server import NodeServer
-from kvstore.server.stream import Stream, message_bytes
+from kvstore.server.stream import Stream
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.wire.peer import decode_frame
+from kvstore.wire.queue import QueueLimits, message_bytes
 from tests.patience import PATIENCE
 from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
 
@@ -168,11 +169,8 @@ class Deaf:
             self.frames.append(each)
 
 
-def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it() -> None:
     most = 4 * FRAME_BYTES
-    monkeypatch.setattr(stream, "QUEUE_BYTES", most)
 
     async def scenario() -> None:
         peer = Deaf()
@@ -188,6 +186,7 @@ def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it(
             lambda _node: None,
             lost.append,
             lambda _node, numbers: unsent.extend(numbers),
+            QueueLimits(queue=most),
         )
         async with channel(port) as opened:
             running = asyncio.create_task(link.run(opened))
@@ -197,12 +196,12 @@ def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it(
                 link.send(message, message_bytes(message))
                 if number % 40 == 0:
                     await asyncio.sleep(0.01)
-            await until(lambda: len(unsent) == link.dropped)
-            assert link.dropped > 100
-            assert most - 200_000 < link.queued_bytes <= link.most_bytes <= most
+            await until(lambda: len(unsent) == link.queue.dropped)
+            assert link.queue.dropped > 100
+            assert most - 200_000 < link.queue.bytes <= link.queue.most_bytes <= most
             link.send(Ack(1, ()), 64)
             peer.listens.set()
-            await until(lambda: not link.queued_bytes)
+            await until(lambda: not link.queue.bytes)
             link.send(Ack(2, ()), 64)
             await until(lambda: peer.frames and Ack(2, ()) in decode_frame(peer.frames[-1]))
             running.cancel()
