@@ -68,7 +68,7 @@ def answer(asker: Side, side: Side, step: Step) -> object:
         case RangeItems():
             assert step.epoch == 7
             assert len(step.items) <= 8 * MESSAGE_ITEMS
-            answer = difference(side.trees, side.engine.scan, step)
+            answer = difference(side.trees, side.engine.scan, step, ANSWER_BYTES)
             sizes = [len(key) + len(version) for key, version in answer.versions]
             assert sum(sizes[:-1]) < ANSWER_BYTES
             return answer
@@ -273,7 +273,7 @@ def test_a_version_that_no_node_would_take_is_not_sent() -> None:
     a, b = Side(), Side()
     b.engine.write([(key(1), b"garbage"), (key(2), version("a", b"v"))])
     asked = RangeItems(0, 7, 0, 3, bytes(range(LEAVES)), b"", b"", b"")
-    assert [each for each, _ in difference(b.trees, b.engine.scan, asked).versions] == [key(2)]
+    assert [each for each, _ in difference(b.trees, b.engine.scan, asked, ANSWER_BYTES).versions] == [key(2)]
     assert a.entries() == {}
 
 
