@@ -26,9 +26,12 @@ def node(host: Host) -> Node:
 
 
 class Damaged:
-    """Three nodes hold all keys; a bit of n1's only table has flipped, and n1 has started again."""
+    """Three nodes hold all keys; a bit of n1's newest table has flipped, and n1 is down.
 
-    def __init__(self, seed: int = 1, stale: str = "") -> None:
+    It is the only one, unless it is not `compacted`: then another holds what was overwritten.
+    """
+
+    def __init__(self, seed: int = 1, stale: str = "", compacted: bool = True) -> None:
         self.cluster = cluster = SimulatedCluster(seed, buckets=BUCKETS)
         cluster.start()
         cluster.run(1.0)
@@ -36,13 +39,16 @@ class Damaged:
             self.put("n1", key, b"old")
         if stale:
             cluster.crash(stale)
+        if not compacted:
+            self.engine.flush()
         for key in KEYS:
             self.overwrite("n1", key, b"new")
         cluster.run(1.0)
         self.engine.flush()
-        self.engine.compact()
+        if compacted:
+            self.engine.compact()
         cluster.crash("n1")
-        self.table = next(name for name in self.host.disk.list("data") if name.endswith(".sst"))
+        self.table = max(name for name in self.host.disk.list("data") if name.endswith(".sst"))
         self.host.disk.corrupt(f"data/{self.table}", 10, 1)
 
     @property

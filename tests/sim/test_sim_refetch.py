@@ -15,7 +15,7 @@ from kvstore.quorum.messages import Put, Stored
 from kvstore.quorum.quarantine import Quarantine
 from kvstore.ring import partition_of, token
 from kvstore.sim.cluster import SETTINGS, SimulatedCluster
-from tests.sim.test_sim_quarantine import KEYS, Damaged, node
+from tests.sim.test_sim_quarantine import KEYS, Damaged, internal, node
 
 PAUSE = SETTINGS.anti_entropy.settle
 
@@ -68,7 +68,13 @@ def test_what_nobody_can_tell_stays_hidden_and_is_asked_for_now_and_then(
     assert set(rounds) == {"n2", "n3"}
     assert all(3 < number <= 21 for number in rounds.values()), rounds
     assert node(damaged.host).status().refetching_from == ("n2", "n3")
+    damaged.cluster.crash("n3")
+    damaged.cluster.run(10.0)
+    rounds.clear()
+    damaged.cluster.run(10 * PAUSE)
+    assert set(rounds) == {"n2"}, "who is dead is not asked"
     monkeypatch.undo()
+    damaged.cluster.restart("n3")
     damaged.wait_until_whole()
     assert damaged.unreadable() == []
 
@@ -123,7 +129,7 @@ def test_on_a_full_disk_a_fence_stays_and_is_lifted_when_there_is_space(
         monkeypatch.setattr(Engine, "lift", counted_lift)
     damaged.cluster.restart("n1")
     assert damaged.unreadable()
-    damaged.cluster.run(5.0)
+    damaged.cluster.run(15.0)
     attempts[0] = 0  # at first also each answer was a reason to try
     damaged.cluster.run(20 * PAUSE)
     assert damaged.engine.fences
@@ -131,6 +137,22 @@ def test_on_a_full_disk_a_fence_stays_and_is_lifted_when_there_is_space(
     full[0] = False
     damaged.wait_until_whole()
     assert damaged.unreadable() == []
+
+
+def test_of_a_key_that_the_others_have_reaped_no_older_version_comes_back() -> None:
+    damaged = Damaged(compacted=False)
+    cluster = damaged.cluster
+    cluster.restart("n1")
+    cluster.split(["n1"])
+    lost = damaged.unreadable()
+    assert lost
+    for name in ("n2", "n3"):
+        for key in KEYS:
+            node(cluster.hosts[name])._coordinator.reap(internal(key))
+    cluster.run(1.0)
+    cluster.heal()
+    damaged.wait_until_whole()
+    assert [cluster.stored("n1", "carts", key) for key in lost] == [None] * len(lost)
 
 
 def test_of_a_hint_that_was_damaged_no_older_one_comes_back() -> None:
