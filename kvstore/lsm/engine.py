@@ -111,7 +111,6 @@ class Engine:
         """Make a table of what the log holds and begin a new one; on a full disk only what takes no space."""
         try:
             self._manifest.begin()
-            self._tails.cut()
             if self._segments.sealed:
                 self._maintenance.flush_recovered(self._segments)
             self._begin_log()

@@ -99,7 +99,7 @@ def records_in(data: bytes, path: str) -> Iterator[tuple[range, WalRecord]]:
 
 def _check_header(data: bytes, path: str) -> None:
     beginning = data[: len(MAGIC)]
-    if not beginning.strip(b"\0") or (len(data) < len(MAGIC) and MAGIC.startswith(data)):
+    if not beginning.strip(b"\0") or MAGIC.startswith(data):
         return  # torn when the segment was made; what is behind its first page may be there
     check_magic(path, beginning, MAGIC, "write-ahead log")
 

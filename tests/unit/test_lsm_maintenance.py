@@ -422,6 +422,18 @@ def test_a_table_lost_as_a_whole_is_fenced_and_dropped_when_that_is_lifted() -> 
     assert any(isinstance(job, RemovalJob) for job in engine.take_jobs())
 
 
+def test_tables_between_which_one_is_lost_are_merged_when_its_fence_is_lifted() -> None:
+    fs, engine = opened()
+    for _ in range(3):
+        add_table(engine, 5)
+    fs.remove(f"d/{tables(fs)[1]}")
+    engine.scrub()
+    assert compactions(engine.take_jobs()) == []
+    engine.lift(engine.fences[0])
+    (job,) = compactions(engine.take_jobs())
+    assert len(job.inputs) == 2
+
+
 def test_a_compaction_that_meets_a_lost_table_fences_all_of_it() -> None:
     fs, engine = opened()
     for _ in range(2):
