@@ -80,6 +80,7 @@ SUITES = (
         ("kvstore/server/group_commit.py",),
         (
             "tests/unit/test_server_group_commit.py",
+            "tests/unit/test_group_commit_faults.py",
             "tests/unit/test_server_settings.py",
             "tests/unit/test_server_*.py",
         ),
