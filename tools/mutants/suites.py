@@ -33,6 +33,10 @@ class Suite:
 
 _LEFT_OUT = {"tests/sim/test_sim_transcripts.py", "tests/sim/test_sim_runs.py"}
 _QUORUM = (
+    "tests/golden/test_versions_golden.py",
+    "tests/property/test_versions_*.py",
+    "tests/property/test_dot_rules_model.py",
+    "tests/unit/test_node_*.py",
     "tests/unit/test_quorum_*.py",
     "tests/property/test_exchange.py",
     "tests/property/test_merkle.py",
@@ -49,17 +53,7 @@ _QUORUM = (
     "tests/sim/test_sim_*.py",
 )
 SUITES = (
-    Suite(
-        ("kvstore/versions.py",),
-        (
-            "tests/golden/test_versions_golden.py",
-            "tests/property/test_versions_*.py",
-            "tests/property/test_dot_rules_model.py",
-            *_QUORUM,
-        ),
-        10,
-    ),
-    Suite(("kvstore/quorum/*.py", "kvstore/node/*.py"), _QUORUM, 10),
+    Suite(("kvstore/versions.py", "kvstore/quorum/*.py", "kvstore/node/*.py"), _QUORUM, 10),
     Suite(
         tuple(f"kvstore/lsm/{name}.py" for name in ("wal", "segments", "manifest", "engine", "maintenance")),
         (
