@@ -14,6 +14,7 @@ from kvstore.quorum.merkle import NODES, ROOT, TreeNode, Trees
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import Member, data_key, initial_state, preference_list, token
 from kvstore.sim.host import OPTIONS, Host, Respond
+from kvstore.sim.invariants import Invariants
 from kvstore.sim.network import Link, Network, Weather
 from kvstore.sim.scheduler import Scheduler
 
@@ -61,6 +62,7 @@ class SimulatedCluster:
         self.network.on_broken = self._connection_broke
         members = [Member(f"n{i}", f"n{i}:7000") for i in range(1, nodes + 1)]
         self.state = initial_state("simulated", members, PARTITIONS, 3, buckets)
+        self.invariants = Invariants(self.scheduler, self.state, settings)
         self.hosts = {
             member.node: Host(
                 member.node,
@@ -70,9 +72,11 @@ class SimulatedCluster:
                 str(seed),
                 self._connections_broke,
                 settings,
+                self.invariants,
             )
             for member in members
         }
+        self.invariants.machines = self.hosts
 
     def start(self) -> None:
         """Start every host that is down."""

@@ -8,16 +8,19 @@ from collections.abc import Callable
 from functools import partial
 
 from kvstore.errors import InvalidRequest, StorageError, StorageFailed
-from kvstore.lsm import Engine, Fate, Job, JobResult, MemoryFileSystem, Options, SimulatedCrash
+from kvstore.lsm import Fate, Job, JobResult, MemoryFileSystem, Options, SimulatedCrash
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
 from kvstore.node.settings import NodeSettings
 from kvstore.node.transit import Transit
+from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import ClusterState
+from kvstore.sim.invariants import Invariants
 from kvstore.sim.network import Network
 from kvstore.sim.scheduler import EPOCH_MS, Scheduler
 from kvstore.sim.storage import SYNC_SECONDS, Storage
+from kvstore.sim.watched_engine import WatchedEngine
 from kvstore.wire.peer import decode_timed_frame, encode_frame
 
 Respond = Callable[[Reply | None], None]
@@ -59,8 +62,10 @@ class Host:
         seed: str,
         on_crash: Callable[[str], None],
         settings: NodeSettings,
+        invariants: Invariants,
     ) -> None:
         self.name = name
+        self._invariants = invariants
         self._state = state
         self._scheduler = scheduler
         self._network = network
@@ -81,11 +86,11 @@ class Host:
         self._life = 0
         self._paused_until = 0.0
         self._held: list[Callable[[], None]] = []
-        self._engine: Engine | None = None
+        self._engine: WatchedEngine | None = None
         self._storage: Storage | None = None
         self._out: dict[str, list[PeerMessage]] = {}
         self._transits: dict[str, Transit] = {}
-        self._waiting: dict[int, Respond] = {}
+        self._waiting: dict[int, tuple[ClientRequest, float, Respond]] = {}
         self._timer = 0
         self._last_request = 0
 
@@ -97,10 +102,25 @@ class Host:
         return self.node is not None
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> WatchedEngine:
         """The engine of the running node."""
         assert self._engine is not None
         return self._engine
+
+    @property
+    def coordinator(self) -> Coordinator | None:
+        """The coordinator of the running node; None while it is down."""
+        return self.node.coordinator if self.node else None
+
+    @property
+    def wall(self) -> int:
+        """What its clock says, in milliseconds since 1970."""
+        return self._instant().wall
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests of clients have been taken, and not answered."""
+        return len(self._waiting)
 
     @property
     def jobs(self) -> int:
@@ -114,10 +134,11 @@ class Host:
         self._out.clear()
         self._paused_until = 0.0
         try:
-            self._engine = Engine.open(self.disk, "data", OPTIONS)
-            self._storage = Storage(self.disk, self._engine, self, self._later, self._disk_rng)
+            self._engine = engine = WatchedEngine(self.disk, "data", OPTIONS)
+            engine.watch(self.name, self._invariants)
+            self._storage = Storage(self.disk, engine, self, self._later, self._disk_rng)
             self.slow_down(self.sync_seconds)
-            self.node = Node(self.name, self._state, self._engine, self, self._node_rng, self._settings)
+            self.node = Node(self.name, self._state, engine, self, self._node_rng, self._settings)
             self._network.attach(self.name, self._receive)
             self.node.start(self._instant())
         except SimulatedCrash:
@@ -135,7 +156,7 @@ class Host:
         self._network.detach(self.name)
         self.disk = self.disk.crash(self._disk_rng, fate)
         waiting, self._waiting = self._waiting, {}
-        for respond in waiting.values():
+        for _, _, respond in waiting.values():
             self._scheduler.after(_RESET_SECONDS, partial(respond, None))
         self._release()
         self._on_crash(self.name)
@@ -208,7 +229,7 @@ class Host:
     def _request(self, call: ClientRequest, respond: Respond) -> None:
         assert self.node is not None
         self._last_request += 1
-        self._waiting[self._last_request] = respond
+        self._waiting[self._last_request] = call, self._scheduler.now, respond
         self.node.on_requests([(self._last_request, call)], self._instant())
 
     def keys(self, bucket: str, partition: int) -> list[bytes]:
@@ -236,6 +257,7 @@ class Host:
         sent_ms, messages = decode_timed_frame(frame)
         transit = self._transits.setdefault(sender, Transit())
         delay = transit.delay(sent_ms / 1000, self._scheduler.now)
+        self._invariants.received(self.name, sender, messages)
         try:
             self._living().on_frame(sender, messages, self._instant(), delay)
         except InvalidRequest:
@@ -273,6 +295,7 @@ class Host:
             self.crash(Fate.RANDOM)
         except StorageFailed as error:
             self._end(error)
+        self._invariants.turned(self.name)
         if self.watch is not None:
             self.watch()
 
@@ -293,6 +316,7 @@ class Host:
 
     def send(self, to: str, message: PeerMessage) -> None:
         """See Outbox: all messages of one turn leave as one frame."""
+        self._invariants.sent(self.name, to, message)
         if not self._out:
             self._later(0.0, self._flush)
         self._out.setdefault(to, []).append(message)
@@ -304,7 +328,9 @@ class Host:
 
     def reply(self, request: int, reply: Reply) -> None:
         """See Outbox."""
-        self._waiting.pop(request)(reply)
+        call, since, respond = self._waiting.pop(request)
+        self._invariants.replied(self.name, call, since, reply)
+        respond(reply)
 
     def set_timer(self, when: float) -> None:
         """See Outbox."""

@@ -26,6 +26,8 @@ SAFETY_SECONDS = 25.0
 _CLIENTS = 6
 _HEALING_SECONDS = 120.0
 _LOOK_AGAIN = 0.1
+_REST_SECONDS = 30.0
+"""Longer than an operation may live, which is as long as a client waits or a hint travels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Run:
         self.history = History()
         settings = _settings(random.Random(f"{plan.seed}/settings"))
         self.cluster = SimulatedCluster(plan.seed, plan.nodes, BUCKETS, settings)
+        self.cluster.invariants.values_name_writes = True
         self.clients = [
             Client(f"c{i}", self.cluster, self.history, random.Random(f"{plan.seed}/workload/{i}"))
             for i in range(_CLIENTS)
@@ -137,6 +140,15 @@ class Run:
             if self.cluster.scheduler.now >= end:
                 hints = {n: h.node.status().hints for n, h in self.cluster.hosts.items() if h.node}
                 raise Violation(f"not calm {_HEALING_SECONDS:g} s after the last fault; hints: {hints}")
+            self.cluster.run(_LOOK_AGAIN)
+        self._come_to_rest()
+
+    def _come_to_rest(self) -> None:
+        """Operations outlive their replies for a while; then nothing may be counted as under way any more."""
+        end = self.cluster.scheduler.now + _REST_SECONDS
+        while busy := self.cluster.invariants.busy():
+            if self.cluster.scheduler.now >= end:
+                raise Violation(f"counted {_REST_SECONDS:g} s after the last request: {', '.join(busy)}")
             self.cluster.run(_LOOK_AGAIN)
 
     def _make_whole(self) -> None:
@@ -230,6 +242,7 @@ class Run:
         for host in self.cluster.hosts.values():
             host.finish()
             internals += host.counts
+        internals += Counter({f"checked: {what}": n for what, n in self.cluster.invariants.counts.items()})
         operations, faults = self.history.outcomes, self.nemesis.counts
         if not checked or not faults or not any(what.endswith(" ok") for what in operations):
             raise Violation("this run exercised nothing")

@@ -11,6 +11,7 @@ from kvstore.errors import Unavailable, WriteTimeout
 from kvstore.lsm import Fate
 from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import Failed, Found, Get, Put, Reply, Stored
+from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SETTINGS, SimulatedCluster
 from tests.sim import planted
 
@@ -175,9 +176,10 @@ def test_hints_come_home_through_a_lossy_network() -> None:
 
 
 def test_a_hint_deleted_before_its_ack_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """BUGS 10, planted: the test above must notice."""
+    """BUGS 10, planted: found when it happens."""
     planted.hint_deleted_before_its_ack(monkeypatch)
-    assert lossy_homecoming() == []
+    with pytest.raises(Violation, match=r"deletes its hint for n\d about sloppy/.* is not there"):
+        lossy_homecoming()
 
 
 def test_interleaved_updates_of_one_key_do_not_pile_up_siblings() -> None:
