@@ -8,7 +8,7 @@ from functools import partial
 
 from kvstore.config import KIB, AntiEntropySettings, BucketSettings, Limits
 from kvstore.gossip import Status
-from kvstore.lsm import Fate
+from kvstore.lsm import Fate, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.quorum.merkle import NODES, ROOT, TreeNode, Trees
 from kvstore.quorum.messages import ClientRequest, Reply
@@ -21,6 +21,7 @@ from kvstore.sim.scheduler import Scheduler
 Watch = Callable[[str, str, ClientRequest, Respond], Respond]
 
 PARTITIONS = 16
+_REPLICAS = 3
 REAP_AGE = 20.0
 """More than twice the longest way of a frame: a second late (Nemesis), then 8 s on a link that is clogged."""
 SETTINGS = NodeSettings(
@@ -52,6 +53,7 @@ class SimulatedCluster:
         nodes: int = 3,
         buckets: Sequence[BucketSettings] = (),
         settings: NodeSettings = SETTINGS,
+        options: Options = OPTIONS,
     ) -> None:
         self.scheduler = Scheduler()
         self.value_sizes = USUAL
@@ -61,7 +63,8 @@ class SimulatedCluster:
         self.network = Network(self.scheduler, random.Random(f"{seed}/network"))
         self.network.on_broken = self._connection_broke
         members = [Member(f"n{i}", f"n{i}:7000") for i in range(1, nodes + 1)]
-        self.state = initial_state("simulated", members, PARTITIONS, 3, buckets)
+        replicas = max(_REPLICAS, *(bucket.n for bucket in buckets)) if buckets else _REPLICAS
+        self.state = initial_state("simulated", members, PARTITIONS, replicas, buckets)
         self.invariants = Invariants(self.scheduler, self.state, settings)
         self.hosts = {
             member.node: Host(
@@ -73,6 +76,7 @@ class SimulatedCluster:
                 self._connections_broke,
                 settings,
                 self.invariants,
+                options,
             )
             for member in members
         }
@@ -154,9 +158,16 @@ class SimulatedCluster:
 
     def request(self, client: str, node: str, call: ClientRequest, respond: Respond) -> None:
         """Hand a client's request to a node; None is the reply when the connection broke."""
-        if self.watch is not None:
-            respond = self.watch(client, node, call, respond)
-        self.hosts[node].request(call, respond)
+        self.requests(client, node, [(call, respond)])
+
+    def requests(
+        self, client: str, node: str, requests: Sequence[tuple[ClientRequest, Respond]]
+    ) -> Callable[[], None]:
+        """Requests that arrive together; to be called when the client gives up what is not answered."""
+        if watch := self.watch:
+            requests = [(call, watch(client, node, call, respond)) for call, respond in requests]
+        self.hosts[node].requests(requests)
+        return partial(self.hosts[node].cancel, requests)
 
     def call(
         self, node: str, call: ClientRequest, seconds: float = 30.0, client: str = "client"
@@ -168,6 +179,11 @@ class SimulatedCluster:
         return replies[0] if replies else None
 
     # looking at it
+
+    @property
+    def clocks_are_right(self) -> bool:
+        """Whether no host's clock is wrong now; one that was wrong once hardly ever is right again."""
+        return not any(host.clock_error_ms for host in self.hosts.values())
 
     def replicas(self, bucket: str, key: bytes) -> tuple[str, ...]:
         """The nodes that should hold a key."""

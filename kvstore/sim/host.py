@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from kvstore.errors import InvalidRequest, StorageError, StorageFailed
@@ -14,7 +14,16 @@ from kvstore.node.outbox import Instant, PeerMessage
 from kvstore.node.settings import NodeSettings
 from kvstore.node.transit import Transit
 from kvstore.quorum.coordinator import Coordinator
-from kvstore.quorum.messages import ClientRequest, Reply
+from kvstore.quorum.messages import (
+    ClientRequest,
+    Forward,
+    RangeItems,
+    ReapCheck,
+    ReplicaRead,
+    ReplicaWrite,
+    Reply,
+    TreeRead,
+)
 from kvstore.ring import ClusterState
 from kvstore.sim.invariants import Invariants
 from kvstore.sim.network import Network
@@ -30,7 +39,10 @@ Respond = Callable[[Reply | None], None]
 OPTIONS = Options(memtable_bytes=8 * 1024, block_bytes=512, cache_bytes=64 * 1024)
 
 _RESET_SECONDS = 0.01
+_QUESTIONS = (ReplicaRead, ReplicaWrite, Forward, TreeRead, RangeItems, ReapCheck)
+"""Who sent one of these waits for an answer."""
 _COUNTED = (
+    "cancelled",
     "read_repairs",
     "hints_stored",
     "hints_delivered",
@@ -63,7 +75,9 @@ class Host:
         on_crash: Callable[[str], None],
         settings: NodeSettings,
         invariants: Invariants,
+        options: Options = OPTIONS,
     ) -> None:
+        self._options = options
         self.name = name
         self._invariants = invariants
         self._state = state
@@ -113,6 +127,11 @@ class Host:
         return self.node.coordinator if self.node else None
 
     @property
+    def listens(self) -> bool:
+        """Whether the machine runs, and does not stand still."""
+        return self.node is not None and self._paused_until <= self._scheduler.now
+
+    @property
     def wall(self) -> int:
         """What its clock says, in milliseconds since 1970."""
         return self._instant().wall
@@ -134,7 +153,7 @@ class Host:
         self._out.clear()
         self._paused_until = 0.0
         try:
-            self._engine = engine = WatchedEngine(self.disk, "data", OPTIONS)
+            self._engine = engine = WatchedEngine(self.disk, "data", self._options)
             engine.watch(self.name, self._invariants)
             self._storage = Storage(self.disk, engine, self, self._later, self._disk_rng)
             self.slow_down(self.sync_seconds)
@@ -222,22 +241,37 @@ class Host:
 
     # inputs
 
-    def request(self, call: ClientRequest, respond: Respond) -> None:
-        """A client's request; a machine that is down refuses the connection."""
-        self._enter(partial(self._request, call, respond), if_dead=partial(respond, None))
+    def requests(self, requests: Sequence[tuple[ClientRequest, Respond]]) -> None:
+        """Requests of a client that arrive together; a machine that is down refuses the connection."""
 
-    def _request(self, call: ClientRequest, respond: Respond) -> None:
-        assert self.node is not None
-        self._last_request += 1
-        self._waiting[self._last_request] = call, self._scheduler.now, respond
-        self.node.on_requests([(self._last_request, call)], self._instant())
+        def refuse() -> None:
+            for _, respond in requests:
+                respond(None)
 
-    def keys(self, bucket: str, partition: int) -> list[bytes]:
-        """All keys of a bucket that the node holds in one partition, page by page."""
+        self._enter(partial(self._requests, requests), if_dead=refuse)
+
+    def _requests(self, requests: Sequence[tuple[ClientRequest, Respond]]) -> None:
+        numbered = []
+        for call, respond in requests:
+            self._last_request += 1
+            self._waiting[self._last_request] = call, self._scheduler.now, respond
+            numbered.append((self._last_request, call))
+        self._living().on_requests(numbered, self._instant())
+
+    def cancel(self, requests: Sequence[tuple[ClientRequest, Respond]]) -> None:
+        """The client of these requests has left."""
+        self._enter(partial(self._cancel, [respond for _, respond in requests]))
+
+    def _cancel(self, left: Sequence[Respond]) -> None:
+        numbers = {number for number, (_, _, respond) in self._waiting.items() if respond in left}
+        self._living().on_cancelled(numbers, self._instant())
+
+    def keys(self, bucket: str, partition: int, limit: int = 0) -> list[bytes]:
+        """All keys of a bucket that the node holds in one partition, in pages of up to `limit`."""
         keys: list[bytes] = []
         after = b""
         while True:
-            page, after = self._living().scan_keys(bucket, partition, after, 0, self._instant())
+            page, after = self._living().scan_keys(bucket, partition, after, limit, self._instant())
             keys.extend(page)
             if not after:
                 return keys
@@ -324,7 +358,11 @@ class Host:
     def _flush(self) -> None:
         out, self._out = self._out, {}
         for to, messages in out.items():
-            self._network.send(self.name, to, encode_frame(messages, int(self._scheduler.now * 1000)))
+            frame = encode_frame(messages, int(self._scheduler.now * 1000))
+            if not self._network.send(self.name, to, frame):
+                unsent = [message.request for message in messages if isinstance(message, _QUESTIONS)]
+                self.counts["unsent"] += len(unsent)
+                self._living().on_unsent(to, unsent, self._instant())
 
     def reply(self, request: int, reply: Reply) -> None:
         """See Outbox."""

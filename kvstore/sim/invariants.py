@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from kvstore.config import Conflict, QuorumMode
 from kvstore.errors import Corruption, InvalidRequest
@@ -49,6 +49,7 @@ from kvstore.quorum.read import ReadOperation
 from kvstore.ring import DATA_KEYSPACE, ClusterState, data_key, partition_of, preference_list, token
 from kvstore.ring import split_data_key as split
 from kvstore.sim.checker import Violation
+from kvstore.sim.history import Mint
 from kvstore.sim.scheduler import Scheduler
 from kvstore.sim.watched_engine import WatchedEngine
 from kvstore.versions import (
@@ -85,15 +86,6 @@ class Machine(Protocol):
     @property
     def unanswered(self) -> int:
         """Requests of clients that it has taken and not answered."""
-
-
-class Mint(NamedTuple):
-    """A write as it came into being: its dot, value (None: a tombstone) and time, and when that was."""
-
-    dot: Dot
-    value: bytes | None
-    time: int
-    at: float
 
 
 class Invariants:
@@ -136,6 +128,10 @@ class Invariants:
             ReapConfirm: self._confirms,
             ForwardReply: self._answers_forward,
         }
+
+    def mints_by_place(self) -> dict[tuple[str, bytes], list[Mint]]:
+        """All writes by bucket and key."""
+        return {split(key)[1:]: mints for key, mints in self.mints.items()}
 
     # messages
 

@@ -46,6 +46,8 @@ class Network:
         self.cut: set[Link] = set()
         self.slow: dict[str, float] = {}
         """How many times as long as usual the frames from and to a host take."""
+        self.refusing = False
+        """Whether who sends to a host that is down learns that at once, as from an operating system."""
         self.counts: Counter[str] = Counter()
         self.on_broken: Callable[[str, str], None] | None = None
         """Told of the sender and the receiver of a connection that one of them breaks off."""
@@ -76,8 +78,10 @@ class Network:
             for frame in frames:
                 self._scheduler.after(0.0, partial(self._deliver, sender, to, frame))
 
-    def send(self, sender: str, to: str, frame: bytes) -> None:
-        """Send a frame; it may arrive once, twice or never."""
+    def send(self, sender: str, to: str, frame: bytes) -> bool:
+        """Send a frame; it may arrive once, twice or never. False if there is nobody to send it to."""
+        if self.refusing and to not in self._hosts and (sender, to) not in self.cut:
+            return False
         self.counts["sent"] += 1
         self._sent += 1
         weather, copies = self.weather, 1
@@ -86,7 +90,7 @@ class Network:
             frame = make_wrong(frame, self._rng)
         if weather.loss and self._rng.random() < weather.loss:
             self.counts["lost"] += 1
-            return
+            return True
         if weather.repeat and self._rng.random() < weather.repeat:
             self.counts["repeated"] += 1
             copies = 2
@@ -95,6 +99,7 @@ class Network:
             if self.slow:
                 delay *= max(self.slow.get(sender, 1.0), self.slow.get(to, 1.0))
             self._scheduler.after(delay, partial(self._arrive, sender, to, frame, self._sent))
+        return True
 
     def _arrive(self, sender: str, to: str, frame: bytes, number: int) -> None:
         link = sender, to

@@ -63,7 +63,7 @@ def test_power_fails_everywhere_during_writes_and_every_acknowledged_one_is_ther
 
     for i in range(300):
         key = b"key-%d" % i
-        cluster.hosts[f"n{i % 3 + 1}"].request(Put("carts", key, key), partial(remember, key))
+        cluster.hosts[f"n{i % 3 + 1}"].requests([(Put("carts", key, key), partial(remember, key))])
         cluster.run(0.0005)
     assert 0 < len(acknowledged) < 300, "the power must fail in the middle"
     for node in cluster.hosts:
@@ -129,7 +129,7 @@ def test_a_long_pause_and_a_clock_an_hour_wrong_lose_nothing() -> None:
             if isinstance(reply, Stored):
                 acknowledged.append(value)
 
-        cluster.hosts[node].request(Put("carts", b"blind", value, timeout=60.0), remember)
+        cluster.hosts[node].requests([(Put("carts", b"blind", value, timeout=60.0), remember)])
 
     for i in range(10):
         cluster.hosts["n1"].pause(45.0)
