@@ -129,7 +129,7 @@ class Checker:
         checked = 0
         for value in sorted(read.values):
             write = self._writes[value]
-            if write.ttl and write.exact and read.exact:
+            if write.ttl and write.result is Result.OK and write.exact and read.exact:
                 checked += 1
                 if read.began > write.ended + write.ttl:
                     raise Violation(

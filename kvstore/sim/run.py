@@ -211,7 +211,7 @@ class Run:
     def _tombstones(self) -> bool:
         """Whether some key has nothing but tombstones, or, if all clocks are right, what has expired."""
         right = self.cluster.clocks_are_right
-        now = EPOCH_MS + int(self.cluster.scheduler.now * 1000) if right else EPOCH_MS
+        now = EPOCH_MS + int(self.cluster.scheduler.now * 1000) if right else 0
         return any(version and not decode_version(version).visible(now) for version in self._stored())
 
     def _stored(self) -> Iterator[bytes | None]:

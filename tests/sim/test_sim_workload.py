@@ -98,6 +98,9 @@ def test_what_has_a_time_to_live_is_seen_so_long_and_no_longer() -> None:
     assert "it lost b'1'" in holds(bucket, [put(1, b"1", ttl=4)], [read(4)])
     assert "was read at 5.200" in holds(bucket, [put(1, b"1", ttl=4)], [read(5.2, b"1")])
     assert not holds(bucket, [put(1, b"1", ttl=4)], [read(4, b"1"), read(5.2)])
+    given_up = put(1, b"1", ttl=4)  # it may be carried out later
+    given_up.result = Result.UNKNOWN
+    assert not holds(bucket, [given_up], [read(5.2, b"1")])
 
 
 # last write wins
