@@ -231,7 +231,9 @@ class Checker:
         if write.ttl and not (write.exact and exact and before < write.began + write.ttl):
             return True
         return any(
-            delete.may_exist and delete.began <= before and write.began < delete.ended
+            delete.may_exist
+            and delete.began <= before
+            and (delete.result is Result.UNKNOWN or write.began < delete.ended)
             for delete in self._blind[write.bucket, write.key]
         )
 

@@ -88,6 +88,9 @@ def test_a_delete_without_a_context_deletes_what_a_read_of_r_sees_and_no_more() 
     assert "it was deleted" in holds(bucket, [before, delete], [read(4, b"1")])
     assert not holds(bucket, [before, delete], [read(4)])
     assert "it lost b'2'" in holds(bucket, [before, delete, after], [read(4)])
+    given_up = put(2, None, blind=True)  # it may be carried out later, and see more
+    given_up.result = Result.UNKNOWN
+    assert not holds(bucket, [given_up, after], [read(4)])
     late = put(1.95, b"1")  # it may have come too late to be seen
     assert not holds(bucket, [late, delete], [read(4, b"1")])
     assert not holds(bucket, [late, delete], [read(4)])
