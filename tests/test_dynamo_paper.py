@@ -65,9 +65,11 @@ def drop_hints(cluster: Cluster) -> None:
     for host in cluster._cluster.hosts.values():
         assert host.node is not None
         hints = host.node._coordinator.hints
+        host.engine.watch("", None)  # who would object
         for target in hints.targets:
             for key, version in hints.page(target, b"", 1000, 2**20):
                 hints.delivered(target, key, version)
+        host.engine.watch(host.name, cluster._cluster.invariants)
 
 
 def root(cluster: Cluster, node: str, partition: int) -> NodeHash:

@@ -203,6 +203,11 @@ class Node:
         self._turn()
 
     @property
+    def coordinator(self) -> Coordinator:
+        """This node's part in all operations, for those that look over its shoulder."""
+        return self._coordinator
+
+    @property
     def trees(self) -> Trees:
         """The Merkle trees of what this node's replica holds."""
         return self._coordinator.replica.trees

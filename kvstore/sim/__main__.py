@@ -13,6 +13,7 @@ import click
 
 from kvstore.sim.nemesis import EFFECTS, kinds
 from kvstore.sim.run import SAFETY_SECONDS, Plan, Report, transcribe, try_plan
+from kvstore.sim.shape import nodes_of
 
 _ENOUGH = 50
 """Of so many seeds every kind of fault must have been seen."""
@@ -22,9 +23,7 @@ _ENOUGH = 50
 @click.option("--seed", type=int, help="Run this one seed, exactly as it ran before.")
 @click.option("--count", default=20, show_default=True, help="How many seeds to run.")
 @click.option("--start", default=1, show_default=True, help="The first of them.")
-@click.option(
-    "--nodes", type=click.Choice(["3", "5", "7"]), help="By default 3 for odd seeds, 5 for even ones."
-)
+@click.option("--nodes", type=click.IntRange(1, 15), help="By default 1, 2, 3, 5 or 9, as the seed says.")
 @click.option(
     "--time", "seconds", default=SAFETY_SECONDS, show_default=True, help="Virtual seconds of faults."
 )
@@ -34,7 +33,7 @@ def main(
     seed: int | None,
     count: int,
     start: int,
-    nodes: str | None,
+    nodes: int | None,
     seconds: float,
     trace: bool,
     processes: int,
@@ -42,7 +41,7 @@ def main(
     """Run whole clusters under virtual time, with faults, and check that they keep their promises."""
     began = time.monotonic()
     seeds = [seed] if seed is not None else range(start, start + count)
-    plans = [Plan(each, int(nodes) if nodes else (3 if each % 2 else 5), seconds) for each in seeds]
+    plans = [Plan(each, nodes or nodes_of(each), seconds) for each in seeds]
     if trace and seed is not None:
         transcribe(plans[0], click.echo)
         return

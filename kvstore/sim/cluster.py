@@ -9,18 +9,20 @@ from functools import partial
 
 from kvstore.config import KIB, AntiEntropySettings, BucketSettings, Limits
 from kvstore.gossip import Status
-from kvstore.lsm import Fate
+from kvstore.lsm import Fate, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.quorum.merkle import NODES, ROOT, TreeNode, Trees
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import Member, data_key, initial_state, preference_list, token
 from kvstore.sim.host import OPTIONS, Host, Respond
+from kvstore.sim.invariants import Invariants
 from kvstore.sim.network import Link, Network, Weather
 from kvstore.sim.scheduler import Scheduler
 
 Watch = Callable[[str, str, ClientRequest, Respond], Respond]
 
 PARTITIONS = 16
+_REPLICAS = 3
 REAP_AGE = 20.0
 """More than twice the longest way of a frame: a second late (Nemesis), then 8 s on a link that is clogged."""
 SETTINGS = NodeSettings(
@@ -52,6 +54,7 @@ class SimulatedCluster:
         nodes: int = 3,
         buckets: Sequence[BucketSettings] = (),
         settings: NodeSettings = SETTINGS,
+        options: Options = OPTIONS,
     ) -> None:
         self.scheduler = Scheduler()
         self.value_sizes = USUAL
@@ -63,7 +66,9 @@ class SimulatedCluster:
         """Those seen so far; the replies that wait for one that does not read, None for one that does."""
         self.network = Network(self.scheduler, random.Random(f"{seed}/network"))
         members = [Member(f"n{i}", f"n{i}:7000") for i in range(1, nodes + 1)]
-        self.state = initial_state("simulated", members, PARTITIONS, 3, buckets)
+        replicas = max(_REPLICAS, *(bucket.n for bucket in buckets)) if buckets else _REPLICAS
+        self.state = initial_state("simulated", members, PARTITIONS, replicas, buckets)
+        self.invariants = Invariants(self.scheduler, self.state, settings)
         self.hosts = {
             member.node: Host(
                 member.node,
@@ -73,9 +78,12 @@ class SimulatedCluster:
                 str(seed),
                 self._connections_broke,
                 settings,
+                self.invariants,
+                options,
             )
             for member in members
         }
+        self.invariants.machines = self.hosts
 
     def start(self) -> None:
         """Start every host that is down."""
@@ -149,10 +157,18 @@ class SimulatedCluster:
 
     def request(self, client: str, node: str, call: ClientRequest, respond: Respond) -> None:
         """Hand a client's request to a node; None is the reply when the connection broke."""
-        if self.watch is not None:
-            respond = self.watch(client, node, call, respond)
+        self.requests(client, node, [(call, respond)])
+
+    def requests(
+        self, client: str, node: str, requests: Sequence[tuple[ClientRequest, Respond]]
+    ) -> Callable[[], None]:
+        """Requests that arrive together; to be called when the client gives up what is not answered."""
+        if watch := self.watch:
+            requests = [(call, watch(client, node, call, respond)) for call, respond in requests]
         self.clients.setdefault(client)
-        self.hosts[node].request(call, partial(self._replied, client, respond))
+        requests = [(call, partial(self._replied, client, respond)) for call, respond in requests]
+        self.hosts[node].requests(requests)
+        return partial(self.hosts[node].cancel, requests)
 
     def _replied(self, client: str, respond: Respond, reply: Reply | None) -> None:
         unread = self.clients[client]
@@ -183,6 +199,11 @@ class SimulatedCluster:
         return replies[0] if replies else None
 
     # looking at it
+
+    @property
+    def clocks_are_right(self) -> bool:
+        """Whether no host's clock is wrong now; one that was wrong once hardly ever is right again."""
+        return not any(host.clock_error_ms for host in self.hosts.values())
 
     def replicas(self, bucket: str, key: bytes) -> tuple[str, ...]:
         """The nodes that should hold a key."""

@@ -64,13 +64,13 @@ class Damage:
     def _copied(self, host: Host, everywhere: bool) -> bool:
         hosts = self._cluster.hosts
         others = [other for other in hosts.values() if other is not host and other.up and _all_durable(other)]
-        if not host.up:
+        if not host.up or not others:
             return False
         try:
             for key, version in _versions(host, DATA_KEYSPACE):
                 primaries = set(self._cluster.replicas(*_place(key))) - {host.name}
                 having = {o.name for o in others if o.name in primaries and self._has(o, key, version)}
-                if not (primaries <= having if everywhere else having):
+                if not having or (everywhere and not primaries <= having):
                     return False
             for hint, version in _versions(host, HINT_KEYSPACE):
                 _, key = split_hint_key(hint)

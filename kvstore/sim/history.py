@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
+
+from kvstore.config import QuorumMode
+from kvstore.versions import Dot
 
 FOR_EVER = float("inf")
 SESSIONS = "sessions"
@@ -23,7 +27,11 @@ class Result(Enum):
 
 @dataclass(slots=True)
 class Write:
-    """A put of a value never used before, or a delete (`value` None). `seen` are values its context saw."""
+    """A put of a value never used before, or a delete (`value` None). `seen` are values its context saw.
+
+    `w`, `r` and `quorum` are those of the request; 0 and None: as the bucket says. A delete that is `blind`
+    has no context: it deletes what a read of `r` sees. `exact`: all clocks were right until it ended.
+    """
 
     client: str
     bucket: str
@@ -33,6 +41,12 @@ class Write:
     began: float
     ended: float = FOR_EVER
     result: Result = Result.UNKNOWN
+    w: int = 0
+    quorum: QuorumMode | None = None
+    blind: bool = False
+    r: int = 0
+    ttl: int = 0
+    exact: bool = False
 
     @property
     def may_exist(self) -> bool:
@@ -42,7 +56,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A read that succeeded: the values it returned."""
+    """A read that succeeded: the values it returned. For `r`, `quorum` and `exact` see Write."""
 
     client: str
     bucket: str
@@ -50,12 +64,28 @@ class Read:
     values: frozenset[bytes]
     began: float
     ended: float
+    r: int = 0
+    quorum: QuorumMode | None = None
+    exact: bool = False
+
+
+class Mint(NamedTuple):
+    """A write as it came into being: its dot, value (None: a tombstone) and time, and when that was."""
+
+    dot: Dot
+    value: bytes | None
+    time: int
+    at: float
 
 
 @dataclass(slots=True)
 class History:
-    """All operations of a run; `outcomes` counts every one by kind and end."""
+    """All operations of a run; `outcomes` counts every one by kind and end.
+
+    `mints` has by bucket and key what became of the writes that a node has carried out.
+    """
 
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
+    mints: dict[tuple[str, bytes], list[Mint]] = field(default_factory=dict)

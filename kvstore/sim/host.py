@@ -8,16 +8,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from kvstore.errors import InvalidRequest, StorageError, StorageFailed
-from kvstore.lsm import Engine, Fate, Job, JobResult, MemoryFileSystem, Options, SimulatedCrash
+from kvstore.lsm import Fate, Job, JobResult, MemoryFileSystem, Options, SimulatedCrash
 from kvstore.node.node import Node
 from kvstore.node.outbox import Instant, PeerMessage
 from kvstore.node.settings import NodeSettings
+from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import ClusterState
+from kvstore.sim.invariants import Invariants
 from kvstore.sim.links import Links
 from kvstore.sim.network import Connection, Network, Parcel
 from kvstore.sim.scheduler import EPOCH_MS, Clock, Scheduler
 from kvstore.sim.storage import SYNC_SECONDS, Disk, Storage
+from kvstore.sim.watched_engine import WatchedEngine
 from kvstore.wire.peer import decode_timed_frame
 
 Respond = Callable[[Reply | None], None]
@@ -28,6 +31,7 @@ OPTIONS = Options(memtable_bytes=8 * 1024, block_bytes=512, cache_bytes=64 * 102
 
 _RESET_SECONDS = 0.01
 _COUNTED = (
+    "cancelled",
     "read_repairs",
     "hints_stored",
     "hints_delivered",
@@ -59,8 +63,12 @@ class Host:
         seed: str,
         on_crash: Callable[[str], None],
         settings: NodeSettings,
+        invariants: Invariants,
+        options: Options = OPTIONS,
     ) -> None:
+        self._options = options
         self.name = name
+        self._invariants = invariants
         self._state = state
         self._scheduler = scheduler
         self._network = network
@@ -85,12 +93,12 @@ class Host:
         self._life = 0
         self._paused_until = 0.0
         self._held: list[Callable[[], None]] = []
-        self._engine: Engine | None = None
+        self._engine: WatchedEngine | None = None
         self._storage: Storage | None = None
         self._links: Links | None = None
         self._links_rng = random.Random(f"{seed}/links/{name}")
         self._unread: list[Parcel] = []
-        self._waiting: dict[int, Respond] = {}
+        self._waiting: dict[int, tuple[ClientRequest, float, Respond]] = {}
         self._timer = 0
         self._due = float("inf")
         self._last_request = 0
@@ -103,7 +111,7 @@ class Host:
         return self.node is not None
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> WatchedEngine:
         """The engine of the running node."""
         assert self._engine is not None
         return self._engine
@@ -113,6 +121,26 @@ class Host:
         """The streams of the running node to its peers."""
         assert self._links is not None
         return self._links
+
+    @property
+    def coordinator(self) -> Coordinator | None:
+        """The coordinator of the running node; None while it is down."""
+        return self.node.coordinator if self.node else None
+
+    @property
+    def listens(self) -> bool:
+        """Whether the machine runs, and does not stand still."""
+        return self.node is not None and self._paused_until <= self._scheduler.now
+
+    @property
+    def wall(self) -> int:
+        """What its clock says, in milliseconds since 1970."""
+        return self._instant().wall
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests of clients have been taken, and not answered."""
+        return len(self._waiting)
 
     @property
     def jobs(self) -> int:
@@ -125,10 +153,11 @@ class Host:
         self.ended_by = None
         self._paused_until = 0.0
         try:
-            self._engine = Engine.open(self.disk, "data", OPTIONS)
+            self._engine = engine = WatchedEngine(self.disk, "data", self._options)
+            engine.watch(self.name, self._invariants)
             self._storage = Storage(
                 self.disk,
-                self._engine,
+                engine,
                 self,
                 self._later,
                 self._disk_rng,
@@ -137,8 +166,8 @@ class Host:
             )
             peers = [member.node for member in self._state.members if member.node != self.name]
             self._links = Links(self.name, peers, self._network, self, self._later, self._links_rng)
-            self.node = Node(self.name, self._state, self._engine, self, self._node_rng, self._settings)
-            self._network.attach(self.name, self._receive, lambda: self._paused_until <= self._scheduler.now)
+            self.node = Node(self.name, self._state, engine, self, self._node_rng, self._settings)
+            self._network.attach(self.name, self._receive, lambda: self.listens)
             self._links.open()
             self.node.start(self._instant())
         except SimulatedCrash:
@@ -159,7 +188,7 @@ class Host:
         self.disk = self.disk.crash(self._disk_rng, fate)
         self.counts += self.disk.fates
         waiting, self._waiting = self._waiting, {}
-        for respond in waiting.values():
+        for _, _, respond in waiting.values():
             self._scheduler.after(_RESET_SECONDS, partial(respond, None))
         self._release()
         self._on_crash(self.name)
@@ -243,22 +272,37 @@ class Host:
 
     # inputs
 
-    def request(self, call: ClientRequest, respond: Respond) -> None:
-        """A client's request; a machine that is down refuses the connection."""
-        self._enter(partial(self._request, call, respond), if_dead=partial(respond, None))
+    def requests(self, requests: Sequence[tuple[ClientRequest, Respond]]) -> None:
+        """Requests of a client that arrive together; a machine that is down refuses the connection."""
 
-    def _request(self, call: ClientRequest, respond: Respond) -> None:
-        assert self.node is not None
-        self._last_request += 1
-        self._waiting[self._last_request] = respond
-        self.node.on_requests([(self._last_request, call)], self._instant())
+        def refuse() -> None:
+            for _, respond in requests:
+                respond(None)
 
-    def keys(self, bucket: str, partition: int) -> list[bytes]:
-        """All keys of a bucket that the node holds in one partition, page by page."""
+        self._enter(partial(self._requests, requests), if_dead=refuse)
+
+    def _requests(self, requests: Sequence[tuple[ClientRequest, Respond]]) -> None:
+        numbered = []
+        for call, respond in requests:
+            self._last_request += 1
+            self._waiting[self._last_request] = call, self._scheduler.now, respond
+            numbered.append((self._last_request, call))
+        self._living().on_requests(numbered, self._instant())
+
+    def cancel(self, requests: Sequence[tuple[ClientRequest, Respond]]) -> None:
+        """The client of these requests has left."""
+        self._enter(partial(self._cancel, [respond for _, respond in requests]))
+
+    def _cancel(self, left: Sequence[Respond]) -> None:
+        numbers = {number for number, (_, _, respond) in self._waiting.items() if respond in left}
+        self._living().on_cancelled(numbers, self._instant())
+
+    def keys(self, bucket: str, partition: int, limit: int = 0) -> list[bytes]:
+        """All keys of a bucket that the node holds in one partition, in pages of up to `limit`."""
         keys: list[bytes] = []
         after = b""
         while True:
-            page, after = self._living().scan_keys(bucket, partition, after, 0, self._instant())
+            page, after = self._living().scan_keys(bucket, partition, after, limit, self._instant())
             keys.extend(page)
             if not after:
                 return keys
@@ -282,6 +326,7 @@ class Host:
         parcel.read()
         sent_ms, messages = decode_timed_frame(parcel.frame)
         delay = connection.transit.delay(sent_ms / 1000, self.clock.now())
+        self._invariants.received(self.name, connection.sender, messages)
         try:
             self._living().on_frame(connection.sender, messages, self._instant(), delay)
         except InvalidRequest:
@@ -319,6 +364,7 @@ class Host:
             self.crash(self._some_fate())
         except StorageFailed as error:
             self._end(error)
+        self._invariants.turned(self.name)
         if self.watch is not None:
             self.watch()
 
@@ -343,11 +389,14 @@ class Host:
 
     def send(self, to: str, message: PeerMessage) -> None:
         """See Outbox."""
+        self._invariants.sent(self.name, to, message)
         self.links.send(to, message)
 
     def reply(self, request: int, reply: Reply) -> None:
         """See Outbox."""
-        self._waiting.pop(request)(reply)
+        call, since, respond = self._waiting.pop(request)
+        self._invariants.replied(self.name, call, since, reply)
+        respond(reply)
 
     def set_timer(self, when: float) -> None:
         """See Outbox."""

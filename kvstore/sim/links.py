@@ -222,4 +222,4 @@ class Links:
 
     def most_queued_bytes(self) -> int:
         """The most that has waited on any stream."""
-        return max(stream.queue.most_bytes for stream in self.all())
+        return max((stream.queue.most_bytes for stream in self.all()), default=0)

@@ -18,6 +18,21 @@ from kvstore.sim.network import SMALL_MESSAGE, Link, Weather
 _HOUR_MS = 3_600_000
 _DAMAGE = ("bit flip", "damaged log", "wipe")
 _TRIES = 40
+_LEAST_HOSTS = {
+    "crash of most": 3,
+    "split": 2,
+    "one way split": 2,
+    "clogged links": 2,
+    "lost frames": 2,
+    "repeated frames": 2,
+    "late frames": 2,
+    "wrong frames": 2,
+    "slow node": 2,
+    "broken links": 2,
+    "half-open links": 2,
+    "unread streams": 2,
+}
+"""In smaller clusters these would do nothing."""
 _NEXT_TRY = 0.25
 
 Action = Callable[[], None]
@@ -41,7 +56,8 @@ class Nemesis:
         self._rng = rng
         self._stopped = False
         self.counts: Counter[str] = Counter()
-        self._kinds = kinds(faults or Faults())
+        some = len(cluster.hosts)
+        self._kinds = [kind for kind in kinds(faults or Faults()) if some >= _LEAST_HOSTS.get(kind, 1)]
         self._damage = Damage(cluster)
 
     def start(self) -> None:

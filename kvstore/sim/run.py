@@ -8,27 +8,29 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from kvstore.config import KIB, AntiEntropySettings, QuorumSettings
-from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import Found, Get, Put, Stored
 from kvstore.sim.checker import Checker, Place, Violation
-from kvstore.sim.cluster import LIMITS, REAP_AGE, SimulatedCluster
+from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.disks import check_disks
 from kvstore.sim.history import History
 from kvstore.sim.nemesis import Faults, Nemesis
 from kvstore.sim.network import SMALL, SMALL_MESSAGE
 from kvstore.sim.scheduler import EPOCH_MS, Clock
+from kvstore.sim.shape import STRICT, shape_of
 from kvstore.sim.transcript import Transcript
 from kvstore.sim.trials import Trials
-from kvstore.sim.workload import BUCKETS, KEYS_PER_BUCKET, Client
+from kvstore.sim.workload import Client
 from kvstore.versions import decode_version
 
 SAFETY_SECONDS = 25.0
-_CLIENTS = 6
+_QUIET_SECONDS = 1.5
 _HEALING_SECONDS = 120.0
+_LEAST_R = 2
+"""A disk may be emptied: what R=1 of it says is no promise."""
 _LOOK_AGAIN = 0.1
-_ANSWER_BYTES = 4 * KIB
 _LONGEST_UPTIME = 1e7
+_REST_SECONDS = 30.0
+"""Longer than an operation may live, which is as long as a client waits or a hint travels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +46,6 @@ class Plan:
     def command(self) -> str:
         """What replays exactly this run."""
         return f"make sim SEED={self.seed} NODES={self.nodes} TIME={self.seconds:g}"
-
-
-def _settings(rng: random.Random) -> NodeSettings:
-    """In some runs anti-entropy works all the time, or instead of hints; in others only when asked.
-
-    So neither hides what the other has to do. In some runs hints expire while their targets are away.
-    """
-    interval, hints = rng.choice(((1.0, 1000), (10.0, 1000), (float("inf"), 1000), (1.0, 0)))
-    age = rng.choice((QuorumSettings().hint_age, 4.0))
-    return NodeSettings(
-        quorum=QuorumSettings(hint_count=hints, hint_age=age),
-        anti_entropy=AntiEntropySettings(
-            interval, settle=0.5, reap_interval=1.0, reap_age=REAP_AGE, answer_bytes=_ANSWER_BYTES
-        ),
-        limits=LIMITS,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +68,26 @@ class Run:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.history = History()
-        settings = _settings(random.Random(f"{plan.seed}/settings"))
-        self.cluster = SimulatedCluster(plan.seed, plan.nodes, BUCKETS, settings)
+        self.shape = shape = shape_of(plan.seed, plan.nodes)
+        self.cluster = SimulatedCluster(plan.seed, plan.nodes, shape.buckets, shape.settings, shape.options)
         self.cluster.network.limits = SMALL
         uptimes = random.Random(f"{plan.seed}/uptimes")
         for host in self.cluster.hosts.values():
             host.clock = Clock(self.cluster.scheduler, uptimes.uniform(0.0, _LONGEST_UPTIME))
+        self.cluster.invariants.values_name_writes = True
         self.clients = [
-            Client(f"c{i}", self.cluster, self.history, random.Random(f"{plan.seed}/workload/{i}"))
-            for i in range(_CLIENTS)
+            Client(f"c{i}", self.cluster, shape, self.history, random.Random(f"{plan.seed}/workload/{i}"))
+            for i in range(shape.clients)
         ]
-        self._anti_entropy_always = settings.anti_entropy.interval < float("inf")
-        self.trials = Trials(self.cluster, self.history, random.Random(f"{plan.seed}/trials"))
+        self._anti_entropy_always = shape.settings.anti_entropy.interval < float("inf")
+        self.trials = Trials(self.cluster, shape, self.history, random.Random(f"{plan.seed}/trials"))
         self.nemesis = Nemesis(self.cluster, random.Random(f"{plan.seed}/schedule"), plan.faults)
 
     def execute(self) -> Report:
         """Both phases and all checks; raises Violation."""
         self.cluster.start()
         self.cluster.run(1.0)
-        for client in self.clients:
-            client.start()
+        self._all_is_well()
         self.nemesis.start()
         self.cluster.run(self.plan.seconds)
         self.nemesis.stop()
@@ -110,30 +96,50 @@ class Run:
         self._supervise()
         self._heal()
         self._make_whole()
+        self._all_is_well()
+        for client in self.clients:
+            client.stop()
+        self._heal()
         self._read_half()
         self._converge()
         checked = self._check()
-        if not self._anti_entropy_always:
-            self.trials.hints()
-        self.trials.split()
-        self._heal()
-        self.trials.damage()
-        self._heal()
-        self._make_whole()
-        self._converge(finally_=False)
-        self.trials.wipe()
-        self._heal()
-        self._converge()
+        self._try()
         checked += self._check()
         self._write_everywhere()
         return self._report(checked)
 
+    def _all_is_well(self) -> None:
+        """While there is no fault every request must be carried out; the clients go on afterwards."""
+        for client in self.clients:
+            client.must_succeed = True
+            client.start()
+        self.cluster.run(_QUIET_SECONDS)
+        for client in self.clients:
+            client.must_succeed = False
+
+    def _try(self) -> None:
+        """The trials, each in a cluster whose replicas are equal."""
+        if self.plan.nodes > 1:
+            if not self._anti_entropy_always:
+                self.trials.hints()
+            self.trials.split()
+            self._heal()
+        if self.shape.copied:
+            self.trials.damage()
+            self._heal()
+            self._make_whole()
+            self._converge(finally_=False)
+            self.trials.wipe()
+            self._heal()
+        self._converge()
+
     def _check(self) -> int:
         """All that was promised, as far as the history goes; returns how many facts were checked."""
-        buckets = {bucket.name: bucket for bucket in BUCKETS}
         if too_large := self.cluster.network.counts["too large"]:
             raise Violation(f"{too_large} frames were larger than a peer takes: their links broke")
-        checked = Checker(self.history, buckets).check(self._what_is_left())
+        buckets = {bucket.name: bucket for bucket in self.shape.buckets}
+        self.history.mints = self.cluster.invariants.mints_by_place()
+        checked = Checker(self.history, buckets, _LEAST_R).check(self._what_is_left())
         return checked + check_disks(self.cluster, self.history)
 
     def _supervise(self) -> None:
@@ -148,6 +154,15 @@ class Run:
             if self.cluster.scheduler.now >= end:
                 hints = {n: h.node.status().hints for n, h in self.cluster.hosts.items() if h.node}
                 raise Violation(f"not calm {_HEALING_SECONDS:g} s after the last fault; hints: {hints}")
+            self.cluster.run(_LOOK_AGAIN)
+        self._come_to_rest()
+
+    def _come_to_rest(self) -> None:
+        """Operations outlive their replies for a while; then nothing may be counted as under way any more."""
+        end = self.cluster.scheduler.now + _REST_SECONDS
+        while busy := self.cluster.invariants.busy():
+            if self.cluster.scheduler.now >= end:
+                raise Violation(f"counted {_REST_SECONDS:g} s after the last request: {', '.join(busy)}")
             self.cluster.run(_LOOK_AGAIN)
 
     def _make_whole(self) -> None:
@@ -171,17 +186,16 @@ class Run:
 
     def _read_half(self) -> None:
         """Every other key with r=n, after which its replicas must hold the same bytes: blocking repair."""
-        for bucket in BUCKETS:
-            for i in range(0, KEYS_PER_BUCKET, 2):
-                key = b"k%d" % i
-                replicas = self.cluster.replicas(bucket.name, key)
-                reply = self.cluster.call(replicas[0], Get(bucket.name, key, r=bucket.n))
-                if not isinstance(reply, Found):
-                    raise Violation(f"{bucket.name}/{key!r} cannot be read in a healthy cluster: {reply}")
-                versions = {self.cluster.stored(node, bucket.name, key) for node in replicas}
-                # nothing is what a tombstone becomes when it is reaped, on one replica after the other
-                if len(versions) > 1 and any(v and decode_version(v).visible(EPOCH_MS) for v in versions):
-                    raise Violation(f"replicas of {bucket.name}/{key!r} differ after a read of all of them")
+        for bucket, key in list(self.shape.places())[::2]:
+            replicas = self.cluster.replicas(bucket.name, key)
+            reply = self.cluster.call(replicas[0], Get(bucket.name, key, r=bucket.n))
+            if not isinstance(reply, Found):
+                raise Violation(f"{bucket.name}/{key!r} cannot be read in a healthy cluster: {reply}")
+            versions = {self.cluster.stored(node, bucket.name, key) for node in replicas}
+            # nothing is what a tombstone becomes when it is reaped, on one replica after the other
+            visible = not bucket.ttl and any(v and decode_version(v).visible(EPOCH_MS) for v in versions)
+            if len(versions) > 1 and visible:
+                raise Violation(f"replicas of {bucket.name}/{key!r} differ after a read of all of them")
 
     def _converge(self, finally_: bool = True) -> None:
         """Nobody reads the other half: anti-entropy alone must make replicas and trees equal.
@@ -202,37 +216,34 @@ class Run:
             raise Violation("a Merkle tree is not that of its disk")
 
     def _tombstones(self) -> bool:
-        """Whether some key has nothing but tombstones."""
-        return any(version and not decode_version(version).visible(EPOCH_MS) for version in self._stored())
+        """Whether some key has nothing but tombstones, or, if all clocks are right, what has expired."""
+        right = self.cluster.clocks_are_right
+        now = EPOCH_MS + int(self.cluster.scheduler.now * 1000) if right else 0
+        return any(version and not decode_version(version).visible(now) for version in self._stored())
 
     def _stored(self) -> Iterator[bytes | None]:
-        for bucket in BUCKETS:
-            for i in range(KEYS_PER_BUCKET):
-                key = b"k%d" % i
-                for node in self.cluster.replicas(bucket.name, key):
-                    yield self.cluster.stored(node, bucket.name, key)
+        for bucket, key in self.shape.places():
+            for node in self.cluster.replicas(bucket.name, key):
+                yield self.cluster.stored(node, bucket.name, key)
 
     def _what_is_left(self) -> dict[Place, frozenset[bytes]]:
         """The values of every key, of which all replicas must hold the same bytes."""
         final: dict[Place, frozenset[bytes]] = {}
-        for bucket in BUCKETS:
-            for i in range(KEYS_PER_BUCKET):
-                key = b"k%d" % i
-                replicas = self.cluster.replicas(bucket.name, key)
-                stored = {self.cluster.stored(node, bucket.name, key) for node in replicas}
-                if len(stored) > 1:
-                    raise Violation(
-                        f"replicas of {bucket.name}/{key!r} differ although their trees are equal"
-                    )
-                version = stored.pop()
-                siblings = decode_version(version).visible(EPOCH_MS) if version else ()
-                final[bucket.name, key] = frozenset(sibling.value or b"" for sibling in siblings)
+        for bucket, key in self.shape.places():
+            replicas = self.cluster.replicas(bucket.name, key)
+            stored = {self.cluster.stored(node, bucket.name, key) for node in replicas}
+            if len(stored) > 1:
+                raise Violation(f"replicas of {bucket.name}/{key!r} differ although their trees are equal")
+            version = stored.pop()
+            siblings = decode_version(version).visible(EPOCH_MS) if version else ()
+            final[bucket.name, key] = frozenset(sibling.value or b"" for sibling in siblings)
         return final
 
     def _write_everywhere(self) -> None:
         """Every node takes a write again, and so do all replicas of its key."""
+        n = self.shape.replicas
         for node in self.cluster.hosts:
-            reply = self.cluster.call(node, Put("strict", f"after/{node}".encode(), b"well", w=3))
+            reply = self.cluster.call(node, Put(STRICT, f"after/{node}".encode(), b"well", w=n))
             if not isinstance(reply, Stored):
                 raise Violation(f"{node} refuses a write in a healthy cluster: {reply}")
 
@@ -244,6 +255,7 @@ class Run:
             internals += host.counts
             if host.most_queued_bytes > SMALL.queue.queue + SMALL_MESSAGE:
                 raise Violation(f"{host.most_queued_bytes} bytes have waited for a peer of {host.name}")
+        internals += Counter({f"checked: {what}": n for what, n in self.cluster.invariants.counts.items()})
         operations, faults = self.history.outcomes, self.nemesis.counts
         if not checked or not faults or not any(what.endswith(" ok") for what in operations):
             raise Violation("this run exercised nothing")

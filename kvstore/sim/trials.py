@@ -8,7 +8,6 @@ but the mechanism that is on trial can make up for it.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from functools import partial
 
 from kvstore.quorum.messages import Found, Get, Put, Reply, Stored
@@ -17,7 +16,7 @@ from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.damage import Damage
 from kvstore.sim.history import History, Read, Result, Write
 from kvstore.sim.network import Weather
-from kvstore.sim.workload import BUCKETS, KEYS_PER_BUCKET
+from kvstore.sim.shape import EXPIRING, STRICT, Shape
 
 _FLIPS = 8
 _LOSS = 0.5
@@ -25,21 +24,15 @@ _WAIT = 60.0
 _LATE = 10.0
 _SOON = 0.01
 _SPLIT = 5.0
-_STRICT = "strict"
-
-
-def places() -> Iterator[tuple[str, bytes]]:
-    """Bucket and key of everything that clients use."""
-    for bucket in BUCKETS:
-        for i in range(KEYS_PER_BUCKET):
-            yield bucket.name, b"k%d" % i
 
 
 class Trials:
     """What is written for them goes into the history like everything else."""
 
-    def __init__(self, cluster: SimulatedCluster, history: History, rng: random.Random) -> None:
+    def __init__(self, cluster: SimulatedCluster, shape: Shape, history: History, rng: random.Random) -> None:
         self._cluster = cluster
+        self._places = [(bucket.name, key) for bucket, key in shape.places()]
+        self._ttls = {bucket.name: bucket.ttl for bucket in shape.buckets}
         self._history = history
         self._rng = rng
         self.away = ""
@@ -105,7 +98,9 @@ class Trials:
             cluster.run(1.0)
         if self._dropped_hints(node) != dropped:
             return
-        for bucket, key in places():
+        for bucket, key in self._places:
+            if bucket == EXPIRING:  # the replicas forget one after the other
+                continue
             replicas = cluster.replicas(bucket, key)
             stored = {cluster.stored(each, bucket, key) for each in replicas}
             if node in replicas and len(stored) > 1:
@@ -122,21 +117,21 @@ class Trials:
         nodes = sorted(cluster.hosts)
         self._rng.shuffle(nodes)
         side, others = nodes[: len(nodes) // 2], nodes[len(nodes) // 2 :]
-        keys = [key for bucket, key in places() if bucket == _STRICT]
+        keys = [key for bucket, key in self._places if bucket == STRICT]
         cluster.split(side)
         for key in keys:  # all at once: before the nodes know of the split, and for long enough to
             value = f"split.{side[0]}.".encode() + key
-            write = Write("split", _STRICT, key, value, frozenset(), cluster.scheduler.now)
+            write = Write("split", STRICT, key, value, frozenset(), cluster.scheduler.now)
             self._history.writes.append(write)
-            put = Put(_STRICT, key, value, timeout=_SPLIT)
+            put = Put(STRICT, key, value, timeout=_SPLIT)
             cluster.request("split", side[0], put, partial(self._ended, write))
         cluster.run(_SPLIT)
         for key in keys:
             began = cluster.scheduler.now
-            reply = cluster.call(others[0], Get(_STRICT, key))
+            reply = cluster.call(others[0], Get(STRICT, key))
             if isinstance(reply, Found):
                 values = frozenset(sibling.value for sibling in reply.siblings)
-                read = Read("other side", _STRICT, key, values, began, cluster.scheduler.now)
+                read = Read("other side", STRICT, key, values, began, cluster.scheduler.now)
                 self._history.reads.append(read)
         cluster.heal()
 
@@ -147,10 +142,11 @@ class Trials:
     def _write_blind(self, why: str, *nodes: str) -> None:
         """A write to every key by somebody who has read nothing, through these nodes in turn."""
         cluster = self._cluster
-        for i, (bucket, key) in enumerate(places()):
+        for i, (bucket, key) in enumerate(self._places):
             value = f"{why}.{bucket}.".encode() + key
             began = cluster.scheduler.now
             reply = cluster.call(nodes[i % len(nodes)], Put(bucket, key, value))
             result = Result.OK if isinstance(reply, Stored) else Result.UNKNOWN
             write = Write(why, bucket, key, value, frozenset(), began, cluster.scheduler.now, result)
+            write.ttl = self._ttls[bucket]
             self._history.writes.append(write)

@@ -1,31 +1,34 @@
-"""Clients: each has one request under way, on few keys, so that they meet."""
+"""Clients: each does one thing after the other, or several at once, on few keys, so that they meet."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from kvstore.config import BucketSettings, Conflict, QuorumMode
-from kvstore.errors import Outcome
+from kvstore.config import BucketSettings, QuorumMode
+from kvstore.errors import Corruption, Outcome, TooManySiblings, VersionTooLarge
 from kvstore.quorum.messages import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored
 from kvstore.quorum.seen import Seen
+from kvstore.ring import partition_of, token
+from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.history import SESSION_SECONDS, SESSIONS, History, Read, Result, Write
-
-BUCKETS = (
-    BucketSettings("strict"),
-    BucketSettings("all", r=3, w=3),
-    BucketSettings("one", r=3, w=1),
-    BucketSettings("sloppy", quorum=QuorumMode.SLOPPY),
-    BucketSettings("lww", conflict=Conflict.LWW),
-    BucketSettings(SESSIONS, r=1, w=1, quorum=QuorumMode.SLOPPY),
-)
-KEYS_PER_BUCKET = 4
+from kvstore.sim.host import Host
+from kvstore.sim.shape import EXPIRING, Shape
+from kvstore.versions import decode_version
 
 _TIMEOUTS = (2.0, 5.0)
 """Both less and more than what a write waits for a replica before it asks another node."""
-_PATIENCE = 6.0
+_PATIENCE = (0.3, 6.0, 6.0, 6.0)
+"""Who has little gives up while something is still done for him."""
+_MOST_AT_ONCE = 5
+_RATE = 20.0
+"""So often in a second some client begins something, however many they are."""
+_TTLS = (0, 0, 1, 30)
+
+Done = Callable[[Reply | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +39,39 @@ class _Seen:
     values: frozenset[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class _Quorum:
+    """What a request says of its quorum; 0 and None: as the bucket says."""
+
+    r: int = 0
+    w: int = 0
+    mode: QuorumMode | None = None
+
+
 class Client:
     """Does one thing after the other until told to stop."""
 
-    def __init__(self, name: str, cluster: SimulatedCluster, history: History, rng: random.Random) -> None:
+    def __init__(
+        self, name: str, cluster: SimulatedCluster, shape: Shape, history: History, rng: random.Random
+    ) -> None:
         self._name = name
         self._cluster = cluster
+        self._shape = shape
         self._history = history
         self._rng = rng
         self._writes = 0
-        self._turn = 0
         self._seen: dict[tuple[str, bytes], _Seen] = {}
         self._session = Seen(lambda: cluster.scheduler.now, SESSION_SECONDS)
         self._stopped = False
+        self._turn = 0
         self.idle = True
+        self.must_succeed = False
+        """Whether nothing is wrong, so that every request must be carried out."""
 
     def start(self) -> None:
         """Begin after a little while."""
+        self._stopped = False
+        self._turn += 1
         self._next()
 
     def stop(self) -> None:
@@ -61,24 +80,53 @@ class Client:
 
     def _next(self) -> None:
         self.idle = True
-        self._cluster.scheduler.after(self._rng.expovariate(5.0), self._act)
+        self._cluster.scheduler.after(
+            self._rng.expovariate(_RATE / self._shape.clients), partial(self._act, self._turn)
+        )
 
-    def _act(self) -> None:
-        if self._stopped:
+    def _act(self, turn: int) -> None:
+        if self._stopped or turn != self._turn:
             return
         self.idle = False
-        bucket = self._rng.choice(BUCKETS).name
-        key = b"k%d" % self._rng.randrange(KEYS_PER_BUCKET)
-        seen = self._seen.get((bucket, key))
+        dice = self._rng.random()
+        if dice < 0.03:
+            self._scan()
+            self._next()
+        elif dice < 0.13:
+            self._batch()
+        else:
+            self._send([self._operation(self._rng.choice(self._shape.buckets), self._some_key())])
+
+    def _some_key(self) -> bytes:
+        return b"k%d" % self._rng.randrange(self._shape.keys)
+
+    def _batch(self) -> None:
+        """Several at once, of different keys: what a session promises is about one after the other."""
+        places = [(b, key) for b, key in self._shape.places() if b.name != SESSIONS]
+        number = self._rng.randrange(2, _MOST_AT_ONCE + 1)
+        self._send([self._operation(*place) for place in self._rng.sample(places, min(number, len(places)))])
+
+    def _operation(self, bucket: BucketSettings, key: bytes) -> tuple[ClientRequest, Done]:
+        seen = self._seen.get((bucket.name, key))
+        quorum = self._some_quorum(bucket)
         dice = self._rng.random()
         if dice < 0.35:
-            self._read(bucket, key)
-        elif dice < 0.45 and seen and seen.values:
-            self._write(bucket, key, None, seen)
-        elif dice < 0.8 and seen:
-            self._write(bucket, key, self._fresh_value(), seen)
-        else:
-            self._write(bucket, key, self._fresh_value(), None)
+            return self._read(bucket, key, quorum)
+        if dice < 0.43 and seen and seen.values:
+            return self._delete(bucket, key, seen, quorum)
+        if dice < 0.46:
+            return self._delete(bucket, key, None, quorum)
+        if dice < 0.8 and seen:
+            return self._put(bucket, key, seen, quorum)
+        return self._put(bucket, key, None, quorum)
+
+    def _some_quorum(self, bucket: BucketSettings) -> _Quorum:
+        """Mostly that of the bucket."""
+        if self._rng.random() < 0.85:
+            return _Quorum()
+        numbers = range(bucket.n + 1)
+        mode = self._rng.choice((None, *QuorumMode))
+        return _Quorum(self._rng.choice(numbers), self._rng.choice(numbers), mode)
 
     def _timeout(self) -> float:
         return self._rng.choice(_TIMEOUTS)
@@ -89,12 +137,13 @@ class Client:
         size = self._rng.choice(self._cluster.value_sizes)
         return f"{self._name}.{self._writes}".encode().ljust(size, b".")
 
-    def _read(self, bucket: str, key: bytes) -> None:
-        began = self._cluster.scheduler.now
-        get = Get(bucket, key, timeout=self._timeout())
-        if bucket == SESSIONS:
+    # reading
+
+    def _read(self, bucket: BucketSettings, key: bytes, quorum: _Quorum) -> tuple[Get, Done]:
+        get = Get(bucket.name, key, r=quorum.r, quorum=quorum.mode, timeout=self._timeout())
+        if bucket.name == SESSIONS:
             get = self._session.asking(get)
-        self._send(get, partial(self._was_read, get, began))
+        return get, partial(self._was_read, get, self._cluster.scheduler.now)
 
     def _was_read(self, get: Get, began: float, reply: Reply | None) -> None:
         self._count("read", reply)
@@ -102,26 +151,74 @@ class Client:
         if isinstance(reply, Found):
             self._session.found(get, reply)
             values = frozenset(sibling.value for sibling in reply.siblings)
+            now, exact = self._cluster.scheduler.now, self._cluster.clocks_are_right
             self._history.reads.append(
-                Read(self._name, bucket, key, values, began, self._cluster.scheduler.now)
+                Read(self._name, bucket, key, values, began, now, get.r, get.quorum, exact)
             )
             self._seen[bucket, key] = _Seen(reply.context, values)
 
-    def _write(self, bucket: str, key: bytes, value: bytes | None, seen: _Seen | None) -> None:
-        began = self._cluster.scheduler.now
-        write = Write(self._name, bucket, key, value, seen.values if seen else frozenset(), began)
-        self._history.writes.append(write)
-        context = seen.context if seen else b""
-        call: Put | Delete = (
-            Delete(bucket, key, context, timeout=self._timeout())
-            if value is None
-            else Put(bucket, key, value, context, timeout=self._timeout())
+    def _scan(self) -> None:
+        """One node lists a partition, and must list what it holds there."""
+        host = self._cluster.hosts[self._rng.choice(sorted(self._cluster.hosts))]
+        bucket = self._rng.choice(self._shape.buckets).name
+        partitions = self._cluster.state.ring.partitions
+        partition = partition_of(token(bucket, self._some_key()), partitions)
+        limit = self._rng.choice((0, 1, 2))
+        if not host.listens:
+            self._history.outcomes["scan no answer"] += 1
+            return
+        keys = [b"k%d" % i for i in range(self._shape.keys)]
+        held = [key for key in keys if partition_of(token(bucket, key), partitions) == partition]
+        try:
+            listed = host.keys(bucket, partition, limit)
+            there = sorted(key for key in held if self._is_visible(host, bucket, key))
+        except Corruption:
+            self._history.outcomes["scan Corruption"] += 1
+            return
+        self._history.outcomes["scan ok"] += 1
+        self._cluster.scheduler.record(f"{self._name} scan {len(listed)}")
+        if sorted(key for key in listed if key in keys) != there or len(set(listed)) != len(listed):
+            raise Violation(f"{host.name} lists {listed} of {bucket} in {partition}, and holds {there}")
+
+    def _is_visible(self, host: Host, bucket: str, key: bytes) -> bool:
+        version = self._cluster.stored(host.name, bucket, key)
+        return bool(version and decode_version(version).visible(host.wall))
+
+    # writing
+
+    def _put(
+        self, bucket: BucketSettings, key: bytes, seen: _Seen | None, quorum: _Quorum
+    ) -> tuple[Put, Done]:
+        ttl = self._rng.choice(_TTLS) if bucket.name == EXPIRING else 0
+        write = self._write(bucket, key, self._fresh_value(), seen, quorum)
+        write.ttl = ttl or bucket.ttl
+        value, context = write.value or b"", seen.context if seen else b""
+        put = Put(
+            bucket.name, key, value, context, ttl=ttl, w=quorum.w, quorum=quorum.mode, timeout=self._timeout()
         )
-        self._send(call, partial(self._was_written, write, call))
+        return put, partial(self._was_written, write, put)
+
+    def _delete(
+        self, bucket: BucketSettings, key: bytes, seen: _Seen | None, quorum: _Quorum
+    ) -> tuple[Delete, Done]:
+        write = self._write(bucket, key, None, seen, quorum)
+        write.blind, write.r = seen is None, quorum.r
+        context = seen.context if seen else b""
+        delete = Delete(bucket.name, key, context, quorum.r, quorum.w, quorum.mode, self._timeout())
+        return delete, partial(self._was_written, write, delete)
+
+    def _write(
+        self, bucket: BucketSettings, key: bytes, value: bytes | None, seen: _Seen | None, quorum: _Quorum
+    ) -> Write:
+        values = seen.values if seen else frozenset[bytes]()
+        write = Write(self._name, bucket.name, key, value, values, self._cluster.scheduler.now)
+        write.w, write.quorum = quorum.w, quorum.mode
+        self._history.writes.append(write)
+        return write
 
     def _was_written(self, write: Write, call: Put | Delete, reply: Reply | None) -> None:
         self._count("delete" if write.value is None else "write", reply)
-        write.ended = self._cluster.scheduler.now
+        write.ended, write.exact = self._cluster.scheduler.now, self._cluster.clocks_are_right
         match reply:
             case Stored():
                 write.result = Result.OK
@@ -131,19 +228,29 @@ class Client:
             case Failed(error) if error.outcome is Outcome.NOT_APPLIED:
                 write.result = Result.NOT_APPLIED
 
-    def _send(self, call: ClientRequest, done: partial[None]) -> None:
-        """Send to some host; the answer, a broken connection or too long a wait ends the turn."""
-        self._turn += 1
-        turn = self._turn
+    # asking
 
-        def once(reply: Reply | None) -> None:
-            if turn == self._turn:
-                self._turn += 1
+    def _send(self, operations: list[tuple[ClientRequest, Done]]) -> None:
+        """Send to some host; the last answer, a broken connection or too long a wait ends the turn."""
+        waiting = {i: done for i, (_, done) in enumerate(operations)}
+
+        def ended(i: int, reply: Reply | None) -> None:
+            if done := waiting.pop(i, None):
                 done(reply)
-                self._next()
+                if not waiting:
+                    self._next()
 
-        self._cluster.request(self._name, self._rng.choice(sorted(self._cluster.hosts)), call, once)
-        self._cluster.scheduler.after(_PATIENCE, partial(once, None))
+        def give_up() -> None:
+            if waiting:
+                cancel()
+            for i in list(waiting):
+                ended(i, None)
+
+        node = self._rng.choice(sorted(self._cluster.hosts))
+        requests = [(call, partial(ended, i)) for i, (call, _) in enumerate(operations)]
+        cancel = self._cluster.requests(self._name, node, requests)
+        patience = max(_PATIENCE) if self.must_succeed else self._rng.choice(_PATIENCE)
+        self._cluster.scheduler.after(patience, give_up)
 
     def _count(self, what: str, reply: Reply | None) -> None:
         match reply:
@@ -155,3 +262,9 @@ class Client:
                 end = "ok"
         self._cluster.scheduler.record(f"{self._name} {what} {end}")
         self._history.outcomes[f"{what} {end}"] += 1
+        if not self.must_succeed:
+            return
+        self._history.outcomes["although nothing was wrong: " + ("ok" if end == "ok" else end)] += 1
+        limit = isinstance(reply, Failed) and isinstance(reply.error, (TooManySiblings, VersionTooLarge))
+        if end != "ok" and not limit:
+            raise Violation(f"{self._name}: {what} ended with {end}, although nothing is wrong: {reply}")

@@ -17,18 +17,23 @@ from functools import partial
 
 import pytest
 
-from kvstore.errors import Corruption, Overloaded, StorageFull
+from kvstore.errors import Corruption, KVError, Overloaded, StorageFull
 from kvstore.lsm import Engine
 from kvstore.lsm.sstable import Table
 from kvstore.node.transit import Transit
 from kvstore.quorum.actors import Actors
+from kvstore.quorum.anti_entropy import AntiEntropy
 from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.durability import Durability
+from kvstore.quorum.forward import ForwardOperation
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.merkle import Trees
+from kvstore.quorum.messages import RangeDifference, TreeHashes
+from kvstore.quorum.operations import Operations
 from kvstore.quorum.quarantine import Quarantine, _Part
 from kvstore.quorum.read import ReadOperation
 from kvstore.quorum.reap import Reaper
+from kvstore.quorum.replay import DeliveryOperation
 from kvstore.quorum.replica import Changes, Replica
 from kvstore.quorum.write import WriteOperation
 from kvstore.sim.host import Host
@@ -230,6 +235,101 @@ def the_clocks_of_others_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Transit, "delay", lambda self, sent, now: max(0.0, now - sent))
 
 
+def acknowledged_by_too_few_disks(patch: pytest.MonkeyPatch) -> None:
+    """One replica less than W."""
+    advance = WriteOperation._advance
+
+    def advance_early(self: WriteOperation) -> None:
+        if self.respond is not None and self.local and len(self.acked) + 1 >= self.request.w:
+            self.answer(self._stored())
+        advance(self)
+
+    patch.setattr(WriteOperation, "_advance", advance_early)
+
+
+def shown_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    """A read answers from memory, and a power failure makes it a lie."""
+    patch.setattr(Replica, "unsynced", lambda self, key: 0)
+
+
+def exchanged_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    """As above, by anti-entropy: the asker believes that this replica has it."""
+
+    def reply(self: AntiEntropy, to: str, answer: TreeHashes | RangeDifference) -> None:
+        self._core.transport.send(to, answer)
+
+    patch.setattr(AntiEntropy, "_reply", reply)
+
+
+def fence_lifted_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    """What was refetched is in memory alone, and what lies beneath in older tables comes to light."""
+    on_timer = Quarantine.on_timer
+
+    def at_once(self: Quarantine, now: float) -> None:
+        with pytest.MonkeyPatch.context() as within:
+            within.setattr(Durability, "after", lambda self, lsn, action: action())
+            within.setattr(Durability, "soon", lambda self, lsn: None)
+            on_timer(self, now)
+
+    patch.setattr(Quarantine, "on_timer", at_once)
+
+
+def hint_deleted_when_it_is_refused(patch: pytest.MonkeyPatch) -> None:
+    """BUGS 10: an answer is taken for an acknowledgement."""
+
+    def on_refusal(self: DeliveryOperation, node: str, _: KVError) -> None:
+        self.on_write_ack(node)
+
+    patch.setattr(DeliveryOperation, "on_refusal", on_refusal)
+
+
+def hint_deleted_although_it_has_changed(patch: pytest.MonkeyPatch) -> None:
+    """The target has what was sent, and not what was added since."""
+
+    def delivered(self: Hints, target: str, key: bytes, _: bytes) -> bool:
+        if not (kept := self.read(target, key)):
+            return False
+        self._delete(target, key, kept)
+        self._counters.hints_delivered += 1
+        return True
+
+    patch.setattr(Hints, "delivered", delivered)
+
+
+def a_write_forwarded_again(patch: pytest.MonkeyPatch) -> None:
+    """The first coordinator may have carried it out: applied twice, it leaves siblings."""
+
+    def on_gone(self: ForwardOperation, node: str) -> None:
+        if node == self.node and self.left:
+            self.send()
+
+    patch.setattr(ForwardOperation, "on_gone", on_gone)
+
+
+def what_comes_in_replaces_what_is_stored(patch: pytest.MonkeyPatch) -> None:
+    combine = Replica.combine
+
+    def replaced(self: Replica, key: bytes, a: bytes, b: bytes, to_be_stored: bool = False) -> bytes:
+        return b if to_be_stored else combine(self, key, a, b)
+
+    patch.setattr(Replica, "combine", replaced)
+
+
+def memory_of_operations_not_given_back(patch: pytest.MonkeyPatch) -> None:
+    """A node that counts up to its bound and refuses everything from then on."""
+    patch.setattr(Operations, "forget", lambda self, number: self.by_number.pop(number, None))
+
+
+def a_request_counted_twice_as_done(patch: pytest.MonkeyPatch) -> None:
+    settle = WriteOperation._settle
+
+    def twice(self: WriteOperation) -> None:
+        settle(self)
+        settle(self)
+
+    patch.setattr(WriteOperation, "_settle", twice)
+
+
 REQUIRED: tuple[Plant, ...] = (
     ack_before_fsync,
     dots_reused_after_a_wipe,
@@ -255,6 +355,16 @@ OTHERS: tuple[Plant, ...] = (
     frames_as_large_as_the_queue,
     a_failed_job_not_repeated,
     the_clocks_of_others_believed,
+    acknowledged_by_too_few_disks,
+    shown_before_it_is_durable,
+    exchanged_before_it_is_durable,
+    fence_lifted_before_it_is_durable,
+    hint_deleted_when_it_is_refused,
+    hint_deleted_although_it_has_changed,
+    a_write_forwarded_again,
+    what_comes_in_replaces_what_is_stored,
+    memory_of_operations_not_given_back,
+    a_request_counted_twice_as_done,
 )
 
 

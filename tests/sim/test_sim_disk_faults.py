@@ -28,7 +28,7 @@ def started(nodes: int = 3) -> SimulatedCluster:
 def fill(cluster: SimulatedCluster, node: str) -> None:
     """No space from now on; the node learns of it with its next sync."""
     cluster.hosts[node].disk.full = True
-    cluster.hosts[node].request(Put("sloppy", b"other", b"x", timeout=0.5), lambda reply: None)
+    cluster.hosts[node].requests([(Put("sloppy", b"other", b"x", timeout=0.5), lambda reply: None)])
     cluster.run(1.0)
 
 

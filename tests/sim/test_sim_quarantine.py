@@ -349,8 +349,8 @@ def test_what_the_others_hold_is_reconciled_before_it_takes_the_place_of_what_wa
     """Two replicas hold what the other lacks: the second answer must not replace the first."""
     damaged = Damaged()
     for name in ("n2", "n3"):
-        for key in KEYS:
-            dot = Dot(f"written through {name}", 1)
+        for i, key in enumerate(KEYS, 1):
+            dot = Dot(f"written through {name}", i)
             version = Version((dot,), (Sibling(dot, name.encode()),))
             node(damaged.cluster.hosts[name])._coordinator.store(internal(key), encode_version(version), "")
     damaged.cluster.restart("n1")

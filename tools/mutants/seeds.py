@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from kvstore.sim.run import SAFETY_SECONDS, Plan, Report, try_plan
+from kvstore.sim.shape import nodes_of
 from tools.mutants.tracing import SEEDS, start
 
 
@@ -21,7 +22,7 @@ def main(count: int, trace: bool) -> None:
         coverage.load()
         coverage.switch_context(SEEDS)
     for seed in range(1, count + 1):
-        result = try_plan(Plan(seed, 3 if seed % 2 else 5, SAFETY_SECONDS))
+        result = try_plan(Plan(seed, nodes_of(seed), SAFETY_SECONDS))
         if not isinstance(result, Report):
             click.echo(f"seed {seed} failed: {result}")
             sys.exit(1)
