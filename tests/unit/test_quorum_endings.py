@@ -1,0 +1,229 @@
+"""However an operation ends, its client has one reply, and nothing of it stays: no entry, byte or count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode, QuorumSettings
+from kvstore.contexts import encode_seen
+from kvstore.errors import Corruption, Overloaded, ReadTimeout, StaleRead, StorageFull, WriteTimeout
+from kvstore.node.outbox import PeerMessage
+from kvstore.node.settings import NodeSettings
+from kvstore.quorum.messages import (
+    ClientRequest,
+    Delete,
+    Failed,
+    Forward,
+    ForwardReply,
+    Found,
+    Get,
+    Put,
+    ReadReply,
+    ReadSame,
+    Refusal,
+    ReplicaRead,
+    ReplicaWrite,
+    Stored,
+    WriteAck,
+)
+from kvstore.ring import data_key, token
+from kvstore.versions import Dot, Sibling, Version, encode_version
+from tests.unit.quorum_cluster import Cluster
+
+KEY = b"user:1"
+INTERNAL = data_key(token("carts", KEY), "carts", KEY)
+SLOPPY = BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)
+
+
+def cluster_of(nodes: int = 5) -> Cluster:
+    settings = NodeSettings(
+        quorum=QuorumSettings(hint_count=0),
+        anti_entropy=AntiEntropySettings(interval=float("inf"), reap_interval=float("inf")),
+    )
+    return Cluster(nodes, [SLOPPY], settings=settings)
+
+
+def left_over(cluster: Cluster) -> dict[str, tuple[int, int, int, int]]:
+    """What nodes still count: operations, their bytes, unanswered requests, actions that wait for a disk."""
+    found = {}
+    for name, host in cluster.hosts.items():
+        core = host.node._coordinator
+        found[name] = (
+            len(core.operations.by_number),
+            core.admission.bytes,
+            core.admission.unanswered,
+            len(core.durability._waiting),
+        )
+    return {name: counts for name, counts in found.items() if any(counts)}
+
+
+def plant(cluster: Cluster, node: str, actor: str = "another") -> None:
+    dot = Dot(actor, 1)
+    version = encode_version(Version((dot,), (Sibling(dot, actor.encode()),)))
+    cluster.hosts[node].node._coordinator.store(INTERNAL, version, "")
+    cluster.hosts[node].sync_wanted = True
+    cluster.run()
+
+
+def drops(*kinds: type[PeerMessage], to: str = "") -> Callable[[str, str, PeerMessage], bool]:
+    return lambda _, receiver, message: not (isinstance(message, kinds) and to in ("", receiver))
+
+
+CALLS: dict[str, ClientRequest] = {
+    "get": Get("carts", KEY, r=3, timeout=3.0),
+    "put": Put("carts", KEY, b"v" * 1000, w=3, timeout=3.0),
+    "delete": Delete("carts", KEY, r=3, w=3, timeout=3.0),
+}
+LOSSES: dict[str, tuple[type[PeerMessage], ...]] = {
+    "nothing": (),
+    "questions": (ReplicaRead, ReplicaWrite),
+    "writes": (ReplicaWrite,),
+    "answers": (ReadReply, ReadSame, WriteAck),
+    "forwards": (Forward,),
+    "forward replies": (ForwardReply,),
+}
+
+
+@pytest.mark.parametrize("lost", LOSSES)
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("at", ["a replica", "no replica"])
+def test_a_request_ends_once_and_wholly_whatever_is_lost(lost: str, call: str, at: str) -> None:
+    cluster = cluster_of()
+    replicas = cluster.replicas("carts", KEY)
+    plant(cluster, replicas[1])
+    node = replicas[0] if at == "a replica" else next(n for n in cluster.hosts if n not in replicas)
+    cluster.passes = drops(*LOSSES[lost])
+    number = cluster.start(node, CALLS[call])
+    cluster.run()
+    cluster.move(12.0)
+    reply = cluster.hosts[node].replies[number]
+    if lost == "nothing" or (at == "a replica" and lost.startswith("forward")):
+        assert isinstance(reply, Found | Stored), reply
+    else:
+        assert isinstance(reply, Failed | Found), reply
+    cluster.passes = lambda sender, to, message: True
+    cluster.move(12.0)
+    assert left_over(cluster) == {}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("at", ["a replica", "no replica"])
+@pytest.mark.parametrize("stuck", [True, False], ids=["disks stand still", "disks work"])
+def test_a_client_that_leaves_leaves_nothing(call: str, at: str, stuck: bool) -> None:
+    cluster = cluster_of()
+    replicas = cluster.replicas("carts", KEY)
+    plant(cluster, replicas[1])
+    node = replicas[0] if at == "a replica" else next(n for n in cluster.hosts if n not in replicas)
+    cluster.stuck = set(cluster.hosts) if stuck else set()
+    number = cluster.start(node, CALLS[call])
+    cluster.hosts[node].node.on_cancelled({number}, cluster.instant)
+    assert number in cluster.hosts[node].replies
+    cluster.run()
+    cluster.move(12.0)
+    cluster.stuck = set()
+    cluster.move(12.0)
+    assert left_over(cluster) == {}
+    assert cluster.hosts[node].node.status().counters.cancelled == 1
+
+
+@pytest.mark.parametrize(
+    "error", [StorageFull("no space"), Overloaded(0.05), Corruption("a table", "damaged")]
+)
+@pytest.mark.parametrize("call", CALLS)
+def test_replicas_that_refuse_end_a_request_with_their_error(call: str, error: Exception) -> None:
+    cluster = cluster_of()
+    first, *others = cluster.replicas("carts", KEY)
+    plant(cluster, first)
+    refused = [0]
+
+    def refuse(sender: str, to: str, message: PeerMessage) -> bool:
+        if isinstance(message, ReplicaRead | ReplicaWrite) and to in others:
+            refused[0] += 1
+            refusal = Refusal(message.request, error)  # type: ignore[arg-type]
+            cluster.hosts[sender].node.on_frame(to, [refusal], cluster.instant)
+            return False
+        return True
+
+    cluster.passes = refuse
+    number = cluster.start(first, CALLS[call])
+    cluster.run()
+    cluster.move(12.0)
+    assert refused[0] >= 2
+    reply = cluster.hosts[first].replies[number]
+    assert isinstance(reply, Failed), reply
+    cluster.passes = lambda sender, to, message: True
+    cluster.move(12.0)
+    assert left_over(cluster) == {}
+
+
+def test_a_repair_that_is_refused_makes_the_read_ask_another_replica_at_once() -> None:
+    cluster = cluster_of(3)
+    first, second, third = cluster.replicas("carts", KEY)
+    plant(cluster, first)
+
+    def refuse(sender: str, to: str, message: PeerMessage) -> bool:
+        if isinstance(message, ReplicaWrite) and to == second:
+            refusal = Refusal(message.request, StorageFull("no space"))
+            cluster.hosts[sender].node.on_frame(to, [refusal], cluster.instant)
+            return False
+        return True
+
+    cluster.passes = refuse
+    number = cluster.start(first, Get("carts", KEY))
+    cluster.run()
+    assert isinstance(cluster.hosts[first].replies[number], Found), "no time has passed"
+    assert cluster.stored(third, "carts", KEY) == cluster.stored(first, "carts", KEY)
+    assert cluster.hosts[first].node.status().counters.read_repairs == 1
+    assert left_over(cluster) == {}
+
+
+def test_a_repair_whose_answer_never_comes_is_forgotten_with_its_read() -> None:
+    cluster = cluster_of(3)
+    first, _, _ = cluster.replicas("carts", KEY)
+    plant(cluster, first)
+    cluster.passes = drops(ReplicaWrite)
+    number = cluster.start(first, Get("carts", KEY, timeout=2.0))
+    cluster.run()
+    cluster.move(1.9)
+    assert number not in cluster.hosts[first].replies
+    cluster.move(0.2)
+    error = cluster.hosts[first].replies[number].error  # type: ignore[union-attr]
+    assert isinstance(error, ReadTimeout)
+    assert (error.received, error.required) == (3, 2), "the third was asked after a while"
+    assert left_over(cluster) == {}
+
+
+@pytest.mark.parametrize("answering", [True, False])
+def test_a_read_of_a_session_that_nobody_can_serve_says_so(answering: bool) -> None:
+    cluster = cluster_of(3)
+    first = cluster.replicas("carts", KEY)[0]
+    dots = (Dot("never seen here", 1),)
+    cluster.passes = drops() if answering else drops(ReplicaRead)
+    call = Get("carts", KEY, r=1, seen=encode_seen(dots, token("carts", KEY)), timeout=2.0)
+    number = cluster.start(first, call)
+    cluster.run()
+    cluster.move(5.0)
+    error = cluster.hosts[first].replies[number].error  # type: ignore[union-attr]
+    assert isinstance(error, StaleRead)
+    assert error.received == (3 if answering else 1)
+    assert cluster.hosts[first].node.status().counters.wide_reads == 1
+    assert left_over(cluster) == {}
+
+
+def test_a_write_that_too_few_can_take_says_so_before_its_time_is_over() -> None:
+    cluster = cluster_of(3)
+    first, second, third = cluster.replicas("carts", KEY)
+    cluster.stuck = {second, third}
+    number = cluster.start(first, Put("carts", KEY, b"v", timeout=60.0))
+    cluster.run()
+    cluster.hosts[first].node.on_link_lost(second, cluster.instant)
+    assert number not in cluster.hosts[first].replies
+    cluster.hosts[first].node.on_link_lost(third, cluster.instant)
+    error = cluster.hosts[first].replies[number].error  # type: ignore[union-attr]
+    assert isinstance(error, WriteTimeout)
+    assert (error.received, error.required) == (1, 2)
+    cluster.stuck = set()
+    cluster.move(70.0)
+    assert left_over(cluster) == {}
