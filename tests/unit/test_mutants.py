@@ -10,7 +10,7 @@ import pytest
 from tools.mutants.changes import Change, changes
 from tools.mutants.equivalents import as_equivalent, equivalents
 from tools.mutants.reach import Reach
-from tools.mutants.record import Record
+from tools.mutants.record import Record, digest_of
 from tools.mutants.suites import SUITES, Suite, mutated_files
 from tools.mutants.tracing import SEEDS
 from tools.mutants.trial import Copy, Outcome, Result
@@ -151,10 +151,10 @@ def test_tests_that_fail_by_themselves_prove_nothing(project: Path, tmp_path: Pa
 def test_a_run_goes_on_where_it_was_until_a_source_or_a_test_changes(project: Path, tmp_path: Path) -> None:
     change, result = Change("kvstore/versions.py", 3, 5, b"x"), Result(Outcome.KILLED, "a test", 1.5)
     path = tmp_path / "records" / "seed-1.jsonl"
-    Record(path, project).add(change, result)
-    assert Record(path, project).results == {change: result}
+    Record(path, digest_of(project)).add(change, result)
+    assert Record(path, digest_of(project)).results == {change: result}
     (project / "tests" / "test_counter.py").write_text("")
-    assert Record(path, project).results == {}
+    assert Record(path, digest_of(project)).results == {}
 
 
 def test_every_equivalent_is_one_of_the_defects_and_has_a_reason() -> None:

@@ -11,11 +11,11 @@ from tools.mutants.trial import Outcome, Result
 
 
 class Record:
-    """One line of JSON for each result; those of other sources or tests than these are not taken."""
+    """One line of JSON for each result; those of other sources or tests, by their digest, are not taken."""
 
-    def __init__(self, path: Path, root: Path) -> None:
+    def __init__(self, path: Path, digest: str) -> None:
         self._path = path
-        self._digest = digest_of(root)
+        self._digest = digest
         self.results: dict[Change, Result] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         for line in path.read_text().splitlines() if path.exists() else []:

@@ -50,20 +50,24 @@ class Result:
     seconds: float
 
 
+def copy_project(root: Path, directory: Path) -> None:
+    """What the tests need, without what is generated when they run."""
+    directory.mkdir(parents=True)
+    for name in _COPIED:
+        source = root / name
+        if source.is_dir():
+            shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, directory / name)
+
+
 class Copy:
     """A copy of the project in `directory`, in which one defect at a time is planted."""
 
     def __init__(self, root: Path, directory: Path) -> None:
-        self._root = root
         self._directory = directory
         self._stamps = count(1_000_000_000)
-        directory.mkdir(parents=True)
-        for name in _COPIED:
-            source = root / name
-            if source.is_dir():
-                shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(source, directory / name)
+        copy_project(root, directory)
 
     def baseline(self, suite: Suite) -> Reach:
         """Which tests of a suite run which lines; raises RuntimeError if one fails without a defect."""
@@ -77,7 +81,7 @@ class Copy:
 
     def trial(self, change: Change, suite: Suite, reach: Reach) -> Result:
         """What became of one defect."""
-        source = (self._root / change.path).read_bytes()
+        source = (self._directory / change.path).read_bytes()
         tests, seeds = reach.of(change, source)
         commands = []
         if tests:
