@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -100,3 +101,37 @@ def test_a_read_that_cannot_wait_is_paid_for_later() -> None:
     for _ in range(round((BURST + 1.0) / SHARE) + 1):
         hedging.earn()
     assert hedging.take()
+
+
+def test_each_extra_read_is_taken_out_of_what_was_saved_up() -> None:
+    hedging = Hedging(PATIENCE, share=0.5, burst=3.0)
+    assert [hedging.take() for _ in range(5)] == [True, True, True, False, False]
+    hedging.earn()
+    assert not hedging.take()
+    hedging.earn()
+    assert [hedging.take(), hedging.take()] == [True, False]
+    for _ in range(100):
+        hedging.earn()
+    assert [hedging.take() for _ in range(4)] == [True, True, True, False], "no more is saved up"
+
+
+def test_a_delay_is_the_peer_s_own_or_what_another_would_take() -> None:
+    hedging = _seen(("n2", 0.010), ("n3", 0.020))
+    assert hedging.delay("n2") == pytest.approx(0.015)
+    assert hedging.delay("n3") == pytest.approx(0.030), "three times the quickest"
+    hedging = _seen(("n2", 0.004), ("n3", 0.0121))
+    assert hedging.slow == {"n3"}
+    assert hedging.delay("n3") == pytest.approx(0.01815), "a slow one is asked when nobody else is left"
+    assert hedging.delay("nobody known") == pytest.approx(0.012)
+    assert Hedging(PATIENCE).delay("nobody known") == PATIENCE
+
+
+def test_a_slow_peer_is_not_tried_without_a_budget() -> None:
+    hedging = _seen(("n2", 0.002), ("n3", 0.1))
+    while hedging.take():
+        pass
+    assert not hedging.may_try("n3", 1000.0)
+    for _ in range(round(1 / SHARE) + 1):
+        hedging.earn()
+    assert hedging.may_try("n3", 1000.0)
+    assert not hedging.may_try("n3", 1000.05), "not before it could have answered"

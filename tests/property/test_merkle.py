@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kvstore.config import BucketSettings
 from kvstore.quorum.merkle import FIRST_LEAF, LEAVES, ROOT, NodeHash, Tree, TreeNode, Trees, children
-from kvstore.ring import Member, data_key, initial_state, token
+from kvstore.ring import Member, data_key, initial_state, partition_bounds, token
 
 STATE = initial_state(
     "test", [Member(f"n{i}", f"h:{i}") for i in (1, 2, 3)], 4, 3, [BucketSettings("two", n=2, r=1, w=1)]
@@ -119,3 +119,39 @@ def test_a_rebuild_corrects_trees_that_missed_a_change_and_counts_it() -> None:
         store.trees.build(store.scan, 1000)
     assert store.hashes() == rebuilt(store)
     assert store.trees.corrected == 1
+
+
+def test_what_is_forgotten_while_it_is_built_is_built_from_its_start_again() -> None:
+    """What the scan has passed may be other than it was."""
+    store = Store()
+    for key in KEYS:
+        store.put(key, b"old")
+    while store.trees._place == 0 and store.trees._cursor == partition_bounds(0, 4)[0]:
+        store.trees.build(store.scan, 1)
+    changed = next(key for key in sorted(store.entries) if key < store.trees._cursor)
+    store.entries[changed] = b"unnoticed"
+    store.trees.forget(changed, changed)
+    while store.trees.building:
+        store.trees.build(store.scan, 3)
+    store.trees.build_missing()
+    while store.trees.building:
+        store.trees.build(store.scan, 3)
+    assert store.hashes() == rebuilt(store)
+
+
+def test_only_what_is_forgotten_is_not_known() -> None:
+    store = Store()
+    for key in KEYS:
+        store.put(key, b"v")
+    while store.trees.building:
+        store.trees.build(store.scan, 1000)
+    for first in range(4):
+        for last in range(first, 4):
+            bounds = [partition_bounds(partition, 4) for partition in (first, last)]
+            store.trees.forget(bounds[0][0], bounds[1][0] + b"x")
+            known = [store.trees.node(TreeNode(partition, 3, ROOT)) is not None for partition in range(4)]
+            assert known == [not first <= partition <= last for partition in range(4)]
+            store.trees.build_missing()
+            while store.trees.building:
+                store.trees.build(store.scan, 1000)
+    assert store.hashes() == rebuilt(store)

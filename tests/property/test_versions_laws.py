@@ -6,6 +6,7 @@ import random
 from contextlib import suppress
 
 import msgpack
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,6 +121,43 @@ def test_random_bytes_give_only_typed_errors(data: bytes) -> None:
     for decode in (decode_version, check_version):
         with suppress(Corruption):
             decode(data)
+
+
+def _raw(*context: str, siblings: str = "", counter: int = 1) -> bytes:
+    """A version of these actors, in this order, whose siblings are of some of them."""
+    dots = tuple(Dot(actor, 1) for actor in context)
+    return encode_version(Version(dots, tuple(Sibling(Dot(actor, counter), b"v") for actor in siblings)))
+
+
+@pytest.mark.parametrize(
+    ("data", "right"),
+    [
+        (_raw("a"), True),
+        (_raw("a", "b", "c", siblings="abc"), True),
+        (_raw("a", "b", "c", siblings="ac"), True),
+        (_raw("a", "c", "b", siblings="a"), False),
+        (_raw("c", "a", "b", siblings="a"), False),
+        (_raw("b", "a", siblings="b"), False),
+        (_raw("a", "a", siblings="a"), False),
+        (_raw("a", "b", "c", siblings="acb"), False),
+        (_raw("a", "b", "c", siblings="cab"), False),
+        (_raw("a", "b", "c", siblings="aab"), False),
+        (_raw("a", "b", siblings="c"), False),
+        (_raw("a", siblings="a", counter=2), False),
+        (_raw("a", "b", siblings="b", counter=2), False),
+        (_raw("a", siblings="a").replace(b"\xa1a\x01", b"\xa1a\xcc\x01"), False),
+        (_raw("a", "b", siblings="a").replace(b"\xa1b\x01", b"\xa1b\xcc\x01"), False),
+    ],
+)
+def test_what_another_has_made_must_be_in_the_one_form_that_equal_versions_have(
+    data: bytes, right: bool
+) -> None:
+    decode_version(data)
+    if right:
+        assert encode_version(check_version(data)) == data
+    else:
+        with pytest.raises(Corruption):
+            check_version(data)
 
 
 def test_a_late_tombstone_does_not_erase_a_recreated_key() -> None:

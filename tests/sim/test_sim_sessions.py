@@ -239,8 +239,9 @@ def test_a_session_remembers_a_bounded_number_of_keys_for_a_bounded_time() -> No
     seen.found(get, reply)
     now = 300.0
     assert seen.asking(get).seen
-    now = 301.0
+    now = 601.0
     assert not seen.asking(get).seen
+    assert ("weak", KEY) not in seen._entries, "nor is it joined to what is seen from now on"
     seen.found(get, reply)
     seen._entries.update({("weak", b"%d" % i): seen._entries["weak", KEY] for i in range(KEYS - 1)})
     assert seen.asking(get).seen

@@ -199,6 +199,21 @@ def test_an_old_hint_that_no_primary_holds_is_kept_until_one_does() -> None:
     assert len({cluster.stored(node, "sloppy", KEY) for node in primaries}) == 1
 
 
+def test_a_hint_that_could_not_be_read_and_was_written_anew_is_kept() -> None:
+    """What cannot be read waits until there is space to delete it; meanwhile another write may have come."""
+    cluster = cluster_of()
+    cluster.kill("n3")
+    cluster.stored_reply("n1", Put("carts", KEY, b"v"))
+    hints = cluster.hosts["n1"].node._coordinator.hints
+    (key,) = [key for key, _ in cluster.hosts["n1"].engine.scan_prefix(b"h")]
+    gone = b"hn2\0rubbish"
+    cluster.hosts["n1"].engine.write([(gone, b"rubbish")])
+    hints._unreadable.update((key, gone))
+    hints.drop_unreadable()
+    assert [key for key, _ in cluster.hosts["n1"].engine.scan_prefix(b"h")] == [key]
+    assert cluster.hosts["n1"].node.status().counters.hints_unreadable == 1
+
+
 # replay
 
 

@@ -27,6 +27,7 @@ from kvstore.quorum.messages import (
     ReplicaWrite,
     Stored,
     WriteAck,
+    aged,
 )
 from tests.unit.quorum_cluster import Cluster
 
@@ -365,6 +366,14 @@ def test_transit_does_not_believe_a_frame_from_the_future(wrong: float, first: b
     assert transit.delay(wrong, 5.5) == 0.0
     assert transit.delay(1001.0, 6.0) == 0.0
     assert transit.delay(1002.0, 7.5) == pytest.approx(0.5)
+
+
+def test_a_request_has_what_its_way_has_left_of_its_time_and_little_is_not_counted() -> None:
+    call = Get("b", b"k", timeout=10.0)
+    assert aged(call, 0.5) is call
+    assert aged(call, 0.6).timeout == pytest.approx(9.4)
+    default = Get("b", b"k")
+    assert aged(default, 3.0) is default, "who asks for no time gets the node's"
 
 
 def test_transit_follows_clocks_that_drift() -> None:

@@ -297,3 +297,10 @@ def test_positions_that_nobody_has_asked_about_confirm_nothing() -> None:
     cluster.passes = elsewhere
     cluster.move(30.0)
     assert cluster.stored(first, "carts", KEY) is not None
+
+
+def test_the_first_pass_begins_an_interval_after_the_start_whatever_the_clock_says() -> None:
+    cluster = Cluster(3, settings=quiet(reap_interval=2.0))
+    reaper = cluster.hosts["n1"].node._reaper
+    reaper.start(50_000.0)
+    assert reaper.next_deadline() == 50_002.0
