@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -154,4 +155,31 @@ def test_only_what_is_forgotten_is_not_known() -> None:
             store.trees.build_missing()
             while store.trees.building:
                 store.trees.build(store.scan, 1000)
+    assert store.hashes() == rebuilt(store)
+
+
+@pytest.mark.parametrize(("entries", "size"), [(1, 10), (40, 10), (400, 10), (100_000, 100_000)])
+def test_one_step_takes_in_about_what_it_may_and_no_more(entries: int, size: int) -> None:
+    """A step is done between requests: it must be short, whatever is stored."""
+    store = Store()
+    keys = [data_key(token("three", b"k%d" % i), "three", b"k%d" % i) for i in range(1000)]
+    store.entries = dict.fromkeys(keys, b"x" * size)
+    taken = scans = 0
+
+    def counted(start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        nonlocal taken, scans
+        scans += 1
+        for entry in store.scan(start, end):
+            taken += 1
+            yield entry
+
+    steps = 0
+    while store.trees.building:
+        before = taken, scans
+        store.trees.build(counted, entries)
+        assert taken - before[0] <= min(entries, 3 * 1024 * 1024 // size) + 1, "of a few partitions"
+        assert scans - before[1] <= max(1, entries // 16 + 1)
+        steps += 1
+    assert taken == 1000
+    assert steps >= 1000 * size // (1024 * 1024)
     assert store.hashes() == rebuilt(store)

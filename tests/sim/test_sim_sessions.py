@@ -7,7 +7,7 @@ import pytest
 import kvstore
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import Delete, Failed, Found, Get, Put, Stored
+from kvstore.quorum.messages import Delete, Failed, Found, Get, Put, Stored, Value
 from kvstore.quorum.seen import KEYS, Seen
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.testing import Cluster
@@ -252,3 +252,30 @@ def test_a_session_remembers_a_bounded_number_of_keys_for_a_bounded_time() -> No
     assert len(seen._entries) == KEYS
     assert not seen.asking(get).seen, "it was used longest ago"
     assert seen.asking(one_more).seen
+
+
+def test_only_a_delete_that_has_left_nothing_lets_a_session_find_nothing() -> None:
+    """Else a replica that lacks the session's own write could pass for one from which it was reaped."""
+    context = found("n1.0.0").context
+    for request, siblings, empty in (
+        (Delete("weak", KEY), 0, True),
+        (Delete("weak", KEY), 1, False),
+        (Put("weak", KEY, b"v"), 0, False),
+        (Put("weak", KEY, b"v"), 1, False),
+    ):
+        seen = Seen(lambda: 0.0)
+        seen.stored(request, Stored(context, siblings))
+        assert seen.asking(Get("weak", KEY)).seen_empty is empty
+    seen = Seen(lambda: 0.0)
+    for found_now in (Found((), context), Found((Value(b"v"),), context)):
+        seen.found(Get("weak", KEY), found_now)
+        assert seen.asking(Get("weak", KEY)).seen_empty == (not found_now.siblings)
+
+
+def found(actor: str) -> Found:
+    """A value that one writer has left."""
+    scene = Scene()
+    scene.put("n1", actor.encode())
+    reply = scene.cluster.call("n1", Get("weak", KEY))
+    assert isinstance(reply, Found)
+    return reply

@@ -170,3 +170,17 @@ def test_versions_that_are_reaped_are_counted_by_each_replica() -> None:
     cluster.hosts["n1"].node._coordinator.reap(INTERNAL)
     assert counted("n1") == {"reaped": 1}
     assert cluster.hosts["n1"].engine.get(INTERNAL) is None
+
+
+def test_who_cannot_read_its_own_copy_passes_the_request_on_and_counts_that() -> None:
+    cluster = cluster_of()
+    first = cluster.replicas("carts", KEY)[0]
+    cluster.stored_reply(first, Put("carts", KEY, b"v", w=3))
+    host = cluster.hosts[first]
+    host.engine.write([(INTERNAL, b"rubbish")])
+    host.sync_wanted = True
+    cluster.run()
+    counted = Counted(cluster)
+    cluster.stored_reply(first, Put("carts", KEY, b"w", w=2))
+    assert counted(first)["forwards"] == 1
+    assert counted(first)["puts"] == 1

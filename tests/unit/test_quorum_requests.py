@@ -15,8 +15,19 @@ from kvstore.errors import (
     Unavailable,
     WriteTimeout,
 )
+from kvstore.lsm import Durability, Options
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import Delete, Get, Put, Refusal, ReplicaRead, ReplicaWrite, WriteAck
+from kvstore.quorum.messages import (
+    Delete,
+    Found,
+    Get,
+    Put,
+    Refusal,
+    ReplicaRead,
+    ReplicaWrite,
+    Stored,
+    WriteAck,
+)
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
 from tests.unit.quorum_cluster import WALL, Cluster
@@ -416,3 +427,16 @@ def test_more_replicas_than_there_are_cannot_be_waited_for(call: Get | Delete) -
     error = Cluster().error("n1", call)
     assert isinstance(error, InvalidRequest)
     assert error.field == ("w" if isinstance(call, Delete) and call.w else "r")
+
+
+def test_a_node_that_does_not_wait_for_its_disk_acknowledges_and_shows_at_once() -> None:
+    cluster = Cluster(options=Options(durability=Durability.NONE))
+    cluster.stuck = set(cluster.hosts)
+    number = cluster.start("n1", Put("carts", KEY, b"v", w=3))
+    cluster.run()
+    assert isinstance(cluster.hosts["n1"].replies[number], Stored)
+    number = cluster.start("n2", Get("carts", KEY, r=3))
+    cluster.run()
+    found = cluster.hosts["n2"].replies[number]
+    assert isinstance(found, Found)
+    assert [sibling.value for sibling in found.siblings] == [b"v"]
