@@ -108,7 +108,7 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-SUITE = Suite(("kvstore/versions.py",), ("tests/test_*.py",), 0)
+SUITE = Suite(("kvstore/versions.py",), ("tests/test_*.py",), (), 0)
 
 
 def test_a_defect_is_tried_against_the_tests_that_run_its_statement() -> None:
@@ -169,5 +169,6 @@ def test_every_equivalent_is_one_of_the_defects_and_has_a_reason() -> None:
 def test_every_suite_has_tests() -> None:
     for suite in SUITES:
         assert suite.paths(ROOT)
+        assert all((ROOT / path).exists() for path in suite.late)
     with pytest.raises(ValueError, match="none of the files"):
         mutated_files(ROOT, ("kvstore/nothing.py",))

@@ -14,24 +14,28 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Patterns of the files that it is for and of its tests, and how many seeds follow."""
+    """Patterns of the files that it is for, of its tests, and what follows when those have not noticed.
+
+    `late` are test files that run so much that to trace them would take minutes: all of them are tried.
+    """
 
     files: tuple[str, ...]
     tests: tuple[str, ...]
+    late: tuple[str, ...]
     seeds: int
 
     def paths(self, root: Path) -> list[str]:
-        """Its test files; raises ValueError if a pattern stands for none."""
+        """The files of its tests without the late ones; raises ValueError if a pattern stands for none."""
         found: list[str] = []
         for pattern in self.tests:
             paths = sorted(str(path.relative_to(root)) for path in root.glob(pattern))
             if not paths:
                 raise ValueError(f"no test is named {pattern}")
             found += paths
-        return [path for path in found if path not in _LEFT_OUT]
+        return [path for path in found if path not in (*_LEFT_OUT, *self.late)]
 
 
-_LEFT_OUT = {"tests/sim/test_sim_transcripts.py", "tests/sim/test_sim_runs.py"}
+_LEFT_OUT = ("tests/sim/test_sim_transcripts.py", "tests/sim/test_sim_runs.py")
 _QUORUM = (
     "tests/golden/test_versions_golden.py",
     "tests/property/test_versions_*.py",
@@ -49,7 +53,12 @@ _QUORUM = (
     "tests/sim/test_sim_*.py",
 )
 SUITES = (
-    Suite(("kvstore/versions.py", "kvstore/quorum/*.py", "kvstore/node/*.py"), _QUORUM, 10),
+    Suite(
+        ("kvstore/versions.py", "kvstore/quorum/*.py", "kvstore/node/*.py"),
+        _QUORUM,
+        ("tests/sim/test_sim_reaping.py",),
+        10,
+    ),
     Suite(
         tuple(f"kvstore/lsm/{name}.py" for name in ("wal", "segments", "manifest", "engine", "maintenance")),
         (
@@ -59,6 +68,7 @@ SUITES = (
             "tests/crash/test_lsm_*.py",
             "tests/sim/test_sim_disk_faults.py",
         ),
+        ("tests/crash/test_lsm_crash_points.py", "tests/crash/test_lsm_error_injection.py"),
         10,
     ),
     Suite(
@@ -67,6 +77,7 @@ SUITES = (
             "tests/unit/test_group_commit_faults.py",
             "tests/unit/test_server_*.py",
         ),
+        (),
         0,
     ),
 )

@@ -25,6 +25,7 @@ _PYTEST = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cach
 _SEEDS = [sys.executable, "-m", "tools.mutants.seeds"]
 _CHOSEN = "chosen-tests"
 _BASELINE_SECONDS = 3600.0
+_LATE_SECONDS = 120.0
 _MEMORY = 4 << 30
 _TEST_SECONDS = 60
 """A test that takes longer hangs."""
@@ -72,6 +73,8 @@ class Copy:
     def baseline(self, suite: Suite) -> Reach:
         """Which tests of a suite run which lines; raises RuntimeError if one fails without a defect."""
         commands = [[*_PYTEST, "-p", "tools.mutants.tracing", *suite.paths(self._directory)]]
+        if suite.late:
+            commands.append([*_PYTEST, *suite.late])
         if suite.seeds:
             commands.append([*_SEEDS, str(suite.seeds), "--trace"])
         result = self._run(commands, _BASELINE_SECONDS)
@@ -87,9 +90,11 @@ class Copy:
         if tests:
             (self._directory / _CHOSEN).write_text("\n".join(tests))
             commands.append([*_PYTEST, f"--timeout={_TEST_SECONDS}", f"@{_CHOSEN}"])
+        if suite.late:
+            commands.append([*_PYTEST, f"--timeout={_TEST_SECONDS}", *suite.late])
         if seeds:
             commands.append([*_SEEDS, str(suite.seeds)])
-        limit = _SLOWER * (sum(reach.seconds[test] for test in tests) + suite.seeds) + 30
+        limit = _SLOWER * (sum(reach.seconds[test] for test in tests) + suite.seeds) + _LATE_SECONDS
         self._write(change.path, change.apply(source))
         try:
             return self._run(commands, limit)
