@@ -201,7 +201,7 @@ class Reaper:
     def _reap(self, batch: tuple[Candidate, ...]) -> _Flow:
         """The others first: while this node holds a version, another pass will find what was left over."""
         for nodes in sorted({self._core.primaries(candidate.key) for candidate in batch}):
-            others = tuple(node for node in nodes if node != self._core.name and node in self._everyone())
+            others = tuple(node for node in nodes if node != self._core.name)
             group = tuple(candidate for candidate in batch if self._core.primaries(candidate.key) == nodes)
             self.reap((yield Ask(others, group, True)))
 

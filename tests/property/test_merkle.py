@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.config import BucketSettings
-from kvstore.quorum.merkle import FIRST_LEAF, LEAVES, ROOT, NodeHash, Tree, TreeNode, Trees, children
+from kvstore.quorum.merkle import FIRST_LEAF, LEAVES, NODES, ROOT, NodeHash, Tree, TreeNode, Trees, children
 from kvstore.ring import Member, data_key, initial_state, partition_bounds, token
 
 STATE = initial_state(
@@ -183,3 +183,20 @@ def test_one_step_takes_in_about_what_it_may_and_no_more(entries: int, size: int
     assert taken == 1000
     assert steps >= 1000 * size // (2 * 1024 * 1024)
     assert store.hashes() == rebuilt(store)
+
+
+def test_a_node_that_there_is_not_has_no_hash() -> None:
+    store = Store()
+    while store.trees.building:
+        store.trees.build(store.scan, 1000)
+    assert (
+        store.trees.node(TreeNode(0, 3, 0)) == store.trees.node(TreeNode(3, 3, NODES - 1)) == NodeHash(0, 0)
+    )
+    for wrong in (
+        TreeNode(-1, 3, 0),
+        TreeNode(4, 3, 0),
+        TreeNode(0, 1, 0),
+        TreeNode(0, 3, -1),
+        TreeNode(0, 3, NODES),
+    ):
+        assert store.trees.node(wrong) is None

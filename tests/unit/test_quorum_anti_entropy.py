@@ -332,3 +332,28 @@ def test_an_answer_to_an_earlier_question_is_none_to_this_one() -> None:
     cluster.move(10.0)
     assert status(cluster, "n1")[1] == 0
     assert cluster.hosts["n1"].node.status().counters.repairs == 0
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["answered", "refused"])
+def test_between_two_steps_of_an_exchange_lies_a_pause(lost: bool) -> None:
+    anti_entropy = AntiEntropySettings(5.0, SETTLE, pause=0.2, reap_interval=ASKED_ONLY)
+    cluster = Cluster(3, settings=NodeSettings(anti_entropy=anti_entropy))
+    cluster.move(20.0)
+    first, second, _ = cluster.replicas("carts", b"k")
+    asked: list[float] = []
+
+    def note(sender: str, to: str, message: PeerMessage) -> bool:
+        if sender != first or not isinstance(message, TreeRead | RangeItems):
+            return True
+        asked.append(cluster.now)
+        if lost and isinstance(message, RangeItems):
+            refusal = Refusal(message.request, Overloaded(0.1))
+            cluster.hosts[sender].node.on_frame(to, [refusal], cluster.instant)
+            return False
+        return True
+
+    plant(cluster, second, b"k", version("a"))
+    cluster.passes = note
+    cluster.move(20.0)
+    assert len(asked) > 8
+    assert all(later - earlier >= 0.2 - 1e-9 for earlier, later in pairwise(asked))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kvstore.config import BucketSettings, QuorumMode
-from kvstore.errors import Outcome
-from kvstore.quorum.messages import Failed, Forward, Get, Put
+from kvstore.errors import Outcome, StaleRing
+from kvstore.quorum.messages import Failed, Forward, ForwardReply, Get, Put
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"key"
@@ -47,3 +47,18 @@ def test_what_was_said_to_be_not_applied_stays_so_when_the_network_repeats() -> 
     cluster.hosts[coordinator].node.on_frame(via, [forward], cluster.instant)
     cluster.run()
     assert cluster.found(coordinator, Get("strict", KEY)).siblings == ()
+
+
+def test_who_is_no_replica_of_what_is_passed_on_to_it_says_that_the_ring_is_another() -> None:
+    """It passes nothing on: two nodes with different rings would do so for ever."""
+    cluster = Cluster(5)
+    replicas = cluster.replicas("carts", KEY)
+    stranger = outsider(cluster, "carts")
+    sender = replicas[0]
+    forward = Forward(77, cluster.state.epoch, Put("carts", KEY, b"book"))
+    cluster.hosts[stranger].node.on_frame(sender, [forward], cluster.instant)
+    ((to, reply),) = [(to, m) for to, m in cluster.hosts[stranger].sent if isinstance(m, ForwardReply)]
+    assert to == sender
+    assert isinstance(reply.reply, Failed)
+    assert isinstance(reply.reply.error, StaleRing)
+    assert not [m for _, m in cluster.hosts[stranger].sent if isinstance(m, Forward)]

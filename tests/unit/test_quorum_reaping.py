@@ -304,3 +304,19 @@ def test_the_first_pass_begins_an_interval_after_the_start_whatever_the_clock_sa
     reaper = cluster.hosts["n1"].node._reaper
     reaper.start(50_000.0)
     assert reaper.next_deadline() == 50_002.0
+
+
+def test_who_has_confirmed_is_not_waited_for_any_more() -> None:
+    cluster = deleted(quiet(reap_interval=2.0), 5)
+    first = cluster.replicas("carts", KEY)[0]
+    asked: list[float] = []
+
+    def note(_: str, __: str, message: PeerMessage) -> bool:
+        if isinstance(message, ReapCheck):
+            asked.append(cluster.now)
+        return True
+
+    cluster.passes = note
+    while not asked:
+        cluster.move(0.1)
+    assert cluster.hosts[first].node._coordinator.operations.by_number == {}
