@@ -357,3 +357,22 @@ def test_between_two_steps_of_an_exchange_lies_a_pause(lost: bool) -> None:
     cluster.move(20.0)
     assert len(asked) > 8
     assert all(later - earlier >= 0.2 - 1e-9 for earlier, later in pairwise(asked))
+
+
+def test_who_was_compared_with_longest_ago_is_next_unless_something_is_marked() -> None:
+    cluster = cluster_of(5, interval=ASKED_ONLY)
+    entropy = cluster.hosts["n1"].node._anti_entropy
+    entropy._core.now = cluster.now
+
+    def next_peer() -> str:
+        entropy._flow = None
+        entropy._begin(cluster.now)
+        return entropy._peer
+
+    entropy._next = {"n2": 0.5, "n3": 0.2, "n4": 0.9, "n5": cluster.now + 5}
+    assert next_peer() == "n3"
+    entropy._next = {"n2": 0.1, "n3": 0.2, "n4": 0.9, "n5": cluster.now + 5}
+    assert next_peer() == "n2"
+    root = entropy._roots["n4"][0]
+    entropy.mark("n4", root.partition, root.n)
+    assert next_peer() == "n4"

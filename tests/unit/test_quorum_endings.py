@@ -8,7 +8,15 @@ import pytest
 
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode, QuorumSettings
 from kvstore.contexts import encode_seen
-from kvstore.errors import Corruption, Overloaded, ReadTimeout, StaleRead, StorageFull, WriteTimeout
+from kvstore.errors import (
+    Corruption,
+    Overloaded,
+    ReadTimeout,
+    StaleRead,
+    StorageFull,
+    Unavailable,
+    WriteTimeout,
+)
 from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
 from kvstore.quorum.messages import (
@@ -227,3 +235,47 @@ def test_a_write_that_too_few_can_take_says_so_before_its_time_is_over() -> None
     cluster.stuck = set()
     cluster.move(70.0)
     assert left_over(cluster) == {}
+
+
+def test_an_answer_that_has_come_counts_although_its_link_breaks() -> None:
+    cluster = cluster_of(3)
+    first, second, third = cluster.replicas("carts", KEY)
+    cluster.passes = lambda sender, to, message: not (to == third and isinstance(message, ReplicaRead))
+    number = cluster.start(first, Get("carts", KEY, r=3))
+    cluster.run()
+    core = cluster.hosts[first].node._coordinator
+    (operation,) = core.operations.by_number
+    cluster.hosts[first].node.on_link_lost(second, cluster.instant)
+    same = ReadSame(operation)
+    cluster.hosts[first].node.on_frame(third, [same], cluster.instant)
+    assert isinstance(cluster.hosts[first].replies[number], Found)
+    assert left_over(cluster) == {}
+
+
+def test_a_read_is_over_when_all_others_have_answered_although_its_own_disk_has_not() -> None:
+    cluster = cluster_of(3)
+    first, second, third = cluster.replicas("carts", KEY)
+    for node in (first, second, third):
+        plant(cluster, node)
+    cluster.stuck = {first}
+    host = cluster.hosts[first]
+    core = host.node._coordinator
+    core.replica.replace(INTERNAL, core.replica.read(INTERNAL), core.replica.read(INTERNAL))
+    number = cluster.start(first, Get("carts", KEY))
+    cluster.run()
+    assert number not in host.replies, "of two copies one is not durable"
+    cluster.move(1.0)
+    assert isinstance(host.replies[number], Found), "the third was asked"
+    assert core.operations.by_number == {}
+
+
+def test_who_is_no_replica_refuses_at_once_when_all_replicas_are_dead() -> None:
+    cluster = cluster_of(5)
+    replicas = cluster.replicas("carts", KEY)
+    outsider = next(node for node in cluster.hosts if node not in replicas)
+    cluster.kill(*replicas)
+    for call in (Get("carts", KEY), Put("carts", KEY, b"v")):
+        number = cluster.start(outsider, call)
+        error = cluster.hosts[outsider].replies[number].error  # type: ignore[union-attr]
+        assert isinstance(error, Unavailable)
+        assert (error.required, error.alive) == (2, 0)
