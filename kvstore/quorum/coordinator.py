@@ -191,8 +191,6 @@ class Coordinator:
                 live.sort(key=lambda node: node in self.hedging.slow)
                 ForwardOperation(self, respond, request, live).send()
                 return
-            if not request.sloppy:
-                raise Unavailable(request.required, 0)
         usable = len(placement.targets) if request.sloppy else placement.live_primaries
         if usable < request.required:
             raise Unavailable(request.required, usable)
