@@ -163,6 +163,13 @@ def test_what_another_has_made_must_be_in_the_one_form_that_equal_versions_have(
             check_version(data)
 
 
+@pytest.mark.parametrize("byte", [0, 2, 255])
+def test_another_format_is_not_taken_for_this_one(byte: int) -> None:
+    for decode in (decode_version, check_version):
+        with pytest.raises(Corruption, match="format"):
+            decode(bytes([byte]) + _raw("a", siblings="a")[1:])
+
+
 def test_a_late_tombstone_does_not_erase_a_recreated_key() -> None:
     """BUGS 3: the doomstone."""
     first = write(EMPTY, (), Sibling(Dot("a", 1), b"old"))
