@@ -169,7 +169,7 @@ def test_a_stranger_is_told_why_in_one_line(tmp_path: Path, caplog: pytest.LogCa
         stream, _ = link("n1", port, "n2", cluster_state([port, 1], cluster_id="theirs"))
         async with serving(node), channel(port) as opened:
             running = asyncio.create_task(stream.run(opened))
-            await until(lambda: len(caplog.records) >= 2)
+            await until(lambda: sum("'theirs'" in record.getMessage() for record in caplog.records) >= 2)
             await asyncio.sleep(0.3)  # several attempts
             assert not stream.connected
             running.cancel()
@@ -178,7 +178,9 @@ def test_a_stranger_is_told_why_in_one_line(tmp_path: Path, caplog: pytest.LogCa
     with caplog.at_level(logging.WARNING, "kvstore"):
         run(scenario())
     text = "node 'n2' is of cluster 'theirs', this one of cluster 'ours'"
-    assert [record.getMessage() for record in caplog.records] == [
+    messages = [record.getMessage() for record in caplog.records]
+    # a node of another test's cluster may look for its dead peer at what is this port now
+    assert [message for message in messages if "'theirs'" in message] == [
         f"refused a stream: {text}",
         f"no /kvstore.v1.Peer/Link to node n1: {text}",
     ]
