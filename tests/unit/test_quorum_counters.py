@@ -184,3 +184,10 @@ def test_who_cannot_read_its_own_copy_passes_the_request_on_and_counts_that() ->
     cluster.stored_reply(first, Put("carts", KEY, b"w", w=2))
     assert counted(first)["forwards"] == 1
     assert counted(first)["puts"] == 1
+
+
+def test_syncs_are_counted() -> None:
+    cluster = cluster_of()
+    before = cluster.hosts["n1"].node.status().counters.syncs
+    cluster.stored_reply("n1", Put("carts", KEY, b"v"))
+    assert cluster.hosts["n1"].node.status().counters.syncs == before + 1

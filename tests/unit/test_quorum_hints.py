@@ -214,6 +214,21 @@ def test_a_hint_that_could_not_be_read_and_was_written_anew_is_kept() -> None:
     assert cluster.hosts["n1"].node.status().counters.hints_unreadable == 1
 
 
+def test_hints_of_a_fallback_that_grow_old_one_after_the_other_all_find_an_heir() -> None:
+    cluster = cluster_of(7, hint_age=60.0)
+    primaries = cluster.replicas("sloppy", KEY)
+    outsider = next(node for node in cluster.hosts if node not in primaries)
+    keys = [k for k in (b"k%d" % i for i in range(2000)) if cluster.replicas("sloppy", k) == primaries][:3]
+    cluster.kill(*primaries[1:])
+    for key in keys:
+        cluster.stored_reply(outsider, Put("sloppy", key, b"v", w=2))
+        cluster.move(20.0)
+    assert any(cluster.hints(node) for node in cluster.live())
+    cluster.move(120.0)
+    assert not any(cluster.hints(node) for node in cluster.live())
+    assert all(cluster.stored(primaries[0], "sloppy", key) for key in keys)
+
+
 # replay
 
 

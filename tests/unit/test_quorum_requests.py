@@ -440,3 +440,22 @@ def test_a_node_that_does_not_wait_for_its_disk_acknowledges_and_shows_at_once()
     found = cluster.hosts["n2"].replies[number]
     assert isinstance(found, Found)
     assert [sibling.value for sibling in found.siblings] == [b"v"]
+
+
+def test_a_write_is_later_than_all_that_it_replaces_whatever_the_clocks_say() -> None:
+    """Within what clocks may differ by: who orders by time would take the old one for the newest."""
+    cluster = Cluster()
+    later = (WALL + 60_000) << 16
+    dots = (Dot("a", 1), Dot("b", 1))
+    siblings = (Sibling(dots[0], b"early", WALL << 16), Sibling(dots[1], b"late", later))
+    internal = data_key(token("carts", KEY), "carts", KEY)
+    for host in cluster.hosts.values():
+        host.node._coordinator.store(internal, encode_version(Version(dots, siblings)), "")
+        host.sync_wanted = True
+    cluster.run()
+    context = cluster.found("n1", Get("carts", KEY)).context
+    cluster.stored_reply("n1", Put("carts", KEY, b"new", context))
+    stored = cluster.stored("n1", "carts", KEY)
+    assert stored is not None
+    (sibling,) = decode_version(stored).siblings
+    assert sibling.time > later
