@@ -31,6 +31,7 @@ from kvstore.lsm.wal import Batch, segment_name
 
 LOCK = "LOCK"
 
+_BELOW_REFUSAL = 0.99
 _LONGEST_DELAY = 0.1
 _RETRY_AFTER = 0.5
 
@@ -203,6 +204,9 @@ class Engine:
             return 0.0
         waiting = sealed / (options.max_sealed + 1)
         overlapping = (flushed - options.slow_tables) / (options.max_tables - options.slow_tables)
+        if self._maintenance.fences:
+            # what is fenced cannot be compacted, and only writes take a fence down
+            overlapping = min(overlapping, _BELOW_REFUSAL)
         return max(waiting, overlapping)
 
     def write_delay(self) -> float:

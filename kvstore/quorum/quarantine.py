@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kvstore.errors import Corruption, Overloaded, StorageFull
+from kvstore.errors import Corruption, Overloaded, StorageFull, VersionTooLarge
 from kvstore.lsm import Engine, Fence
 from kvstore.quorum.exchange import Exchange, Flow
 from kvstore.ring import partition_bounds, preference_list
@@ -144,7 +144,11 @@ class Quarantine:
         try:
             lsn = core.store(key, version, "")
         except Corruption:
-            part.fetched[key] = core.replica.combine(key, part.fetched.get(key, b""), version)
+            together = core.replica.combine(key, part.fetched.get(key, b""), version)
+            if len(together) <= core.replica.largest:
+                part.fetched[key] = together
+        except VersionTooLarge:  # as in an exchange: whoever reads the key has to resolve it
+            pass
         else:
             core.durability.soon(lsn)
         return version

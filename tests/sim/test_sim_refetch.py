@@ -16,6 +16,7 @@ from kvstore.quorum.quarantine import Quarantine
 from kvstore.ring import partition_of, token
 from kvstore.sim.cluster import SETTINGS, SimulatedCluster
 from kvstore.sim.invariants import Invariants
+from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
 from tests.sim.test_sim_quarantine import KEYS, Damaged, internal, node
 
 PAUSE = SETTINGS.anti_entropy.settle
@@ -187,3 +188,27 @@ def test_of_a_hint_that_was_damaged_no_older_one_comes_back() -> None:
     after = [(pending.target, pending.bytes) for pending in status.hints]
     assert after == [(pending.target, pending.bytes) for pending in before[1:]], "its block held the first"
     assert len(list(host.engine.scan_prefix(b"h"))) == len(after)
+
+
+def test_what_is_together_too_large_for_a_replica_keeps_no_fence_up() -> None:
+    """Else each round with who has too much of one key would end there."""
+    damaged = Damaged()
+    damaged.cluster.split(["n3"])  # it does not learn of what is large
+    for key in KEYS:
+        dot = Dot(f"of {key!r}", 1)
+        version = encode_version(Version((dot,), (Sibling(dot, b"large" * 300),)))
+        damaged.cluster.run(0.5)
+        node(damaged.cluster.hosts["n2"])._coordinator.store(internal(key), version, "")
+    damaged.cluster.restart("n1")
+    node(damaged.host)._coordinator.replica.largest = 1000
+    damaged.cluster.crash("n2")
+    damaged.cluster.heal()
+    damaged.cluster.run(5.0)
+    damaged.cluster.restart("n2")
+    lost = damaged.unreadable()
+    assert lost
+    assert len(lost) < len(KEYS)
+    damaged.wait_until_whole()
+    for key in lost:
+        stored = decode_version(damaged.cluster.stored("n1", "carts", key) or b"")
+        assert [sibling.value for sibling in stored.siblings] == [b"new"], "what fits"

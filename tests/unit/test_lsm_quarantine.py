@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -27,12 +28,12 @@ def newest_table(fs: MemoryFileSystem) -> str:
     return max(f"store/{name}" for name in fs.list("store") if name.endswith(".sst"))
 
 
-def damaged(fs: MemoryFileSystem, at: float = 0.0) -> Engine:
+def damaged(fs: MemoryFileSystem, at: float = 0.0, options: Options | None = None) -> Engine:
     """The same, opened again after a bit of the newer table has flipped."""
     filled(fs).close()
     path = newest_table(fs)
     fs.corrupt(path, int(fs.size(path) * at), 1)
-    return Engine.open(fs, "store", OPTIONS)
+    return Engine.open(fs, "store", options or OPTIONS)
 
 
 def unreadable(engine: Engine) -> list[bytes]:
@@ -193,3 +194,24 @@ def test_a_damaged_segment_is_flushed_from_memory() -> None:
     assert engine.statistics().tables == 1
     assert engine.statistics().sealed_memtables == 0
     assert unreadable(engine) == []
+
+
+@pytest.mark.parametrize("compaction", Compaction)
+def test_writes_go_on_while_a_fence_keeps_tables_from_being_compacted(compaction: Compaction) -> None:
+    """Found by the simulator: only writes take a fence down, and they were refused until it was down."""
+    fs = MemoryFileSystem()
+    options = replace(OPTIONS, compaction=compaction, tier_tables=2, slow_tables=4, max_tables=8)
+    engine = damaged(fs, options=options)
+    lost = unreadable(engine)
+    (fence,) = engine.fences
+    for number in range(30):
+        engine.write([(key, b"again-%d" % number) for key in KEYS if key not in lost])
+        engine.flush()
+        run_jobs(fs, engine)
+    assert engine.fences == (fence,)
+    engine.write([(key, b"new-" + key) for key in lost])
+    engine.sync()
+    engine.lift(fence)
+    run_jobs(fs, engine)
+    assert engine.write_delay() < 0.1
+    assert all(engine.get(key) == b"new-" + key for key in lost)
