@@ -190,11 +190,12 @@ def test_of_a_hint_that_was_damaged_no_older_one_comes_back() -> None:
     assert len(list(host.engine.scan_prefix(b"h"))) == len(after)
 
 
-def test_what_is_together_too_large_for_a_replica_keeps_no_fence_up() -> None:
+def test_what_is_together_too_large_for_a_replica_keeps_no_fence_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else each round with who has too much of one key would end there."""
+    monkeypatch.setattr("kvstore.sim.cluster.PARTITIONS", 4)  # several keys in each, some of them not hidden
     damaged = Damaged()
     damaged.cluster.split(["n3"])  # it does not learn of what is large
-    for key in KEYS:
+    for key in [*KEYS, *(b"x%d" % i for i in range(8))]:  # the filter of n1's table denies the latter
         dot = Dot(f"of {key!r}", 1)
         version = encode_version(Version((dot,), (Sibling(dot, b"large" * 300),)))
         damaged.cluster.run(0.5)
