@@ -386,8 +386,8 @@ def test_a_fence_stays_until_what_was_refetched_is_durable() -> None:
     assert not any(replica.unsynced(internal(key)) for key in KEYS)
 
 
-def test_a_node_takes_new_actors_when_a_fence_is_lifted_behind_which_there_was_nothing_to_refetch() -> None:
-    """What only a damaged hint knew is forgotten: the dots in it must not be made again."""
+def without_primaries() -> tuple[SimulatedCluster, str]:
+    """All replicas of `k` in a sloppy bucket are dead: what is written through the fallback becomes hints."""
     cluster = SimulatedCluster(1, 5, (BucketSettings("sloppy", quorum=QuorumMode.SLOPPY),))
     cluster.start()
     cluster.run(1.0)
@@ -396,6 +396,12 @@ def test_a_node_takes_new_actors_when_a_fence_is_lifted_behind_which_there_was_n
     for name in primaries:
         cluster.crash(name)
     cluster.run(15.0)
+    return cluster, fallback
+
+
+def test_a_node_takes_new_actors_when_a_fence_is_lifted_behind_which_there_was_nothing_to_refetch() -> None:
+    """What only a damaged hint knew is forgotten: the dots in it must not be made again."""
+    cluster, fallback = without_primaries()
     for _ in range(5):
         assert isinstance(cluster.call(fallback, Put("sloppy", b"k", b"v" * 400)), Stored)
     host = cluster.hosts[fallback]

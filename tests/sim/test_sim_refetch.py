@@ -6,7 +6,6 @@ from collections import Counter
 
 import pytest
 
-from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import Corruption, StorageFull
 from kvstore.lsm import Engine, Fence
 from kvstore.quorum.exchange import Flow
@@ -14,10 +13,10 @@ from kvstore.quorum.merkle import ROOT, TreeNode
 from kvstore.quorum.messages import Put, Stored
 from kvstore.quorum.quarantine import Quarantine
 from kvstore.ring import partition_of, token
-from kvstore.sim.cluster import SETTINGS, SimulatedCluster
+from kvstore.sim.cluster import SETTINGS
 from kvstore.sim.invariants import Invariants
 from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
-from tests.sim.test_sim_quarantine import KEYS, Damaged, internal, node
+from tests.sim.test_sim_quarantine import KEYS, Damaged, internal, node, without_primaries
 
 PAUSE = SETTINGS.anti_entropy.settle
 
@@ -162,14 +161,7 @@ def test_of_a_key_that_the_others_have_reaped_no_older_version_comes_back(
 
 def test_of_a_hint_that_was_damaged_no_older_one_comes_back() -> None:
     """Nobody else has it, so it is given up, and counted: what lies beneath would be a hint of the past."""
-    cluster = SimulatedCluster(1, 5, (BucketSettings("sloppy", quorum=QuorumMode.SLOPPY),))
-    cluster.start()
-    cluster.run(1.0)
-    primaries = cluster.replicas("sloppy", b"k")
-    fallback = next(name for name in cluster.hosts if name not in primaries)
-    for name in primaries:
-        cluster.crash(name)
-    cluster.run(15.0)
+    cluster, fallback = without_primaries()
     host = cluster.hosts[fallback]
     for _ in range(2):
         assert isinstance(cluster.call(fallback, Put("sloppy", b"k", b"v" * 400)), Stored)

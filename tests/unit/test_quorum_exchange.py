@@ -102,6 +102,14 @@ def ended(asker: Side, flow: Flow[list[TreeNode]], step: Step, side: Side) -> li
             return found
 
 
+def until_items(asker: Side, flow: Flow[None], side: Side) -> RangeItems:
+    """The first question about items; what comes before it `side` answers."""
+    step = next(flow)
+    while not isinstance(step, RangeItems):
+        step = flow.send(answer(asker, side, step))
+    return step
+
+
 def fill(side: Side, numbers: range, size: int, actor: str = "a") -> None:
     for number in numbers:
         side.store(key(number), version(actor, b"x" * size))
@@ -197,9 +205,7 @@ def test_hashes_are_no_answer_to_items(fetching: bool) -> None:
     a, b = Side(), Side()
     fill(b, range(3), 10)
     flow = a.exchange.fetch(0, 3, *WHOLE) if fetching else a.exchange.repair(TREE)
-    step = next(flow)
-    while not isinstance(step, RangeItems):
-        step = flow.send(answer(a, b, step))
+    until_items(a, flow, b)
     with pytest.raises(Lost):
         flow.send(TreeHashes(0, ()))
 
@@ -208,9 +214,7 @@ def test_a_peer_that_serves_somebody_else_ends_a_repair_in_peace() -> None:
     a, b = Side(), Side()
     fill(b, range(100), 10)
     flow = a.exchange.repair(TREE)
-    step = next(flow)
-    while not isinstance(step, RangeItems):
-        step = flow.send(answer(a, b, step))
+    until_items(a, flow, b)
     with pytest.raises(StopIteration):
         flow.throw(Overloaded(1.0))
 
@@ -219,9 +223,7 @@ def test_positions_beyond_what_was_sent_are_nobody_s() -> None:
     a, b = Side(), Side()
     fill(a, range(3), 10)
     flow = a.exchange.repair(TREE)
-    step = next(flow)
-    while not isinstance(step, RangeItems):
-        step = flow.send(answer(a, b, step))
+    step = until_items(a, flow, b)
     assert len(step.items) == 3 * 8
     push = flow.send(RangeDifference(0, (), (2, 3, 10**6), b""))
     assert push == Push((sorted(a.entries())[2],))
@@ -231,9 +233,7 @@ def test_what_is_pushed_is_what_the_peer_lacks_and_each_once() -> None:
     a, b = Side(), Side()
     fill(a, range(3), 10)
     flow = a.exchange.repair(TREE)
-    step = next(flow)
-    while not isinstance(step, RangeItems):
-        step = flow.send(answer(a, b, step))
+    until_items(a, flow, b)
     keys = sorted(a.entries())
     theirs = (
         (keys[0], version("b", b"other")),
