@@ -29,7 +29,7 @@ from kvstore.client.router import Router, discover
 from kvstore.config import MIB
 from kvstore.errors import KVError, Overloaded
 from kvstore.local.cluster import LocalCluster
-from kvstore.quorum.messages import Found, Put, Stored
+from kvstore.protocol.messages import Found, Put, Stored
 from kvstore.ring import partition_of, token
 
 _VALUE = b"v" * 256

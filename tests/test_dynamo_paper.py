@@ -17,8 +17,9 @@ from collections.abc import Callable
 import pytest
 
 import kvstore
-from kvstore.quorum.exchange import Exchange, Flow
-from kvstore.quorum.merkle import FAN_OUT, ROOT, NodeHash, TreeNode
+from kvstore.protocol.messages import NodeHash, TreeNode
+from kvstore.quorum.background.exchange import Exchange, Flow
+from kvstore.quorum.background.merkle import FAN_OUT, ROOT
 from kvstore.ring import Member, fallbacks, initial_state, preference_list
 from kvstore.sim.cluster import SETTINGS
 from kvstore.testing import Cluster

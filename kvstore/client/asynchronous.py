@@ -17,7 +17,7 @@ from kvstore.client.requests import Requests, requests_for, seconds
 from kvstore.client.results import K, Key, Resolver, Result, Stored
 from kvstore.client.router import Router, discover
 from kvstore.errors import KVError
-from kvstore.quorum.messages import Delete, Found, Get, Put
+from kvstore.protocol.messages import Delete, Found, Get, Put
 from kvstore.quorum.seen import Seen
 from kvstore.ring import ClusterState
 from kvstore.v1 import admin_pb2

@@ -23,8 +23,8 @@ from kvstore.errors import (
     ReadTimeout,
     WriteTimeout,
 )
+from kvstore.protocol.messages import ClientRequest, Failed, Found, Get, Stored
 from kvstore.quorum.admission import retry_after
-from kvstore.quorum.messages import ClientRequest, Failed, Found, Get, Stored
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import request_bytes
 from kvstore.wire.session import OpenCall, encode_calls, replies_from_wire

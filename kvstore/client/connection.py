@@ -12,7 +12,7 @@ import grpc
 from kvstore.client.calls import Calls
 from kvstore.client.unary import fetch_state, open_channel, reason
 from kvstore.errors import KVError, NoNodeAvailable
-from kvstore.quorum.messages import ClientRequest, Found, Stored
+from kvstore.protocol.messages import ClientRequest, Found, Stored
 from kvstore.ring import ClusterState
 from kvstore.v1 import client_pb2 as pb
 

@@ -17,7 +17,7 @@ from kvstore.client.router import Router
 from kvstore.client.scan import scan_partition
 from kvstore.client.unary import unary
 from kvstore.errors import KVError, ReadTimeout, StaleRing
-from kvstore.quorum.messages import ClientRequest, Found, Get, Stored
+from kvstore.protocol.messages import ClientRequest, Found, Get, Stored
 from kvstore.quorum.seen import Seen
 from kvstore.ring import ClusterState, partition_of, token
 from kvstore.v1 import admin_pb2

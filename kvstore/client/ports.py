@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from kvstore.errors import KVError
-from kvstore.quorum.messages import ClientRequest, Found, Stored
+from kvstore.protocol.messages import ClientRequest, Found, Stored
 from kvstore.quorum.seen import Seen
 from kvstore.ring import ClusterState
 from kvstore.v1 import admin_pb2

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from kvstore.client.errors import UnresolvedSiblings
-from kvstore.quorum.messages import Explain, Stored
-from kvstore.quorum.messages import Value as Sibling
+from kvstore.protocol.messages import Explain, Stored
+from kvstore.protocol.messages import Value as Sibling
 
 __all__ = ["Explain", "K", "Key", "Resolver", "Result", "Sibling", "Stored"]
 

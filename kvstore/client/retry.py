@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 from kvstore.errors import KVError, Outcome, Overloaded, StaleRead
-from kvstore.quorum.messages import ClientRequest, Get
+from kvstore.protocol.messages import ClientRequest, Get
 
 ATTEMPTS = 3
 """Times that one request is sent at most, as far as its timeout allows. A stale read has no such limit, nor

@@ -11,8 +11,8 @@ from kvstore.client.errors import ClientClosed
 from kvstore.client.routes import route
 from kvstore.client.unary import fetch_state, open_channel
 from kvstore.errors import KVError, NoNodeAvailable
+from kvstore.protocol.messages import ClientRequest, Get
 from kvstore.quorum.hedging import Hedging
-from kvstore.quorum.messages import ClientRequest, Get
 from kvstore.ring import ClusterState
 
 _REFRESH_SECONDS = 30.0

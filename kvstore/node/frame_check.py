@@ -15,8 +15,7 @@ from kvstore.config import Limits
 from kvstore.contexts import KEY_BYTES
 from kvstore.errors import Corruption, InvalidRequest
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.exchange import ITEM_BYTES
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     KeyOffer,
     RangeDifference,
     RangeItems,
@@ -25,6 +24,7 @@ from kvstore.quorum.messages import (
     ReplicaRead,
     ReplicaWrite,
 )
+from kvstore.quorum.background.exchange import ITEM_BYTES
 from kvstore.ring import ClusterState, check_data_key
 from kvstore.versions import Dot, check_version
 

@@ -22,18 +22,15 @@ from kvstore.gossip import (
     StatusChanged,
 )
 from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
+from kvstore.instant import Instant
 from kvstore.lsm import Engine, Job, JobResult
 from kvstore.node.frame_check import FrameCheck
-from kvstore.node.outbox import Instant, Outbox, PeerMessage
+from kvstore.node.outbox import Outbox, PeerMessage
 from kvstore.node.scan import scan_keys
 from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus
 from kvstore.node.timed import Machine, Timed
-from kvstore.quorum.anti_entropy import AntiEntropy
-from kvstore.quorum.coordinator import Coordinator
-from kvstore.quorum.forward import Repeats
-from kvstore.quorum.merkle import Trees
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     ClientRequest,
     Forward,
     ForwardReply,
@@ -54,8 +51,12 @@ from kvstore.quorum.messages import (
     WriteAck,
     aged,
 )
-from kvstore.quorum.reap import Reaper
-from kvstore.quorum.replay import HintReplay
+from kvstore.quorum.background.anti_entropy import AntiEntropy
+from kvstore.quorum.background.merkle import Trees
+from kvstore.quorum.background.reap import Reaper
+from kvstore.quorum.background.replay import HintReplay
+from kvstore.quorum.coordinator import Coordinator
+from kvstore.quorum.forward import Repeats
 from kvstore.quorum.replica import Changes
 from kvstore.ring import ClusterState
 from kvstore.versions import check_version, digest

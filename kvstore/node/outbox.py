@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from kvstore.gossip.messages import GossipMessage
 from kvstore.lsm import Job
-from kvstore.quorum.messages import Forward, ForwardReply, QuorumMessage, Reply
+from kvstore.protocol.messages import Forward, ForwardReply, QuorumMessage, Reply
 
 PeerMessage = QuorumMessage | Forward | ForwardReply | GossipMessage
-
-
-class Instant(NamedTuple):
-    """The time of an input: `mono` in seconds, only ever forwards; `wall` in milliseconds since 1970."""
-
-    mono: float
-    wall: int
 
 
 class Outbox(Protocol):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kvstore.gossip import Member
 from kvstore.lsm import EngineStatistics
-from kvstore.quorum.anti_entropy import AntiEntropyStatus
+from kvstore.quorum.background.anti_entropy import AntiEntropyStatus
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.hints import PendingHints
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from kvstore.config import QuorumSettings
 from kvstore.errors import Overloaded
-from kvstore.quorum.messages import Failed
+from kvstore.protocol.messages import Failed
 
 _WINDOW = 0.25
 _LONGEST_WINDOW = 2.0

@@ -24,18 +24,9 @@ from kvstore.errors import (
     VersionTooLarge,
 )
 from kvstore.hlc import HybridClock, wall_time
+from kvstore.instant import Instant
 from kvstore.lsm import Engine
-from kvstore.quorum.actors import Actors
-from kvstore.quorum.admission import Admission
-from kvstore.quorum.context_keys import ContextKeys
-from kvstore.quorum.counters import Counters
-from kvstore.quorum.durability import Durability
-from kvstore.quorum.forward import ForwardOperation
-from kvstore.quorum.guard import Guard, Report
-from kvstore.quorum.hedging import Hedging
-from kvstore.quorum.hints import HintChange, Hints
-from kvstore.quorum.merkle import Trees
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     ClientRequest,
     Delete,
     Explain,
@@ -48,12 +39,22 @@ from kvstore.quorum.messages import (
     Transport,
     Value,
 )
+from kvstore.quorum.actors import Actors
+from kvstore.quorum.admission import Admission
+from kvstore.quorum.background.merkle import Trees
+from kvstore.quorum.context_keys import ContextKeys
+from kvstore.quorum.counters import Counters
+from kvstore.quorum.durability import Durability
+from kvstore.quorum.forward import ForwardOperation
+from kvstore.quorum.guard import Guard, Report
+from kvstore.quorum.hedging import Hedging
+from kvstore.quorum.hints import HintChange, Hints
 from kvstore.quorum.operation import Operation, Respond
 from kvstore.quorum.operations import Operations
 from kvstore.quorum.placement import Placement, place
 from kvstore.quorum.read import Complete, ReadOperation
 from kvstore.quorum.replica import Replica
-from kvstore.quorum.request import Moment, Request, admit
+from kvstore.quorum.request import Request, admit
 from kvstore.quorum.write import WriteOperation
 from kvstore.ring import (
     ClusterState,
@@ -124,7 +125,7 @@ class Coordinator:
     # requests
 
     def request(
-        self, call: ClientRequest, respond: Respond, now: Moment, client: int = 0, forwarded: bool = False
+        self, call: ClientRequest, respond: Respond, now: Instant, client: int = 0, forwarded: bool = False
     ) -> None:
         """Take a client's request; exactly one reply goes to `respond`, now or later.
 
@@ -439,7 +440,7 @@ class Coordinator:
         return {operation.touches() for operation in self.operations.all()}
 
     def reap(self, key: bytes) -> None:
-        """Delete the version of a key that nobody can see any more: kvstore.quorum.reap has made sure."""
+        """Delete the version of a key that nobody can see any more: `background.reap` has made sure."""
         version = self.replica.read(key)
         # in an lww bucket a later write must not lose to what has been forgotten here
         times = [sibling.time for sibling in decode_version(version).siblings]

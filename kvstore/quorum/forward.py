@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kvstore.errors import Corruption, KVError, ReadTimeout, WriteTimeout
-from kvstore.quorum.messages import Failed, Forward, Get, Put, Reply
+from kvstore.protocol.messages import Failed, Forward, Get, Put, Reply
 from kvstore.quorum.operation import Operation, Respond
 
 if TYPE_CHECKING:

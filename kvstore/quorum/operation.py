@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kvstore.errors import KVError
-from kvstore.quorum.messages import Failed, RangeDifference, Reply, TreeHashes
+from kvstore.protocol.messages import Failed, RangeDifference, Reply, TreeHashes
 
 if TYPE_CHECKING:
     from kvstore.quorum.coordinator import Coordinator

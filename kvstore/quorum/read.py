@@ -20,7 +20,7 @@ from kvstore.errors import (
     StorageError,
     VersionTooLarge,
 )
-from kvstore.quorum.messages import Explain, Get, ReplicaRead, ReplicaWrite
+from kvstore.protocol.messages import Explain, Get, ReplicaRead, ReplicaWrite
 from kvstore.quorum.operation import Operation, Respond, nobody
 from kvstore.quorum.placement import Target
 from kvstore.versions import CausalContext, decode_version, digest, join

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from kvstore.config import BucketSettings, Conflict
 from kvstore.errors import VersionTooLarge
 from kvstore.lsm import Engine
+from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.counters import Counters
-from kvstore.quorum.merkle import Trees
 from kvstore.ring.token import split_data_key
 from kvstore.versions import decode_version, discarded, encode_version, reconcile, reconcile_lww
 

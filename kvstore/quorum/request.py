@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
 from kvstore.config import BucketSettings, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import InvalidRequest, StaleRing
-from kvstore.quorum.messages import ClientRequest, Delete, Get, Put
+from kvstore.instant import Instant
+from kvstore.protocol.messages import ClientRequest, Delete, Get, Put
 from kvstore.quorum.placement import Placement
 from kvstore.ring import ClusterState, data_key, partition_of, token
-
-
-class Moment(Protocol):
-    """The time of an input: `mono` in seconds, `wall` in milliseconds since 1970."""
-
-    @property
-    def mono(self) -> float:
-        """Seconds, only ever forwards."""
-
-    @property
-    def wall(self) -> int:
-        """Milliseconds since 1970."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -42,7 +30,7 @@ class Request(msgspec.Struct, frozen=True):
     sloppy: bool
     placement: Placement
     deadline: float
-    now: Moment
+    now: Instant
     client: int
 
     @property
@@ -57,7 +45,7 @@ def admit(
     limits: Limits,
     settings: QuorumSettings,
     place: Callable[[int, int], Placement],
-    now: Moment,
+    now: Instant,
     client: int,
 ) -> Request:
     """Check a client's request and derive what is needed of it; raises InvalidRequest, StaleRing.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from kvstore.contexts import decode_seen, encode_seen, read_context
-from kvstore.quorum.messages import Delete, Found, Get, Put, Stored
+from kvstore.protocol.messages import Delete, Found, Get, Put, Stored
 from kvstore.ring import token
 from kvstore.versions import CausalContext, join
 

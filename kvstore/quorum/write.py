@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kvstore.errors import KVError, Overloaded, StorageError, VersionTooLarge, WriteTimeout
-from kvstore.quorum.messages import Explain, ReplicaWrite, Stored
+from kvstore.protocol.messages import Explain, ReplicaWrite, Stored
 from kvstore.quorum.operation import Operation, Respond
 
 if TYPE_CHECKING:

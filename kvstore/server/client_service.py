@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from kvstore.errors import InvalidRequest, KVError, Overloaded
-from kvstore.quorum.messages import ClientRequest, Failed, Found, Reply, Stored
+from kvstore.protocol.messages import ClientRequest, Failed, Found, Reply, Stored
 from kvstore.server.driver import Driver
 from kvstore.server.session import Context, Session
 from kvstore.v1 import client_pb2 as pb

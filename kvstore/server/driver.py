@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
+from kvstore.instant import Instant
 from kvstore.lsm import Engine, Job, JobResult
 from kvstore.node.node import Node
-from kvstore.node.outbox import Instant, PeerMessage
+from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import ClientRequest, Reply
+from kvstore.protocol.messages import ClientRequest, Reply
 from kvstore.ring import ClusterState
 from kvstore.server.group_commit import GroupCommit
 from kvstore.server.jobs import Jobs

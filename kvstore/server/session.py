@@ -16,7 +16,7 @@ import grpc
 from kvstore.config import MIB
 from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.node.transit import NOTICED, Transit
-from kvstore.quorum.messages import ClientRequest, Delete, Failed, Get, Reply, aged
+from kvstore.protocol.messages import ClientRequest, Delete, Failed, Get, Reply, aged
 from kvstore.server.driver import Driver, Respond
 from kvstore.server.gathering import Gathering
 from kvstore.wire.client import call_from_wire, reply_bytes

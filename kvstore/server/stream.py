@@ -14,7 +14,7 @@ from typing import TypeAlias
 import grpc
 
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import WriteAck
+from kvstore.protocol.messages import WriteAck
 from kvstore.ring import Member
 from kvstore.server.gathering import Gathering
 from kvstore.server.handshake import Metadata, Refused, check_welcome

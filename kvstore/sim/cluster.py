@@ -11,8 +11,8 @@ from kvstore.config import KIB, AntiEntropySettings, BucketSettings, Limits
 from kvstore.gossip import Status
 from kvstore.lsm import Fate, Options
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.merkle import NODES, ROOT, TreeNode, Trees
-from kvstore.quorum.messages import ClientRequest, Reply
+from kvstore.protocol.messages import ClientRequest, Reply, TreeNode
+from kvstore.quorum.background.merkle import NODES, ROOT, Trees
 from kvstore.ring import Member, data_key, initial_state, preference_list, token
 from kvstore.sim.host import OPTIONS, Host, Respond
 from kvstore.sim.invariants import Invariants

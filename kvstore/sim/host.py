@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from kvstore.errors import InvalidRequest, StorageError, StorageFailed
+from kvstore.instant import Instant
 from kvstore.lsm import Fate, Job, JobResult, MemoryFileSystem, Options, SimulatedCrash
 from kvstore.node.node import Node
-from kvstore.node.outbox import Instant, PeerMessage
+from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
+from kvstore.protocol.messages import ClientRequest, Reply
 from kvstore.quorum.coordinator import Coordinator
-from kvstore.quorum.messages import ClientRequest, Reply
 from kvstore.ring import ClusterState
 from kvstore.sim.invariants import Invariants
 from kvstore.sim.links import Links

@@ -23,9 +23,7 @@ from kvstore.hlc import wall_time
 from kvstore.lsm.quarantine import Fence
 from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.coordinator import Coordinator
-from kvstore.quorum.hints import HINT_KEYSPACE, hint_key, split_hint_key
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     ClientRequest,
     Delete,
     Forward,
@@ -45,6 +43,8 @@ from kvstore.quorum.messages import (
     TreeRead,
     WriteAck,
 )
+from kvstore.quorum.coordinator import Coordinator
+from kvstore.quorum.hints import HINT_KEYSPACE, hint_key, split_hint_key
 from kvstore.quorum.read import ReadOperation
 from kvstore.ring import DATA_KEYSPACE, ClusterState, data_key, partition_of, preference_list, token
 from kvstore.ring import split_data_key as split

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from kvstore.quorum.messages import Found, Get, Put, Stored
+from kvstore.protocol.messages import Found, Get, Put, Stored
 from kvstore.sim.checker import Checker, Place, Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.disks import check_disks

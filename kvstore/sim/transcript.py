@@ -12,7 +12,7 @@ from functools import partial
 from kvstore.errors import Corruption, InvalidRequest
 from kvstore.gossip import Status
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     ClientRequest,
     Delete,
     Failed,

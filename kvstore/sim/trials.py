@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from functools import partial
 
-from kvstore.quorum.messages import Found, Get, Put, Reply, Stored
+from kvstore.protocol.messages import Found, Get, Put, Reply, Stored
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.damage import Damage

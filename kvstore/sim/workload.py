@@ -9,7 +9,7 @@ from functools import partial
 
 from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import Corruption, Outcome, TooManySiblings, VersionTooLarge
-from kvstore.quorum.messages import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored
+from kvstore.protocol.messages import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored
 from kvstore.quorum.seen import Seen
 from kvstore.ring import partition_of, token
 from kvstore.sim.checker import Violation

@@ -17,8 +17,7 @@ from kvstore.errors import Corruption
 from kvstore.gossip import Update
 from kvstore.hlc import MAX_TIME
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.merkle import NodeHash, TreeNode
-from kvstore.quorum.messages import Candidate, ClientRequest
+from kvstore.protocol.messages import Candidate, ClientRequest, NodeHash, TreeNode
 from kvstore.versions import MAX_COUNTER, Dot, Sibling, Version, decode_version, encode_version
 from kvstore.wire.peer import decode_timed_frame, encode_frame
 

@@ -13,8 +13,8 @@ from kvstore.client.errors import ClientClosed
 from kvstore.client.retry import may_retry, pause
 from kvstore.client.routes import route
 from kvstore.errors import KVError, NoNodeAvailable, Outcome, ReadTimeout, Unavailable, WriteTimeout
+from kvstore.protocol.messages import ClientRequest, Failed, Found, Get, Reply, Stored
 from kvstore.quorum.hedging import Hedging
-from kvstore.quorum.messages import ClientRequest, Failed, Found, Get, Reply, Stored
 from kvstore.quorum.seen import Seen
 from kvstore.ring import ClusterState, partition_of, preference_list, token
 from kvstore.sim.cluster import REAP_AGE, SimulatedCluster

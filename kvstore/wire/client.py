@@ -1,4 +1,4 @@
-"""The client API's messages: requests and replies of kvstore.quorum.messages as protobuf and back."""
+"""The client API's messages: requests and replies of kvstore.protocol.messages as protobuf and back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from kvstore.config import QuorumMode
 from kvstore.errors import InvalidRequest
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     ClientRequest,
     Delete,
     Explain,

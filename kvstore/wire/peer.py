@@ -15,12 +15,12 @@ from kvstore.errors import InvalidRequest
 from kvstore.gossip import MAX_INCARNATION, Status, Update
 from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.merkle import NodeHash, TreeNode
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     Candidate,
     Forward,
     ForwardReply,
     KeyOffer,
+    NodeHash,
     RangeDifference,
     RangeItems,
     ReadReply,
@@ -32,6 +32,7 @@ from kvstore.quorum.messages import (
     ReplicaRead,
     ReplicaWrite,
     TreeHashes,
+    TreeNode,
     TreeRead,
     WriteAck,
 )

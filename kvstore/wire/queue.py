@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from kvstore.config import FRAME_BYTES, KIB, MIB
 from kvstore.gossip import GossipMessage
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     Forward,
     ForwardReply,
     RangeDifference,

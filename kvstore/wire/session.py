@@ -13,7 +13,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from kvstore.errors import InvalidRequest, KVError
-from kvstore.quorum.messages import ClientRequest, Failed, Put, Reply, Stored
+from kvstore.protocol.messages import ClientRequest, Failed, Put, Reply, Stored
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import fill_call, fill_reply, reply_from_wire
 from kvstore.wire.errors import error_from_wire, error_to_wire

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from kvstore.node.status import NodeStatus
-from kvstore.quorum.anti_entropy import AntiEntropyStatus
+from kvstore.quorum.background.anti_entropy import AntiEntropyStatus
 from kvstore.ring import ClusterState
 from kvstore.v1 import admin_pb2 as pb
 from kvstore.wire.peer import status_to_wire

@@ -18,7 +18,8 @@ from kvstore.client.status import GetStatusResponse
 from kvstore.errors import KVError
 from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import DiskFileSystem, Engine
-from kvstore.quorum.merkle import NODES, TreeNode, Trees
+from kvstore.protocol.messages import TreeNode
+from kvstore.quorum.background.merkle import NODES, Trees
 from kvstore.ring import initial_state, parse_members
 from tests.cluster.clusters import serving
 from tests.patience import PATIENCE

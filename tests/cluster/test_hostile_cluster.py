@@ -19,7 +19,7 @@ from kvstore.kvctl.main import kvctl
 from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import DiskFileSystem, Engine
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import ReplicaWrite
+from kvstore.protocol.messages import ReplicaWrite
 from kvstore.ring import DATA_KEYSPACE, ClusterState, data_key, token
 from kvstore.server.handshake import introduction
 from kvstore.server.options import CHANNEL

@@ -45,8 +45,7 @@ from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.wal import MAGIC as WAL_MAGIC
 from kvstore.lsm.wal import encode_wal_record, read_segments
 from kvstore.lsm.worker import frame, read_frame
-from kvstore.quorum.hints import hint_key, split_hint_key
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     ClientRequest,
     Delete,
     Explain,
@@ -64,6 +63,7 @@ from kvstore.quorum.messages import (
     Value,
     WriteAck,
 )
+from kvstore.quorum.hints import hint_key, split_hint_key
 from kvstore.ring import data_key, initial_state, split_data_key
 from kvstore.ring.member import parse_members
 from kvstore.v1 import client_pb2 as pb

@@ -10,7 +10,7 @@ from kvstore.contexts import Keyring, encode_context, encode_seen
 from kvstore.errors import InvalidRequest, UnverifiedContext
 from kvstore.lsm import MemoryFileSystem
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import Delete, Get, KeyOffer, Put
+from kvstore.protocol.messages import Delete, Get, KeyOffer, Put
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, decode_version
 from tests.unit.quorum_cluster import Cluster

@@ -9,7 +9,7 @@ from kvstore.errors import InvalidRequest, Outcome, VersionTooLarge
 from kvstore.lsm import Options
 from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import Delete, Failed, Get, Put, ReplicaWrite, Stored
+from kvstore.protocol.messages import Delete, Failed, Get, Put, ReplicaWrite, Stored
 from kvstore.versions import decode_version
 from tests.unit.quorum_cluster import Cluster
 

@@ -10,8 +10,8 @@ from kvstore.config import AntiEntropySettings, QuorumSettings
 from kvstore.errors import Corruption
 from kvstore.gossip import MAX_INCARNATION, Status
 from kvstore.node.settings import NodeSettings
+from kvstore.protocol.messages import Delete, Get, Put
 from kvstore.quorum.hints import hint_key
-from kvstore.quorum.messages import Delete, Get, Put
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, encode_version
 from tests.unit.quorum_cluster import Cluster

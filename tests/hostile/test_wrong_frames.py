@@ -14,7 +14,7 @@ from kvstore.gossip import MAX_INCARNATION, Status, Update
 from kvstore.gossip.messages import Ping, PushPull
 from kvstore.hlc import MAX_TIME
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     Candidate,
     Get,
     KeyOffer,

@@ -27,7 +27,7 @@ from kvstore.errors import (
     Unavailable,
     WriteTimeout,
 )
-from kvstore.quorum.messages import Delete, Get, Put
+from kvstore.protocol.messages import Delete, Get, Put
 from kvstore.wire.session import decode_calls
 
 small = st.integers(0, 5)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from kvstore.config import KIB
 from kvstore.lsm import Engine, MemoryFileSystem
-from kvstore.quorum.anti_entropy import content_bytes
+from kvstore.protocol.messages import RangeDifference, TreeHashes, TreeNode, TreeRead
+from kvstore.quorum.background.anti_entropy import content_bytes
+from kvstore.quorum.background.exchange import Exchange, Flow, Pause, Push, difference
+from kvstore.quorum.background.merkle import ROOT, Trees
 from kvstore.quorum.counters import Counters
-from kvstore.quorum.exchange import Exchange, Flow, Pause, Push, difference
-from kvstore.quorum.merkle import ROOT, TreeNode, Trees
-from kvstore.quorum.messages import RangeDifference, TreeHashes, TreeRead
 from kvstore.quorum.replica import Replica
 from kvstore.ring import Member, data_key, initial_state, token
 from kvstore.versions import Dot, Sibling, Version, encode_version

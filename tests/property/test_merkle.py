@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.config import BucketSettings
-from kvstore.quorum.merkle import FIRST_LEAF, LEAVES, NODES, ROOT, NodeHash, Tree, TreeNode, Trees, children
+from kvstore.protocol.messages import NodeHash, TreeNode
+from kvstore.quorum.background.merkle import FIRST_LEAF, LEAVES, NODES, ROOT, Tree, Trees, children
 from kvstore.ring import Member, data_key, initial_state, partition_bounds, token
 
 STATE = initial_state(

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from kvstore.config import BucketSettings
 from kvstore.lsm import Fence
+from kvstore.quorum.background.quarantine import _NOT_DATA
 from kvstore.quorum.hints import hint_key
-from kvstore.quorum.quarantine import _NOT_DATA
 from kvstore.ring import data_key, partition_bounds, partition_of, preference_list, token
 from tests.unit.quorum_cluster import Cluster
 

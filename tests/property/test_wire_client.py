@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.errors import ConfigError, InvalidRequest, KVError
-from kvstore.quorum.messages import ClientRequest, Found, Get, Put, Reply, Stored
+from kvstore.protocol.messages import ClientRequest, Found, Get, Put, Reply, Stored
 from kvstore.ring import ClusterState, initial_state, parse_members
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kvstore.errors import InvalidRequest
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import ReadReply, ReplicaRead, ReplicaWrite, WriteAck
+from kvstore.protocol.messages import ReadReply, ReplicaRead, ReplicaWrite, WriteAck
 from kvstore.v1 import peer_pb2 as pb
 from kvstore.wire.peer import decode_frame, decode_timed_frame, encode_frame
 from tests.property.wire_messages import comparable, damaged, peer_messages, u64

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from kvstore.config import QuorumMode
 from kvstore.errors import InvalidRequest, Overloaded
-from kvstore.quorum.messages import ClientRequest, Failed, Get, Put, Reply, Stored
+from kvstore.protocol.messages import ClientRequest, Failed, Get, Put, Reply, Stored
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.session import (

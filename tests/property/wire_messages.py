@@ -24,8 +24,7 @@ from kvstore.errors import (
 from kvstore.gossip import MAX_INCARNATION, Status, Update
 from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.merkle import NodeHash, TreeNode
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     Candidate,
     ClientRequest,
     Delete,
@@ -36,6 +35,7 @@ from kvstore.quorum.messages import (
     Found,
     Get,
     KeyOffer,
+    NodeHash,
     Put,
     RangeDifference,
     RangeItems,
@@ -50,6 +50,7 @@ from kvstore.quorum.messages import (
     Reply,
     Stored,
     TreeHashes,
+    TreeNode,
     TreeRead,
     Value,
     WriteAck,

@@ -21,19 +21,19 @@ from kvstore.errors import Corruption, KVError, Overloaded, StorageFull
 from kvstore.lsm import Engine
 from kvstore.lsm.sstable import Table
 from kvstore.node.transit import Transit
+from kvstore.protocol.messages import RangeDifference, TreeHashes
 from kvstore.quorum.actors import Actors
-from kvstore.quorum.anti_entropy import AntiEntropy
+from kvstore.quorum.background.anti_entropy import AntiEntropy
+from kvstore.quorum.background.merkle import Trees
+from kvstore.quorum.background.quarantine import Quarantine, _Part
+from kvstore.quorum.background.reap import Reaper
+from kvstore.quorum.background.replay import DeliveryOperation
 from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.durability import Durability
 from kvstore.quorum.forward import ForwardOperation
 from kvstore.quorum.hints import Hints
-from kvstore.quorum.merkle import Trees
-from kvstore.quorum.messages import RangeDifference, TreeHashes
 from kvstore.quorum.operations import Operations
-from kvstore.quorum.quarantine import Quarantine, _Part
 from kvstore.quorum.read import ReadOperation
-from kvstore.quorum.reap import Reaper
-from kvstore.quorum.replay import DeliveryOperation
 from kvstore.quorum.replica import Changes, Replica
 from kvstore.quorum.write import WriteOperation
 from kvstore.sim.host import Host
@@ -88,7 +88,7 @@ def repair_without_waiting(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_put_returns_a_context_that_covers_unseen_siblings(patch: pytest.MonkeyPatch) -> None:
-    from kvstore.quorum.messages import Stored
+    from kvstore.protocol.messages import Stored
 
     patch.setattr(
         Coordinator,

@@ -7,9 +7,8 @@ import pytest
 from kvstore.config import AntiEntropySettings, QuorumSettings
 from kvstore.lsm import Fate
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.exchange import Exchange, Flow
-from kvstore.quorum.merkle import TreeNode
-from kvstore.quorum.messages import Put
+from kvstore.protocol.messages import Put, TreeNode
+from kvstore.quorum.background.exchange import Exchange, Flow
 from kvstore.sim.cluster import SimulatedCluster
 
 NO_HINTS = NodeSettings(

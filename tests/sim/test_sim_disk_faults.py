@@ -9,7 +9,7 @@ import pytest
 from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import Corruption, Overloaded, StorageFailed, StorageFull
 from kvstore.lsm import Engine
-from kvstore.quorum.messages import Delete, Failed, Found, Get, Put, Reply, Stored
+from kvstore.protocol.messages import Delete, Failed, Found, Get, Put, Reply, Stored
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.host import OPTIONS
 from kvstore.sim.nemesis import Faults, Nemesis, kinds

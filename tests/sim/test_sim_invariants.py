@@ -8,8 +8,8 @@ import pytest
 
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import Delete, Get, Put, Stored
-from kvstore.quorum.reap import Reaper
+from kvstore.protocol.messages import Delete, Get, Put, Stored
+from kvstore.quorum.background.reap import Reaper
 from kvstore.ring import data_key, token
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SimulatedCluster

@@ -10,7 +10,7 @@ import pytest
 from kvstore.config import KIB, AntiEntropySettings, QuorumSettings
 from kvstore.errors import Outcome
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import Failed, Put, Reply, Stored
+from kvstore.protocol.messages import Failed, Put, Reply, Stored
 from kvstore.sim.cluster import SimulatedCluster
 
 BOUND = 64 * KIB

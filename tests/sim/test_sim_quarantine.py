@@ -10,7 +10,7 @@ from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import Corruption, UnsupportedFormat
 from kvstore.lsm import Engine
 from kvstore.node.node import Node
-from kvstore.quorum.messages import ClientRequest, Delete, Failed, Found, Get, Put, Stored
+from kvstore.protocol.messages import ClientRequest, Delete, Failed, Found, Get, Put, Stored
 from kvstore.ring import data_key, token
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.host import Host

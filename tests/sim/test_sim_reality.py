@@ -18,7 +18,7 @@ from kvstore.errors import Outcome
 from kvstore.gossip import Status
 from kvstore.lsm import Fate, Job
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import Failed, Found, Get, Put, Reply, Stored
+from kvstore.protocol.messages import Failed, Found, Get, Put, Reply, Stored
 from kvstore.sim.cluster import LIMITS, SimulatedCluster
 from kvstore.sim.links import KEEPALIVE_PATIENCE, KEEPALIVE_SECONDS, Stream
 from kvstore.sim.network import SMALL, SMALL_MESSAGE

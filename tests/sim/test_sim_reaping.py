@@ -8,9 +8,9 @@ import pytest
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.lsm import Fate
+from kvstore.protocol.messages import Candidate, Delete, Found, Get, Put, Reply, Stored
+from kvstore.quorum.background.reap import Reaper
 from kvstore.quorum.hints import Hints
-from kvstore.quorum.messages import Candidate, Delete, Found, Get, Put, Reply, Stored
-from kvstore.quorum.reap import Reaper
 from kvstore.ring import data_key, token
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import REAP_AGE, SimulatedCluster

@@ -8,10 +8,10 @@ import pytest
 
 from kvstore.errors import Corruption, StorageFull
 from kvstore.lsm import Engine, Fence
-from kvstore.quorum.exchange import Flow
-from kvstore.quorum.merkle import ROOT, TreeNode
-from kvstore.quorum.messages import Put, Stored
-from kvstore.quorum.quarantine import Quarantine
+from kvstore.protocol.messages import Put, Stored, TreeNode
+from kvstore.quorum.background.exchange import Flow
+from kvstore.quorum.background.merkle import ROOT
+from kvstore.quorum.background.quarantine import Quarantine
 from kvstore.ring import partition_of, token
 from kvstore.sim.cluster import SETTINGS
 from kvstore.sim.invariants import Invariants
@@ -60,7 +60,7 @@ def test_what_nobody_can_tell_stays_hidden_and_is_asked_for_now_and_then(
         raise Corruption("a table", "a bit has flipped")
 
     monkeypatch.setattr(Quarantine, "round", counted)
-    monkeypatch.setattr("kvstore.quorum.anti_entropy.difference", damaged_as_well)
+    monkeypatch.setattr("kvstore.quorum.background.anti_entropy.difference", damaged_as_well)
     damaged.cluster.restart("n1")
     lost = damaged.unreadable()
     assert lost

@@ -10,7 +10,7 @@ from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.errors import Unavailable, WriteTimeout
 from kvstore.lsm import Fate
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import Failed, Found, Get, Put, Reply, Stored
+from kvstore.protocol.messages import Failed, Found, Get, Put, Reply, Stored
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SETTINGS, SimulatedCluster
 from tests.sim import planted

@@ -7,7 +7,7 @@ import pytest
 import kvstore
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import Delete, Failed, Found, Get, Put, Stored, Value
+from kvstore.protocol.messages import Delete, Failed, Found, Get, Put, Stored, Value
 from kvstore.quorum.seen import KEYS, Seen
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.testing import Cluster

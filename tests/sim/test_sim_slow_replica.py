@@ -10,8 +10,8 @@ import pytest
 
 from kvstore.config import AntiEntropySettings, QuorumSettings
 from kvstore.node.settings import NodeSettings
+from kvstore.protocol.messages import Found, Get, Put, Reply, Stored
 from kvstore.quorum.hedging import BURST, SHARE, Hedging
-from kvstore.quorum.messages import Found, Get, Put, Reply, Stored
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.testing import Cluster
 

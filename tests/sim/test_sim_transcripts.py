@@ -15,7 +15,7 @@ import pytest
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.lsm import Fate
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import Delete, Found, Get, Put, Reply, Stored
+from kvstore.protocol.messages import Delete, Found, Get, Put, Reply, Stored
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.transcript import Transcript
 

@@ -8,11 +8,11 @@ import pytest
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.errors import Overloaded
+from kvstore.instant import Instant
 from kvstore.node.node import Node
-from kvstore.node.outbox import Instant
+from kvstore.protocol.messages import Failed, Get, Put
 from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.forward import ForwardOperation
-from kvstore.quorum.messages import Failed, Get, Put
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.request import Request
 from kvstore.sim.checker import Checker, Violation

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 
 from kvstore.config import BucketSettings
 from kvstore.errors import InvalidRequest
+from kvstore.instant import Instant
 from kvstore.lsm import Engine, Job, MemoryFileSystem, Options
 from kvstore.node.node import Node
-from kvstore.node.outbox import Instant, PeerMessage
+from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import ClientRequest, Failed, Found, Reply, Stored
+from kvstore.protocol.messages import ClientRequest, Failed, Found, Reply, Stored
 from kvstore.ring import DATA_KEYSPACE, Member, data_key, initial_state, token
 
 WALL = 1_700_000_000_000

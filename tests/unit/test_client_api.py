@@ -32,7 +32,7 @@ def in_fresh_python(code: str) -> str:
 
 
 def test_the_core_is_imported_without_grpc() -> None:
-    code = "import sys, kvstore, kvstore.quorum.messages; print('grpc' in sys.modules)"
+    code = "import sys, kvstore, kvstore.protocol.messages; print('grpc' in sys.modules)"
     assert in_fresh_python(code) == "False\n"
 
 

@@ -31,7 +31,7 @@ from kvstore.errors import (
     Unavailable,
     WriteTimeout,
 )
-from kvstore.quorum.messages import Found, Put, Stored
+from kvstore.protocol.messages import Found, Put, Stored
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster, run
 

@@ -11,7 +11,7 @@ from kvstore.client import connection
 from kvstore.client.connection import Connection
 from kvstore.client.unary import fetch_state, open_channel
 from kvstore.errors import NoNodeAvailable
-from kvstore.quorum.messages import Put
+from kvstore.protocol.messages import Put
 from kvstore.ring import ClusterState
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster, run

@@ -14,7 +14,7 @@ from kvstore.client.calls import Calls
 from kvstore.client.errors import ClientClosed
 from kvstore.client.router import Router
 from kvstore.errors import InvalidRequest, KVError, StaleRing
-from kvstore.quorum.messages import Failed, Found, Get
+from kvstore.protocol.messages import Failed, Found, Get
 from kvstore.ring import ClusterState
 from kvstore.v1 import client_pb2 as pb
 from tests.unit.memory_client import (

@@ -10,8 +10,16 @@ from kvstore.config import MIB, AntiEntropySettings, QuorumSettings
 from kvstore.errors import Overloaded, StorageFull
 from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.merkle import LEAVES, ROOT, TreeNode
-from kvstore.quorum.messages import RangeDifference, RangeItems, Refusal, RepairWanted, ReplicaWrite, TreeRead
+from kvstore.protocol.messages import (
+    RangeDifference,
+    RangeItems,
+    Refusal,
+    RepairWanted,
+    ReplicaWrite,
+    TreeNode,
+    TreeRead,
+)
+from kvstore.quorum.background.merkle import LEAVES, ROOT
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, encode_version
 from tests.unit.quorum_cluster import Cluster

@@ -8,9 +8,10 @@ import pytest
 
 from kvstore.config import AntiEntropySettings, BucketSettings, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import Outcome, TooManySiblings, Unavailable, WriteTimeout
-from kvstore.node.outbox import Instant, PeerMessage
+from kvstore.instant import Instant
+from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import Get, Put, ReplicaWrite
+from kvstore.protocol.messages import Get, Put, ReplicaWrite
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
 from tests.unit.quorum_cluster import WALL, Cluster

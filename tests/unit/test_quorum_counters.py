@@ -7,7 +7,7 @@ from dataclasses import asdict
 from kvstore.config import AntiEntropySettings, BucketSettings, Conflict, QuorumSettings
 from kvstore.contexts import encode_seen
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import ClientRequest, Delete, Get, Put, ReplicaRead, ReplicaWrite
+from kvstore.protocol.messages import ClientRequest, Delete, Get, Put, ReplicaRead, ReplicaWrite
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, encode_version
 from tests.unit.quorum_cluster import Cluster

@@ -19,7 +19,7 @@ from kvstore.errors import (
 )
 from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     ClientRequest,
     Delete,
     Failed,

@@ -11,10 +11,20 @@ from hypothesis import strategies as st
 from kvstore.config import BucketSettings
 from kvstore.errors import Overloaded
 from kvstore.lsm import Engine, MemoryFileSystem
+from kvstore.protocol.messages import NodeHash, RangeDifference, RangeItems, TreeHashes, TreeNode, TreeRead
+from kvstore.quorum.background.exchange import (
+    Exchange,
+    Flow,
+    Lost,
+    Pause,
+    Push,
+    Step,
+    _runs,
+    difference,
+    held_in,
+)
+from kvstore.quorum.background.merkle import LEAVES, ROOT, Trees
 from kvstore.quorum.counters import Counters
-from kvstore.quorum.exchange import Exchange, Flow, Lost, Pause, Push, Step, _runs, difference, held_in
-from kvstore.quorum.merkle import LEAVES, ROOT, NodeHash, TreeNode, Trees
-from kvstore.quorum.messages import RangeDifference, RangeItems, TreeHashes, TreeRead
 from kvstore.quorum.replica import Replica
 from kvstore.ring import Member, data_key, initial_state, partition_bounds, token
 from kvstore.versions import Dot, Sibling, Version, encode_version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import Outcome, StaleRing
-from kvstore.quorum.messages import Failed, Forward, ForwardReply, Get, Put
+from kvstore.protocol.messages import Failed, Forward, ForwardReply, Get, Put
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"key"

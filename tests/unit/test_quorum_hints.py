@@ -11,8 +11,8 @@ from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode, Quor
 from kvstore.errors import Overloaded, StorageFull
 from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
+from kvstore.protocol.messages import Get, Put, RepairWanted, ReplicaWrite, WriteAck
 from kvstore.quorum.counters import Counters
-from kvstore.quorum.messages import Get, Put, RepairWanted, ReplicaWrite, WriteAck
 from kvstore.versions import decode_version
 from tests.unit.quorum_cluster import Cluster
 

@@ -13,14 +13,23 @@ from kvstore.errors import InternalError, StorageFailed
 from kvstore.gossip import FailureDetector
 from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.anti_entropy import AntiEntropy
+from kvstore.protocol.messages import (
+    ClientRequest,
+    Get,
+    Put,
+    ReplicaRead,
+    ReplicaWrite,
+    Stored,
+    TreeNode,
+    WriteAck,
+)
+from kvstore.quorum.background.anti_entropy import AntiEntropy
+from kvstore.quorum.background.merkle import Trees
+from kvstore.quorum.background.reap import Reaper
+from kvstore.quorum.background.replay import HintReplay
 from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.hints import Hints
-from kvstore.quorum.merkle import TreeNode, Trees
-from kvstore.quorum.messages import ClientRequest, Get, Put, ReplicaRead, ReplicaWrite, Stored, WriteAck
 from kvstore.quorum.operations import Operations
-from kvstore.quorum.reap import Reaper
-from kvstore.quorum.replay import HintReplay
 from kvstore.quorum.write import WriteOperation
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, encode_version

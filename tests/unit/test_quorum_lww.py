@@ -6,8 +6,8 @@ import pytest
 
 from kvstore.config import BucketSettings, Conflict
 from kvstore.hlc import wall_time
+from kvstore.protocol.messages import Delete, Get, Put, ReplicaWrite
 from kvstore.quorum.counters import Counters
-from kvstore.quorum.messages import Delete, Get, Put, ReplicaWrite
 from kvstore.versions import decode_version
 from tests.unit.quorum_cluster import WALL, Cluster
 

@@ -12,8 +12,7 @@ from kvstore.gossip.messages import Ack, Ping
 from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
 from kvstore.node.transit import NOTICED, Transit
-from kvstore.quorum.admission import Admission
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     Failed,
     Forward,
     ForwardReply,
@@ -29,6 +28,7 @@ from kvstore.quorum.messages import (
     WriteAck,
     aged,
 )
+from kvstore.quorum.admission import Admission
 from tests.unit.quorum_cluster import Cluster
 
 SETTINGS = QuorumSettings(in_flight=1000, in_flight_bytes=MIB)

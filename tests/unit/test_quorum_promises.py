@@ -10,7 +10,7 @@ from kvstore.gossip import Status, Update
 from kvstore.gossip.messages import PushPull
 from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     Candidate,
     Delete,
     Failed,

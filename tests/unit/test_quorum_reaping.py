@@ -13,8 +13,8 @@ import pytest
 from kvstore.config import AntiEntropySettings
 from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import Candidate, Delete, Put, ReapCheck, ReapConfirm, ReplicaWrite
-from kvstore.quorum.reap import Reaper
+from kvstore.protocol.messages import Candidate, Delete, Put, ReapCheck, ReapConfirm, ReplicaWrite
+from kvstore.quorum.background.reap import Reaper
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, digest, encode_version
 from tests.unit.quorum_cluster import Cluster
@@ -207,7 +207,7 @@ def left(cluster: Cluster, keys: dict[bytes, str]) -> int:
 def test_many_are_reaped_in_messages_of_a_bounded_size_and_in_passes_of_a_bounded_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("kvstore.quorum.reap._KEYS_A_PASS", 512)
+    monkeypatch.setattr("kvstore.quorum.background.reap._KEYS_A_PASS", 512)
     cluster = Cluster(3, settings=quiet(reap_interval=2.0, entries=100))
     keys = tombstones(cluster, 3000)
     mine = Counter(keys.values())

@@ -17,7 +17,7 @@ from kvstore.errors import (
 )
 from kvstore.lsm import Durability, Options
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     Delete,
     Found,
     Get,

@@ -14,7 +14,7 @@ import pytest
 from kvstore.config import QuorumSettings
 from kvstore.gossip import GossipMessage
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import ReplicaWrite
+from kvstore.protocol.messages import ReplicaWrite
 from kvstore.server.links import Links
 from kvstore.v1 import client_pb2 as pb
 from tests.unit.memory_client import MOST, Play, settled

@@ -15,7 +15,7 @@ from kvstore.gossip import Status, Update
 from kvstore.gossip.messages import Ack
 from kvstore.local.ports import free_ports
 from kvstore.node.outbox import PeerMessage
-from kvstore.quorum.messages import ReadSame, ReplicaWrite
+from kvstore.protocol.messages import ReadSame, ReplicaWrite
 from kvstore.ring import ClusterState, Member
 from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction
 from kvstore.server.stream import Stream

@@ -16,7 +16,7 @@ from kvstore.config import FRAME_BYTES, MIB, Limits
 from kvstore.gossip.messages import Ack
 from kvstore.local.ports import free_ports
 from kvstore.node.settings import NodeSettings
-from kvstore.quorum.messages import ReplicaWrite
+from kvstore.protocol.messages import ReplicaWrite
 from kvstore.ring import Member
 from kvstore.server import session
 from kvstore.server.handshake import introduction

@@ -54,7 +54,7 @@ _QUORUM = (
 )
 SUITES = (
     Suite(
-        ("kvstore/versions.py", "kvstore/quorum/*.py", "kvstore/node/*.py"),
+        ("kvstore/versions.py", "kvstore/protocol/*.py", "kvstore/quorum/*.py", "kvstore/node/*.py"),
         _QUORUM,
         ("tests/sim/test_sim_reaping.py",),
         10,

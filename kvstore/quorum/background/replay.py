@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from kvstore.config import MIB
 from kvstore.errors import Corruption, KVError, Overloaded, StorageFull
-from kvstore.quorum.expiry import HintExpiry
+from kvstore.protocol.messages import ReplicaWrite
+from kvstore.quorum.background.expiry import HintExpiry
 from kvstore.quorum.hints import Hints
-from kvstore.quorum.messages import ReplicaWrite
 from kvstore.quorum.operation import Errand
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class HintReplay:
         state.served_at = now
         try:
             page = self._hints.page(target, state.after, self._core.settings.hint_window, _PAGE_BYTES)
-        except Corruption:  # until what is damaged has left the disk (kvstore.quorum.quarantine)
+        except Corruption:  # until what is damaged has left the disk (kvstore.quorum.background.quarantine)
             page = []
         if not page:
             # from the start again: some were kept or changed behind the cursor

@@ -8,12 +8,12 @@ pairs of rows that are missing go unnoticed: BUGS 18.) An inner node is the sum 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import mmh3
 
 from kvstore.config import Limits
 from kvstore.errors import Corruption, InvalidRequest
+from kvstore.protocol.messages import NodeHash, TreeNode
 from kvstore.ring import ClusterState, check_data_key, partition_bounds
 
 FAN_OUT = 16
@@ -37,21 +37,6 @@ _SCAN_PRICE = 16
 
 Scan = Callable[[bytes, bytes | None], Iterator[tuple[bytes, bytes]]]
 """`Engine.scan`."""
-
-
-class NodeHash(NamedTuple):
-    """What a node of a tree stands for: the sum of its items modulo 2^64, and how many there are."""
-
-    sum: int
-    items: int
-
-
-class TreeNode(NamedTuple):
-    """Names a node: 0 is the root, 1 to 16 are its children, 17 to 272 the leaves."""
-
-    partition: int
-    n: int
-    number: int
 
 
 def item(key: bytes, version: bytes) -> int:

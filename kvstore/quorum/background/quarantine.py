@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from kvstore.errors import Corruption, Overloaded, StorageFull, VersionTooLarge
 from kvstore.lsm import Engine, Fence
-from kvstore.quorum.exchange import Exchange, Flow
+from kvstore.quorum.background.exchange import Exchange, Flow
 from kvstore.ring import partition_bounds, preference_list
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Quarantine:
     def _all_parts(self) -> list[_Part]:
         return [part for parts in self._parts.values() for part in parts]
 
-    # from the others: rounds are driven by kvstore.quorum.anti_entropy
+    # from the others: rounds are driven by kvstore.quorum.background.anti_entropy
 
     def next_peer(self, now: float) -> str:
         """A live peer that should be asked now; empty: none."""

@@ -1,6 +1,6 @@
 """Anti-entropy: finds and repairs what replicas differ in, without anyone asking (Dynamo section 4.7).
 
-This node compares its trees with those of one peer at a time (kvstore.quorum.exchange). Who stands first in a
+This node compares its trees with those of one peer at a time (`exchange`). Who stands first in a
 partition's replica list repairs; the other only notes when they are equal. Whatever goes wrong ends the
 exchange: the next one starts from what is there then.
 """
@@ -17,19 +17,29 @@ import msgspec
 from kvstore.config import MIB, AntiEntropySettings
 from kvstore.errors import KVError, Overloaded, VersionTooLarge
 from kvstore.lsm import Engine
-from kvstore.quorum.exchange import Exchange, Flow, Lost, Pause, Push, Step, can_be_sent, difference
-from kvstore.quorum.merkle import ROOT, TreeNode, Trees
-from kvstore.quorum.messages import (
+from kvstore.protocol.messages import (
     AntiEntropyMessage,
     RangeDifference,
     RangeItems,
     RepairWanted,
     ReplicaWrite,
     TreeHashes,
+    TreeNode,
     TreeRead,
 )
+from kvstore.quorum.background.exchange import (
+    Exchange,
+    Flow,
+    Lost,
+    Pause,
+    Push,
+    Step,
+    can_be_sent,
+    difference,
+)
+from kvstore.quorum.background.merkle import ROOT, Trees
+from kvstore.quorum.background.quarantine import Quarantine
 from kvstore.quorum.operation import Errand
-from kvstore.quorum.quarantine import Quarantine
 from kvstore.ring import partition_of, preference_list, split_data_key
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from kvstore.config import AntiEntropySettings, Limits
 from kvstore.errors import Corruption, InvalidRequest, KVError
-from kvstore.quorum.exchange import Lost, Pause
-from kvstore.quorum.merkle import Scan
-from kvstore.quorum.messages import Candidate, ReapCheck, ReapConfirm
+from kvstore.protocol.messages import Candidate, ReapCheck, ReapConfirm
+from kvstore.quorum.background.exchange import Lost, Pause
+from kvstore.quorum.background.merkle import Scan
 from kvstore.quorum.operation import Errand
 from kvstore.ring import check_data_key, partition_bounds, partition_of, split_data_key
 from kvstore.versions import decode_version, digest

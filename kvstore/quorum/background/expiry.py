@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from kvstore.config import MIB
 from kvstore.errors import Corruption, KVError
+from kvstore.protocol.messages import ReplicaWrite
 from kvstore.quorum.hints import Hints
-from kvstore.quorum.messages import ReplicaWrite
 from kvstore.quorum.operation import Errand
 
 if TYPE_CHECKING:

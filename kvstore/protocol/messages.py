@@ -15,7 +15,6 @@ import msgspec
 
 from kvstore.config import QuorumMode
 from kvstore.errors import KVError
-from kvstore.quorum.merkle import NodeHash, TreeNode
 
 
 class ReplicaWrite(msgspec.Struct, frozen=True, gc=False):
@@ -68,6 +67,21 @@ class Refusal(msgspec.Struct, frozen=True):
     error: KVError
 
 
+class NodeHash(NamedTuple):
+    """What a node of a tree stands for: the sum of its items modulo 2^64, and how many there are."""
+
+    sum: int
+    items: int
+
+
+class TreeNode(NamedTuple):
+    """Names a node: 0 is the root, 1 to 16 are its children, 17 to 272 the leaves."""
+
+    partition: int
+    n: int
+    number: int
+
+
 class TreeRead(msgspec.Struct, frozen=True, gc=False):
     """Asks for the hashes of these nodes of Merkle trees."""
 
@@ -87,7 +101,7 @@ class RangeItems(msgspec.Struct, frozen=True, gc=False):
     """Asks how `leaves` of a tree differ, in the keys from `after` up to and without `until`.
 
     Leaves from 0, a byte each, in order. An empty `until` is no bound. `items` are 8 bytes for each key that
-    the asker holds there, in order (kvstore.quorum.merkle.item).
+    the asker holds there, in order (kvstore.quorum.background.merkle.item).
     """
 
     request: int
@@ -130,7 +144,7 @@ class Candidate(NamedTuple):
 
 
 class ReapCheck(msgspec.Struct, frozen=True, gc=False):
-    """Asks which candidates may be reaped; with `commit` to reap them (kvstore.quorum.reap)."""
+    """Asks which candidates may be reaped; with `commit` to reap them (kvstore.quorum.background.reap)."""
 
     request: int
     epoch: int

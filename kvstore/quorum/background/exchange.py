@@ -1,7 +1,7 @@
 """How two primaries of a partition are made equal: one long flow, told in order.
 
 A generator that yields what it waits for: an answer to a message, pushed versions to be acknowledged, or
-time. Whoever drives it (kvstore.quorum.anti_entropy) sends in the answer, or throws what went wrong.
+time. Whoever drives it (`anti_entropy`) sends in the answer, or throws what went wrong.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from itertools import islice
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from kvstore.errors import Corruption, Overloaded
-from kvstore.quorum.merkle import FAN_OUT, FIRST_LEAF, LEAVES, ROOT, Scan, TreeNode, Trees, children, item
-from kvstore.quorum.messages import RangeDifference, RangeItems, TreeHashes, TreeRead
+from kvstore.protocol.messages import RangeDifference, RangeItems, TreeHashes, TreeNode, TreeRead
+from kvstore.quorum.background.merkle import FAN_OUT, FIRST_LEAF, LEAVES, ROOT, Scan, Trees, children, item
 from kvstore.versions import check_version
 
 _NODES_A_MESSAGE = 512
