@@ -9,7 +9,7 @@ JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check format demo bench bench-slow bench-engine bench-overload sim sim-long planted mutants jepsen jepsen-long jepsen-hunt heal overload stops fuzz power-loss proto clean
+.PHONY: help venv run test check structure tables format demo bench bench-slow bench-engine bench-overload sim sim-long planted mutants jepsen jepsen-long jepsen-hunt heal overload stops fuzz power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,12 @@ check: venv ## format, lint, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+structure: venv ## circles of imports, modules that many use, large classes, sizes: figures, and what is over its bound
+	@$(BIN)/python -m tools.structure
+
+tables: venv ## write the tables in docs/ that are made from the source
+	@$(BIN)/python -m tools.tables
 
 format: venv ## put every file into the form that check wants
 	$(BIN)/ruff format .

@@ -23,7 +23,7 @@ from bench.load import Measured, Operation, run_load
 from bench.unary import UnaryClient
 from bench.usage import Usage, look
 from kvstore.client.asynchronous import Bucket, Client
-from kvstore.client.status import GetStatusResponse
+from kvstore.errors import KVError
 from kvstore.local.cluster import LocalCluster
 
 _BUCKET = "bench"
@@ -73,7 +73,7 @@ class Bench:
 
     async def _look(self) -> Usage:
         answers = (await self._client.status()).values()
-        found = [answer for answer in answers if isinstance(answer, GetStatusResponse)]
+        found = [answer for answer in answers if not isinstance(answer, KVError)]
         return look(self._cluster, found)
 
     def _operation(self, load: Load) -> Operation:

@@ -24,12 +24,15 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.load import Measured, run_load
+from kvstore.client.core.client import ClientCore
+from kvstore.client.core.waiter import Answer
+from kvstore.client.discovery import discover
+from kvstore.client.dispatcher import Dispatcher
 from kvstore.client.endpoints import parse_endpoints
-from kvstore.client.router import Router, discover
 from kvstore.config import MIB
 from kvstore.errors import KVError, Overloaded
 from kvstore.local.cluster import LocalCluster
-from kvstore.protocol.messages import Found, Put, Stored
+from kvstore.protocol.client import Found, Put, Stored
 from kvstore.ring import partition_of, token
 
 _VALUE = b"v" * 256
@@ -59,18 +62,26 @@ class Outcomes:
 class Load:
     """Puts of fresh keys, each sent once to the first replica of its key."""
 
-    def __init__(self, router: Router, pids: Sequence[int]) -> None:
-        self._router = router
+    def __init__(self, core: ClientCore, pids: Sequence[int]) -> None:
+        self._core = core
         self._fresh = itertools.count()
         self.failed = 0
         self._processes = [psutil.Process(pid) for pid in pids]
 
     def _submit(self, deadline: float) -> asyncio.Future[Found | Stored]:
         key = b"fresh-%d" % next(self._fresh)
-        state = self._router.state
-        connection = self._router.pick(partition_of(token("bench", key), state.ring.partitions))
-        assert connection is not None, "no node is connected"
-        return connection.submit(Put("bench", key, _VALUE), deadline, state.epoch)
+        routing = self._core.routing
+        state = routing.state
+        calls = routing.pick(partition_of(token("bench", key), state.ring.partitions))
+        assert calls is not None, "no node is connected"
+        future: asyncio.Future[Found | Stored] = asyncio.get_running_loop().create_future()
+        try:
+            calls.submit(Put("bench", key, _VALUE), deadline, state.epoch, _Asker(future))
+        except Overloaded as error:
+            future.set_exception(error)
+        else:
+            self._core.watch(calls)
+        return future
 
     async def closed(self, callers: int, seconds: float) -> Measured:
         """Callers that wait for their replies; `failed` counts those that were none."""
@@ -108,6 +119,26 @@ class Load:
         return max(int(process.memory_info().rss) for process in self._processes)
 
 
+class _Asker:
+    """Passes the answer to one attempt on."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[Found | Stored]) -> None:
+        self._future = future
+
+    def left(self) -> bool:
+        return self._future.done()
+
+    def on_answer(self, answer: Answer, now: float) -> None:
+        if self._future.done():
+            return
+        if isinstance(answer, KVError):
+            self._future.set_exception(answer)
+        else:
+            self._future.set_result(answer)
+
+
 class _Note:
     """Writes down how one request ended."""
 
@@ -139,10 +170,12 @@ def _percentile(values: Sequence[float], share: float) -> str:
 async def _run(cluster: LocalCluster, seconds: float, deadline: float, factors: Sequence[float]) -> None:
     pids = [pid for pid in map(cluster.pid, cluster.nodes) if pid]
     endpoints = parse_endpoints(cluster.endpoints)
-    router = Router(endpoints, await discover(endpoints, 5.0))
-    await router.wait(asyncio.get_running_loop().time() + 5.0)
-    await asyncio.sleep(0.5)  # all three, not only the first
-    load = Load(router, pids)
+    dispatcher = Dispatcher(endpoints, await discover(endpoints, 5.0))
+    routing = dispatcher.core.routing
+    async with asyncio.timeout(5.0):
+        while len(routing.reached) < len(routing.nodes):  # noqa: ASYNC110  (it has no event for it)
+            await asyncio.sleep(0.01)
+    load = Load(dispatcher.core, pids)
     await load.closed(_CALLERS, seconds / 2)
     most = (await load.closed(_CALLERS, seconds)).throughput
     assert not load.failed, "callers that wait for each other are no overload"
@@ -172,7 +205,7 @@ async def _run(cluster: LocalCluster, seconds: float, deadline: float, factors: 
         )
         await asyncio.sleep(1.0)
     Console(width=120).print(shown)
-    await router.close()
+    await dispatcher.close()
 
 
 @click.command()

@@ -21,13 +21,15 @@ import click
 import kvstore.aio
 from bench.load import Measured
 from kvstore.client.asynchronous import Bucket, Client
-from kvstore.client.status import GetStatusResponse, read_figures
+from kvstore.errors import KVError
 from kvstore.local.cluster import LocalCluster
+from kvstore.quorum.counters import TOPICS
 
 _KEYS = 2000
 _WRITE_EVERY = 20
 _PERIOD = 0.1
 _SETTLING = 4.0
+_FIGURES = ("gets", *TOPICS["reads"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,10 @@ class Load:
                 await self._bucket.put(key, b"w" * 256, context=self._contexts[key])
 
     async def _figures(self) -> dict[str, int]:
-        answers = [a for a in (await self._client.status()).values() if isinstance(a, GetStatusResponse)]
+        answers = [a for a in (await self._client.status()).values() if not isinstance(a, KVError)]
         assert len(answers) == 3, "a node does not answer"
-        each = [read_figures(answer) for answer in answers]
-        return {name: sum(figures[name] for figures in each) for name in each[0]}
+        each = [answer.counters for answer in answers]
+        return {name: sum(getattr(counters, name) for counters in each) for name in _FIGURES}
 
 
 def _slow_down(pid: int, times: float, stop: Event) -> None:

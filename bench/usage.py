@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import psutil
 
-from kvstore.client.status import GetStatusResponse
 from kvstore.local.cluster import LocalCluster
+
+if TYPE_CHECKING:
+    from kvstore.client.status import NodeStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Usage:
         )
 
 
-def look(cluster: LocalCluster, statuses: Sequence[GetStatusResponse]) -> Usage:
+def look(cluster: LocalCluster, statuses: Sequence[NodeStatus]) -> Usage:
     """The totals now; node processes with their workers."""
     counters = [status.counters for status in statuses]
     return Usage(

@@ -11,16 +11,19 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import kvstore.aio
 from jepsen.drivers.clock import Clock
 from jepsen.drivers.disk import Directory, Disk, LoopDisk, loop_reason_to_skip
 from jepsen.drivers.network import Network, Pair, Slow
 from kvstore.client.asynchronous import Client
-from kvstore.client.status import GetStatusResponse, is_alive
 from kvstore.config import QuorumSettings
 from kvstore.errors import KVError
 from kvstore.ring import ClusterState, initial_state, parse_members
+
+if TYPE_CHECKING:
+    from kvstore.client.status import NodeStatus
 
 _POLL_SECONDS = 0.2
 _END_SECONDS = 20.0
@@ -31,7 +34,7 @@ _NODE_FLAGS = ("--memtable-bytes", str(256 * 1024), "--log-level", "info")
 
 
 class ClusterFailed(Exception):
-    """The cluster did not come up, or back; the message says which node and its last words."""
+    """The cluster did not come up, or back; the message names the node and has the last line of its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,7 @@ class Cluster:
         async with asyncio.timeout(_END_SECONDS):
             await asyncio.to_thread(self._processes[node].wait)
 
-    def last_words(self, node: str) -> str:
+    def last_line(self, node: str) -> str:
         """The last line that a node has printed."""
         log = self.layout.directory / node / "node.log"
         lines = log.read_text(errors="replace").strip().splitlines()
@@ -208,13 +211,13 @@ class Cluster:
             self._client = await kvstore.aio.connect(self.endpoints, timeout=_STATUS_SECONDS)
         return self._client
 
-    async def statuses(self) -> dict[str, GetStatusResponse]:
+    async def statuses(self) -> dict[str, NodeStatus]:
         """What each node that answers says of itself."""
         try:
             answers = await (await self.client()).status()
         except KVError:
             return {}
-        return {node: a for node, a in answers.items() if isinstance(a, GetStatusResponse)}
+        return {node: a for node, a in answers.items() if not isinstance(a, KVError)}
 
     async def serving(self, seconds: float) -> None:
         """Wait until all nodes answer, and are connected to all others. Raises ClusterFailed."""
@@ -223,7 +226,7 @@ class Cluster:
                 while not _all_connected(await self.statuses(), self.nodes):
                     for node in self.nodes:
                         if not self.runs(node):
-                            raise ClusterFailed(f"node {node} has stopped: {self.last_words(node)}")
+                            raise ClusterFailed(f"node {node} has stopped: {self.last_line(node)}")
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             raise ClusterFailed(f"the nodes do not serve after {seconds:g} s") from None
@@ -244,7 +247,9 @@ class Cluster:
                 while True:
                     bad = {node: str(a) for node, a in answers.items() if isinstance(a, KVError)}
                     found = {
-                        node: a.left for node, a in answers.items() if not isinstance(a, KVError) and a.left
+                        node: a.wanted
+                        for node, a in answers.items()
+                        if not isinstance(a, KVError) and a.wanted
                     }
                     if not bad and not found:
                         return loop.time() - began
@@ -281,9 +286,8 @@ class Cluster:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def _all_connected(statuses: Mapping[str, GetStatusResponse], nodes: Sequence[str]) -> bool:
+def _all_connected(statuses: Mapping[str, NodeStatus], nodes: Sequence[str]) -> bool:
     return all(
-        node in statuses
-        and set(nodes) <= {m.node for m in statuses[node].members if m.connected and is_alive(m)}
+        node in statuses and set(nodes) <= {m.node for m in statuses[node].members if m.connected and m.alive}
         for node in nodes
     )

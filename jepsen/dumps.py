@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kvstore.lsm import DiskFileSystem
 from kvstore.lsm.stopped import open_stopped
 from kvstore.ring import DATA_KEYSPACE, ClusterState, partition_of, preference_list, split_data_key
 from kvstore.server.data_directory import find_store
+from kvstore.store import DiskFileSystem
 
 Replicas = dict[str, dict[str, dict[str, bytes]]]
 """By the primaries of some partitions (`n1,n2,n3`): what each of them holds, by `bucket/key`."""

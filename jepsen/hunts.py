@@ -25,7 +25,7 @@ HUNTS: dict[str, Options] = {
         fault_seconds=2,
         node_flags=("--hint-count=0",),
     ),
-    # by this seed the primaries' disks are full when the split ends, and the hints come home
+    # by this seed the primaries' disks are full when the split ends, and the hints are delivered
     "hint-deleted-before-ack": replace(
         _RUN,
         workloads=("counter",),

@@ -12,50 +12,52 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kvstore.quorum.request
+from kvstore.instant import Instant
 from kvstore.quorum.actors import Actors
-from kvstore.quorum.durability import Durability
+from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.read import ReadOperation
 from kvstore.quorum.request import Request
-from kvstore.quorum.write import WriteOperation
+from kvstore.quorum.write import WriteEvent, WriteOperation, WriteState
 from kvstore.server.main import main
-from kvstore.versions import Dot
+from kvstore.versions import CausalContext, Dot
 
 _LEASE = 1000
 
 
 def ack_before_quorum() -> None:
     """A write is acknowledged when the coordinator alone has it."""
-    advance: Callable[[WriteOperation], None] = WriteOperation._advance
+    advance: Callable[[WriteOperation, Instant], None] = WriteOperation._advance
 
-    def reply_early(self: WriteOperation) -> None:
-        if self.respond is not None and self.local:
-            self.answer(self._stored())
-        advance(self)
+    def reply_early(self: WriteOperation, now: Instant) -> None:
+        if self.state is WriteState.WAITING and self._common.placements.name in self.acked:
+            self.move(WriteEvent.ACKNOWLEDGED)
+            self.answer(self._stored(), now)
+        advance(self, now)
 
     _plant(WriteOperation, "_advance", reply_early)
 
 
 def strict_counts_fallbacks() -> None:
     """Strict quorums are sloppy ones: fallbacks count towards R and W."""
-    from kvstore.quorum import coordinator
 
     def sloppy(*arguments: Any) -> Request:
         fields = dict(zip(Request.__struct_fields__, arguments, strict=True))
         return Request(**{**fields, "sloppy": True})
 
-    _plant(coordinator, "Request", sloppy)
+    _plant(kvstore.quorum.request, "Request", sloppy)
 
 
 def repair_dropped() -> None:
     """A read replies with what it has found, and repairs nobody."""
 
-    def reply_at_once(self: ReadOperation) -> None:
-        if self.respond is not None and len(self.answers) >= self.request.required:
+    def reply_at_once(self: ReadOperation, now: Instant) -> None:
+        if self._waited_for and self._has(self.answers.keys()):
             result = b""
             for version in self.answers.values():
-                result = self.core.replica.combine(self.request.key, result, version)
-            self._reply(result)
+                result = self._common.local.replica.combine(self.request.key, result, version)
+            self._reply(result, now)
 
     _plant(ReadOperation, "_evaluate", reply_at_once)
 
@@ -75,7 +77,7 @@ def hint_deleted_before_ack() -> None:
 
 def ack_before_fsync() -> None:
     """What is applied is acknowledged; nobody waits for the disk."""
-    _plant(Durability, "after", lambda self, lsn, action: action())
+    _plant(HeldOutputs, "after", lambda self, lsn, output, now: self._release(output, now))
 
 
 def actor_kept_after_wipe() -> None:
@@ -83,7 +85,7 @@ def actor_kept_after_wipe() -> None:
     place = Path(sys.argv[sys.argv.index("--data") + 1]) / "engine" / "COUNTER"
     counters: dict[str, int] = {}
 
-    def mint(self: Actors, partition: int) -> Dot:
+    def mint(self: Actors, partition: int, _known: CausalContext = ()) -> Dot:
         if not counters:
             counters["next"] = counters["leased"] = int(place.read_text()) if place.exists() else 0
         counters["next"] += 1

@@ -307,7 +307,7 @@ class _Coverage:
     async def look(self) -> None:
         """Ask all nodes now."""
         for node, status in (await self._cluster.statuses()).items():
-            counters = {field.name: value for field, value in status.counters.ListFields()}
+            counters = {name: count for name, count in asdict(status.counters).items() if count}
             engine = {"flushes": status.engine.flushes, "compactions": status.engine.compactions}
             self._last[node, status.pid] = counters | engine
 
@@ -320,7 +320,7 @@ class _Coverage:
 
 
 def save_outcome(options: Options, outcome: Outcome) -> None:
-    """Write what the history does not tell into `run.json`."""
+    """Write what is not in the history into `run.json`."""
     found = {
         "options": asdict(options) | {"directory": str(options.directory)},
         "schedule": [asdict(fault) for fault in outcome.schedule],

@@ -11,7 +11,7 @@ _SECONDS = 30.0
 
 
 class CommandFailed(Exception):
-    """A program of the system did not do what it was asked for; the message has its last words."""
+    """A program of the system failed; the message has what it wrote to standard error."""
 
 
 def run(*command: str | Path, text: str = "") -> str:

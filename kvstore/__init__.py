@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kvstore import aio as aio
-    from kvstore.client.errors import ClientClosed, PartialFailure, UnresolvedSiblings
-    from kvstore.client.results import Explain, Resolver, Result, Sibling, Stored
+    from kvstore.client.errors import ClientClosed, PartialFailure
+    from kvstore.client.results import Explain, Resolver, Result, Sibling, Stored, UnresolvedSiblings
     from kvstore.client.synchronous import Bucket, Client, Session, connect
     from kvstore.errors import (
         ConfigError,
@@ -38,8 +38,11 @@ if TYPE_CHECKING:
         VersionTooLarge,
         WriteTimeout,
     )
+    from kvstore.node.status import NodeStatus
+    from kvstore.quorum.anti_entropy_status import AntiEntropyStatus
 
 __all__ = [
+    "AntiEntropyStatus",
     "Bucket",
     "Client",
     "ClientClosed",
@@ -50,6 +53,7 @@ __all__ = [
     "InvalidRequest",
     "KVError",
     "NoNodeAvailable",
+    "NodeStatus",
     "Outcome",
     "Overloaded",
     "PartialFailure",
@@ -73,19 +77,21 @@ __all__ = [
     "connect",
 ]
 
-_CLIENT = {
+_PLACES = {
     "Bucket": "kvstore.client.synchronous",
     "Client": "kvstore.client.synchronous",
     "Session": "kvstore.client.synchronous",
     "connect": "kvstore.client.synchronous",
     "ClientClosed": "kvstore.client.errors",
     "PartialFailure": "kvstore.client.errors",
-    "UnresolvedSiblings": "kvstore.client.errors",
+    "UnresolvedSiblings": "kvstore.client.results",
     "Explain": "kvstore.client.results",
     "Resolver": "kvstore.client.results",
     "Result": "kvstore.client.results",
     "Sibling": "kvstore.client.results",
     "Stored": "kvstore.client.results",
+    "AntiEntropyStatus": "kvstore.quorum.anti_entropy_status",
+    "NodeStatus": "kvstore.node.status",
 }
 
 
@@ -95,7 +101,7 @@ def __getattr__(name: str) -> object:
         return import_module("kvstore.aio")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_CLIENT.get(name, "kvstore.errors")), name)
+    return getattr(import_module(_PLACES.get(name, "kvstore.errors")), name)
 
 
 def __dir__() -> list[str]:

@@ -7,10 +7,20 @@ behind this module may rely on what it is given.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
+from kvstore.bounds import (
+    Bounds,
+    Count,
+    CountOrNone,
+    Rate,
+    Seconds,
+    SecondsOrNever,
+    SecondsOrNone,
+    check_bounds,
+)
 from kvstore.errors import ConfigError, InvalidRequest
 
 E = TypeVar("E", bound=Enum)
@@ -93,17 +103,17 @@ def bucket_from_settings(name: str, given: dict[str, str], replicas: int = 3) ->
     for setting in given:
         if setting not in known:
             raise ConfigError(f"bucket {name}: unknown setting {setting!r} (known: {', '.join(known)})")
-    numbers = {s: _number(name, s, given[s]) for s in ("n", "r", "w", "ttl") if s in given}
-    default = default_bucket(name, max(1, numbers.get("n", replicas)))
-    return BucketSettings(
-        name,
-        n=numbers.get("n", replicas),
-        r=numbers.get("r", default.r),
-        w=numbers.get("w", default.w),
-        quorum=_choice(name, "quorum", given.get("quorum", "strict"), QuorumMode),
-        conflict=_choice(name, "conflict", given.get("conflict", "siblings"), Conflict),
-        ttl=numbers.get("ttl", 0),
-    )
+    usual = default_bucket(name, 1)
+    values: dict[str, Any] = {s: _read(name, s, text, getattr(usual, s)) for s, text in given.items()}
+    values.setdefault("n", replicas)
+    return replace(default_bucket(name, max(1, values["n"])), **values)
+
+
+def _read(bucket: str, setting: str, text: str, default: object) -> object:
+    """A value of the type that the default of its setting has."""
+    if isinstance(default, Enum):
+        return _choice(bucket, setting, text, type(default))
+    return _number(bucket, setting, text)
 
 
 def _number(bucket: str, setting: str, text: str) -> int:
@@ -123,16 +133,21 @@ def _choice(bucket: str, setting: str, text: str, kind: type[E]) -> E:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on what a client may send, in bytes or items (DESIGN section 10)."""
+    """Bounds on what a client may send, in bytes or items (DESIGN section 10).
 
-    key: int = 4096
+    Of a real node only `value` is a setting (`--max-value`); `siblings` and `version` are smaller in the
+    simulator, so that its runs come up against them.
+    """
+
     value: int = MIB
     siblings: int = 100
     version: int = 64 * MIB
     """All siblings of a key together, with their context: a client's write that adds to more is refused."""
-    batch: int = 1000
-    scan_page: int = MIB
 
+    key: ClassVar[int] = 4096
+    scan_keys: ClassVar[int] = 1000
+    scan_page: ClassVar[int] = MIB
+    """One page of a scan has at most so many keys, and so many bytes of them."""
     content_type: ClassVar[int] = 255
     """In characters; as of versions (kvstore.versions)."""
     MAX_VALUE: ClassVar[int] = 16 * MIB
@@ -165,66 +180,95 @@ MAX_MESSAGE_BYTES = 256 * MIB
 MAX_REPLY_BYTES = MAX_MESSAGE_BYTES - 16 * MIB
 """The largest version that a client is sent. What is larger, no replica can hold: it can only be deleted."""
 
+SESSION_SECONDS = 300.0
+"""So long after its last use a client's session forgets a key: below the age at which a tombstone may be
+reaped, since what was seen and then deleted by somebody else is known to nobody after that."""
+
 FRAME_BYTES = 4 * MIB
 """Most bytes that one frame of a stream carries, unless a single message is larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuorumSettings:
-    """Times in seconds and bounds of the coordinator and of hinted handoff."""
+    """Times in seconds and bounds of the coordinator and of hinted handoff. Raises ConfigError."""
 
-    default_timeout: float = 5.0
-    max_timeout: float = 60.0
-    read_patience: float = 0.25
+    TABLE: ClassVar[str] = "quorum"
+
+    default_timeout: Seconds = 5.0
+    """For a request that comes without a time of its own."""
+    max_timeout: Seconds = 60.0
+    """The longest that a request may take; one that asks for more gets this."""
+    read_patience: Seconds = 0.25
     """How long one replica may take before a read asks another, whatever the budget of hedges says."""
-    hedge_share: float = 0.05
-    """Extra reads for each read: the budget of hedges; 0 and no burst: none."""
-    hedge_burst: float = 10.0
+    hedge_share: Annotated[float, Bounds(0, 1)] = 0.05
+    """Extra reads for each read: the budget of hedges; 0, with no burst either: none."""
+    hedge_burst: Annotated[float, Bounds(0, 1e6)] = 10.0
     """Extra reads that may be saved up."""
-    write_patience: float = 2.0
+    write_patience: Seconds = 2.0
     """How long one replica may take before a write leaves a hint for it."""
-    max_clock_drift: float = 3600.0
+    max_clock_drift: SecondsOrNone = 3600.0
     """A time further ahead of this node's clock than this does not carry it along (kvstore.hlc)."""
-    in_flight: int = 20_000
+    in_flight: Count = 20_000
     """Client requests that one node works on at once; more are refused as overloaded."""
-    in_flight_bytes: int = 64 * MIB
+    in_flight_bytes: Count = 64 * MIB
     """Bytes of keys' versions that one node's operations hold at once; beyond, requests are refused."""
-    hint_interval: float = 1.0
+    hint_interval: Seconds = 1.0
     """Pause after a target has failed to take hints; it doubles with every failure in a row."""
-    hint_longest_interval: float = 30.0
-    hint_window: int = 64
+    hint_longest_interval: Seconds = 30.0
+    """The longest that this pause becomes."""
+    hint_window: Annotated[int, Bounds(1, 10_000)] = 64
     """Hints in flight to one target at a time."""
-    hint_rate: float = 3_000.0
+    hint_rate: Rate = 3_000.0
     """Hints a second that one node replays, to all targets together; fewer under load."""
-    hint_byte_rate: float = 16.0 * MIB
+    hint_byte_rate: Rate = 16.0 * MIB
     """Bytes a second of such hints."""
-    hint_count: int = 1_000_000
+    hint_count: CountOrNone = 1_000_000
     """Hints kept for one target; 0: none, so that only anti-entropy brings home what a node has missed."""
-    hint_bytes: int = 1024 * MIB
-    hint_age: float = 7 * 86_400.0
+    hint_bytes: CountOrNone = 1024 * MIB
+    """Bytes of hints kept for one target."""
+    hint_age: Seconds = 7 * 86_400.0
     """A hint goes when nothing was written to it for so long."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self.TABLE, self)
+        _in_order(self, "default_timeout", "max_timeout")
+        _in_order(self, "hint_interval", "hint_longest_interval")
 
 
 @dataclass(frozen=True, slots=True)
 class AntiEntropySettings:
-    """Times in seconds of anti-entropy (docs/anti-entropy.md)."""
+    """Times in seconds of anti-entropy and reaping (docs/anti-entropy.md). Raises ConfigError."""
 
-    interval: float = 10.0
-    """Between two comparisons with the same peer; infinite: only when an operator asks."""
-    settle: float = 1.0
+    TABLE: ClassVar[str] = "anti-entropy"
+
+    interval: SecondsOrNever = 10.0
+    """Between two comparisons with the same peer; inf: only when an operator asks."""
+    settle: SecondsOrNone = 1.0
     """After this a difference is looked at again, so that writes in flight do not count."""
-    pause: float = 0.005
+    pause: SecondsOrNone = 0.005
     """Between two steps; it grows with the load."""
-    longest_pause: float = 1.0
-    timeout: float = 5.0
+    longest_pause: SecondsOrNone = 1.0
+    """The longest that this pause becomes."""
+    timeout: Seconds = 5.0
     """For an answer of the peer."""
-    answer_bytes: int = 256 * KIB
-    """Versions in one answer of an exchange; the last one may go beyond."""
-    slice: int = 256
+    answer_bytes: Annotated[int, Bounds(1, 8 * MIB)] = 256 * KIB
+    """Bytes of versions in one answer of an exchange; the last one may go beyond."""
+    slice: Count = 256
     """Entries of a scan that are taken into the trees in one step."""
-    rebuild: float = 86_400.0
-    """Trees are built anew after this."""
-    reap_interval: float = 600.0
-    """Between two passes that look for tombstones to reap; infinite: they are kept."""
-    reap_age: float = 600.0
+    rebuild: SecondsOrNever = 86_400.0
+    """Trees are built anew after this; inf: never."""
+    reap_interval: SecondsOrNever = 600.0
+    """Between two passes that look for tombstones to reap; inf: they are kept."""
+    reap_age: Seconds = 600.0
     """All members must confirm a tombstone twice, so far apart: more than twice a message's longest way."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self.TABLE, self)
+        _in_order(self, "pause", "longest_pause")
+
+
+def _in_order(settings: QuorumSettings | AntiEntropySettings, low: str, high: str) -> None:
+    least, most = getattr(settings, low), getattr(settings, high)
+    if least > most:
+        names = low.replace("_", "-"), high.replace("_", "-")
+        raise ConfigError(f"{settings.TABLE}: {names[0]}={least} must not exceed {names[1]}={most}")

@@ -17,9 +17,11 @@ from collections.abc import Callable
 import pytest
 
 import kvstore
-from kvstore.protocol.messages import NodeHash, TreeNode
-from kvstore.quorum.background.exchange import Exchange, Flow
+from kvstore.instant import Instant
+from kvstore.protocol.peer import NodeHash, TreeNode
+from kvstore.quorum.background.exchange import Exchange
 from kvstore.quorum.background.merkle import FAN_OUT, ROOT
+from kvstore.quorum.flow import Flow
 from kvstore.ring import Member, fallbacks, initial_state, preference_list
 from kvstore.sim.cluster import SETTINGS
 from kvstore.testing import Cluster
@@ -57,26 +59,26 @@ def held(cluster: Cluster, node: str) -> dict[bytes, bytes]:
 
 
 def hints_of(cluster: Cluster, node: str) -> int:
-    host = cluster._cluster.hosts[node].node
-    return sum(hints.count for hints in host.status().hints) if host else 0
+    host = cluster._cluster.hosts[node]
+    return sum(hints.count for hints in host.shell.status().hints) if host.up else 0
 
 
 def drop_hints(cluster: Cluster) -> None:
     """Every hint is lost, as with the disks of those that keep them."""
     for host in cluster._cluster.hosts.values():
         assert host.node is not None
-        hints = host.node._coordinator.hints
+        hints = host.node.base.local.hints
         host.engine.watch("", None)  # who would object
         for target in hints.targets:
             for key, version in hints.page(target, b"", 1000, 2**20):
                 hints.delivered(target, key, version)
-        host.engine.watch(host.name, cluster._cluster.invariants)
+        host.engine.watch(host.name, cluster._cluster.invariants.engines)
 
 
 def root(cluster: Cluster, node: str, partition: int) -> NodeHash:
     host = cluster._cluster.hosts[node].node
     assert host is not None
-    found = host.trees.node(TreeNode(partition, 3, ROOT))
+    found = host.base.trees.node(TreeNode(partition, 3, ROOT))
     assert found is not None
     return found
 
@@ -404,9 +406,9 @@ class TestReplicaSynchronization:
         looked_into: list[tuple[int, bytes]] = []
         exchange = Exchange._exchange
 
-        def noted(self: Exchange, partition: int, n: int, leaves: bytes) -> Flow[None]:
+        def noted(self: Exchange, partition: int, n: int, leaves: bytes, now: Instant) -> Flow[Instant]:
             looked_into.append((partition, leaves))
-            return exchange(self, partition, n, leaves)
+            return exchange(self, partition, n, leaves, now)
 
         monkeypatch.setattr(Exchange, "_exchange", noted)
         cluster.advance(30)
@@ -559,7 +561,7 @@ class TestExperiences:
             TestReplicaSynchronization.put_all(cluster, [f"k{i}" for i in range(1000)], w=2)
             for host in cluster._cluster.hosts.values():
                 assert host.node is not None
-                host.node._coordinator.admission.unanswered += under_way
+                host.node.base.admission.unanswered += under_way
             cluster.heal()
             began = cluster.now
             while held(cluster, "n3") != held(cluster, "n1"):

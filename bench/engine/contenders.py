@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from bench.engine.data import Entry
-from kvstore.lsm import Durability, Options, Store
+from kvstore.lsm import Durability, Options
+from kvstore.store import Store
 
 CACHE = 4 * 1024 * 1024
 BUFFER = 4 * 1024 * 1024

@@ -18,7 +18,7 @@ _SPARE_BYTES = 4096
 
 
 class Disk(Protocol):
-    """Where one node keeps its data. `loses_power` and `fills` tell what only some can do."""
+    """Where one node keeps its data. `loses_power` and `fills` say what only some drivers can do."""
 
     loses_power: bool
     fills: bool
@@ -45,7 +45,7 @@ class Disk(Protocol):
         ...
 
     def cut_power(self) -> None:
-        """Lose what was not synced; nothing can be written any more. The node dies of it."""
+        """Lose what was not synced; nothing can be written any more, which ends the node."""
         ...
 
     def power_on(self) -> None:

@@ -23,7 +23,7 @@ class Slow:
 
 
 class Network(Protocol):
-    """A network of hosts. `delays` and `duplicates` tell what only some can do."""
+    """A network of hosts. `delays` and `duplicates` say what only some drivers can do."""
 
     delays: bool
     duplicates: bool

@@ -6,21 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from kvstore.client.batch import Items, by_key, pairs
+from kvstore.client.core.seen import Seen
+from kvstore.client.discovery import discover
 from kvstore.client.dispatcher import Dispatcher
 from kvstore.client.endpoints import parse_endpoints
 from kvstore.client.errors import ClientClosed
 from kvstore.client.ports import Carrier
 from kvstore.client.requests import Requests, requests_for, seconds
 from kvstore.client.results import K, Key, Resolver, Result, Stored
-from kvstore.client.router import Router, discover
 from kvstore.errors import KVError
-from kvstore.protocol.messages import Delete, Found, Get, Put
-from kvstore.quorum.seen import Seen
+from kvstore.protocol.client import Found, Get, WriteRequest
 from kvstore.ring import ClusterState
-from kvstore.v1 import admin_pb2
+
+if TYPE_CHECKING:
+    from kvstore.client.status import AntiEntropyStatus, NodeStatus
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds that a call may take, all attempts together."""
@@ -37,7 +39,7 @@ def connect(endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT)
 
 
 async def _open_dispatcher(endpoints: tuple[str, ...], timeout: float) -> Carrier:
-    return Dispatcher(Router(endpoints, await discover(endpoints, timeout)))
+    return Dispatcher(endpoints, await discover(endpoints, timeout))
 
 
 class Client:
@@ -106,16 +108,20 @@ class Client:
         await self._dispatcher.refresh()
         return self._dispatcher.state
 
-    async def status(self) -> dict[str, admin_pb2.GetStatusResponse | KVError]:
+    async def status(self) -> dict[str, NodeStatus | KVError]:
         """What each member says of itself, or why it says nothing, by node id."""
-        return await self._dispatcher.status(self._timeout)
+        from kvstore.wire.admin import GET_STATUS  # here, since the engine comes with it
 
-    async def repair(self, start: bool = True) -> dict[str, admin_pb2.RepairResponse | KVError]:
+        return await self._dispatcher.ask_members(GET_STATUS, GET_STATUS.request(), self._timeout)
+
+    async def repair(self, start: bool = True) -> dict[str, AntiEntropyStatus | KVError]:
         """Make every member compare what it holds with the others now, or (not `start`) ask how far that is.
 
         Returns by node id what is left to be proven equal, or why the node does not say.
         """
-        return await self._dispatcher.repair(start, self._timeout)
+        from kvstore.wire.admin import REPAIR
+
+        return await self._dispatcher.ask_members(REPAIR, REPAIR.request(start=start), self._timeout)
 
 
 class Session:
@@ -322,17 +328,17 @@ class Bucket:
         return await self._dispatcher.scan_partition(self.name, w, partition, limit)
 
     def _asking(self, request: Get) -> Get:
-        return self._seen.asking(request) if self._seen is not None else request
+        return self._seen.asking(request, self._dispatcher.now) if self._seen is not None else request
 
     def _result(self, request: Get, reply: object, resolver: Resolver | None) -> Result:
         assert isinstance(reply, Found)
         if self._seen is not None:
-            self._seen.found(request, reply)
+            self._seen.found(request, reply, self._dispatcher.now)
         resolve = resolver or self._requests.resolver
         return Result(request.key, reply.siblings, reply.context, reply.explain, resolve)
 
-    def _stored(self, request: Put | Delete, reply: object) -> Stored:
+    def _stored(self, request: WriteRequest, reply: object) -> Stored:
         assert isinstance(reply, Stored)
         if self._seen is not None:
-            self._seen.stored(request, reply)
+            self._seen.stored(request, reply, self._dispatcher.now)
         return reply

@@ -1,184 +1,197 @@
-"""Carrying a request out: choose a node, wait for its reply, try again where that is safe."""
+"""The asyncio client: a `ClientCore`, with a gRPC connection to each node and the loop's clock."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Iterator, Sequence
+import logging
+import random
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from google.protobuf.message import Message
-
+from kvstore.client.admin import ask_all
 from kvstore.client.connection import Connection
-from kvstore.client.errors import ClientClosed
-from kvstore.client.retry import may_retry, pause
-from kvstore.client.router import Router
-from kvstore.client.scan import scan_partition
-from kvstore.client.unary import unary
-from kvstore.errors import KVError, ReadTimeout, StaleRing
-from kvstore.protocol.messages import ClientRequest, Found, Get, Stored
-from kvstore.quorum.seen import Seen
-from kvstore.ring import ClusterState, partition_of, token
-from kvstore.v1 import admin_pb2
+from kvstore.client.core.attempts import closed_error
+from kvstore.client.core.calls import Calls
+from kvstore.client.core.client import ClientCore
+from kvstore.client.core.scan import scan_of
+from kvstore.client.core.seen import Seen
+from kvstore.client.core.waiter import Answer
+from kvstore.client.core.window import Window
+from kvstore.client.discovery import discover
+from kvstore.client.listing import keys_at
+from kvstore.errors import KVError, NoNodeAvailable
+from kvstore.protocol.client import ClientRequest, Found, Stored
+from kvstore.ring import ClusterState
 
-Answer = TypeVar("Answer", bound=Message)
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
-BATCH_CALLS = 512
-"""Calls that one `get_many` or `put_many` has under way at a time."""
+    from kvstore.wire.admin import AdminMethod
+
+A = TypeVar("A")
+
+_DISCOVERY_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Carries out requests until it is closed."""
+    """Carries out requests until it is closed: see Carrier. `endpoints` serve to find the ring only."""
 
-    def __init__(self, router: Router) -> None:
-        self.router = router
+    def __init__(self, endpoints: Sequence[str], state: ClusterState) -> None:
+        self._endpoints = endpoints
+        self._loop = asyncio.get_running_loop()
+        self.connections: dict[str, Connection] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._fetching: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
+        self.core = ClientCore(state, self, random.uniform, self._loop.time())
 
     @property
     def state(self) -> ClusterState:
         """The cluster state that requests are routed by."""
-        return self.router.state
+        return self.core.routing.state
 
-    async def refresh(self) -> None:
-        """Fetch the cluster state anew, if that is possible."""
-        self.check_open()
-        await self.router.refresh()
+    @property
+    def now(self) -> float:
+        """The loop's clock, in seconds."""
+        return self._loop.time()
 
-    async def scan_partition(self, bucket: str, w: int, partition: int, timeout: float) -> list[bytes]:
-        """See kvstore.client.scan."""
-        self.check_open()
-        return await scan_partition(self.router, bucket, w, partition, timeout)
-
-    async def status(self, timeout: float) -> dict[str, admin_pb2.GetStatusResponse | KVError]:
-        """What each member says of itself, or why it says nothing, by node id."""
-        return await self._ask_all(
-            "GetStatus", admin_pb2.GetStatusRequest(), admin_pb2.GetStatusResponse, timeout
-        )
-
-    async def repair(self, start: bool, timeout: float) -> dict[str, admin_pb2.RepairResponse | KVError]:
-        """Make every member repair now, or ask how far that is: what each has left, by node id."""
-        return await self._ask_all(
-            "Repair", admin_pb2.RepairRequest(start=start), admin_pb2.RepairResponse, timeout
-        )
-
-    async def _ask_all(
-        self, method: str, request: Message, response: type[Answer], timeout: float
-    ) -> dict[str, Answer | KVError]:
-        self.check_open()
-        nodes = [member.node for member in self.router.state.members]
-        connections = map(self.router.connection, nodes)  # of now: the members may change meanwhile
-        answers = await asyncio.gather(
-            *(self._ask(connection, method, request, response, timeout) for connection in connections)
-        )
-        return dict(zip(nodes, answers, strict=True))
-
-    async def _ask(
-        self, connection: Connection, method: str, request: Message, response: type[Answer], timeout: float
-    ) -> Answer | KVError:
-        path = f"/kvstore.v1.Admin/{method}"
-        try:
-            return await unary(
-                connection.channel, connection.address, path, request, response.FromString, timeout
-            )
-        except KVError as error:
-            return error
-
-    async def close(self) -> None:
-        """Close the connections; calls under way end with ClientClosed, or with an unknown outcome."""
-        if self._closing is None:
-            self._closing = asyncio.create_task(self.router.close())
-        # whoever leaves now, or closes again, must not leave half of them open
-        await asyncio.shield(self._closing)
+    def seen(self) -> Seen:
+        """See Carrier."""
+        return Seen()
 
     def check_open(self) -> None:
         """Raise ClientClosed after `close`."""
         if self._closing is not None:
-            raise ClientClosed("the client is closed")
+            raise closed_error()
 
-    def seen(self) -> Seen:
-        """See Carrier."""
-        return Seen(time.monotonic)
+    async def close(self) -> None:
+        """Close the connections; calls under way end with ClientClosed, or with an unknown outcome."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        # whoever leaves now, or closes again, must not leave half of them open
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self.core.close(self.now)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.wait([self._fetching])
+        await asyncio.gather(*self._leaving, *(each.close() for each in self.connections.values()))
+
+    # requests
 
     async def execute(self, request: ClientRequest) -> Found | Stored:
         """The reply to a request; raises the KVError of the last attempt."""
         self.check_open()
-        router = self.router
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        deadline = now + request.timeout
-        partition = partition_of(token(request.bucket, request.key), router.state.ring.partitions)
-        failed: list[Connection] = []
-        read = type(request) is Get
-        if read:
-            self._try_slow(request, partition, now)
-        while True:
-            connection = router.pick(partition, failed)
-            if connection is None:
-                await router.wait(deadline)
-                continue
-            until = deadline
-            if read and not failed:
-                until -= request.timeout / 2  # so that another replica can be asked
-            began = loop.time()
-            try:
-                reply = await connection.submit(request, until, router.state.epoch)
-            except KVError as error:
-                if read and isinstance(error, ReadTimeout):
-                    router.hedging.answered(connection.address, loop.time() - began)
-                failed.append(connection)
-                await self._before_next(request, error, len(failed), deadline)
-            else:
-                if read:
-                    router.hedging.answered(connection.address, loop.time() - began)
-                return reply
+        future: asyncio.Future[Found | Stored] = self._loop.create_future()
+        self.core.begin(request, future, self._loop.time())
+        return await future
 
-    def _try_slow(self, request: ClientRequest, partition: int, now: float) -> None:
-        """Send a read to a slow replica as well, now and then: nobody waits, but its time is taken."""
-        router = self.router
-        router.hedging.earn()
-        if router.hedging.slow and (connection := router.to_try(partition, now)):
-            future = connection.submit(request, now + request.timeout, router.state.epoch)
-            future.add_done_callback(partial(self._tried, connection.address, now))
-
-    def _tried(self, address: str, began: float, future: asyncio.Future[Found | Stored]) -> None:
-        if not future.cancelled() and isinstance(future.exception(), ReadTimeout | None):
-            self.router.hedging.answered(address, asyncio.get_running_loop().time() - began)
-
-    async def _before_next(
-        self, request: ClientRequest, error: KVError, attempt: int, deadline: float
-    ) -> None:
-        """Wait as long as is right before another attempt, or raise `error`."""
-        if not may_retry(request, error, attempt):
-            raise error
-        seconds = pause(attempt, error)
-        if asyncio.get_running_loop().time() + seconds >= deadline:
-            raise error
-        if isinstance(error, StaleRing):
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self.router.refresh()
-            except TimeoutError:
-                raise error from None
-        await asyncio.sleep(seconds)
-
-    async def execute_many(self, requests: Sequence[ClientRequest]) -> list[Found | Stored | KVError]:
+    async def execute_many(self, requests: Sequence[ClientRequest]) -> list[Answer]:
         """The reply to each request, or the error it ended with, in the order of `requests`."""
         self.check_open()
-        replies: list[Found | Stored | KVError | None] = [None] * len(requests)
-        numbered = iter(enumerate(requests))
-        async with asyncio.TaskGroup() as callers:
-            for _ in range(min(BATCH_CALLS, len(requests))):
-                callers.create_task(self._call_in_turn(numbered, replies))
-        return [reply for reply in replies if reply is not None]
+        over: asyncio.Future[None] = self._loop.create_future()
+        window = Window(
+            requests,
+            lambda request, waiter: self.core.begin(request, waiter, self._loop.time()),
+            partial(_settle, over),
+            over.done,
+        )
+        window.open()
+        await over
+        return window.answers
 
-    async def _call_in_turn(
-        self,
-        numbered: Iterator[tuple[int, ClientRequest]],
-        replies: list[Found | Stored | KVError | None],
-    ) -> None:
-        for number, request in numbered:
-            try:
-                replies[number] = await self.execute(request)
-            except KVError as error:
-                replies[number] = error
+    async def refresh(self) -> None:
+        """Fetch the cluster state anew, if that is possible."""
+        self.check_open()
+        over: asyncio.Future[None] = self._loop.create_future()
+        self.core.refresh(lambda _now: _settle(over))
+        await over
+        self.check_open()
+
+    async def scan_partition(self, bucket: str, w: int, partition: int, timeout: float) -> list[bytes]:
+        """See Carrier."""
+        self.check_open()
+        scan = scan_of(self.core.routing, bucket, w, partition)
+        while asked := [self.connections[calls.address] for calls in scan.to_ask()]:
+            for found in await asyncio.gather(*(keys_at(c, bucket, partition, timeout) for c in asked)):
+                scan.on_listed(found)
+        return scan.result()
+
+    async def ask_members(
+        self, method: AdminMethod[A], request: Message, timeout: float
+    ) -> dict[str, A | KVError]:
+        """See Carrier."""
+        self.check_open()
+        return await ask_all(self._members(), method.name, request, method.read, timeout)
+
+    def _members(self) -> dict[str, Connection]:
+        """The connection to each member of now, by node: they may change meanwhile."""
+        at = self.core.routing.at
+        return {m.node: self.connections[at(m.node).address] for m in self.state.members}
+
+    # what the core decides: see Port
+
+    def connect(self, calls: Calls) -> None:
+        """See Port."""
+        self.connections[calls.address] = Connection(calls, self)
+
+    def disconnect(self, calls: Calls) -> None:
+        """See Port."""
+        task = asyncio.create_task(self.connections.pop(calls.address).close())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def wake(self, calls: Calls) -> None:
+        """See Port."""
+        self.connections[calls.address].wake()
+
+    def break_off(self, calls: Calls) -> None:
+        """See Port."""
+        self.connections[calls.address].break_off()
+
+    def set_timer(self, when: float) -> None:
+        """See Port."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._on_timer, when)
+
+    def _on_timer(self, when: float) -> None:
+        self._timer = None
+        self.core.on_timer(max(when, self._loop.time()))  # the loop may be early by what its clock resolves
+
+    def fetch_state(self, addresses: list[str]) -> None:
+        """See Port."""
+        self._fetching = asyncio.create_task(self._fetch(addresses or self._endpoints))
+
+    async def _fetch(self, endpoints: Sequence[str]) -> None:
+        state = None
+        try:
+            state = await discover(endpoints, _DISCOVERY_SECONDS)
+        except NoNodeAvailable:
+            pass  # the connections go on trying, and say what is wrong
+        except Exception:  # noqa: BLE001  (a defect: who waits for it would wait for ever)
+            _log.exception("defect in fetching the cluster state")
+        self.core.on_fetched(state, self.now)
+
+    # what the connections meet: see Owner
+
+    def on_connected(self, calls: Calls, state: ClusterState, now: float) -> None:
+        """See Owner."""
+        self.core.on_connected(calls, state, now)
+
+    def on_lost(self, calls: Calls, problem: str, now: float) -> None:
+        """See Owner."""
+        self.core.on_lost(calls, problem, now)
+
+
+def _settle(over: asyncio.Future[None]) -> None:
+    """Wake who waits, unless he has left."""
+    if not over.done():
+        over.set_result(None)

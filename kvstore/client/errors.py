@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kvstore.client.results import Key, Result, Stored
 from kvstore.errors import KVError, Outcome
-
-if TYPE_CHECKING:
-    from kvstore.client.results import Key, Result, Stored
 
 
 class ClientClosed(KVError):
     """The client was closed, or was made in the process that this one was forked from."""
-
-
-class UnresolvedSiblings(KVError):
-    """A key has several concurrent values and nothing says how to make one of them.
-
-    `result` is the read: its `.siblings` are the values, its `.context` lets a write replace them.
-    """
-
-    def __init__(self, result: Result) -> None:
-        count = len(result.siblings)
-        super().__init__(
-            f"key {result.key!r} has {count} concurrent values: look at .siblings, or pass resolver="
-        )
-        self.result = result
 
 
 class PartialFailure(KVError):

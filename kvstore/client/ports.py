@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from kvstore.client.core.seen import Seen
+from kvstore.client.core.waiter import Answer
 from kvstore.errors import KVError
-from kvstore.protocol.messages import ClientRequest, Found, Stored
-from kvstore.quorum.seen import Seen
+from kvstore.protocol.client import ClientRequest, Found, Stored
 from kvstore.ring import ClusterState
-from kvstore.v1 import admin_pb2
 
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from kvstore.wire.admin import AdminMethod
+
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -21,6 +27,10 @@ class Carrier(Protocol):
     def state(self) -> ClusterState:
         """The cluster state that requests are routed by."""
 
+    @property
+    def now(self) -> float:
+        """Seconds, of the clock that sessions forget by."""
+
     def check_open(self) -> None:
         """Raise ClientClosed after `close`."""
 
@@ -30,20 +40,22 @@ class Carrier(Protocol):
     async def execute(self, request: ClientRequest) -> Found | Stored:
         """The reply to a request; raises the KVError of the last attempt."""
 
-    async def execute_many(self, requests: Sequence[ClientRequest]) -> list[Found | Stored | KVError]:
+    async def execute_many(self, requests: Sequence[ClientRequest]) -> list[Answer]:
         """The reply to each request, or the error it ended with, in the order of `requests`."""
 
     async def scan_partition(self, bucket: str, w: int, partition: int, timeout: float) -> list[bytes]:
-        """See kvstore.client.scan."""
+        """The keys of one partition, in order; `timeout` is in seconds, for each page.
+
+        Raises Unavailable when too few primaries answer, InvalidRequest.
+        """
 
     async def refresh(self) -> None:
         """Fetch the cluster state anew, if that is possible."""
 
-    async def status(self, timeout: float) -> dict[str, admin_pb2.GetStatusResponse | KVError]:
-        """What each member says of itself, or why it says nothing, by node id."""
-
-    async def repair(self, start: bool, timeout: float) -> dict[str, admin_pb2.RepairResponse | KVError]:
-        """Make every member repair now, or ask how far that is: what each has left, by node id."""
+    async def ask_members(
+        self, method: AdminMethod[A], request: Message, timeout: float
+    ) -> dict[str, A | KVError]:
+        """What each member answers to a method of Admin, or why it does not, by node id."""
 
     async def close(self) -> None:
         """End all connections."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kvstore.client.results import Key, Resolver
 from kvstore.config import Limits, QuorumMode
 from kvstore.errors import InvalidRequest
-from kvstore.protocol.messages import Delete, Get, Put
+from kvstore.protocol.client import Delete, Get, Put
 
 _LIMITS = Limits(value=Limits.MAX_VALUE)
 _MAX_COUNT = 255

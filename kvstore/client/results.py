@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from kvstore.client.errors import UnresolvedSiblings
-from kvstore.protocol.messages import Explain, Stored
-from kvstore.protocol.messages import Value as Sibling
+from kvstore.errors import KVError
+from kvstore.protocol.client import Explain, Stored
+from kvstore.protocol.client import Value as Sibling
 
-__all__ = ["Explain", "K", "Key", "Resolver", "Result", "Sibling", "Stored"]
+__all__ = ["Explain", "K", "Key", "Resolver", "Result", "Sibling", "Stored", "UnresolvedSiblings"]
 
 Key = str | bytes
 """Text means its UTF-8 bytes: `"a"` and `b"a"` are one key."""
@@ -57,3 +57,17 @@ class Result:
         if self.resolver is None:
             raise UnresolvedSiblings(self)
         return self.resolver(self.siblings)
+
+
+class UnresolvedSiblings(KVError):
+    """A key has several concurrent values and nothing says how to make one of them.
+
+    `result` is the read: its `.siblings` are the values, its `.context` lets a write replace them.
+    """
+
+    def __init__(self, result: Result) -> None:
+        count = len(result.siblings)
+        super().__init__(
+            f"key {result.key!r} has {count} concurrent values: look at .siblings, or pass resolver="
+        )
+        self.result = result

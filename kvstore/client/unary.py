@@ -16,7 +16,7 @@ from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.errors import error_from_status
 from kvstore.wire.ring import state_from_wire
 
-Response = TypeVar("Response", bound=Message)
+Response = TypeVar("Response")
 
 _OPTIONS = (
     # grpc's own backoff grows to two minutes, which makes a healed network look broken

@@ -1,10 +1,12 @@
-"""Gossip: updates that wait to ride on other messages (SWIM section 4.1)."""
+"""What a node sends: its messages, and the updates that ride on them (SWIM section 4.1)."""
 
 from __future__ import annotations
 
 import math
 
-from kvstore.gossip.member import Update
+from kvstore.gossip.membership import Membership
+from kvstore.gossip.outputs import Output, Send
+from kvstore.protocol.gossip import GossipMessage, Ping, PushPull, Status, Update
 
 _ENCODED_OVERHEAD = 16
 """Bytes of an encoded update besides the node id, at most: tags, lengths, status, incarnation."""
@@ -49,3 +51,49 @@ class Dissemination:
             if self._sent[node] >= limit:
                 self.discard(node)
         return taken
+
+
+class Outgoing:
+    """The outputs of one node, which gather until the end of a turn."""
+
+    __slots__ = ("_gossip", "_me", "_outputs", "_sequence", "table")
+
+    def __init__(self, me: str, table: Membership, gossip: Dissemination, sequence: int) -> None:
+        self._me = me
+        self.table = table
+        self._gossip = gossip
+        self._sequence = sequence
+        self._outputs: list[Output] = []
+
+    def add(self, output: Output) -> None:
+        """One more output, after those that are there."""
+        self._outputs.append(output)
+
+    def take(self) -> list[Output]:
+        """What has gathered since the last call."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def send(self, to: str, message: GossipMessage) -> None:
+        """Send a message as it is."""
+        self._outputs.append(Send(to, message))
+
+    def push_pull(self, to: str, reply: bool) -> None:
+        """Send all rows of the table, and ask for those of the other node if `reply`."""
+        self.send(to, PushPull(self.table.updates(), reply))
+
+    def ping(self, target: str) -> int:
+        """Ask a node to answer; returns the number that its Ack will have."""
+        self._sequence += 1
+        self.send(target, Ping(self._sequence, target, self.updates(target)))
+        return self._sequence
+
+    def updates(self, to: str, *about: str) -> tuple[Update, ...]:
+        """What rides on a message: this node's own row, the receiver's, rows it is about, queued gossip.
+
+        Whoever is accused reads so in its own row, and can refute.
+        """
+        rows = tuple(self.table[node].update() for node in (self._me, to, *about))
+        if self.table[to].status is not Status.ALIVE:
+            return rows  # gossip is sent a few times only, and not wasted on who may not hear it
+        return rows + tuple(self._gossip.take(len(self.table)))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kvstore.gossip.member import MAX_INCARNATION, Member, Status, Update
+from kvstore.gossip.member import MemberRow
+from kvstore.protocol.fields import MAX_INCARNATION
+from kvstore.protocol.gossip import Status, Update
 
 
 class Membership:
-    """One row per member, this node's own included. Updates merge by `Update.supersedes`."""
+    """One row per member, this node's own included. A claim replaces the row that it supersedes."""
 
     __slots__ = ("_me", "_rows")
 
     def __init__(self, me: str, peers: Iterable[str], incarnation: int, now: float) -> None:
         self._me = me
-        # incarnation 0: whatever a peer says of itself replaces it
-        self._rows = {node: Member(node, Status.ALIVE, 0, now) for node in sorted(peers)}
-        self._rows[me] = Member(me, Status.ALIVE, incarnation, now)
+        self._rows = _all_alive(me, peers, incarnation, now)
 
     def __contains__(self, node: str) -> bool:
         return node in self._rows
@@ -24,10 +24,22 @@ class Membership:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, node: str) -> Member:
+    def __getitem__(self, node: str) -> MemberRow:
         return self._rows[node]
 
-    def members(self) -> tuple[Member, ...]:
+    def begin_anew(self, now: float) -> None:
+        """As if nothing had been heard yet; this node keeps its incarnation."""
+        peers = [node for node in self._rows if node != self._me]
+        self._rows = _all_alive(self._me, peers, self._rows[self._me].incarnation, now)
+
+    def on_members(self, new: Iterable[str], gone: Iterable[str], now: float) -> None:
+        """Some members are new, others are none any more."""
+        for node in gone:
+            del self._rows[node]
+        for node in new:
+            self._rows[node] = MemberRow(node, Status.ALIVE, 0, now)
+
+    def members(self) -> tuple[MemberRow, ...]:
         """All rows, in order of node ids."""
         return tuple(self._rows[node] for node in sorted(self._rows))
 
@@ -43,7 +55,7 @@ class Membership:
         """How many members, this node included, are not DEAD."""
         return sum(row.status is not Status.DEAD for row in self._rows.values())
 
-    def merge(self, update: Update, now: float, firsthand: bool = False) -> bool:
+    def accept(self, update: Update, now: float, firsthand: bool = False) -> bool:
         """Take in a claim about a member; False if it says nothing new.
 
         At the last incarnation a member can refute nothing, so there its own word, `firsthand`, counts.
@@ -52,5 +64,12 @@ class Membership:
         last = firsthand and row.incarnation == update.incarnation == MAX_INCARNATION
         if not (update.supersedes(row.update()) or (last and update.status is not row.status)):
             return False
-        self._rows[update.node] = Member(update.node, update.status, update.incarnation, now)
+        self._rows[update.node] = MemberRow(update.node, update.status, update.incarnation, now)
         return True
+
+
+def _all_alive(me: str, peers: Iterable[str], incarnation: int, now: float) -> dict[str, MemberRow]:
+    # incarnation 0: whatever a peer says of itself replaces it
+    rows = {node: MemberRow(node, Status.ALIVE, 0, now) for node in sorted(peers)}
+    rows[me] = MemberRow(me, Status.ALIVE, incarnation, now)
+    return rows

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvstore.gossip.member import Status
-from kvstore.gossip.messages import GossipMessage
+from kvstore.protocol.gossip import GossipMessage, Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 
 class Rotation:
     """Members in random order, each once per round: none waits longer than two rounds for its probe."""
 
-    __slots__ = ("_left", "_nodes", "_rng")
+    __slots__ = ("_left", "_rng", "nodes")
 
     def __init__(self, nodes: Iterable[str], rng: random.Random) -> None:
-        self._nodes = sorted(nodes)
+        self.nodes: Sequence[str] = sorted(nodes)
+        """The members; of those that are others now the next round learns."""
         self._rng = rng
         self._left: list[str] = []
 
@@ -24,7 +24,7 @@ class Rotation:
                 node = self._left.pop()
                 if wanted(node):
                     return node
-            self._left = self._rng.sample(self._nodes, len(self._nodes))
+            self._left = self._rng.sample(self.nodes, len(self.nodes))
         return None
 
 
@@ -72,13 +72,3 @@ class Probe:
         """Wait longer."""
         self._direct_until += seconds
         self._until += seconds
-
-
-@dataclass(slots=True)
-class Relay:
-    """A ping sent for another node, which gets a Nack if it is not answered until `deadline`."""
-
-    requester: str
-    sequence: int
-    target: str
-    deadline: float

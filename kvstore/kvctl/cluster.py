@@ -6,16 +6,19 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Group
 from rich.live import Live
 
-from kvstore.client.status import GetStatusResponse
 from kvstore.errors import NoNodeAvailable
+from kvstore.kvctl.invocation import Invocation, console, table
 from kvstore.kvctl.nodes import COLUMNS, status_rows
-from kvstore.kvctl.session import Session, console, table
 from kvstore.local.cluster import DEFAULT_DIRECTORY, DEFAULT_NODES, DEFAULT_PORT, LocalCluster
+
+if TYPE_CHECKING:
+    from kvstore.client.status import NodeStatus
 
 _REFRESH_SECONDS = 1.0
 
@@ -74,7 +77,7 @@ def stop(directory: Path) -> None:
 @cluster.command("status")
 @_directory
 @click.pass_obj
-def status_(session: Session, directory: Path) -> None:
+def status_(session: Invocation, directory: Path) -> None:
     """Show every node of the local cluster, running or not."""
     found = LocalCluster.load(directory)
     session.show(status_rows(_answers(found)), COLUMNS)
@@ -136,12 +139,12 @@ def _watch(found: LocalCluster) -> None:
             time.sleep(_REFRESH_SECONDS)
 
 
-def _operations(answers: dict[str, GetStatusResponse | NoNodeAvailable]) -> int:
-    counters = [a.counters for a in answers.values() if isinstance(a, GetStatusResponse)]
+def _operations(answers: dict[str, NodeStatus | NoNodeAvailable]) -> int:
+    counters = [a.counters for a in answers.values() if not isinstance(a, NoNodeAvailable)]
     return sum(c.gets + c.puts + c.deletes for c in counters)
 
 
-def _answers(found: LocalCluster) -> dict[str, GetStatusResponse | NoNodeAvailable]:
+def _answers(found: LocalCluster) -> dict[str, NodeStatus | NoNodeAvailable]:
     statuses = found.statuses()
     return {
         node: statuses.get(node) or NoNodeAvailable({found.layout.addresses[node]: "does not answer"})

@@ -12,13 +12,14 @@ import click
 
 from kvstore.errors import StorageError
 from kvstore.kvctl.failures import STORAGE
+from kvstore.kvctl.invocation import Invocation, progress_bar
 from kvstore.kvctl.records import describe_key, key_fields, raw_record, record
-from kvstore.kvctl.session import Session, progress_bar
-from kvstore.lsm import Compaction, DiskFileSystem, Engine, Options
+from kvstore.lsm import Compaction, Engine, Options
 from kvstore.lsm.problems import Counts, Problem
 from kvstore.lsm.stopped import open_stopped, read_state
 from kvstore.lsm.verify import verify as verify_store
 from kvstore.server.data_directory import find_store
+from kvstore.store import DiskFileSystem
 
 _directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 
@@ -56,7 +57,7 @@ def _fail(reason: str) -> None:
 @data.command()
 @_directory
 @click.pass_obj
-def verify(session: Session, directory: Path) -> None:
+def verify(session: Invocation, directory: Path) -> None:
     """Read every byte, and name what is wrong: file, block and the keys that are affected.
 
     Nothing is changed. A note is what a crash leaves and the next start clears away; anything else is a
@@ -163,7 +164,7 @@ def dump(directory: Path, bucket: str | None, limit: int | None, raw: bool) -> N
 @data.command()
 @_directory
 @click.pass_obj
-def compact(session: Session, directory: Path) -> None:
+def compact(session: Invocation, directory: Path) -> None:
     """Merge all tables into one run: what was written over or deleted leaves the disk.
 
     It needs as much free space as the tables take. If it fails, the tables stay as they were.
@@ -181,7 +182,7 @@ def compact(session: Session, directory: Path) -> None:
             tables = engine.statistics().tables
             with progress_bar() as progress:
                 task = progress.add_task("compacting", total=engine.statistics().table_bytes)
-                engine.compact(lambda size: progress.advance(task, size))
+                engine.maintenance.compact(lambda size: progress.advance(task, size))
             found = {
                 "before": {"tables": tables, "bytes": before},
                 "after": {"tables": engine.statistics().tables, "bytes": _size(store)},

@@ -6,7 +6,7 @@ import click
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode, default_bucket
 from kvstore.errors import ConfigError
-from kvstore.kvctl.session import Session
+from kvstore.kvctl.invocation import Invocation
 
 _WIDTH = 100
 
@@ -30,7 +30,7 @@ _WIDTH = 100
     help="What becomes of concurrent values.",
 )
 @click.pass_obj
-def explain(session: Session, n: int, r: int | None, w: int | None, quorum: str, conflict: str) -> None:
+def explain(session: Invocation, n: int, r: int | None, w: int | None, quorum: str, conflict: str) -> None:
     """Say what a bucket with these settings promises, and what it survives. Needs no cluster.
 
     \b

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from kvstore.client.errors import PartialFailure, UnresolvedSiblings
+from kvstore.client.errors import PartialFailure
 from kvstore.client.jsonl import BadLine
+from kvstore.client.results import UnresolvedSiblings
 from kvstore.errors import (
     ConfigError,
     InvalidRequest,

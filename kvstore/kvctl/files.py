@@ -13,7 +13,7 @@ from rich.progress import Progress
 from kvstore.client.jsonl import BadLine, ExportReport, Importer, ImportReport, export_lines
 from kvstore.errors import KVError
 from kvstore.kvctl.failures import INCOMPLETE
-from kvstore.kvctl.session import Session, progress_bar
+from kvstore.kvctl.invocation import Invocation, progress_bar
 
 _SHOWN = 20
 """Bad lines or skipped keys that are named one by one."""
@@ -39,7 +39,7 @@ _SHOWN = 20
 )
 @click.pass_obj
 def import_(
-    session: Session, file: BinaryIO, key_field: str, bucket: str, on_error: str, patience: float
+    session: Invocation, file: BinaryIO, key_field: str, bucket: str, on_error: str, patience: float
 ) -> None:
     """Import a file with one JSON object per line; - is standard input.
 
@@ -74,7 +74,7 @@ def import_(
 @click.argument("file", type=click.File("wb"), default="-")
 @click.option("--bucket", required=True, help="Bucket to export.")
 @click.pass_obj
-def export(session: Session, file: BinaryIO, bucket: str) -> None:
+def export(session: Invocation, file: BinaryIO, bucket: str) -> None:
     """Export a bucket as JSON Lines, in the form that import takes; - is standard output.
 
     Keys whose value is no JSON object, or that have siblings, are left out and named. A write that goes on
@@ -111,7 +111,7 @@ def _counted(file: BinaryIO, progress: Progress) -> Iterator[bytes]:
         progress.advance(task, len(line))
 
 
-def _print_import(session: Session, report: ImportReport) -> None:
+def _print_import(session: Invocation, report: ImportReport) -> None:
     if session.json:
         session.show_json(
             {

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from kvstore.client.status import GetStatusResponse
 from kvstore.errors import KVError
-from kvstore.kvctl.session import Row, Session
+from kvstore.kvctl.invocation import Invocation, Row
 
-COLUMNS = (
-    "node",
-    "target",
-    "pending",
-    "bytes",
-    "oldest s",
-    "delivered",
-    "rerouted",
-    "overflowed",
-    "expired",
-    "unwritable",
-)
+if TYPE_CHECKING:
+    from kvstore.client.status import NodeStatus
+
+_COLUMNS = ("node", "target", "pending", "bytes", "oldest s", "delivered")
+_UNUSUAL = ("rerouted", "overflowed", "expired", "unwritable")
+"""Columns of the table when there is something to tell, so that it usually fits into 80 characters."""
 
 
 @click.command()
 @click.pass_obj
-def hints(session: Session) -> None:
+def hints(session: Invocation) -> None:
     """Show the hints each node keeps, by target, and what became of others since it started.
 
-    Dropped are those that overflowed (no room), expired, or that the disk did not take; anti-entropy brings
-    home what they held.
+    Dropped are those that overflowed (no room), expired, or that the disk did not take (unwritable); the
+    table has such a column when there are any. Anti-entropy brings home what they held.
 
     \b
     Examples:
@@ -39,19 +33,25 @@ def hints(session: Session) -> None:
     """
     with session.connect() as client:
         answers = client.status()
-    session.show(hint_rows(answers), COLUMNS)
+    rows = hint_rows(answers)
+    session.show(rows, hint_columns(rows))
     for node, answer in sorted(answers.items()):
         if isinstance(answer, KVError):
             click.echo(f"kvctl: {node} does not tell: {answer}", err=True)
 
 
-def hint_rows(answers: Mapping[str, GetStatusResponse | KVError]) -> list[Row]:
+def hint_rows(answers: Mapping[str, NodeStatus | KVError]) -> list[Row]:
     """A row for each node, or for each target that it keeps hints for."""
-    statuses = [(node, a) for node, a in sorted(answers.items()) if isinstance(a, GetStatusResponse)]
+    statuses = [(node, a) for node, a in sorted(answers.items()) if not isinstance(a, KVError)]
     return [row for node, status in statuses for row in _rows(node, status)]
 
 
-def _rows(node: str, status: GetStatusResponse) -> list[Row]:
+def hint_columns(rows: Sequence[Row]) -> list[str]:
+    """The columns of a table of these rows."""
+    return [*_COLUMNS, *(column for column in _UNUSUAL if any(row.get(column) for row in rows))]
+
+
+def _rows(node: str, status: NodeStatus) -> list[Row]:
     counters = status.counters
     totals: Row = {
         "node": node,
@@ -69,7 +69,7 @@ def _rows(node: str, status: GetStatusResponse) -> list[Row]:
             "target": kept.target,
             "pending": kept.count,
             "bytes": kept.bytes,
-            "oldest s": round(kept.oldest_s),
+            "oldest s": round(kept.oldest),
         }
         for kept in status.hints
     ]

@@ -14,7 +14,7 @@ from kvstore.client.results import Explain, Result, Sibling
 from kvstore.client.results import Stored as StoredResult
 from kvstore.errors import InvalidRequest
 from kvstore.kvctl.failures import NOT_FOUND
-from kvstore.kvctl.session import Session
+from kvstore.kvctl.invocation import Invocation
 
 _QUORUM = click.Choice(["strict", "sloppy"])
 
@@ -40,7 +40,7 @@ def _quorum_options(wait: str) -> Callable[[Command], Command]:
 @click.option("--raw", is_flag=True, help="The value's bytes and nothing else.")
 @click.pass_obj
 def get(
-    session: Session, bucket: str, key: str, r: int | None, quorum: str | None, explain: bool, raw: bool
+    session: Invocation, bucket: str, key: str, r: int | None, quorum: str | None, explain: bool, raw: bool
 ) -> None:
     """Print the value of a key, or all of them if it has siblings.
 
@@ -75,7 +75,7 @@ def get(
 @_quorum_options("w")
 @click.pass_obj
 def put(
-    session: Session,
+    session: Invocation,
     bucket: str,
     key: str,
     value: str | None,
@@ -116,7 +116,7 @@ def put(
 @_quorum_options("w")
 @click.pass_obj
 def delete(
-    session: Session,
+    session: Invocation,
     bucket: str,
     key: str,
     context: str | None,
@@ -182,7 +182,7 @@ def _print_result(result: Result) -> None:
         _print_explain(result.explain)
 
 
-def _print_stored(session: Session, verb: str, stored: StoredResult) -> None:
+def _print_stored(session: Invocation, verb: str, stored: StoredResult) -> None:
     if session.json:
         context = base64.b64encode(stored.context).decode()
         found: dict[str, object] = {

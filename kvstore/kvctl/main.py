@@ -11,9 +11,9 @@ import click
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from kvstore.errors import KVError
-from kvstore.kvctl import cluster, data, explain, files, hints, keys, nodes, repair
+from kvstore.kvctl import cluster, counters, data, explain, files, hints, keys, nodes, repair
 from kvstore.kvctl.failures import EXIT_CODES, exit_code
-from kvstore.kvctl.session import DEFAULT_ENDPOINTS, Session
+from kvstore.kvctl.invocation import DEFAULT_ENDPOINTS, Invocation
 
 _EPILOG = f"""
 \b
@@ -51,7 +51,7 @@ Completion, for bash (zsh and fish likewise):
 @click.pass_context
 def kvctl(context: click.Context, endpoints: str | None, timeout: float, output: str) -> None:
     """Use and operate a kvstore cluster."""
-    context.obj = Session(endpoints, timeout, output)
+    context.obj = Invocation(endpoints, timeout, output)
 
 
 for command in (
@@ -60,6 +60,7 @@ for command in (
     nodes.ring,
     repair.repair,
     hints.hints,
+    counters.counters,
     explain.explain,
     keys.put,
     keys.get,

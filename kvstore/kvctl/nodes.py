@@ -4,39 +4,48 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
-from kvstore.client.status import GetStatusResponse, engine_figures, read_figures, status_name
 from kvstore.errors import KVError
-from kvstore.kvctl.session import Row, Session
+from kvstore.kvctl.invocation import Invocation, Row
 from kvstore.ring import ClusterState, fallbacks, partition_of, preference_list, token
 
+if TYPE_CHECKING:
+    from kvstore.client.status import NodeStatus
+
+_LOAD = (
+    "in_flight",
+    "in_flight_bytes",
+    "most_in_flight_bytes",
+    "queued_bytes",
+    "most_queued_bytes",
+    "most_reply_bytes",
+)
 COLUMNS = (
     "node",
     "address",
     "zone",
     "state",
-    "pid",
     "entries",
-    "tables",
     "MB",
     "hints",
     "unproven",
     "proof s",
     "damaged",
-    "puts",
-    "gets",
 )
+"""In tables: they fit into 80 characters. JSON has all fields."""
 
 
 @click.command()
 @click.pass_obj
-def status(session: Session) -> None:
+def status(session: Invocation) -> None:
     """Show every member: as the others see it, and what it says of itself.
 
-    JSON has more figures of each node: of its engine (sizes, amplification, use of filters and cache), and
-    of its reads (repairs, hedges).
+    JSON has more of each node: its pid, figures of its engine (sizes, amplification, use of filters and
+    cache), its load (requests under way, what waits for other nodes and for clients), and all counters.
 
     \b
     Examples:
@@ -47,16 +56,16 @@ def status(session: Session) -> None:
         session.show(status_rows(client.status()), COLUMNS)
 
 
-def status_rows(answers: Mapping[str, GetStatusResponse | KVError]) -> list[Row]:
+def status_rows(answers: Mapping[str, NodeStatus | KVError]) -> list[Row]:
     """A row for each member; a node that does not answer is described by the others."""
-    statuses = {node: a for node, a in answers.items() if isinstance(a, GetStatusResponse)}
+    statuses = {node: a for node, a in answers.items() if not isinstance(a, KVError)}
     return [_row(node, statuses) for node in sorted(answers)]
 
 
-def _row(node: str, statuses: Mapping[str, GetStatusResponse]) -> Row:
+def _row(node: str, statuses: Mapping[str, NodeStatus]) -> Row:
     seen = [m for status in statuses.values() for m in status.members if m.node == node]
     views = Counter(
-        status_name(m)
+        m.status.name.lower()
         for name, status in statuses.items()
         for m in status.members
         if m.node == node and name != node
@@ -81,7 +90,7 @@ def _state(answers: bool, views: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(views.items()))
 
 
-def _own_words(status: GetStatusResponse) -> dict[str, object]:
+def _own_words(status: NodeStatus) -> dict[str, object]:
     engine, counters = status.engine, status.counters
     return {
         "pid": str(status.pid),
@@ -90,20 +99,21 @@ def _own_words(status: GetStatusResponse) -> dict[str, object]:
         "MB": round((engine.table_bytes + engine.wal_bytes) / 1e6, 1),
         "hints": sum(hints.count for hints in status.hints),
         "unproven": status.anti_entropy.unproven,
-        "proof s": round(status.anti_entropy.oldest_s),
+        "proof s": round(status.anti_entropy.oldest),
         "damaged": engine.quarantined,
         "puts": counters.puts,
         "gets": counters.gets,
         "refetching from": list(status.refetching_from),
-        "engine": engine_figures(status),
-        "reads": read_figures(status),
+        "engine": asdict(status.engine),
+        "counters": asdict(counters),
+        "load": {name: getattr(status, name) for name in _LOAD},
     }
 
 
 @click.command()
 @click.option("--key", nargs=2, metavar="BUCKET KEY", help="Show where one key lives.")
 @click.pass_obj
-def ring(session: Session, key: tuple[str, str] | None) -> None:
+def ring(session: Invocation, key: tuple[str, str] | None) -> None:
     """Show the ring: how many partitions each node holds, or where one key lives.
 
     \b
@@ -119,7 +129,7 @@ def ring(session: Session, key: tuple[str, str] | None) -> None:
         _show_key(session, state, *key)
 
 
-def _show_members(session: Session, state: ClusterState) -> None:
+def _show_members(session: Invocation, state: ClusterState) -> None:
     lists = state.ring.replica_lists
     first = Counter(nodes[0] for nodes in lists)
     held = Counter(node for nodes in lists for node in nodes)
@@ -140,7 +150,7 @@ def _show_members(session: Session, state: ClusterState) -> None:
     session.show(rows, ("node", "address", "zone", "first in", "replica of"))
 
 
-def _show_key(session: Session, state: ClusterState, bucket: str, key: str) -> None:
+def _show_key(session: Invocation, state: ClusterState, bucket: str, key: str) -> None:
     key_token = token(bucket, key.encode())
     partition = partition_of(key_token, state.ring.partitions)
     n = state.bucket(bucket).n

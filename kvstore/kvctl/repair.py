@@ -5,20 +5,23 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from kvstore.client.status import RepairResponse
 from kvstore.client.synchronous import Client
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.kvctl.failures import INCOMPLETE
-from kvstore.kvctl.session import Session
+from kvstore.kvctl.invocation import Invocation
+
+if TYPE_CHECKING:
+    from kvstore.client.status import AntiEntropyStatus
 
 _POLL_SECONDS = 0.1
 
-_Answers = Mapping[str, RepairResponse | KVError]
+_Answers = Mapping[str, "AntiEntropyStatus | KVError"]
 
 
 @click.command()
@@ -30,7 +33,7 @@ _Answers = Mapping[str, RepairResponse | KVError]
     help="Seconds until it gives up waiting; the nodes go on by themselves.",
 )
 @click.pass_obj
-def repair(session: Session, wait: float) -> None:
+def repair(session: Invocation, wait: float) -> None:
     """Compare all replicas with each other now, repair what differs, and wait until all are proven equal.
 
     Nodes do this all the time by themselves, at leisure. Every node must be up for it to end.
@@ -44,7 +47,7 @@ def repair(session: Session, wait: float) -> None:
         answers = client.repair()
         _all_take_part(answers)
         left = _follow(client, answers, time.monotonic() + wait)
-    pairs = sum(answer.pairs for answer in answers.values() if isinstance(answer, RepairResponse))
+    pairs = sum(answer.pairs for answer in answers.values() if not isinstance(answer, KVError))
     if session.json:
         session.show_json({"pairs": pairs, "left": sum(left.values())})
     elif not left:
@@ -77,8 +80,8 @@ def _follow(client: Client, answers: _Answers, deadline: float) -> dict[str, int
     return {}
 
 
-def _left(answer: RepairResponse | KVError) -> int:
-    return answer.left if isinstance(answer, RepairResponse) else 0
+def _left(answer: AntiEntropyStatus | KVError) -> int:
+    return answer.wanted if not isinstance(answer, KVError) else 0
 
 
 def _progress() -> Progress:

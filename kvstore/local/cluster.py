@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kvstore.client.status import GetStatusResponse, is_alive
 from kvstore.client.synchronous import connect
 from kvstore.config import parse_bucket
 from kvstore.errors import ConfigError, KVError
@@ -18,6 +18,9 @@ from kvstore.local.ports import HOST, check_port, free_ports
 from kvstore.local.process import NodeProcess
 from kvstore.ring import ClusterState, initial_state, parse_members
 from kvstore.server.identity import Identity, difference
+
+if TYPE_CHECKING:
+    from kvstore.client.status import NodeStatus
 
 DEFAULT_DIRECTORY = Path(".kvstore/local")
 DEFAULT_PORT = 7001
@@ -31,7 +34,7 @@ _POLL_SECONDS = 0.05
 
 
 class NotServing(KVError):
-    """A node did not come up, or not in time; the message has its last words."""
+    """A node did not come up, or not in time; the message has the last line of its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ class LocalCluster:
         while not self._all_connected(expected):
             for node in expected:
                 if self.pid(node) is None:
-                    raise NotServing(f"node {node} has stopped: {self._process(node).last_words()}")
+                    raise NotServing(f"node {node} has stopped: {self._process(node).last_line()}")
             if time.monotonic() > deadline:
                 raise NotServing(
                     f"the nodes do not serve after {timeout:g} s; see {self.directory}/*/node.log"
@@ -203,7 +206,7 @@ class LocalCluster:
         statuses = self.statuses(1.0)
         return all(node in statuses and _sees(statuses[node], nodes) for node in nodes)
 
-    def statuses(self, timeout: float = 2.0) -> dict[str, GetStatusResponse]:
+    def statuses(self, timeout: float = 2.0) -> dict[str, NodeStatus]:
         """What each node that answers within `timeout` seconds says of itself."""
         addresses = [self.layout.addresses[node] for node in self.running()]
         if not addresses:
@@ -213,7 +216,7 @@ class LocalCluster:
                 answers = client.status()
         except KVError:
             return {}
-        return {node: a for node, a in answers.items() if isinstance(a, GetStatusResponse)}
+        return {node: a for node, a in answers.items() if not isinstance(a, KVError)}
 
     def _process(self, node: str) -> NodeProcess:
         try:
@@ -247,7 +250,7 @@ def _named(buckets: Sequence[str]) -> str:
     return " ".join(f"--bucket {bucket}" for bucket in buckets) or "no --bucket"
 
 
-def _sees(status: GetStatusResponse, nodes: set[str]) -> bool:
+def _sees(status: NodeStatus, nodes: set[str]) -> bool:
     """Whether a node is connected to all of these and thinks them alive."""
-    good = {m.node for m in status.members if m.connected and is_alive(m)}
+    good = {m.node for m in status.members if m.connected and m.alive}
     return nodes <= good | {status.node}

@@ -10,6 +10,8 @@ from kvstore.errors import ConfigError
 
 HOST = "127.0.0.1"
 
+_random = random.SystemRandom()
+"""Not the module's own generator: tests that seed it would all choose the same ports."""
 _CANDIDATES = range(20_000, 32_768)
 """Below what Linux gives to outgoing connections, any of which could take a port before its node does."""
 
@@ -26,7 +28,7 @@ def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, chosen at random so that two who ask at once do not collide."""
     ports: list[int] = []
     while len(ports) < count:
-        port = random.choice(_CANDIDATES)
+        port = _random.choice(_CANDIDATES)
         if port not in ports and _problem(HOST, port) is None:
             ports.append(port)
     return ports

@@ -81,7 +81,7 @@ class NodeProcess:
         if not self._ended_within(_STOP_SECONDS):
             self.kill()
 
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """The last line that the node has printed, to say why it does not run."""
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
         return lines[-1] if lines else "it printed nothing"

@@ -1,11 +1,12 @@
-"""The storage engine, usable without the rest of kvstore.
+"""The storage engine, usable without the rest of kvstore: it does no work of its own accord.
 
-`Store` runs by itself; `Engine` is the part that does no work of its own accord, for those who drive it.
+`kvstore.store` has the disk for it, and `Store`, which drives it.
 """
 
-from kvstore.lsm.disk import DiskFileSystem
-from kvstore.lsm.engine import Engine, EngineStatistics
+from kvstore.lsm.commit import CommitShell, GroupCommit
+from kvstore.lsm.engine import Engine
 from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.job_queue import JobQueue, JobShell
 from kvstore.lsm.jobs import (
     CompactionJob,
     FlushJob,
@@ -23,12 +24,12 @@ from kvstore.lsm.options import Compaction, Durability, Options
 from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.segments import Sync
 from kvstore.lsm.snapshot import Snapshot
-from kvstore.lsm.store import Store
+from kvstore.lsm.statistics import EngineStatistics
 
 __all__ = [
+    "CommitShell",
     "Compaction",
     "CompactionJob",
-    "DiskFileSystem",
     "Durability",
     "Engine",
     "EngineStatistics",
@@ -36,14 +37,16 @@ __all__ = [
     "Fence",
     "FileSystem",
     "FlushJob",
+    "GroupCommit",
     "Job",
+    "JobQueue",
     "JobResult",
+    "JobShell",
     "MemoryFileSystem",
     "Options",
     "RemovalJob",
     "SimulatedCrash",
     "Snapshot",
-    "Store",
     "Sync",
     "decode_job",
     "decode_result",

@@ -16,8 +16,9 @@ from kvstore.lsm.memtable import Memtable
 from kvstore.lsm.merge import Chunk, merge, without_deletions
 from kvstore.lsm.options import Options
 from kvstore.lsm.pace import Pace, full_speed
-from kvstore.lsm.sstable import WHOLE, Table, TableInfo
+from kvstore.lsm.sstable import WHOLE, TableInfo
 from kvstore.lsm.sstable_writer import write_tables
+from kvstore.lsm.table import Table
 from kvstore.lsm.wal import read_segments, segment_name
 
 

@@ -10,8 +10,13 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
 from kvstore.lsm.bloom import hash_key
+from kvstore.lsm.lost_table import LostTable
 from kvstore.lsm.merge import Chunk
-from kvstore.lsm.sstable import Table, TableInfo
+from kvstore.lsm.sstable import TableInfo
+from kvstore.lsm.table import Table
+
+AnyTable = Table | LostTable
+"""One that is open, or what is in the place of one that cannot be opened."""
 
 
 class Levels:
@@ -19,22 +24,22 @@ class Levels:
 
     __slots__ = ("_largest", "_newest_first", "deep", "flushed")
 
-    def __init__(self, tables: Iterable[Table]) -> None:
+    def __init__(self, tables: Iterable[AnyTable]) -> None:
         ordered = sorted(tables, key=lambda table: table.info.last_lsn)
-        self.flushed: tuple[Table, ...] = tuple(table for table in ordered if table.info.level == 0)
+        self.flushed: tuple[AnyTable, ...] = tuple(table for table in ordered if table.info.level == 0)
         """Level 0, the oldest first."""
         self._newest_first = self.flushed[::-1]
-        deep: dict[int, list[Table]] = {}
+        deep: dict[int, list[AnyTable]] = {}
         for table in ordered:
             if table.info.level:
                 deep.setdefault(table.info.level, []).append(table)
-        self.deep: tuple[tuple[Table, ...], ...] = tuple(
+        self.deep: tuple[tuple[AnyTable, ...], ...] = tuple(
             tuple(sorted(deep[level], key=lambda table: table.info.smallest)) for level in sorted(deep)
         )
         """The further levels, each in order of keys."""
         self._largest = [[table.info.largest for table in level] for level in self.deep]
 
-    def __iter__(self) -> Iterator[Table]:
+    def __iter__(self) -> Iterator[AnyTable]:
         yield from self.flushed
         for level in self.deep:
             yield from level
@@ -43,12 +48,16 @@ class Levels:
         """What the manifest knows of all tables, those of level 0 from the oldest to the newest."""
         return [table.info for table in self]
 
+    def find(self, number: int) -> AnyTable | None:
+        """The table of that number; None when it is not among them."""
+        return next((table for table in self if table.info.number == number), None)
+
     def largest_run_bytes(self) -> int:
         """The size of the largest flushed table or level: about what is left when all are merged."""
         runs = [*((table,) for table in self.flushed), *self.deep]
         return max((sum(table.info.size for table in run) for run in runs), default=0)
 
-    def replace(self, removed: Sequence[int], added: Iterable[Table]) -> Levels:
+    def replace(self, removed: Sequence[int], added: Iterable[AnyTable]) -> Levels:
         """With some tables in the place of others."""
         return Levels([*(table for table in self if table.info.number not in removed), *added])
 
@@ -91,12 +100,12 @@ class Levels:
         return runs
 
 
-def _holds(table: Table, start: bytes, end: bytes | None) -> bool:
+def _holds(table: AnyTable, start: bytes, end: bytes | None) -> bool:
     return start <= table.info.largest and (end is None or table.info.smallest < end)
 
 
 def _one_after_another(
-    tables: list[Table], start: bytes, end: bytes | None, reverse: bool, around: bool
+    tables: list[AnyTable], start: bytes, end: bytes | None, reverse: bool, around: bool
 ) -> Iterator[Chunk]:
     for table in reversed(tables) if reverse else tables:
         yield from table.chunks(start, end, reverse, around)

@@ -8,12 +8,10 @@ might hold has been written anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from typing import NamedTuple
 
-from kvstore.errors import Corruption
-from kvstore.lsm.merge import Chunk
-from kvstore.lsm.sstable import WHOLE, Table, TableInfo
+from kvstore.lsm.sstable import WHOLE, TableInfo
 
 
 class Fence(NamedTuple):
@@ -25,41 +23,53 @@ class Fence(NamedTuple):
     last: bytes
 
 
-class LostTable(Table):
-    """A table that cannot be opened: it might hold anything between its first and its last key."""
-
-    def __init__(self, directory: str, info: TableInfo, error: Corruption) -> None:
-        self._keep(directory, info, None)
-        self._reason = error.reason
-
-    def close(self) -> None:
-        """There is no file."""
-
-    def get(self, key: bytes, hashed: int, default: bytes | None) -> bytes | None:
-        """See Table; `hashed` is of no use without a filter."""
-        return self.look_up(key, default)
-
-    def look_up(self, key: bytes, default: bytes | None) -> bytes | None:
-        """See Table."""
-        if self._smallest <= key <= self._largest:
-            raise self._error()
-        return default
-
-    def chunks(
-        self, start: bytes, end: bytes | None, reverse: bool = False, around: bool = False
-    ) -> Iterator[Chunk]:
-        """See Table."""
-        if not around:
-            raise self._error()
-        yield from ()
-
-    def fence(self, i: int) -> None:
-        """There is a fence around all of it."""
-
-    def _error(self) -> Corruption:
-        return Corruption(self.path, self._reason)
-
-
 def whole(info: TableInfo) -> Fence:
     """Around all that a table might hold."""
     return Fence(info.number, WHOLE, info.smallest, info.largest)
+
+
+class Quarantine:
+    """The fences of a store that stand, one for each damaged block or table."""
+
+    def __init__(self) -> None:
+        self._standing: dict[tuple[int, int], Fence] = {}
+        self.noticed: list[Fence] = []
+        """What was put up since the last `take_noticed`, the first at first."""
+
+    @property
+    def fences(self) -> tuple[Fence, ...]:
+        """What is quarantined: damaged blocks, and tables that cannot be opened."""
+        return tuple(self._standing.values())
+
+    def take_noticed(self) -> list[Fence]:
+        """What has been quarantined since the last call."""
+        noticed, self.noticed = self.noticed, []
+        return noticed
+
+    def covers(self, key: bytes) -> bool:
+        """Whether some fence stands before a key."""
+        return any(fence.first <= key <= fence.last for fence in self._standing.values())
+
+    def tables(self) -> set[int]:
+        """The numbers of the tables that have a fence."""
+        return {fence.table for fence in self._standing.values()}
+
+    def stands(self, fence: Fence) -> bool:
+        """Whether its block or table has a fence."""
+        return (fence.table, fence.block) in self._standing
+
+    def put_up(self, fence: Fence) -> None:
+        """Quarantine something, unless it is already."""
+        if not self.stands(fence):
+            self._standing[fence.table, fence.block] = fence
+            self.noticed.append(fence)
+
+    def take_down(self, fence: Fence) -> None:
+        """One that stands."""
+        del self._standing[fence.table, fence.block]
+
+    def forget(self, tables: Collection[int]) -> None:
+        """Take down all fences in tables that are gone."""
+        self._standing = {
+            place: fence for place, fence in self._standing.items() if fence.table not in tables
+        }

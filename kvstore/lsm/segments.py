@@ -83,6 +83,7 @@ class Segments:
         self.full = True
         """There was no space: nothing is lost, but nothing more may be written until a sync has begun."""
         self.failed: StorageFailed | None = None
+        self.closed = False
         self.syncing = False
         self.written_bytes = 0
         self._buffer: list[Batch] = []
@@ -110,6 +111,13 @@ class Segments:
                 self._fs.remove(self._path(number))
             raise
         return Segment(number, file, self.last_lsn, self.last_lsn, Memtable())
+
+    def check(self) -> None:
+        """Raises StorageFailed when it has failed, or is closed."""
+        if self.failed is not None:
+            raise StorageFailed(f"the engine stopped after: {self.failed}")
+        if self.closed:
+            raise StorageFailed(f"the engine in {self._directory} is closed")
 
     def _path(self, number: int) -> str:
         return f"{self._directory}/{segment_name(number)}"
@@ -216,6 +224,7 @@ class Segments:
         return sum(segment.bytes for segment in (*self.sealed, self.active))
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files; nothing may be written any more."""
+        self.closed = True
         for segment in (*self._unsynced, self.active):
             segment.file.close()

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kvstore.errors import Corruption
-from kvstore.lsm.engine import LOCK
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.levels import Levels
 from kvstore.lsm.manifest import CURRENT, StoreState, current_manifest, read_edits
 from kvstore.lsm.memtable import Memtable
+from kvstore.lsm.recovery import LOCK
 from kvstore.lsm.snapshot import Snapshot
-from kvstore.lsm.sstable import Table
+from kvstore.lsm.table import Table
 from kvstore.lsm.wal import log_paths, read_segments
 
 

@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterator
 from itertools import groupby, pairwise
 
 from kvstore.errors import Corruption, StorageError
-from kvstore.lsm.engine import LOCK
 from kvstore.lsm.filesystem import FileSystem, read_file
 from kvstore.lsm.manifest import CURRENT, StoreState, current_manifest
 from kvstore.lsm.pace import Pace, full_speed
 from kvstore.lsm.problems import Counts, Kind, Problem
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record
+from kvstore.lsm.recovery import LOCK
 from kvstore.lsm.sstable import TableInfo, table_name
 from kvstore.lsm.stopped import locked, read_state
 from kvstore.lsm.verify_table import problem_of, verify_table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import pairwise
 
 from kvstore.errors import Corruption, StorageError, UnsupportedFormat
@@ -12,7 +12,9 @@ from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.pace import Pace
 from kvstore.lsm.problems import Counts, Kind, Problem
-from kvstore.lsm.sstable import FOOTER_BYTES, Table, TableInfo, table_name
+from kvstore.lsm.sstable import FOOTER_BYTES, TableInfo, table_name
+from kvstore.lsm.table_file import TableFile
+from kvstore.lsm.table_index import PackedIndex
 
 
 def problem_of(error: StorageError | OSError, file: str, keys: tuple[bytes, bytes] | None = None) -> Problem:
@@ -29,21 +31,23 @@ def verify_table(
     """What is wrong with a table; counts what is read, and tells `pace` of it."""
     file, keys = table_name(info.number), (info.smallest, info.largest)
     counts.files += 1
-    try:
-        table = Table(fs, directory, info, None)
-    except (StorageError, OSError) as error:
-        pace(info.size)
-        yield problem_of(error, file, keys)
-        return
-    with closing(table):
-        yield from _TableCheck(table, file, counts, pace).run()
+    with ExitStack() as opened:
+        try:
+            table = opened.enter_context(closing(TableFile(fs, directory, info)))
+            index = table.read_index()
+        except (StorageError, OSError) as error:
+            pace(info.size)
+            yield problem_of(error, file, keys)
+            return
+        yield from _TableCheck(table, index, file, counts, pace).run()
 
 
 class _TableCheck:
     """One table that could be opened: footer, properties and index are whole."""
 
-    def __init__(self, table: Table, file: str, counts: Counts, pace: Pace) -> None:
+    def __init__(self, table: TableFile, index: PackedIndex, file: str, counts: Counts, pace: Pace) -> None:
         self._table = table
+        self._index = index
         self._file = file
         self._counts = counts
         self._pace = pace
@@ -55,7 +59,7 @@ class _TableCheck:
         yield from self._blocks()
         if self._readable:
             yield from self._totals()
-        self._read(self._table.info.size - sum(length for _, length, _ in self._table.places()))
+        self._read(self._table.info.size - sum(length for _, length, _ in self._index.places()))
 
     def _read(self, size: int) -> None:
         self._counts.bytes += size
@@ -69,7 +73,7 @@ class _TableCheck:
 
     def _layout(self) -> Iterator[Problem]:
         """Blocks must leave no byte of the file uncovered by a checksum."""
-        places = [(offset, length) for offset, length, _ in self._table.places()]
+        places = [(offset, length) for offset, length, _ in self._index.places()]
         places += [*self._table.other_places(), (self._table.info.size - FOOTER_BYTES, FOOTER_BYTES)]
         expected = 0
         for offset, length in places:
@@ -85,10 +89,10 @@ class _TableCheck:
         except StorageError as error:
             yield problem_of(error, self._file, (info.smallest, info.largest))
         before = info.smallest
-        for number, (offset, length, last) in enumerate(self._table.places()):
+        for number, (offset, length, last) in enumerate(self._index.places()):
             keys = before, last
             try:
-                block = self._table.read_block(number)
+                block = self._table.read_data_block(self._index, number)
             except StorageError as error:
                 self._readable = False
                 yield problem_of(error, self._file, keys)
@@ -130,7 +134,7 @@ class _TableCheck:
             )
         if properties.last_lsn != info.last_lsn:
             yield self._wrong(f"its last LSN is {properties.last_lsn}, in the manifest {info.last_lsn}")
-        first = self._table.read_block(0).keys()[:1]
+        first = self._table.read_data_block(self._index, 0).keys()[:1]
         if not first or not first[0] == properties.smallest == info.smallest:
             yield self._wrong("its smallest key is not that of properties and manifest")
         if properties.largest != info.largest:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from kvstore.gossip.messages import GossipMessage
 from kvstore.lsm import Job
-from kvstore.protocol.messages import Forward, ForwardReply, QuorumMessage, Reply
+from kvstore.protocol.client import Reply
+from kvstore.protocol.gossip import GossipMessage
+from kvstore.protocol.peer import Forward, ForwardReply, QuorumMessage
+from kvstore.ring import ClusterState
 
 PeerMessage = QuorumMessage | Forward | ForwardReply | GossipMessage
 
@@ -28,6 +30,9 @@ class Outbox(Protocol):
 
     def defect(self, error: Exception) -> None:
         """Take note of an exception that nobody expected: it has ended one thing, and the node goes on."""
+
+    def on_state(self, state: ClusterState) -> None:
+        """The members are others now: connect to those that are new, leave those that are none any more."""
 
     def start_job(self, job: Job) -> None:
         """Run an engine job in a worker and call `on_job_done` or `on_job_failed`."""

@@ -8,8 +8,6 @@ from kvstore.lsm import Engine
 from kvstore.ring import Ring, check_data_key, partition_bounds, split_data_key
 from kvstore.versions import decode_version
 
-MAX_KEYS = 1000
-PAGE_BYTES = 1024 * 1024
 _LIMITS = Limits()
 
 
@@ -18,16 +16,16 @@ def scan_keys(
 ) -> tuple[tuple[bytes, ...], bytes]:
     """Keys of `bucket` with a visible value at `wall`, and the cursor of the next page (empty: the end).
 
-    At most `limit` keys (0: 1000, also the most) and about 1 MiB of them. Raises InvalidRequest for a
-    partition or cursor that is none, Corruption when a block cannot be read.
+    At most `limit` keys (0: `Limits.scan_keys`, also the most) and `Limits.scan_page` bytes of them. Raises
+    InvalidRequest for a partition or cursor that is none, Corruption when a block cannot be read.
     """
     if not 0 <= partition < ring.partitions:
         raise InvalidRequest("partition", f"is {partition}, must be between 0 and {ring.partitions - 1}")
     start, end = partition_bounds(partition, ring.partitions)
     if after and not start <= after < end:
         raise InvalidRequest("after", "is not a cursor of this partition")
-    room = min(limit or MAX_KEYS, MAX_KEYS)
-    size = PAGE_BYTES
+    room = min(limit or Limits.scan_keys, Limits.scan_keys)
+    size = Limits.scan_page
     keys: list[bytes] = []
     for internal, version in engine.scan(after + b"\0" if after else start, end):
         try:
@@ -37,8 +35,9 @@ def scan_keys(
         _, owner, key = split_data_key(internal)
         if owner != bucket or not decode_version(version).visible(wall):
             continue
-        keys.append(key)
         size -= len(key)
-        if len(keys) >= room or size <= 0:
-            return tuple(keys), internal
+        if len(keys) >= room or size < 0:
+            return tuple(keys), after
+        keys.append(key)
+        after = internal
     return tuple(keys), b""

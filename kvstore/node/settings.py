@@ -10,7 +10,7 @@ from kvstore.gossip import GossipSettings
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """Settings of the machines that make up a node."""
+    """Settings of the machines that make up a node, and what clients may send it."""
 
     quorum: QuorumSettings = field(default_factory=QuorumSettings)
     anti_entropy: AntiEntropySettings = field(default_factory=AntiEntropySettings)

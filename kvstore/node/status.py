@@ -1,32 +1,90 @@
-"""What a node says about itself when an operator asks."""
+"""What a node says about itself when an operator asks: one record in the node, on the wire and in clients."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kvstore.gossip import Member
+from kvstore.gossip import MemberRow
 from kvstore.lsm import EngineStatistics
-from kvstore.quorum.background.anti_entropy import AntiEntropyStatus
+from kvstore.protocol.gossip import Status
+from kvstore.quorum.anti_entropy_status import AntiEntropyStatus
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.hints import PendingHints
+from kvstore.ring import ClusterState
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """A member of the cluster as the node that was asked sees it, itself included."""
+
+    node: str
+    """Its id."""
+    address: str
+    """HOST:PORT; empty for one that is not in the cluster state."""
+    zone: str
+    """Empty when it has none."""
+    status: Status
+    """Alive, suspect or dead."""
+    incarnation: int
+    """The number of its claim to be alive that is believed (docs/gossip.md)."""
+    connected: bool = False
+    """Whether the node's stream to it is open; of itself: true. The server knows, a bare node does not."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the node thinks it alive."""
+        return self.status is Status.ALIVE
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """The state of one node, as it sees it."""
+    """The state of one node, as it sees it. Sizes are in bytes, times in seconds."""
 
     node: str
+    """Its id."""
     cluster_id: str
+    """The name of the cluster."""
     epoch: int
-    members: tuple[Member, ...]
+    """Of the cluster state that it knows."""
+    members: tuple[MemberStatus, ...]
+    """All members as it sees them, itself included."""
     hints: tuple[PendingHints, ...]
+    """What it keeps for others: `.target`, `.count`, `.bytes`, and `.oldest`, the age of the oldest."""
     counters: Counters
+    """What it has done since it started; a copy."""
     engine: EngineStatistics
+    """Sizes and counts of its storage engine."""
     anti_entropy: AntiEntropyStatus
+    """How far its replicas are proven equal to those of others."""
     in_flight: int
     """Requests of clients that are under way."""
     in_flight_bytes: int
-    """What operations hold."""
+    """What their operations hold."""
     most_in_flight_bytes: int
+    """The most that they held at one time."""
     refetching_from: tuple[str, ...]
-    """Who must answer before what is quarantined here is whole again."""
+    """The nodes that must answer before what is quarantined here is whole again."""
+    version: str = ""
+    """Of kvstore. This and all that follows are the server's: empty or 0 in a simulated cluster."""
+    pid: int = 0
+    """Of its process."""
+    uptime: float = 0.0
+    """Since the server started."""
+    queued_bytes: int = 0
+    """What waits to be written to other nodes."""
+    most_queued_bytes: int = 0
+    """The longest that the queue of one stream to another node was."""
+    most_reply_bytes: int = 0
+    """The most that has waited for the client of a session that is over."""
+
+
+def member_statuses(members: Iterable[MemberRow], state: ClusterState) -> tuple[MemberStatus, ...]:
+    """What gossip knows of the members, with what the cluster state says of them."""
+    return tuple(_member_status(member, state) for member in members)
+
+
+def _member_status(seen: MemberRow, state: ClusterState) -> MemberStatus:
+    member = state.member(seen.node)
+    address, zone = (member.address, member.zone) if member else ("", "")
+    return MemberStatus(seen.node, address, zone, seen.status, seen.incarnation)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from kvstore.config import QuorumSettings
 from kvstore.errors import Overloaded
-from kvstore.protocol.messages import Failed
+from kvstore.protocol.client import Failed
 
 _WINDOW = 0.25
 _LONGEST_WINDOW = 2.0
@@ -25,6 +25,8 @@ _LATENCY_SHARE = 0.25
 """Requests wait for each other only if they take this share of the time that they have; else for a peer."""
 _REFUSAL_SECONDS = 0.02
 """A refusal serves all that are refused so soon after it: under overload it must cost next to nothing."""
+_LOAD_UNIT = 16
+"""So many requests under way double the pauses of background work."""
 SHORTEST_RETRY, LONGEST_RETRY = 0.05, 5.0
 _FOR_EVER = float("inf")
 
@@ -71,6 +73,17 @@ class Admission:
         self._refusal_reason = ""
         self._refusal = Failed(Overloaded(SHORTEST_RETRY))
 
+    def hold(self, size: int) -> None:
+        """Operations hold so many bytes more."""
+        self.bytes = held = self.bytes + size
+        if held > self.most_bytes:
+            self.most_bytes = held
+
+    @property
+    def load(self) -> float:
+        """How much slower background work should go. Requests under way: their rate times their latency."""
+        return self.unanswered / _LOAD_UNIT
+
     @property
     def strained(self) -> bool:
         """Whether operations hold half of the bytes that they may: time to free some, and to go slowly."""
@@ -103,6 +116,16 @@ class Admission:
         """A request is done, `seconds` after it was taken. Those that failed tell nothing of work."""
         self._answered += 1
         self._seconds += seconds
+
+    def owed(self) -> None:
+        """A request was answered before its work was done: that counts as one under way, until `settled`."""
+        self.unanswered += 1
+
+    def settled(self, seconds: float | None = None) -> None:
+        """The work that was owed is done, `seconds` after it was taken, or never will be (None)."""
+        self.unanswered -= 1
+        if seconds is not None:
+            self.worked(seconds)
 
     def _refuse(self, reason: str, now: float) -> Failed:
         """With the time in which what is under way will be done."""

@@ -57,6 +57,10 @@ class ContextKeys:
             with suppress(StorageFull):
                 self._engine.sync()
 
+    def on_state(self, others: Iterable[str]) -> None:
+        """The members have changed: these are the others."""
+        self._others = frozenset(others)
+
     def offered(self, sender: str, keys: Iterable[bytes]) -> bool:
         """Take the keys that another node has; whether one of them is new here."""
         self._heard.add(sender)

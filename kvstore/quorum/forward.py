@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import ClassVar
 
 import msgspec
 
+from kvstore.config import QuorumSettings
 from kvstore.errors import Corruption, KVError, ReadTimeout, WriteTimeout
-from kvstore.protocol.messages import Failed, Forward, Get, Put, Reply
-from kvstore.quorum.operation import Operation, Respond
-
-if TYPE_CHECKING:
-    from kvstore.quorum.coordinator import Coordinator
-    from kvstore.quorum.request import Request
+from kvstore.instant import Instant
+from kvstore.protocol.client import Failed, Get, Put
+from kvstore.protocol.peer import Forward, ForwardReply
+from kvstore.quorum.counters import Counters
+from kvstore.quorum.hedging import Hedging
+from kvstore.quorum.operation import Moves, Named, Operation, Respond
+from kvstore.quorum.placement import Placements
+from kvstore.quorum.request import Request
+from kvstore.quorum.rpc import Answer, Rpc
 
 _REMEMBERED = 65536
 _LEAST_TIME = 0.001
@@ -44,66 +49,136 @@ class Repeats:
         return True
 
 
+class ForwardState(Named):
+    """Where a forwarded request is."""
+
+    ASKING = "another coordinator has it"
+    FINISHED = "the client has its reply"
+
+
+class ForwardEvent(Named):
+    """What moves a forwarded request."""
+
+    PASSED_ON = "that one cannot do it, or a read may be lost there: the next replica has it"
+    REPLIED = "the coordinator has replied"
+    GIVEN_UP = "the deadline has passed, the client has left, or the request may be lost"
+
+
+_S, _E = ForwardState, ForwardEvent
+
+
+class Forwards:
+    """What the forwarded requests of one node have in common."""
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        placements: Placements,
+        hedging: Hedging,
+        counters: Counters,
+        settings: QuorumSettings,
+    ) -> None:
+        self.rpc = rpc
+        self.placements = placements
+        self.patience = settings.write_patience
+        self._hedging = hedging
+        self._counters = counters
+
+    def pass_on(self, request: Request, to: Sequence[str], respond: Respond) -> None:
+        """Pass a request on to one of these, the slow ones last."""
+        self._counters.forwards += 1
+        slow = self._hedging.slow
+        live = sorted(to, key=lambda node: node in slow)
+        ForwardOperation(self, respond, request, live, request.now).send(request.now)
+
+
 class ForwardOperation(Operation):
     """One request at another coordinator. A read is passed on again when that one is lost, a write never."""
 
-    __slots__ = ("left", "node", "request")
+    __slots__ = ("_common", "left", "node", "request")
 
-    def __init__(self, core: Coordinator, respond: Respond, request: Request, live: list[str]) -> None:
+    EXPECTS = (ForwardReply,)
+    MOVES: ClassVar[Moves] = {
+        (_S.ASKING, _E.PASSED_ON): _S.ASKING,
+        (_S.ASKING, _E.REPLIED): _S.FINISHED,
+        (_S.ASKING, _E.GIVEN_UP): _S.FINISHED,
+    }
+
+    def __init__(
+        self, common: Forwards, respond: Respond, request: Request, live: Sequence[str], now: Instant
+    ) -> None:
+        self._common = common
+        self.state = _S.ASKING
         call = request.call
         size = len(call.value) if isinstance(call, Put) else 0
-        patience = core.settings.write_patience
-        super().__init__(core, respond, request.deadline, patience, size, request.client)
         self.request = request
-        self.left = live[::-1]
+        self.left = [*reversed(live)]
         self.node = ""
+        patience_ends = now.mono + common.patience
+        super().__init__(common.rpc, respond, request.deadline, patience_ends, size, request.client)
 
-    def send(self) -> None:
+    def send(self, now: Instant) -> None:
         """Pass the request on to the next live replica."""
         self.node = self.left.pop()
-        core, call = self.core, self.request.call
         # what time is left, not when it ends: the other node's clock is its own
-        call = msgspec.structs.replace(call, timeout=max(self.deadline - core.now, _LEAST_TIME))
-        core.transport.send(self.node, Forward(self.number, core.state.epoch, call))
+        timeout = max(self.deadline - now.mono, _LEAST_TIME)
+        call = msgspec.structs.replace(self.request.call, timeout=timeout)
+        epoch, principal = self._common.placements.state.epoch, self.request.principal
+        self._rpc.send(self.node, Forward(self.number, epoch, call, principal.name))
 
-    def on_cancelled(self) -> None:
+    def _pass_on(self, now: Instant) -> None:
+        self.move(_E.PASSED_ON)
+        self.send(now)
+
+    def on_cancelled(self, now: Instant) -> None:
         """The other coordinator goes on until its deadline; its reply finds nobody."""
-        self._time_out()
+        self._give_up(now)
 
-    def on_forward_reply(self, node: str, reply: Reply) -> None:
+    def on_answer(self, node: str, answer: Answer, now: Instant) -> None:
         """The coordinator has replied: so does this node, unless another one can do what that could not.
 
         Who cannot read its own copy has done nothing.
         """
+        assert isinstance(answer, ForwardReply)
+        reply = answer.reply
         if node != self.node:
             return
         if self.left and isinstance(reply, Failed) and isinstance(reply.error, Corruption):
-            self.send()
+            self._pass_on(now)
         else:
-            self.finish()
-            self.answer(reply)
+            self.move(_E.REPLIED)
+            self._rpc.forget(self)
+            self.answer(reply, now)
 
-    def on_refusal(self, node: str, error: KVError) -> None:
+    def on_refusal(self, node: str, error: KVError, now: Instant) -> None:
         """The other node did not take the request."""
-        self.on_forward_reply(node, Failed(error))
+        self.on_answer(node, ForwardReply(self.number, Failed(error)), now)
 
-    def on_gone(self, node: str) -> None:
+    def on_gone(self, node: str, now: Instant) -> None:
         """The other coordinator may not have got the request, or its reply may be lost."""
         if node != self.node:
             return
-        if isinstance(self.request.call, Get) and self.left:
-            self.send()
+        if self._may_be_repeated():
+            self._pass_on(now)
         else:
-            self._time_out()
+            self._give_up(now)
 
-    def on_time(self, now: float) -> None:
+    def _may_be_repeated(self) -> bool:
+        """A write may have been carried out already."""
+        return isinstance(self.request.call, Get) and bool(self.left)
+
+    def on_time(self, now: Instant) -> None:
         """Patience: a read tries another replica. Deadline: the outcome stays unknown."""
-        if now >= self.deadline:
-            self._time_out()
-        elif isinstance(self.request.call, Get) and self.left:
-            self.send()
+        if now.mono >= self.deadline:
+            self._give_up(now)
+            return
+        if self._may_be_repeated():
+            self._pass_on(now)
+        self.wake(min(now.mono + self._common.patience, self.deadline))
 
-    def _time_out(self) -> None:
-        self.finish()
+    def _give_up(self, now: Instant) -> None:
+        self.move(_E.GIVEN_UP)
+        self._rpc.forget(self)
         request = self.request
-        self.fail(ReadTimeout(0, request.r) if isinstance(request.call, Get) else WriteTimeout(0, request.w))
+        read = isinstance(request.call, Get)
+        self.fail(ReadTimeout(0, request.r) if read else WriteTimeout(0, request.w), now)

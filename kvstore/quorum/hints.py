@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from kvstore.config import NAME, Limits, QuorumSettings
 from kvstore.errors import Corruption, InvalidRequest, Overloaded, StorageFull, VersionTooLarge
 from kvstore.hlc import wall_time
+from kvstore.instant import Instant
 from kvstore.lsm import Engine
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.replica import Replica
@@ -88,6 +89,7 @@ class Hints:
         "_step",
         "_unreadable",
         "on_dropped",
+        "on_kept",
     )
 
     def __init__(
@@ -97,7 +99,10 @@ class Hints:
         self._replica = replica
         self._settings = settings
         self._counters = counters
-        self.on_dropped: Callable[[str, bytes], None] = _nobody_cares
+        self.on_dropped: Callable[[str, bytes, Instant], None] = _nobody_cares
+        """Called with the target and the data key of a hint that is kept no more, and was not delivered."""
+        self.on_kept: Callable[[str], None] = _nobody_waits
+        """Called with the target when a hint has been written."""
         self._step = max(1, int(settings.hint_age * 1000 / _AGES))
         self._pending: dict[str, _Kept] = {}
         self._deleted: set[str] = set()
@@ -186,14 +191,15 @@ class Hints:
         """A planned change has been written."""
         self._count(change.target, change.old, change.version)
         self._counters.hints_stored += 1
+        self.on_kept(change.target)
 
-    def lost(self, target: str, key: bytes, version: bytes) -> None:
+    def lost(self, target: str, key: bytes, version: bytes, now: Instant) -> None:
         """A hint is kept nowhere: there is no room for it here, or the disk did not take it."""
         if self._room(target, len(version)):
             self._counters.hints_unwritable += 1
         else:
             self._counters.hints_overflowed += 1
-        self._dropped(target, key)
+        self._dropped(target, key, now)
 
     def delivered(self, target: str, key: bytes, version: bytes) -> bool:
         """Forget a hint that was acknowledged by those it is for, unless it has changed since it was sent.
@@ -206,13 +212,13 @@ class Hints:
         self._counters.hints_delivered += 1
         return True
 
-    def expired(self, target: str, key: bytes, version: bytes) -> bool:
+    def expired(self, target: str, key: bytes, version: bytes, now: Instant) -> bool:
         """Drop a hint that is too old, unless it has changed. The caller lets it be synced soon."""
         if self.read(target, key) != version:
             return False
         self._delete(target, key, version)
         self._counters.hints_expired += 1
-        self._dropped(target, key)
+        self._dropped(target, key, now)
         return True
 
     def page(self, target: str, after: bytes, count: int, size: int) -> list[tuple[bytes, bytes]]:
@@ -233,9 +239,9 @@ class Hints:
         self._deleted.add(target)
         self._count(target, version, b"")
 
-    def _dropped(self, target: str, key: bytes) -> None:
+    def _dropped(self, target: str, key: bytes, now: Instant) -> None:
         self._counters.hints_dropped += 1
-        self.on_dropped(target, key)
+        self.on_dropped(target, key, now)
 
     def _room(self, target: str, size: int) -> bool:
         kept = self._pending.get(target) or _Kept()
@@ -288,5 +294,9 @@ def _is_hint(key: bytes, version: bytes) -> bool:
     return NAME.fullmatch(target) is not None
 
 
-def _nobody_cares(target: str, key: bytes) -> None:
+def _nobody_cares(target: str, key: bytes, now: Instant) -> None:
     """Until somebody wants to hear of dropped hints."""
+
+
+def _nobody_waits(target: str) -> None:
+    """Until somebody wants to hear of new hints."""

@@ -1,134 +1,77 @@
-"""What the operations of a coordinator have in common: a number, a deadline, and what may happen to them.
+"""What the operations of a coordinator have in common: a reply, a deadline, and named states.
 
-An operation is a small machine: replicas' answers and the passing of time go in, messages and at
-most one reply come out. kvstore.quorum.operations is the table of them.
+An operation is a small machine: replicas' answers and the passing of time go in, messages and at most one
+reply come out. What state follows on which event is a table of each kind (`MOVES`), drawn in
+docs/operations.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, ClassVar
 
 from kvstore.errors import KVError
-from kvstore.protocol.messages import Failed, RangeDifference, Reply, TreeHashes
-
-if TYPE_CHECKING:
-    from kvstore.quorum.coordinator import Coordinator
-
-Respond = Callable[[Reply], None]
-"""Takes the reply of a request to whoever asked, be it a client or a forwarding node."""
+from kvstore.instant import Instant
+from kvstore.protocol.client import Failed, Reply
+from kvstore.quorum.rpc import Rpc, Waiting
 
 
-def nobody(reply: Reply) -> None:
-    """Where the reply of an operation goes that no client waits for."""
+class Named(Enum):
+    """The states and the events of a kind of operation: names that are compared and looked up often.
 
-
-class Operation:
-    """Base of all operations; what a kind does not expect, it ignores (the network may repeat anything).
-
-    `size` are the bytes that it holds, `client` is the number of the client's request that waits for its
-    outcome (0: none here does).
+    There is one object for each, so its identity is its hash; that of Enum is made of the name each time.
     """
 
-    __slots__ = ("client", "core", "deadline", "number", "patience", "respond", "size")
+    __hash__ = object.__hash__
+
+
+Respond = Callable[[Reply, Instant], None]
+"""Takes the reply of a request to whoever asked, be it a client or a forwarding node."""
+
+Moves = Mapping[tuple[Enum, Enum], Enum]
+"""By state and event the state that follows; what is not in it cannot happen."""
+
+
+class Operation(Waiting):
+    """Base of all operations. `answer` replies once; later calls do nothing."""
+
+    __slots__ = ("_respond", "_rpc", "deadline", "state")
+
+    MOVES: ClassVar[Moves]
+    state: Any
+    """Of the kind's own enum."""
 
     def __init__(
         self,
-        core: Coordinator,
+        rpc: Rpc,
         respond: Respond,
         deadline: float,
-        patience: float,
+        patience_ends: float,
         size: int = 0,
         client: int = 0,
     ) -> None:
-        self.core = core
+        self._rpc = rpc
+        self._respond: Respond | None = respond
         self.deadline = deadline
-        self.patience = patience
-        self.respond: Respond | None = respond
         self.size = size
         self.client = client
-        self.number = core.operations.register(self, core.now)
+        rpc.register(self, min(patience_ends, deadline))
 
-    def answer(self, reply: Reply) -> None:
-        """Reply, once; later calls do nothing."""
-        if self.respond is not None:
-            respond, self.respond = self.respond, None
-            respond(reply)
+    def move(self, event: Enum) -> None:
+        """Go on to the state that follows on an event."""
+        self.state = self.MOVES[self.state, event]
 
-    def fail(self, error: KVError) -> None:
+    def answer(self, reply: Reply, now: Instant) -> None:
+        """Reply, once."""
+        if self._respond is not None:
+            respond, self._respond = self._respond, None
+            respond(reply, now)
+
+    def fail(self, error: KVError, now: Instant) -> None:
         """Reply with an error, once."""
-        self.answer(Failed(error))
+        self.answer(Failed(error), now)
 
-    def finish(self) -> None:
-        """Nothing more is expected: leave the coordinator's table."""
-        self.core.operations.forget(self.number)
-
-    def on_cancelled(self) -> None:
-        """The client has left: do what must be done, but reply to nobody."""
-
-    def on_time(self, now: float) -> None:
-        """Patience or the deadline has passed; an operation that goes on is woken again."""
-        raise NotImplementedError
-
-    def on_alarm(self, now: float) -> None:
-        """A time that the operation has set for itself has come."""
-
-    def on_gone(self, node: str) -> None:
-        """`node` is dead or its connection broke: what it was asked may be lost."""
-
-    def on_refusal(self, node: str, error: KVError) -> None:
-        """`node` did not do what it was asked."""
-
-    def on_write_ack(self, node: str) -> None:
-        """`node` has what it was sent, durably."""
-
-    def on_read_same(self, node: str) -> None:
-        """`node` holds the version whose digest was sent."""
-
-    def on_read_reply(self, node: str, version: bytes) -> None:
-        """`node` holds `version`."""
-
-    def on_answer(self, node: str, answer: TreeHashes | RangeDifference) -> None:
-        """`node` answers a question of an exchange."""
-
-    def on_confirm(self, node: str, positions: Sequence[int]) -> None:
-        """`node` confirms that these may be reaped."""
-
-    def touches(self) -> bytes:
-        """The internal key that this operation may yet bring to a replica; empty: none."""
-        return b""
-
-    def on_forward_reply(self, node: str, reply: Reply) -> None:
-        """The coordinator that this request was forwarded to has replied."""
-
-
-class Errand(Operation):
-    """One message to one node, of which no client waits for the outcome: it is answered, or lost."""
-
-    __slots__ = ("node",)
-
-    def __init__(self, core: Coordinator, node: str, timeout: float) -> None:
-        super().__init__(core, nobody, core.now + timeout, timeout)
-        self.node = node
-
-    def on_refusal(self, node: str, error: KVError) -> None:
-        """The node did not do it."""
-        self.on_gone(node)
-
-    def on_gone(self, node: str) -> None:
-        """The message or its answer may be lost."""
-        if node == self.node:
-            self._lose()
-
-    def on_time(self, now: float) -> None:
-        """The node takes too long."""
-        if now >= self.deadline:
-            self._lose()
-
-    def _lose(self) -> None:
-        self.finish()
-        self.on_lost()
-
-    def on_lost(self) -> None:
-        """Nothing is known of the outcome; the operation has left the coordinator's table."""
-        raise NotImplementedError
+    def wake(self, when: float) -> None:
+        """Be woken at `when`, and not at the time that was set before."""
+        self._rpc.wake(self, when)

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
-from kvstore.ring import Ring, fallbacks, preference_list
+from kvstore.config import BucketSettings
+from kvstore.errors import StaleRing
+from kvstore.quorum.votes import Quorum
+from kvstore.ring import (
+    ClusterState,
+    Ring,
+    Since,
+    fallbacks,
+    partition_of,
+    preference_list,
+    split_data_key,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +34,27 @@ class Placement:
     primaries: tuple[str, ...]
     targets: tuple[Target, ...]
     unplaced: tuple[str, ...]
-    live_primaries: int
     remote: dict[str, str]
     """The targets but the coordinator: `hint_for` by node."""
     here: bool
     """Whether the coordinator is a primary."""
     stands_in_for: str
     """The primary in whose place the coordinator keeps a hint, empty when there is none."""
+    strict: frozenset[str]
+    """The primaries: whose votes count in a strict quorum."""
+    sloppy: frozenset[str]
+    """The targets: whose votes count in a sloppy one."""
+    dead: frozenset[str]
+    """The primaries that are not asked: the failure detector finds them dead."""
+    _quorums: dict[tuple[int, bool], Quorum] = field(default_factory=dict)
+
+    def quorum(self, needed: int, sloppy: bool) -> Quorum:
+        """The quorum of a request; fallbacks that are asked later join a sloppy one."""
+        quorum = self._quorums.get((needed, sloppy))
+        if quorum is None:
+            members = self.sloppy if sloppy else self.strict
+            quorum = self._quorums[needed, sloppy] = Quorum(members, needed)
+        return quorum
 
 
 def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[[str], bool]) -> Placement:
@@ -52,7 +77,94 @@ def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[
             targets.append(Target(spare.pop(), hint_for=node))
         else:
             unplaced.append(node)
-    live = sum(1 for target in targets if not target.hint_for)
     asked = {target.node: target.hint_for for target in targets}
+    strict, sloppy = frozenset(primaries), frozenset(asked)
     stands_in_for = asked.pop(coordinator, "")
-    return Placement(primaries, tuple(targets), tuple(unplaced), live, asked, here, stands_in_for)
+    return Placement(
+        primaries,
+        tuple(targets),
+        tuple(unplaced),
+        asked,
+        here,
+        stands_in_for,
+        strict,
+        sloppy,
+        strict - sloppy,
+    )
+
+
+class Placements:
+    """Where keys belong by the cluster state, and whom to ask by what is known of the members.
+
+    `name` is this node, `alive` tells whether the failure detector holds a node for dead.
+    """
+
+    def __init__(self, name: str, state: ClusterState, since: Since, alive: Callable[[str], bool]) -> None:
+        self.name = name
+        self.state = state
+        self.since = since
+        self.alive = alive
+        self._chosen: dict[tuple[int, int], Placement] = {}
+
+    def on_state(self, state: ClusterState, since: Since) -> None:
+        """The cluster state has changed."""
+        self.state = state
+        self.since = since
+        self._chosen.clear()
+
+    def check_epoch(self, epoch: int, *keys: bytes) -> None:
+        """Raise StaleRing if some of these internal keys had other replicas at `epoch` than they have now."""
+        if epoch == self.state.epoch:
+            return
+        for key in keys:
+            if not self.since.is_current(self.partition(key), split_data_key(key)[1], epoch):
+                raise StaleRing(self.state.epoch)
+
+    def check_epoch_of(self, epoch: int, partitions: Iterable[int]) -> None:
+        """Raise StaleRing if some of these partitions had other replicas at `epoch` than they have now."""
+        if epoch == self.state.epoch:
+            return
+        if epoch > self.state.epoch:
+            raise StaleRing(self.state.epoch)
+        for partition in partitions:
+            if not self.since.is_current_for_all(partition, epoch):
+                raise StaleRing(self.state.epoch)
+
+    def bucket(self, name: str) -> BucketSettings:
+        """The settings of a bucket."""
+        return self.state.bucket(name)
+
+    def on_status_changed(self) -> None:
+        """Some node is dead or alive now: placements are chosen anew."""
+        self._chosen.clear()
+
+    def place(self, partition: int, n: int) -> Placement:
+        """The nodes to ask for a partition and n."""
+        placement = self._chosen.get((partition, n))
+        if placement is None:
+            placement = place(self.state.ring, partition, n, self.name, self.alive)
+            self._chosen[partition, n] = placement
+        return placement
+
+    def live_fallbacks(self, partition: int, n: int) -> list[str]:
+        """Other live nodes behind the `n` primaries of a partition, in ring order."""
+        return [f for f in fallbacks(self.state.ring, partition, n) if f != self.name and self.alive(f)]
+
+    def partition(self, key: bytes) -> int:
+        """The partition of an internal key."""
+        return partition_of(split_data_key(key)[0], self.state.ring.partitions)
+
+    def primaries(self, key: bytes) -> tuple[str, ...]:
+        """The replicas of an internal key, most preferred first."""
+        key_token, bucket, _ = split_data_key(key)
+        ring = self.state.ring
+        return preference_list(ring, partition_of(key_token, ring.partitions), self.state.bucket(bucket).n)
+
+    def are_here(self, key: bytes) -> bool:
+        """Whether this node is a primary of an internal key."""
+        return self.name in self.primaries(key)
+
+    @property
+    def others(self) -> list[str]:
+        """All other members, dead ones too."""
+        return [member.node for member in self.state.members if member.node != self.name]

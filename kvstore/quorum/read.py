@@ -1,16 +1,17 @@
 """Coordinating a read: digests to R-1 replicas, and a reply once R of them durably hold the result.
 
-A stale replica is brought up to date before the reply (blocking read repair): what one read has
-shown, every later one sees (BUGS 6). A late replica gets a hedge (kvstore.quorum.hedging). A read of a
-session says what the answer must have seen: if R replicas do not know it, all are asked (docs/reads.md).
+A stale replica is brought up to date before the reply (kvstore.quorum.read_repair): what one read has shown,
+every later one sees (BUGS 6). A late replica gets a hedge (kvstore.quorum.hedging). A read of a session says
+what the answer must have seen: if R replicas do not know it, all are asked (docs/reads.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import ClassVar
 
+from kvstore.config import QuorumSettings
 from kvstore.errors import (
     Corruption,
     KVError,
@@ -20,17 +21,100 @@ from kvstore.errors import (
     StorageError,
     VersionTooLarge,
 )
-from kvstore.protocol.messages import Explain, Get, ReplicaRead, ReplicaWrite
-from kvstore.quorum.operation import Operation, Respond, nobody
-from kvstore.quorum.placement import Target
-from kvstore.versions import CausalContext, decode_version, digest, join
+from kvstore.instant import Instant
+from kvstore.protocol.client import Explain
+from kvstore.protocol.peer import ReadReply, ReadSame, ReplicaRead
+from kvstore.quorum.counters import Counters
+from kvstore.quorum.deadlines import NEVER
+from kvstore.quorum.hedging import Hedging
+from kvstore.quorum.held_outputs import ACK, SAME, HeldOutputs, Own
+from kvstore.quorum.local import LocalCopy
+from kvstore.quorum.operation import Moves, Named, Operation, Respond
+from kvstore.quorum.placement import Placements, Target
+from kvstore.quorum.read_repair import Repair
+from kvstore.quorum.read_result import has_seen, reconciled, unreadable
+from kvstore.quorum.request import Request
+from kvstore.quorum.rpc import Answer, Rpc
+from kvstore.quorum.votes import Outcome, Quorums, count
+from kvstore.versions import CausalContext, digest
 
-if TYPE_CHECKING:
-    from kvstore.quorum.coordinator import Coordinator
-    from kvstore.quorum.request import Request
-
-Complete = Callable[["Request", bytes, Explain | None, Respond], None]
+Complete = Callable[[Request, bytes, Explain | None, Respond, Instant], None]
 """Called with the reconciled version once R replicas hold it."""
+
+
+class ReadState(Named):
+    """Where a read is."""
+
+    ASKING = "fewer than R replicas have answered"
+    REPAIRING = "R have answered, and the result is on its way to those that lack it"
+    ASKING_ALL = "R replicas have not seen what the session has: all others are asked"
+    REPLIED = "the client has its reply; how long the others take is worth knowing"
+    FINISHED = "all that were asked have answered, or the client has its error"
+
+
+class ReadEvent(Named):
+    """What moves a read."""
+
+    DIFFERENT = "R have answered, and not all of them hold the result"
+    TOO_FEW = "one that had answered is lost: there are fewer than R"
+    HELD = "R replicas durably hold the result"
+    UNSEEN = "the session has seen more than that"
+    FAILED = "no reply is possible, or nobody wants one"
+    ANSWERED = "nobody who was asked has yet to answer"
+
+
+_S, _E = ReadState, ReadEvent
+
+
+class Reads:
+    """What the reads of one node have in common."""
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        local: LocalCopy,
+        placements: Placements,
+        durability: HeldOutputs,
+        hedging: Hedging,
+        counters: Counters,
+        settings: QuorumSettings,
+    ) -> None:
+        self.rpc = rpc
+        self.local = local
+        self.placements = placements
+        self.durability = durability
+        self.hedging = hedging
+        self.counters = counters
+        self.settings = settings
+
+    def first_patience(self, left: Sequence[Target], needed: int) -> float:
+        """Seconds until the slowest of those that are asked first is late: `needed` of those `left`."""
+        first = left[-needed:] if needed > 0 else ()
+        longest = self.settings.read_patience
+        return max((self.hedging.delay(target.node) for target in first), default=longest)
+
+    def read(
+        self,
+        request: Request,
+        local: bytes | None,
+        respond: Respond,
+        complete: Complete,
+        seen: CausalContext = (),
+    ) -> None:
+        """Read from R replicas. `local` is what this node holds, None when it cannot say.
+
+        The answer must have `seen` this, whatever R is.
+        """
+        now = request.now
+        self.hedging.earn()
+        operation = ReadOperation(self, respond, request, local, complete, seen, now)
+        operation.send(now)
+        if local is not None:
+            unsynced = self.local.replica.unsynced(request.key)
+            if self.durability.must_wait(unsynced):
+                self.durability.after(unsynced, Own(operation.number, SAME), now)
+            else:
+                operation.on_answer(self.placements.name, SAME, now)
 
 
 class ReadOperation(Operation):
@@ -40,348 +124,331 @@ class ReadOperation(Operation):
     """
 
     __slots__ = (
-        "again",
+        "_again",
+        "_asked_at",
+        "_asked_later",
+        "_common",
+        "_complete",
+        "_hedged",
+        "_left",
+        "_patience",
+        "_quorums",
+        "_repaired",
+        "_repairs",
+        "_seen",
         "answers",
         "asked",
-        "asked_at",
-        "asked_later",
-        "complete",
-        "hedged",
-        "left",
         "local",
-        "repaired",
-        "repairs",
         "request",
-        "seen",
-        "wide",
     )
+
+    EXPECTS = (ReadSame, ReadReply)
+    MOVES: ClassVar[Moves] = {
+        (_S.ASKING, _E.DIFFERENT): _S.REPAIRING,
+        (_S.ASKING, _E.HELD): _S.REPLIED,
+        (_S.ASKING, _E.UNSEEN): _S.ASKING_ALL,
+        (_S.ASKING, _E.FAILED): _S.FINISHED,
+        (_S.REPAIRING, _E.DIFFERENT): _S.REPAIRING,
+        (_S.REPAIRING, _E.TOO_FEW): _S.ASKING,
+        (_S.REPAIRING, _E.HELD): _S.REPLIED,
+        (_S.REPAIRING, _E.UNSEEN): _S.ASKING_ALL,
+        (_S.REPAIRING, _E.FAILED): _S.FINISHED,
+        (_S.ASKING_ALL, _E.HELD): _S.REPLIED,
+        (_S.ASKING_ALL, _E.FAILED): _S.FINISHED,
+        (_S.REPLIED, _E.ANSWERED): _S.FINISHED,
+    }
 
     def __init__(
         self,
-        core: Coordinator,
+        common: Reads,
         respond: Respond,
         request: Request,
         local: bytes | None,
         complete: Complete,
-        seen: CausalContext = (),
+        seen: CausalContext,
+        now: Instant,
     ) -> None:
-        """`local` is None when this node cannot say what it holds: then it does not count as a replica.
-
-        The answer must have `seen` this, whatever R is.
-        """
+        """A node that cannot say what it holds, `local` is None, does not count as a replica."""
+        self._common = common
+        self.state = _S.ASKING
         self.request = request
         self.local = local or b""
-        self.complete = complete
-        self.asked_at = core.now
-        self.asked_later: dict[str, float] = {}
-        self.hedged: tuple[str, ...] = ()
-        self.seen = seen
-        self.wide = False
+        self._complete = complete
+        self._seen = seen
+        self._asked_at = now.mono
+        self._asked_later: dict[str, float] = {}
+        self._hedged: tuple[str, ...] = ()
+        self._quorums: Quorums = (request.read_quorum,)
         self.answers: dict[str, bytes] = {}
-        self.repairs: dict[str, bytes] = {}
-        self.repaired: set[str] = set()
+        self._repairs: dict[str, bytes] = {}
+        self._repaired: set[str] = set()
         self.asked: dict[str, str] = {}
-        self.left: list[Target] = []
-        self.again: tuple[Target, ...] = ()
+        self._left: list[Target] = []
+        self._again: tuple[Target, ...] = ()
         for target in reversed(request.placement.targets):
-            if target.node == core.name:
+            if target.node == common.placements.name:
                 if local is not None:
                     self.asked[target.node] = target.hint_for
             elif request.sloppy or not target.hint_for:
-                self.left.append(target)
-        slow = core.hedging.slow
+                self._left.append(target)
+        slow = common.hedging.slow
         if slow:
-            self.left.sort(key=lambda target: target.node not in slow)
+            self._left.sort(key=lambda target: target.node not in slow)
+        self._patience = common.first_patience(self._left, request.r - len(self.asked))
+        patience_ends = now.mono + self._patience
         super().__init__(
-            core, respond, request.deadline, self._patience(core), len(self.local), request.client
+            common.rpc, respond, request.deadline, patience_ends, len(self.local), request.client
         )
 
-    def _patience(self, core: Coordinator) -> float:
-        """Seconds until the slowest of those that are asked first is late."""
-        needed = self.request.r - len(self.asked)
-        first = self.left[-needed:] if needed > 0 else ()
-        return max((core.hedging.delay(target.node) for target in first), default=core.settings.read_patience)
+    # whom it asks
 
-    def send(self) -> None:
+    def send(self, now: Instant) -> None:
         """Ask as many replicas as are needed beside this node's own copy."""
-        core = self.core
+        common, hedging = self._common, self._common.hedging
         for _ in range(self.request.r - len(self.asked)):
-            self._ask_next()
-        if core.hedging.slow and self.left:
-            last = self.left[0]  # the slow ones are
-            if last.node in core.hedging.slow and core.hedging.may_try(last.node, core.now):
-                core.counters.read_trials += 1
-                self._ask(self.left.pop(0))
+            self._ask_next(now)
+        if hedging.slow and self._left:
+            last = self._left[0]  # the slow ones are
+            if last.node in hedging.slow and hedging.may_try(last.node, now.mono):
+                common.counters.read_trials += 1
+                self._ask(self._left.pop(0), now)
 
-    def _ask_next(self) -> bool:
+    def _ask_next(self, now: Instant) -> bool:
         """Ask one more replica; whether there was one left, and time."""
-        if not self.left or self.core.now >= self.deadline:
+        if not self._left or now.mono >= self.deadline:
             return False
-        self._ask(self.left.pop())
+        self._ask(self._left.pop(), now)
         return True
 
-    def _ask(self, target: Target) -> None:
-        core = self.core
+    def _ask(self, target: Target, now: Instant) -> None:
         self.asked[target.node] = target.hint_for
-        if core.now != self.asked_at:
-            self.asked_later[target.node] = core.now
-        ttl_ms = int((self.deadline - core.now) * 1000) + 1
+        if now.mono != self._asked_at:
+            self._asked_later[target.node] = now.mono
+        ttl_ms = int((self.deadline - now.mono) * 1000) + 1
+        epoch = self._common.placements.state.epoch
         message = ReplicaRead(
-            self.number, core.state.epoch, self.request.key, digest(self.local), target.hint_for, ttl_ms
+            self.number, epoch, self.request.key, digest(self.local), target.hint_for, ttl_ms
         )
-        core.transport.send(target.node, message)
+        self._rpc.send(target.node, message)
+
+    @property
+    def _waited_for(self) -> bool:
+        """Whether somebody waits for the reply: the state is neither REPLIED nor FINISHED."""
+        return self._respond is not None
 
     def touches(self) -> bytes:
-        """See Operation."""
-        return self.request.key if self.respond is not None else b""
+        """See Waiting."""
+        return self.request.key if self._waited_for else b""
 
-    def on_cancelled(self) -> None:
-        """Nobody wants to know."""
-        self.finish()
-        self.fail(ReadTimeout(len(self.answers), self.request.r))
+    # what happens to it
 
-    def on_local_durable(self) -> None:
-        """This node's own version may be shown now."""
-        self._answered(self.core.name, self.local)
+    def on_answer(self, node: str, answer: Answer, now: Instant) -> None:
+        """The replica holds what this node held when it asked, or something else; both durably."""
+        if isinstance(answer, ReadReply):
+            self._rpc.hold(self, len(answer.version))
+            self._answered(node, answer.version, now)
+        else:
+            self._answered(node, self.local, now)
 
-    def on_read_same(self, node: str) -> None:
-        """The replica holds what this node held when it asked."""
-        self._answered(node, self.local)
-
-    def on_read_reply(self, node: str, version: bytes) -> None:
-        """The replica holds something else."""
-        self.size += len(version)
-        self.core.admission.bytes += len(version)
-        self._answered(node, version)
-
-    def on_repaired(self, node: str, version: bytes) -> None:
+    def on_repaired(self, node: str, version: bytes, now: Instant) -> None:
         """The repair with `version` is durable at a stale replica."""
-        if self.repairs.get(node) == version:
-            del self.repairs[node]
-            self.repaired.add(node)
-            self.core.counters.read_repairs += 1
+        if self._repairs.get(node) == version:
+            del self._repairs[node]
+            self._repaired.add(node)
+            self._common.counters.read_repairs += 1
             self.answers[node] = version
-            self._evaluate()
+            self._evaluate(now)
 
-    def on_refusal(self, node: str, error: KVError) -> None:
+    def on_refusal(self, node: str, error: KVError, now: Instant) -> None:
         """A replica cannot answer or be repaired: ask another, or fail if none is left."""
-        self._lost(node, error)
+        self._lost(node, error, now)
 
-    def on_gone(self, node: str) -> None:
+    def on_gone(self, node: str, now: Instant) -> None:
         """What `node` was asked, or its answer, may be lost."""
-        if node not in self.answers or node in self.repairs:
-            self._lost(node, None)
+        if node not in self.answers or node in self._repairs:
+            self._lost(node, None, now)
 
-    def on_time(self, now: float) -> None:
+    def on_cancelled(self, now: Instant) -> None:
+        """Nobody wants to know."""
+        if self._waited_for:
+            self._fail(ReadTimeout(len(self.answers), self.request.r), now)
+        else:
+            self._finish()
+
+    def on_time(self, now: Instant) -> None:
         """A replica is late: hedge. After the patience ask one more in any case; give up at the deadline."""
-        if now >= self.deadline:
-            self._time_out()
-        elif self.respond is None:
-            self.patience = float("inf")  # the deadline alone is left
+        if now.mono >= self.deadline:
+            self._time_out(now)
+            return
+        if not self._waited_for:
+            self._patience = NEVER  # the deadline alone is left
         else:
             # not before: as long as there is no connection, each question would come back at once
-            self.left[:0], self.again = self.again, ()
-            self._hedge()
-            while len(self.asked) < self.request.r and self._ask_next():
+            self._left[:0], self._again = self._again, ()
+            self._hedge(now)
+            while len(self.asked) < self.request.r and self._ask_next(now):
                 pass
+        self.wake(min(now.mono + self._patience, self.deadline))
 
-    def _hedge(self) -> None:
-        core, longest = self.core, self.core.settings.read_patience
+    def _hedge(self, now: Instant) -> None:
+        common, longest = self._common, self._common.settings.read_patience
         late = self._awaited()
         for node in late:
-            core.hedging.late(node)
-        can_wait, self.patience = self.patience < longest, longest
-        if not self.left or (can_wait and not late):
+            common.hedging.late(node)
+        can_wait, self._patience = self._patience < longest, longest
+        if not self._left or (can_wait and not late):
             return
         if not can_wait:
-            core.hedging.overdraw()
-        elif not core.hedging.take():
-            core.counters.hedges_refused += 1
+            common.hedging.overdraw()
+        elif not common.hedging.take():
+            common.counters.hedges_refused += 1
             return
-        core.counters.hedges += 1
-        self.hedged += (self.left[-1].node,)
-        self._ask_next()
+        common.counters.hedges += 1
+        self._hedged += (self._left[-1].node,)
+        self._ask_next(now)
 
     def _awaited(self) -> list[str]:
         """The other replicas that were asked and have not answered."""
-        return [node for node in self.asked if node not in self.answers and node != self.core.name]
+        name = self._common.placements.name
+        return [node for node in self.asked if node not in self.answers and node != name]
 
-    def _took(self, node: str) -> None:
+    def _took(self, node: str, now: Instant) -> None:
         """`node` has answered, or never will: that it took so long is worth knowing."""
-        core = self.core
-        core.hedging.answered(node, core.now - self.asked_later.get(node, self.asked_at))
+        self._common.hedging.answered(node, now.mono - self._asked_later.get(node, self._asked_at))
 
-    def _answered(self, node: str, version: bytes) -> None:
+    def _answered(self, node: str, version: bytes, now: Instant) -> None:
         if node in self.asked and node not in self.answers:
             self.answers[node] = version
-            if node != self.core.name:
-                self._took(node)
-            if self.respond is None:
-                self._finish_if_all_answered()
-            else:
-                self._evaluate()
+            if node != self._common.placements.name:
+                self._took(node, now)
+            if self._respond is not None:
+                self._evaluate(now)
+            elif not self._awaited():
+                self._finish()
 
-    def _finish_if_all_answered(self) -> None:
-        if not self._awaited():
-            self.finish()
+    def _lost(self, node: str, error: KVError | None, now: Instant) -> None:
+        if node not in self.asked or self.state is _S.FINISHED:
+            return  # a repair may be refused when the read has ended
+        self.answers.pop(node, None)
+        self._repairs.pop(node, None)
+        hint_for = self.asked.pop(node)
+        if not self._waited_for:
+            if not self._awaited():
+                self._finish()
+            return
+        if self.state is _S.REPAIRING and not self._has(self.answers.keys()):
+            self.move(_E.TOO_FEW)
+        if error is None and node != self._common.placements.name:
+            # its connection may come back before the deadline
+            self._again += (Target(node, hint_for),)
+        if self._ask_next(now):
+            return
+        if self.state is _S.ASKING_ALL:
+            self._evaluate(now)
+        if error is not None and len(self.asked) < self.request.r and self._waited_for:
+            self._fail(error, now)
 
-    def _evaluate(self) -> None:
+    # what it knows
+
+    def _has(self, nodes: AbstractSet[str]) -> bool:
+        """Whether R replicas are among these."""
+        return count(self._quorums, nodes) is Outcome.WON
+
+    def _evaluate(self, now: Instant) -> None:
         """Reply if R replicas hold the result; else repair those that answered something older."""
-        if len(self.answers) < self.request.r or self.respond is None:
+        answers = self.answers
+        if self._respond is None or len(answers) < self.request.r or not self._has(answers.keys()):
             return
-        result = b""
+        replica = self._common.local.replica
         try:
-            for version in self.answers.values():
-                result = self.core.replica.combine(self.request.key, result, version)
+            result = reconciled(replica, self.request.key, answers)
+            unseen = bool(self._seen) and not has_seen(self.request.call, self._seen, result)
         except Corruption:
-            self._drop_unreadable()
+            # no answer: it is stored here, as those of peers are checked
+            for node, error in unreadable(answers):
+                self._lost(node, error, now)
             return
-        if len(result) > self.core.replica.largest:
+        if len(result) > replica.largest:
             # no replica can take it: it is shown all the same, so that it can be resolved or deleted
-            self._reply(result)
+            self._reply(result, now)
             return
-        stale = [node for node, version in self.answers.items() if version != result]
+        stale = [node for node, version in answers.items() if version != result]
+        if stale and self.state is not _S.ASKING_ALL:
+            self.move(_E.DIFFERENT)
         for node in stale:
-            if self.repairs.get(node) != result:
-                self.repairs[node] = result
-                self._repair(node, result)
-        if len(self.answers) - len(stale) >= self.request.r:
-            if self.seen and not self._has_seen(result):
-                self._ask_all()
+            if self._repairs.get(node) != result:
+                self._repairs[node] = result
+                self._repair(node, result, now)
+        held = not stale or self._has(answers.keys() - stale)
+        if held and self._waited_for:
+            if unseen:
+                self._ask_all(now)
             else:
-                self._reply(result)
+                self._reply(result, now)
 
-    def _drop_unreadable(self) -> None:
-        """A version that cannot be decoded is no answer. It is stored here: those of peers are checked."""
-        for node, version in list(self.answers.items()):
-            try:
-                if version:
-                    decode_version(version)
-            except Corruption as error:
-                self._lost(node, error)
-
-    def _has_seen(self, result: bytes) -> bool:
-        """Whether a session may be shown this: it covers all that the session has seen of the key."""
-        if not result:
-            # a key that had no value and is known nowhere now was reaped
-            call = self.request.call
-            return isinstance(call, Get) and call.seen_empty
-        known = decode_version(result).context
-        return join(known, self.seen) == known
-
-    def _ask_all(self) -> None:
+    def _ask_all(self, now: Instant) -> None:
         """R replicas have not seen what the session has: ask all others, and fail if none of them has."""
-        if not self.wide:
-            self.wide = True
-            self.core.counters.wide_reads += 1
-        while self._ask_next():
+        if self.state is not _S.ASKING_ALL:
+            self.move(_E.UNSEEN)
+            self._common.counters.wide_reads += 1
+        while self._ask_next(now):
             pass
         if len(self.answers) == len(self.asked):
-            self.finish()
-            self.fail(StaleRead(len(self.answers)))
+            self._fail(StaleRead(len(self.answers)), now)
 
-    def _reply(self, result: bytes) -> None:
-        if self.respond is None:  # a repair here that was durable at once has replied already
+    def _repair(self, node: str, result: bytes, now: Instant) -> None:
+        placements = self._common.placements
+        repair = Repair(self._rpc, self, node, result)
+        if node != placements.name:
+            repair.send(placements.state.epoch, self.asked[node])
             return
-        respond, self.respond = self.respond, None
-        if len(self.answers) == len(self.asked):
-            self.finish()
-        else:
-            self._finish_if_all_answered()
-            self.core.counters.hedges_won += any(node in self.answers for node in self.hedged)
-        explain = self._explain() if self.request.call.explain else None
-        self.complete(self.request, result, explain, respond)
-
-    def _repair(self, node: str, result: bytes) -> None:
-        if node == self.core.name:
-            self._repair_here(result)
-        else:
-            RepairOperation(self, node, result)
-
-    def _repair_here(self, result: bytes) -> None:
-        core = self.core
         try:
-            lsn = core.store(self.request.key, result, self.asked[core.name])
+            lsn = self._common.local.store(self.request.key, result, self.asked[node])
         except (StorageError, Overloaded, VersionTooLarge) as error:
-            self._lost(core.name, error)
+            self._rpc.forget(repair)
+            self._lost(node, error, now)
         else:
-            core.durability.after(lsn, partial(self.on_repaired, core.name, result))
+            self._common.durability.after(lsn, Own(repair.number, ACK), now)
 
-    def _lost(self, node: str, error: KVError | None) -> None:
-        if node not in self.asked:
-            return
-        self.answers.pop(node, None)
-        self.repairs.pop(node, None)
-        hint_for = self.asked.pop(node)
-        if self.respond is None:
-            self._finish_if_all_answered()
-            return
-        if error is None and node != self.core.name:
-            # its connection may come back before the deadline
-            self.again += (Target(node, hint_for),)
-        if self._ask_next():
-            return
-        if self.wide:
-            self._evaluate()
-        if error is not None and len(self.asked) < self.request.r:
-            self.finish()
-            self.fail(error)
+    # how it ends
 
-    def _time_out(self) -> None:
-        self.finish()
+    def _reply(self, result: bytes, now: Instant) -> None:
+        self.move(_E.HELD)
+        respond, self._respond = self._respond, None
+        assert respond is not None
+        if len(self.answers) < len(self.asked):
+            self._common.counters.hedges_won += any(node in self.answers for node in self._hedged)
+        if not self._awaited():
+            self._finish()
+        explain = None
+        if self.request.call.explain:
+            explain = Explain(
+                self._common.placements.name,
+                self._common.placements.state.epoch,
+                self.request.partition,
+                tuple(sorted(self.asked)),
+                tuple(sorted(self.answers)),
+                repaired=tuple(sorted(self._repaired)),
+                hedged=self._hedged,
+            )
+        self._complete(self.request, result, explain, respond, now)
+
+    def _finish(self) -> None:
+        self.move(_E.ANSWERED)
+        self._rpc.forget(self)
+
+    def _fail(self, error: KVError, now: Instant) -> None:
+        self.move(_E.FAILED)
+        self._rpc.forget(self)
+        self.fail(error, now)
+
+    def _time_out(self, now: Instant) -> None:
         for node in self._awaited():
-            self._took(node)
+            self._took(node, now)
         answered = len(self.answers)
-        self.fail(StaleRead(answered) if self.wide else ReadTimeout(answered, self.request.r))
-
-    def _explain(self) -> Explain:
-        return Explain(
-            self.core.name,
-            self.core.state.epoch,
-            self.request.partition,
-            tuple(sorted(self.asked)),
-            tuple(sorted(self.answers)),
-            repaired=tuple(sorted(self.repaired)),
-            hedged=self.hedged,
-        )
-
-
-class RepairOperation(Operation):
-    """One version on its way to one stale replica; its own number, so that an ack means just this version."""
-
-    __slots__ = ("node", "read", "version")
-
-    def __init__(self, read: ReadOperation, node: str, version: bytes) -> None:
-        core, request = read.core, read.request
-        super().__init__(core, nobody, read.deadline, core.settings.write_patience)
-        self.read = read
-        self.node = node
-        self.version = version
-        message = ReplicaWrite(self.number, core.state.epoch, request.key, version, read.asked[node])
-        core.transport.send(node, message)
-
-    def touches(self) -> bytes:
-        """See Operation."""
-        return self.read.request.key
-
-    def on_write_ack(self, node: str) -> None:
-        """The replica holds the version durably."""
-        if node == self.node:
-            self.finish()
-            self.read.on_repaired(node, self.version)
-
-    def on_refusal(self, node: str, error: KVError) -> None:
-        """The replica cannot be repaired."""
-        if node == self.node:
-            self.finish()
-            self.read.on_refusal(node, error)
-
-    def on_gone(self, node: str) -> None:
-        """The repair may be lost; the read hears of it by itself."""
-        if node == self.node:
-            self.finish()
-
-    def on_time(self, now: float) -> None:
-        """The read has its own deadline."""
-        if now >= self.deadline:
-            self.finish()
+        if not self._waited_for:
+            self._finish()
+        elif self.state is _S.ASKING_ALL:
+            self._fail(StaleRead(answered), now)
+        else:
+            self._fail(ReadTimeout(answered, self.request.r), now)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from kvstore.config import BucketSettings, Conflict
 from kvstore.errors import VersionTooLarge
 from kvstore.lsm import Engine
-from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.counters import Counters
 from kvstore.ring.token import split_data_key
 from kvstore.versions import decode_version, discarded, encode_version, reconcile, reconcile_lww
@@ -20,19 +19,24 @@ Changes = dict[bytes, tuple[bytes, bytes]]
 class Replica:
     """Versions by internal key in the engine; knows which of them are not durable yet, keeps their trees."""
 
-    __slots__ = ("_bucket", "_counters", "_engine", "_unsynced", "largest", "on_distrust", "trees")
+    __slots__ = ("_bucket", "_counters", "_engine", "_unsynced", "_update", "largest", "on_distrust")
 
     def __init__(
-        self, engine: Engine, bucket: Callable[[str], BucketSettings], trees: Trees, counters: Counters
+        self,
+        engine: Engine,
+        bucket: Callable[[str], BucketSettings],
+        update: Callable[[bytes, bytes, bytes], None],
+        counters: Counters,
     ) -> None:
+        """`update` takes each change into the Merkle trees: a key, what was stored, and what is."""
         self._counters = counters
         self._engine = engine
         self._bucket = bucket
         self.largest = engine.options.value_bytes
         """The most bytes that an encoded version may have."""
-        self.trees = trees
-        self.on_distrust: Callable[[Exception], None] = _nobody_cares
-        """Called with the reason when trees are no longer known to be those of the disk."""
+        self._update = update
+        self.on_distrust: Callable[[bytes, Exception], None] = _nobody_cares
+        """Called when the trees of a key are no longer known to be those of the disk, with the reason."""
         self._unsynced: dict[bytes, int] = {}
 
     def read(self, key: bytes) -> bytes:
@@ -111,11 +115,10 @@ class Replica:
     def _follow(self, key: bytes, old: bytes, new: bytes) -> None:
         """Take a change that is written into the trees. One that cannot follow must prove nothing."""
         try:
-            self.trees.update(key, old, new)
+            self._update(key, old, new)
         except Exception as error:  # noqa: BLE001  (a defect: the other keys of the batch go on)
             self._counters.trees_distrusted += 1
-            self.trees.forget(key, key)
-            self.on_distrust(error)
+            self.on_distrust(key, error)
 
     def write(self, batch: Batch) -> int:
         """Append hints and the node's own records; returns the LSN that an acknowledgement must wait for."""
@@ -140,5 +143,5 @@ class Replica:
             del unsynced[key]
 
 
-def _nobody_cares(error: Exception) -> None:
+def _nobody_cares(key: bytes, error: Exception) -> None:
     """Until somebody wants to hear of trees that are not known."""

@@ -1,220 +1,329 @@
 """Coordinating a write: the new version to all replicas, a reply after W durable acks, hints for the rest.
 
-The coordinator's own copy must be durable before it replies, whatever W is: it made the dot.
+The coordinator's own copy must be durable before it replies, whatever W is: it made the dot. So two quorums
+must be won, W of the replicas and this node by itself.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import msgspec
 
+from kvstore.config import Limits, QuorumSettings
+from kvstore.contexts import encode_seen
 from kvstore.errors import KVError, Overloaded, StorageError, VersionTooLarge, WriteTimeout
-from kvstore.protocol.messages import Explain, ReplicaWrite, Stored
-from kvstore.quorum.operation import Operation, Respond
+from kvstore.instant import Instant
+from kvstore.protocol.client import Explain, Stored
+from kvstore.protocol.peer import ReplicaWrite, WriteAck
+from kvstore.quorum.admission import Admission
+from kvstore.quorum.context_keys import ContextKeys
+from kvstore.quorum.counters import Counters
+from kvstore.quorum.held_outputs import ACK, HeldOutputs, Own
+from kvstore.quorum.local import LocalCopy
+from kvstore.quorum.mint import Mint, Minted, Written
+from kvstore.quorum.operation import Moves, Named, Operation, Respond
+from kvstore.quorum.placement import Placements
+from kvstore.quorum.request import Request
+from kvstore.quorum.rpc import Answer, Rpc
+from kvstore.quorum.votes import Outcome, Quorum, Quorums, count
+from kvstore.versions import EMPTY, CausalContext, decode_version, encode_version
 
-if TYPE_CHECKING:
-    from kvstore.quorum.coordinator import Coordinator
-    from kvstore.quorum.request import Request
+
+class WriteState(Named):
+    """Where a write is."""
+
+    WAITING = "the client waits for W replicas"
+    REPLIED = "the client has its reply; the other replicas get the version, or a hint"
+    OWING = "the client has left or was told that time is over; the work counts until W replicas are through"
+    FINISHED = "every target has it, or a hint is kept"
+
+
+class WriteEvent(Named):
+    """What moves a write."""
+
+    ACKNOWLEDGED = "W replicas and the coordinator have it on their disks"
+    OUT_OF_REACH = "too many are lost for W acknowledgements"
+    GIVEN_UP = "the deadline has passed, or the client has left"
+    PLACED = "nothing is awaited any more"
+
+
+_S, _E = WriteState, WriteEvent
+
+
+class Writes:
+    """What the writes of one node have in common."""
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        local: LocalCopy,
+        mint: Mint,
+        context_keys: ContextKeys,
+        placements: Placements,
+        durability: HeldOutputs,
+        admission: Admission,
+        counters: Counters,
+        settings: QuorumSettings,
+        limits: Limits,
+    ) -> None:
+        self.rpc = rpc
+        self.local = local
+        self.placements = placements
+        self.coordinator = Quorum(frozenset((placements.name,)), 1)
+        """This node, whose dot it is."""
+        self.admission = admission
+        self.patience = settings.write_patience
+        self._mint = mint
+        self._context_keys = context_keys
+        self._durability = durability
+        self._counters = counters
+        self._limits = limits
+
+    def write(
+        self, request: Request, seen: CausalContext, written: Written, respond: Respond, now: Instant
+    ) -> None:
+        """Make the new version, append it here with hints for the unreachable, and send it out."""
+        stored = self.local.read(request.placement, request.key)
+        minted = self._mint.mint(request, decode_version(stored) if stored else EMPTY, seen, written)
+        encoded = encode_version(minted.version)
+        if len(encoded) > self._limits.version and len(encoded) > len(stored):
+            raise VersionTooLarge(len(encoded), self._limits.version)
+        lsn = self.local.append(request.placement, request.key, stored, encoded, now)
+        self._counters.lww_overwritten += minted.overwritten
+        operation = WriteOperation(self, respond, request, encoded, self._stored(request, minted), now)
+        operation.send()
+        self._durability.after(lsn, Own(operation.number, ACK), now)
+
+    def _stored(self, request: Request, minted: Minted) -> Stored:
+        version = minted.version
+        alone = len(version.siblings) == 1
+        context = self._context_keys.sign(version.context, request.key) if alone else b""
+        written = b"" if alone else encode_seen(version.context, request.token)
+        siblings = len(version.visible(request.now.wall))
+        return Stored(context, siblings, overwritten=minted.overwritten, written=written)
 
 
 class WriteOperation(Operation):
     """One version on its way to its replicas. It outlives its reply until every target has it or a hint."""
 
     __slots__ = (
+        "_again",
+        "_awaiting",
+        "_common",
+        "_fallbacks",
+        "_hinted",
+        "_patience_ends",
         "acked",
-        "again",
-        "awaiting",
-        "fallbacks",
-        "hinted",
-        "local",
         "lost",
-        "owes",
-        "patience_ends",
+        "quorums",
         "request",
         "result",
         "version",
     )
 
+    EXPECTS = (WriteAck,)
+    MOVES: ClassVar[Moves] = {
+        (_S.WAITING, _E.ACKNOWLEDGED): _S.REPLIED,
+        (_S.WAITING, _E.OUT_OF_REACH): _S.REPLIED,
+        (_S.WAITING, _E.GIVEN_UP): _S.OWING,
+        (_S.OWING, _E.ACKNOWLEDGED): _S.REPLIED,
+        (_S.OWING, _E.PLACED): _S.FINISHED,
+        (_S.REPLIED, _E.PLACED): _S.FINISHED,
+    }
+
     def __init__(
-        self, core: Coordinator, respond: Respond, request: Request, version: bytes, result: Stored
+        self, common: Writes, respond: Respond, request: Request, version: bytes, result: Stored, now: Instant
     ) -> None:
-        patience = core.settings.write_patience
-        super().__init__(core, respond, request.deadline, patience, len(version), request.client)
+        self._common = common
+        self.state = _S.WAITING
         self.request = request
         self.version = version
         self.result = result
-        self.local = False
-        self.owes = False
-        self.again: tuple[tuple[float, str, str], ...] = ()
-        self.patience_ends = core.now + self.patience
+        self._patience_ends = patience_ends = now.mono + common.patience
+        placement = request.placement
+        self.quorums: Quorums = (
+            request.write_quorum,
+            common.coordinator,
+        )
         self.acked: set[str] = set()
-        self.lost: tuple[str, ...] = ()
-        self.hinted = request.placement.unplaced
-        self.awaiting = request.placement.remote.copy()
-        self.fallbacks: tuple[str, ...] = ()
+        self.lost = placement.dead
+        self._again: tuple[tuple[float, str, str], ...] = ()
+        self._hinted = placement.unplaced
+        self._awaiting = placement.remote.copy()
+        self._fallbacks: tuple[str, ...] = ()
+        super().__init__(common.rpc, respond, request.deadline, patience_ends, len(version), request.client)
 
     def send(self) -> None:
         """Ask every remote target; the local batch has been appended and waits for its sync."""
-        for node, hint_for in self.awaiting.items():
+        for node, hint_for in self._awaiting.items():
             self._ask(node, hint_for)
 
     def _ask(self, node: str, hint_for: str) -> None:
-        core = self.core
-        core.transport.send(
-            node, ReplicaWrite(self.number, core.state.epoch, self.request.key, self.version, hint_for)
-        )
+        epoch = self._common.placements.state.epoch
+        self._rpc.send(node, ReplicaWrite(self.number, epoch, self.request.key, self.version, hint_for))
 
     def touches(self) -> bytes:
-        """See Operation."""
+        """See Waiting."""
         return self.request.key
 
-    def on_cancelled(self) -> None:
-        """The version is here and on its way: it still goes to all replicas."""
-        self._owe()
+    # what happens to it
 
-    def _owe(self) -> None:
-        """Nobody waits any more, but the replicas have the work before them: it counts until W are through.
+    def on_answer(self, node: str, answer: Answer, now: Instant) -> None:
+        """A replica, a fallback for one, or this node has the version durably; a late ack counts too."""
+        self._awaiting.pop(node, None)
+        self.acked.add(node)
+        self._advance(now)
 
-        Else the more of it was late, the more would be taken on.
-        """
-        if self.respond is not None:
-            self._time_out()
-            self.owes = True
-            self.core.admission.unanswered += 1
-
-    def _settle(self) -> None:
-        self.owes = False
-        self.core.admission.unanswered -= 1
-
-    def finish(self) -> None:
-        """See Operation."""
-        super().finish()
-        if self.owes:
-            self._settle()
-
-    def hint_early(self, now: float) -> None:
-        """End the patience with the slow replicas: the memory is wanted."""
-        self.patience_ends = now
-        self.on_time(now)
-
-    def on_local_durable(self) -> None:
-        """The coordinator's own copy is on the disk."""
-        self.local = True
-        self.on_write_ack(self.core.name)
-
-    def on_write_ack(self, node: str) -> None:
-        """A replica, or a fallback for one, has the version durably; a late ack counts too."""
-        self.awaiting.pop(node, None)
-        if self._counts(node):
-            self.acked.add(node)
-        self._advance()
-
-    def on_refusal(self, node: str, error: KVError) -> None:
+    def on_refusal(self, node: str, error: KVError, now: Instant) -> None:
         """A replica could not store it: keep a hint, and give up when W cannot be reached.
 
         One that is only overloaded is asked again in the time it wants, if the client has that much.
         """
-        hint_for = self.awaiting.get(node, self.request.placement.remote.get(node))
-        if isinstance(error, Overloaded) and self.respond is not None and hint_for is not None:
-            when = self.core.now + error.retry_after
+        hint_for = self._awaiting.get(node, self.request.placement.remote.get(node))
+        if isinstance(error, Overloaded) and self.state is _S.WAITING and hint_for is not None:
+            when = now.mono + error.retry_after
             if when < self.deadline:
-                self.again = (*self.again, (when, node, hint_for))
-                self.core.operations.set_alarm(when, self.number)
+                self._again = (*self._again, (when, node, hint_for))
+                if when < self.wake_at:
+                    self.wake(when)
                 return
-        self.on_gone(node)
+        self.on_gone(node, now)
 
-    def on_gone(self, node: str) -> None:
+    def on_gone(self, node: str, now: Instant) -> None:
         """What was sent to `node` may be lost: keep a hint."""
-        if node in self.awaiting:
-            self.lost += (node,)
-            self._substitute(node)
-            self._advance()
+        if node in self._awaiting:
+            self.lost |= {node}
+            self._substitute(node, now)
+            self._advance(now)
 
-    def on_time(self, now: float) -> None:
-        """The client gets its error at the deadline, slow replicas a hint after the patience.
+    def on_cancelled(self, now: Instant) -> None:
+        """The version is here and on its way: it still goes to all replicas."""
+        self._give_up(now)
 
-        Not earlier for a client that has little time: hints are work, and under overload all are late.
+    def on_time(self, now: Instant) -> None:
+        """Ask the overloaded once more; the client gets its error at the deadline, slow replicas a hint.
+
+        Not before their patience for a client that has little time: hints are work, and under overload all
+        are late.
         """
-        late = now >= self.deadline
+        self._ask_again(now)
+        late = now.mono >= self.deadline
         if late:
-            self._owe()
-        if now < self.patience_ends:
-            return
-        for node in tuple(self.awaiting):
-            self._substitute(node)
-        if late:
-            for node in tuple(self.awaiting):  # fallbacks asked just now: no time is left for them
-                self._hint_here(self.awaiting.pop(node))
-            self.finish()
-        else:
-            self._advance()
+            self._give_up(now)
+        if now.mono >= self._patience_ends:
+            for node in tuple(self._awaiting):
+                self._substitute(node, now)
+            if late:
+                for node in tuple(self._awaiting):  # fallbacks asked just now: no time is left for them
+                    self._hint_here(self._awaiting.pop(node), now)
+                self._finish()
+                return
+            self._patience_ends = min(now.mono + self._common.patience, self.deadline)
+            self._advance(now)
+        if self.state is not _S.FINISHED:
+            self._sleep(now)
 
-    def on_alarm(self, now: float) -> None:
-        """Ask those once more who were overloaded."""
-        due = [each for each in self.again if each[0] <= now]
-        self.again = tuple(each for each in self.again if each[0] > now)
-        for _, node, hint_for in due:
-            self._ask(node, hint_for)
+    def hint_early(self, now: Instant) -> None:
+        """End the patience with the slow replicas: the memory is wanted."""
+        self._patience_ends = now.mono
+        self.on_time(now)
 
-    def _substitute(self, node: str) -> None:
+    def _sleep(self, now: Instant) -> None:
+        times = [when for when, _, _ in self._again]
+        if now.mono < self.deadline:
+            times.append(self.deadline)
+        self.wake(min([self._patience_ends, *times]))
+
+    def _ask_again(self, now: Instant) -> None:
+        due = [each for each in self._again if each[0] <= now.mono]
+        if due:
+            self._again = tuple(each for each in self._again if each[0] > now.mono)
+            for _, node, hint_for in due:
+                self._ask(node, hint_for)
+
+    # who else
+
+    def _substitute(self, node: str, now: Instant) -> None:
         """Give up waiting for `node`: ask a live fallback to keep the hint, else keep it here."""
-        target = self.awaiting.pop(node) or node
-        for fallback in self.core.live_fallbacks(self.request.partition, self.request.n):
+        target = self._awaiting.pop(node) or node
+        request = self.request
+        for fallback in self._common.placements.live_fallbacks(request.partition, request.bucket.n):
             if fallback not in self._asked():
-                self.fallbacks += (fallback,)
-                self.awaiting[fallback] = target
+                self._fallbacks += (fallback,)
+                self._awaiting[fallback] = target
+                if request.sloppy:
+                    voters, needed = self.quorums[0]
+                    self.quorums = (Quorum(voters | {fallback}, needed), *self.quorums[1:])
                 self._ask(fallback, target)
                 return
-        self._hint_here(target)
+        self._hint_here(target, now)
 
-    def _hint_here(self, target: str) -> None:
+    def _hint_here(self, target: str, now: Instant) -> None:
         # what cannot be kept is counted as dropped: the write itself does not depend on it
+        local = self._common.local
         try:
-            self.core.store(self.request.key, self.version, hint_for=target)
+            local.store(self.request.key, self.version, hint_for=target)
         except (StorageError, Overloaded, VersionTooLarge):
-            self.core.hints.lost(target, self.request.key, self.version)
+            local.hints.lost(target, self.request.key, self.version, now)
         else:
-            self.hinted += (target,)
-
-    def _counts(self, node: str) -> bool:
-        return self.request.sloppy or node in self.request.placement.primaries
-
-    def _advance(self) -> None:
-        if self.respond is not None:
-            if self.local and len(self.acked) >= self.request.w:
-                self.answer(self._stored())
-            elif self.lost and not self._reachable():
-                self._time_out()
-        elif self.owes and self.local and len(self.acked) >= self.request.w:
-            self._settle()
-            self.core.admission.worked(self.core.now - self.request.now.mono)
-        if not self.awaiting and self.local and self.respond is None:
-            self.finish()
-
-    def _reachable(self) -> bool:
-        """Whether W acks can still come: from those that are not known to be lost."""
-        possible = sum(1 for node in self._asked() if node not in self.lost and self._counts(node))
-        return possible >= self.request.w
+            self._hinted += (target,)
 
     def _asked(self) -> set[str]:
-        return {self.core.name, *self.request.placement.remote, *self.fallbacks}
+        return {self._common.placements.name, *self.request.placement.remote, *self._fallbacks}
 
-    def _time_out(self) -> None:
-        self.fail(WriteTimeout(len(self.acked), self.request.w))
+    # how it stands
+
+    def _advance(self, now: Instant) -> None:
+        if self.state is _S.WAITING and (self.lost or len(self.acked) >= self.request.w):
+            outcome = count(self.quorums, self.acked, self.lost)
+            if outcome is Outcome.WON:
+                self.move(_E.ACKNOWLEDGED)
+                self.answer(self._stored(), now)
+            elif outcome is Outcome.LOST:
+                self.move(_E.OUT_OF_REACH)
+                self._time_out(now)
+        elif self.state is _S.OWING and count(self.quorums, self.acked) is Outcome.WON:
+            self.move(_E.ACKNOWLEDGED)
+            self._common.admission.settled(now.mono - self.request.now.mono)
+        placed = not self._awaiting and self._common.placements.name in self.acked
+        if placed and self.state is not _S.WAITING:
+            self._finish()
+
+    def _give_up(self, now: Instant) -> None:
+        """Nobody waits any more, but the replicas have the work before them: it counts until W are through.
+
+        Else the more of it was late, the more would be taken on.
+        """
+        if self.state is _S.WAITING:
+            self.move(_E.GIVEN_UP)
+            self._time_out(now)
+            self._common.admission.owed()
+
+    def _finish(self) -> None:
+        if self.state is _S.OWING:
+            self._common.admission.settled()
+        self.move(_E.PLACED)
+        self._rpc.forget(self)
+
+    def _time_out(self, now: Instant) -> None:
+        self.fail(WriteTimeout(len(self._voted()), self.request.w), now)
+
+    def _voted(self) -> frozenset[str]:
+        """Those whose acknowledgement counts."""
+        return self.quorums[0].members & self.acked
 
     def _stored(self) -> Stored:
         if not self.request.call.explain:
             return self.result
-        asked = tuple(sorted(self._asked()))
-        waiting = tuple(target for target in self.awaiting.values() if target)
-        hinted = tuple(sorted({*self.hinted, *waiting}))
+        placements = self._common.placements
+        waiting = tuple(target for target in self._awaiting.values() if target)
         explain = Explain(
-            self.core.name,
-            self.core.state.epoch,
+            placements.name,
+            placements.state.epoch,
             self.request.partition,
-            asked,
-            tuple(sorted(self.acked)),
-            hinted=hinted,
+            tuple(sorted(self._asked())),
+            tuple(sorted(self._voted())),
+            hinted=tuple(sorted({*self._hinted, *waiting})),
         )
         return msgspec.structs.replace(self.result, explain=explain)

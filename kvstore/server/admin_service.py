@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
-from kvstore.server.client_service import ClientService
+from kvstore.errors import KVError
+from kvstore.node.status import NodeStatus
+from kvstore.server.client_service import ClientService, abort, unary
 from kvstore.server.driver import Driver
 from kvstore.server.links import Links
+from kvstore.server.session import Context
 from kvstore.v1 import admin_pb2 as pb
-from kvstore.wire.status import repair_to_wire, status_to_wire_response
+from kvstore.wire.admin import METHODS, AdminMethod, Operated
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Admin"].full_name
 
@@ -29,42 +35,42 @@ class AdminService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handlers of all methods."""
-        get_status = grpc.unary_unary_rpc_method_handler(
-            self.get_status,
-            request_deserializer=pb.GetStatusRequest.FromString,
-            response_serializer=pb.GetStatusResponse.SerializeToString,
-        )
-        repair = grpc.unary_unary_rpc_method_handler(
-            self.repair,
-            request_deserializer=pb.RepairRequest.FromString,
-            response_serializer=pb.RepairResponse.SerializeToString,
-        )
-        return grpc.method_handlers_generic_handler(SERVICE, {"GetStatus": get_status, "Repair": repair})
+        handlers = {method.name: self._handler(method) for method in METHODS}
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    async def repair(self, request: pb.RepairRequest, context: object) -> pb.RepairResponse:
-        """See admin.proto."""
-        if request.start:
-            self._driver.node.repair_now(self._driver.now())
-        return repair_to_wire(self._driver.node.status().anti_entropy)
+    def _handler(self, method: AdminMethod[Any]) -> Any:
+        async def handle(request: Message, context: Context) -> Message:
+            try:
+                return method.perform(Operated(self._driver.node, self._driver.now(), self._status), request)
+            except KVError as error:
+                await abort(context, error)
 
-    async def get_status(self, request: pb.GetStatusRequest, context: object) -> pb.GetStatusResponse:
-        """See admin.proto."""
-        node = self._driver.node
-        response = status_to_wire_response(node.status(), node.state)
-        for member in response.members:
-            member.connected = member.node == response.node or self._links.connected(member.node)
-        response.version = self._version
-        response.pid = os.getpid()
-        response.uptime_s = time.monotonic() - self._started
-        counters = response.counters
-        counters.frames_sent = self._links.frames
-        counters.messages_sent = self._links.messages
-        counters.messages_dropped = self._links.dropped
-        counters.queued_bytes = self._links.queued_bytes
-        counters.most_queued_bytes = self._links.most_queued_bytes
-        counters.most_reply_bytes = self._clients.most_reply_bytes
-        counters.frames_received = self._driver.frames_received
-        counters.messages_received = self._driver.messages_received
-        counters.session_frames_received = self._clients.session_frames
-        counters.session_calls_received = self._clients.session_calls
-        return response
+        return unary(handle, method.request)
+
+    def _status(self) -> NodeStatus:
+        """What the node says, and what only its server knows."""
+        node = self._driver.status()
+        links, clients, driver = self._links, self._clients, self._driver
+        return replace(
+            node,
+            members=tuple(
+                replace(member, connected=member.node == node.node or links.connected(member.node))
+                for member in node.members
+            ),
+            counters=replace(
+                node.counters,
+                frames_sent=links.frames,
+                messages_sent=links.messages,
+                messages_dropped=links.dropped,
+                frames_received=driver.frames_received,
+                messages_received=driver.messages_received,
+                session_frames_received=clients.session_frames,
+                session_calls_received=clients.session_calls,
+            ),
+            version=self._version,
+            pid=os.getpid(),
+            uptime=time.monotonic() - self._started,
+            queued_bytes=links.queued_bytes,
+            most_queued_bytes=links.most_queued_bytes,
+            most_reply_bytes=clients.most_reply_bytes,
+        )

@@ -6,21 +6,21 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from kvstore.instant import Instant
 from kvstore.lsm import Engine, Job, JobResult
 from kvstore.node.node import Node
-from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import ClientRequest, Reply
+from kvstore.node.status import NodeStatus
+from kvstore.principal import Principal
+from kvstore.protocol.client import ClientRequest, Reply
+from kvstore.protocol.table import PeerMessage
 from kvstore.ring import ClusterState
-from kvstore.server.group_commit import GroupCommit
+from kvstore.server.execution import Executor
 from kvstore.server.jobs import Jobs
 from kvstore.server.links import Links
-
-Respond = Callable[[Reply], None]
+from kvstore.server.sync_thread import SyncThread
 
 _UNTIMED = 1.0
 """The timer comes back after so many seconds even when a defect has kept the node from setting it."""
@@ -45,13 +45,12 @@ class Driver:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._links = links
-        self._commit = GroupCommit(engine, self._durable, on_fatal)
+        self._syncs = SyncThread(engine, self._durable, on_fatal)
         self._jobs = Jobs(self._job_done, self._job_failed, on_fatal)
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
-        self._waiting: dict[int, Respond] = {}
-        self._cancelled: set[int] = set()
-        self._last_request = 0
+        self.executor = Executor(self)
+        """Where clients' requests come in."""
         self.frames_received = 0
         self.messages_received = 0
         # the system's entropy: what a node draws must differ from what it drew before a restart, and nobody
@@ -74,45 +73,27 @@ class Driver:
             self._timer.cancel()
         await self._jobs.close()
         await self._links.close()
-        await self._commit.close()
+        await self._syncs.close()
         self.node.stop()
 
     # inputs
 
-    def request(self, call: ClientRequest, respond: Respond) -> int:
-        """Hand in a client's request; returns its number, for `forget`. `respond` may be called at once."""
-        self.request_all([(call, respond)])
-        return self._last_request
+    def hand_in(self, requests: Iterable[tuple[int, ClientRequest]], principal: Principal) -> None:
+        """See Requests: they share a turn of the node."""
+        self.node.on_requests(requests, self.now(), principal)
 
-    def request_all(self, calls: Sequence[tuple[ClientRequest, Respond]]) -> None:
-        """Hand in clients' requests that have arrived together: they share a turn of the node."""
-        self.node.on_requests(self._numbered(calls), self.now())
-
-    def _numbered(
-        self, calls: Iterable[tuple[ClientRequest, Respond]]
-    ) -> Iterator[tuple[int, ClientRequest]]:
-        for call, respond in calls:
-            self._last_request = number = self._last_request + 1
-            self._waiting[number] = respond
-            yield number, call
-
-    def forget(self, request: int) -> None:
-        """The client has gone: a late reply is dropped, and what need not be done is not."""
-        if self._waiting.pop(request, None) is not None:
-            if not self._cancelled:
-                self._loop.call_soon(self._cancel)
-            self._cancelled.add(request)
-
-    def forget_all(self, respond: Callable[..., None]) -> None:
-        """The client has gone whose replies go to partials of `respond`."""
-        for request, each in list(self._waiting.items()):
-            if isinstance(each, partial) and each.func == respond:
-                self.forget(request)
-
-    def _cancel(self) -> None:
-        cancelled, self._cancelled = self._cancelled, set()
+    def give_up(self, requests: Container[int]) -> None:
+        """See Requests."""
         if not self._stopped:
-            self.node.on_cancelled(cancelled, self.now())
+            self.node.on_cancelled(requests, self.now())
+
+    def expired(self) -> None:
+        """See Requests."""
+        self.node.expired()
+
+    def status(self) -> NodeStatus:
+        """What the node says of itself."""
+        return self.node.status(self.now())
 
     def receive(self, sender: str, messages: Sequence[PeerMessage], delay: float = 0.0) -> None:
         """Hand in the messages of one frame that has waited for `delay` seconds on its way."""
@@ -153,9 +134,7 @@ class Driver:
 
     def reply(self, request: int, reply: Reply) -> None:
         """See Outbox."""
-        respond = self._waiting.pop(request, None)
-        if respond is not None:
-            respond(reply)
+        self.executor.reply(request, reply)
 
     def set_timer(self, when: float) -> None:
         """See Outbox."""
@@ -165,11 +144,15 @@ class Driver:
 
     def request_sync(self) -> None:
         """See Outbox."""
-        self._commit.request()
+        self._syncs.request()
 
     def defect(self, error: Exception) -> None:
         """See Outbox."""
         _log.error("a defect of the node; it goes on", exc_info=error)
+
+    def on_state(self, state: ClusterState) -> None:
+        """See Outbox."""
+        self._links.on_state(state)
 
     def start_job(self, job: Job) -> None:
         """See Outbox."""

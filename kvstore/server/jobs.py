@@ -1,17 +1,19 @@
-"""The engine's jobs under way: given to workers, their results handed back to the node."""
+"""The engine's jobs on an asyncio loop: given to worker processes, their results handed back to the node."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
+from math import inf
 
 from kvstore.errors import StorageFull
-from kvstore.lsm import Job, JobResult
-from kvstore.server.worker import Worker
+from kvstore.lsm import Job, JobQueue, JobResult
+from kvstore.store.worker_pool import WorkerPool
 
-_PAUSE = 1.0
-"""Seconds before a job that failed is offered again: whatever made it fail needs time to pass."""
+_END_SECONDS = 2.0
+"""How long a node that stops waits for workers that were killed, and do not get the processor to end."""
+_POLL_SECONDS = 0.005
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +21,8 @@ _log = logging.getLogger(__name__)
 class Jobs:
     """Runs jobs until closed, each in a worker of its own: a flush never waits for a compaction.
 
-    How many there are at a time is the engine's choice.
+    All methods belong to the loop's thread. `on_done` uses a result; `on_failed` is given a job that was not
+    done, after a pause; `on_fatal` is called when a result may be half in use, and must end the process.
     """
 
     def __init__(
@@ -28,47 +31,77 @@ class Jobs:
         on_failed: Callable[[Job], None],
         on_fatal: Callable[[BaseException], None],
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._on_done = on_done
         self._on_failed = on_failed
         self._on_fatal = on_fatal
-        self._idle: list[Worker] = []
-        self._workers: list[Worker] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._queue = JobQueue(self)
+        self._workers = WorkerPool()
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._loop.add_reader(self._workers.fileno(), self._look)
 
     def start(self, job: Job) -> None:
         """Run a job; `on_done` or, after a pause, `on_failed` will be called, unless it is closed before."""
-        if self._closed:
-            return
-        task = asyncio.get_running_loop().create_task(self._run(job))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._queue.start(job)
 
     async def close(self) -> None:
-        """Abandon all jobs and end the workers; none is begun any more."""
+        """Abandon all jobs and end the workers; none is begun any more. Takes a few seconds at most."""
+        if self._closed:
+            return
+        self._queue.stop()
+        self._loop.remove_reader(self._workers.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+        self._workers.kill()
+        await self._until_ended()
+        self._workers.close()
         self._closed = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(worker.close() for worker in self._workers))
 
-    def _idle_worker(self) -> Worker:
-        if self._idle:
-            return self._idle.pop()
-        self._workers.append(Worker())
-        return self._workers[-1]
-
-    async def _run(self, job: Job) -> None:
-        worker = self._idle_worker()
-        result = await worker.run(job)
-        self._idle.append(worker)
+    async def _until_ended(self) -> None:
         try:
-            if result is not None:
-                self._on_done(result)
-                return
-        except StorageFull as error:
+            async with asyncio.timeout(_END_SECONDS):
+                while self._workers.alive:  # noqa: ASYNC110  (a child's end has no event of its own)
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            for pid in self._workers.alive:
+                _log.warning("worker process %d, which was killed, has not ended yet", pid)
+
+    def _look(self) -> None:
+        """Hand in what has come to its end, and look again when a worker says something or has stalled."""
+        try:
+            for end in self._workers.finished():
+                self._queue.finished(end.job, end.result, self._loop.time())
+        finally:
+            self._look_in_time()
+
+    def _look_in_time(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        seconds = self._workers.wake_in()
+        self._timer = None if seconds == inf else self._loop.call_later(seconds, self._look)
+
+    # what the queue wants done
+
+    def run_job(self, job: Job) -> None:
+        """See JobShell."""
+        self._workers.start(job)
+        self._look_in_time()
+
+    def use(self, result: JobResult) -> None:
+        """See JobShell."""
+        self._on_done(result)
+
+    def put_off(self, job: Job, seconds: float, error: StorageFull | None) -> None:
+        """See JobShell."""
+        if error is not None:
             _log.error("the result of a %s cannot be used yet: %s", type(job).__name__, error)
-        except Exception as error:  # noqa: BLE001  (half of it may be in use: only recovery can tell)
-            self._on_fatal(error)
-        await asyncio.sleep(_PAUSE)
+        self._loop.call_later(seconds, self._queue.offer_again, self._loop.time() + seconds)
+
+    def give_back(self, job: Job) -> None:
+        """See JobShell."""
         self._on_failed(job)
+
+    def on_fatal(self, error: Exception) -> None:
+        """See JobShell."""
+        self._on_fatal(error)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 import grpc
 
-from kvstore.node.outbox import PeerMessage
+from kvstore.protocol.sizes import size_of
+from kvstore.protocol.table import PeerMessage, awaited, is_bulk
 from kvstore.ring import ClusterState, Member
-from kvstore.server.handshake import introduction
+from kvstore.server.handshake import Metadata, introduction
 from kvstore.server.options import CHANNEL
 from kvstore.server.stream import OnUnsent, Stream
-from kvstore.wire.queue import is_bulk, message_bytes
 
 _LINK = "/kvstore.v1.Peer/Link"
 _BULK = "/kvstore.v1.Peer/Bulk"
@@ -26,69 +27,115 @@ class Links:
     """Sends to the other members, best effort."""
 
     def __init__(self, me: str, state: ClusterState) -> None:
-        self._introduction = introduction(me, state)
-        self._peers: Sequence[Member] = [member for member in state.members if member.node != me]
-        self._streams: dict[str, tuple[Stream, Stream]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._channels: list[grpc.aio.Channel] = []
+        self._me = me
+        self._state = state
+        self._pairs: dict[str, _Pair] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._told: _Told | None = None
 
     def open(
         self, on_open: Callable[[str], None], on_lost: Callable[[str], None], on_unsent: OnUnsent
     ) -> None:
         """Begin to connect; what `on_open`, `on_lost` and `on_unsent` are told: see Stream."""
-        for peer in self._peers:
-            streams = (
-                Stream(_LINK, peer, self._introduction, on_open, on_lost, on_unsent),
-                Stream(_BULK, peer, self._introduction, on_open, on_lost, on_unsent),
-            )
-            self._streams[peer.node] = streams
-            for stream in streams:
-                channel = grpc.aio.insecure_channel(peer.address, options=CHANNEL)
-                self._channels.append(channel)
-                self._tasks.append(asyncio.create_task(stream.run(channel)))
+        self._told = _Told(on_open, on_lost, on_unsent)
+        self.on_state(self._state)
+
+    def on_state(self, state: ClusterState) -> None:
+        """Connect to the members that are new, or at another address; leave those that are none any more."""
+        self._state = state
+        present, self._pairs = self._pairs, {}
+        for peer in state.members:
+            if peer.node != self._me:
+                known = present.get(peer.node)
+                if known is not None and known.address == peer.address:
+                    self._pairs[peer.node] = present.pop(peer.node)
+                else:
+                    self._pairs[peer.node] = self._open(peer)
+        for left in present.values():
+            leaving = asyncio.get_running_loop().create_task(left.close())
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+
+    def _open(self, peer: Member) -> _Pair:
+        assert self._told is not None
+        return _Pair(peer, introduction(self._me, self._state), self._told)
 
     def send(self, to: str, message: PeerMessage) -> None:
         """Send to a peer; bulk goes its own way so that probes do not wait behind it."""
-        link, bulk = self._streams[to]
-        size = message_bytes(message)
-        (bulk if is_bulk(message, size) else link).send(message, size)
+        pair = self._pairs.get(to)
+        if pair is None:  # a member no more
+            number = awaited(message)
+            if number is not None and self._told is not None:
+                asyncio.get_running_loop().call_soon(self._told.on_unsent, to, [number])
+            return
+        size = size_of(message)
+        (pair.bulk if is_bulk(message, size) else pair.link).send(message, size)
 
     def connected(self, peer: str) -> bool:
         """Whether what is sent to a peer now is sent at once."""
-        return peer in self._streams and all(stream.connected for stream in self._streams[peer])
+        return peer in self._pairs and all(stream.connected for stream in self._pairs[peer].streams)
 
     @property
     def frames(self) -> int:
         """Frames written since the start."""
-        return sum(stream.frames for pair in self._streams.values() for stream in pair)
+        return sum(stream.frames for stream in self._all())
 
     @property
     def messages(self) -> int:
         """Messages in these frames."""
-        return sum(stream.messages for pair in self._streams.values() for stream in pair)
+        return sum(stream.messages for stream in self._all())
 
     @property
     def dropped(self) -> int:
         """Messages that were not sent: their peer was not connected, or too far behind."""
-        return sum(stream.queue.dropped for pair in self._streams.values() for stream in pair)
+        return sum(stream.queue.dropped for stream in self._all())
 
     @property
     def queued_bytes(self) -> int:
         """What waits to be written now, to all peers."""
-        return sum(stream.queue.bytes for pair in self._streams.values() for stream in pair)
+        return sum(stream.queue.bytes for stream in self._all())
 
     @property
     def most_queued_bytes(self) -> int:
         """The longest that the queue of any stream was."""
-        return max((stream.queue.most_bytes for pair in self._streams.values() for stream in pair), default=0)
+        return max((stream.queue.most_bytes for stream in self._all()), default=0)
+
+    def _all(self) -> list[Stream]:
+        return [stream for pair in self._pairs.values() for stream in pair.streams]
 
     async def close(self) -> None:
         """End all streams; takes no longer than a few seconds."""
+        await asyncio.gather(*self._leaving, *(pair.close() for pair in self._pairs.values()))
+
+
+class _Told(NamedTuple):
+    """Who is told of what becomes of streams: see Stream."""
+
+    on_open: Callable[[str], None]
+    on_lost: Callable[[str], None]
+    on_unsent: OnUnsent
+
+
+class _Pair:
+    """The streams to one peer."""
+
+    def __init__(self, peer: Member, introduced: Metadata, told: _Told) -> None:
+        self.address = peer.address
+        self.link = Stream(_LINK, peer, introduced, *told)
+        self.bulk = Stream(_BULK, peer, introduced, *told)
+        self.streams = (self.link, self.bulk)
+        self._channels = [grpc.aio.insecure_channel(peer.address, options=CHANNEL) for _ in self.streams]
+        self._tasks = [
+            asyncio.create_task(stream.run(channel))
+            for stream, channel in zip(self.streams, self._channels, strict=True)
+        ]
+
+    async def close(self) -> None:
+        """End both; takes no longer than a few seconds."""
         for task in self._tasks:
             task.cancel()
         for channel in self._channels:
             await channel.close()
-        if self._tasks:
-            _, left = await asyncio.wait(self._tasks, timeout=_END_SECONDS)
-            if left:
-                _log.error("%d streams have not ended: %s", len(left), left)
+        _, left = await asyncio.wait(self._tasks, timeout=_END_SECONDS)
+        if left:
+            _log.error("%d streams have not ended: %s", len(left), left)

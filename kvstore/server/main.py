@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,13 +19,15 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 from kvstore.config import NAME, BucketSettings, Limits, QuorumSettings, bucket_from_settings, parse_bucket
 from kvstore.errors import ConfigError, Corruption, KVError
 from kvstore.lsm import Compaction, Durability, Options
-from kvstore.node.settings import NodeSettings
 from kvstore.ring import initial_state, parse_members
 from kvstore.ring.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
 from kvstore.server.server import EXIT_NOT_STOPPED, EXIT_STORAGE_FAILED, STOP_SIGNALS, ServerSettings, serve
 from kvstore.server.settings_file import SettingsFile, read_settings_file
 
 _ENGINE = Options()
+_QUORUM = QuorumSettings()
+_FLAGS_OF_QUORUM = ("hint_count", "hint_age", "hint_rate")
+"""Settings of the table [quorum] that are flags too, as operators change them often."""
 
 EXIT_CONFIG = 2
 EXIT_STORAGE = 3
@@ -36,8 +39,12 @@ Example, the first of three nodes:
          --initial-cluster n1=10.0.0.1:7001,n2=10.0.0.2:7001,n3=10.0.0.3:7001
 
 Every flag can be given in the environment (KVNODE_NODE, KVNODE_LISTEN, ...; KVNODE_BUCKETS holds buckets
-with blanks between them) or in the file (node = "n1", and a table [buckets.NAME] for each bucket). All nodes
-must be given the same members, partitions, replicas and buckets.
+with blanks between them) or in the file (node = "n1", and a table [buckets.NAME] for each bucket; --hint-*
+are in its table [quorum]). All nodes must be given the same members, partitions, replicas and buckets.
+
+\b
+More settings of requests, anti-entropy and failure detection are in the tables [quorum], [anti-entropy] and
+[gossip] of the file: docs/settings.md.
 
 \b
 Exit codes:
@@ -54,8 +61,9 @@ A node starts on a full disk: it serves reads, and refuses writes until there is
 
 def _read_file(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
     """Make the file's settings the defaults of the flags."""
-    file = read_settings_file(path) if path else SettingsFile({}, {})
-    context.default_map = {setting.replace("-", "_"): value for setting, value in file.settings.items()}
+    file = read_settings_file(path) if path else SettingsFile()
+    quorum = {name: getattr(file.node.quorum, name) for name in _FLAGS_OF_QUORUM}
+    context.default_map = quorum | {name.replace("-", "_"): value for name, value in file.settings.items()}
     context.obj = file
 
 
@@ -96,21 +104,21 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
 @click.option(
     "--hint-count",
     type=click.IntRange(min=0),
-    default=QuorumSettings().hint_count,
+    default=_QUORUM.hint_count,
     show_default=True,
     help="Hints kept for one node; 0: none, anti-entropy alone brings home what a node has missed.",
 )
 @click.option(
     "--hint-age",
-    type=click.IntRange(min=1),
-    default=int(QuorumSettings().hint_age),
+    type=click.FloatRange(min=0, min_open=True),
+    default=_QUORUM.hint_age,
     show_default=True,
     help="Seconds after which a hint is dropped; anti-entropy brings home what it held.",
 )
 @click.option(
     "--hint-rate",
-    type=click.IntRange(min=1),
-    default=int(QuorumSettings().hint_rate),
+    type=click.FloatRange(min=0, min_open=True),
+    default=_QUORUM.hint_rate,
     show_default=True,
     help="Hints a second that this node brings home at most; fewer under load.",
 )
@@ -159,8 +167,8 @@ def kvnode(
     replicas: int,
     max_value: int,
     hint_count: int,
-    hint_age: int,
-    hint_rate: int,
+    hint_age: float,
+    hint_rate: float,
     durability: str,
     compaction: str,
     memtable_bytes: int,
@@ -182,8 +190,8 @@ def kvnode(
     if not 1 <= max_value <= Limits.MAX_VALUE:
         raise ConfigError(f"max-value={max_value} must be between 1 and {Limits.MAX_VALUE}")
     host, port = _address(listen or member.address)
-    quorum = QuorumSettings(hint_count=hint_count, hint_age=hint_age, hint_rate=hint_rate)
-    settings = NodeSettings(quorum=quorum, limits=Limits(value=max_value))
+    quorum = replace(file.node.quorum, hint_count=hint_count, hint_age=hint_age, hint_rate=hint_rate)
+    settings = replace(file.node, quorum=quorum, limits=Limits(value=max_value))
     engine = Options(
         memtable_bytes=memtable_bytes,
         cache_bytes=cache_bytes,

@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from kvstore.errors import ConfigError
-from kvstore.lsm import DiskFileSystem, Engine, Options
+from kvstore.lsm import Engine, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import ClusterState
 from kvstore.server import admin_service, client_service, data_directory, peer_service
@@ -28,6 +28,7 @@ from kvstore.server.driver import Driver
 from kvstore.server.identity import Identity
 from kvstore.server.links import Links
 from kvstore.server.options import SERVER
+from kvstore.store import DiskFileSystem
 
 EXIT_STORAGE_FAILED = 70
 EXIT_NOT_STOPPED = 71

@@ -16,12 +16,15 @@ import grpc
 from kvstore.config import MIB
 from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.node.transit import NOTICED, Transit
-from kvstore.protocol.messages import ClientRequest, Delete, Failed, Get, Reply, aged
-from kvstore.server.driver import Driver, Respond
+from kvstore.principal import ANYONE
+from kvstore.protocol.client import ClientRequest, Failed, Get, Reply, aged
+from kvstore.protocol.sizes import size_of
+from kvstore.server.driver import Driver
+from kvstore.server.execution import Respond
 from kvstore.server.gathering import Gathering
-from kvstore.wire.client import call_from_wire, reply_bytes
+from kvstore.wire.client import call_from_wire
 from kvstore.wire.queue import Batches
-from kvstore.wire.session import Answer, Form, decode_calls, encode_replies
+from kvstore.wire.session import Answer, decode_calls, encode_replies
 
 _MOST_CALLS = 4096
 _MOST_BYTES = 16 * MIB
@@ -41,11 +44,12 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Started: TypeAlias = tuple[ClientRequest, Respond]
 
 
-class Session:
+class ClientStream:
     """Calls under way, gets that wait, and replies that wait for the next frame."""
 
     def __init__(self, driver: Driver, context: Context) -> None:
         self._driver = driver
+        self._executor = driver.executor
         self._context = context
         self._clock = asyncio.get_running_loop().time
         self._transit = Transit()
@@ -69,18 +73,15 @@ class Session:
         self._open += count
         self._open_bytes += len(frame)
         share = len(frame) / count
-        answer, plain_put = self._answer, Form.PLAIN_PUT
-        requests: list[Started] = [
-            (put, partial(answer, number, plain_put, share)) for number, put in plain_puts
-        ]
+        answer = self._answer
+        requests: list[Started] = [(put, partial(answer, number, True, share)) for number, put in plain_puts]
         for call in calls:
             try:
                 request = call_from_wire(call)
             except InvalidRequest as error:
-                answer(call.id, Form.CALL, share, Failed(error))
+                answer(call.id, False, share, Failed(error))
                 continue
-            form = Form.DELETE if isinstance(request, Delete) else Form.CALL
-            respond = partial(answer, call.id, form, share)
+            respond = partial(answer, call.id, False, share)
             if not isinstance(request, Get):
                 requests.append((request, respond))
             elif self._in_time(request, respond, _OWN_SHARE * delay):
@@ -91,7 +92,7 @@ class Session:
                 for request, respond in requests
                 if self._in_time(request, respond, _OWN_SHARE * delay)
             ]
-        self._driver.request_all(requests)
+        self._executor.begin(self, ANYONE, requests)
         self._begin_gets()
         return count
 
@@ -99,7 +100,7 @@ class Session:
         """Whether a request has more time than it has `waited`; else it is refused."""
         if not request.timeout or request.timeout > waited:
             return True
-        self._driver.node.expired()
+        self._executor.expired()
         respond(Failed(_EXPIRED))
         return False
 
@@ -117,7 +118,7 @@ class Session:
                     requests.append((get, respond))
                 elif self._in_time(get, respond, waited):
                     requests.append((aged(get, waited), respond))
-            self._driver.request_all(requests)
+            self._executor.begin(self, ANYONE, requests)
 
     def _room_for_replies(self) -> bool:
         idle = not self._gets and not self._answers  # nothing of this session's would begin them later
@@ -125,10 +126,10 @@ class Session:
 
     def _answer_get(self, number: int, share: float, reply: Reply) -> None:
         self._gets -= 1
-        self._answer(number, Form.CALL, share, reply)
+        self._answer(number, False, share, reply)
 
-    def _answer(self, number: int, form: Form, share: float, reply: Reply) -> None:
-        self._answers.add((number, reply, form), reply_bytes(reply))
+    def _answer(self, number: int, in_columns: bool, share: float, reply: Reply) -> None:
+        self._answers.add((number, reply, in_columns), size_of(reply))
         self._answered_bytes += share
         self._wake.set()
 
@@ -155,8 +156,7 @@ class Session:
     def close(self) -> None:
         """The client has gone."""
         self._held.clear()
-        self._driver.forget_all(self._answer)
-        self._driver.forget_all(self._answer_get)
+        self._executor.leave(self)
 
     async def until_there_is_room(self) -> None:
         """Wait until the next frame may be read."""

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 import grpc
 
-from kvstore.node.outbox import PeerMessage
-from kvstore.protocol.messages import WriteAck
+from kvstore.protocol.peer import WriteAck
+from kvstore.protocol.table import PeerMessage
 from kvstore.ring import Member
 from kvstore.server.gathering import Gathering
 from kvstore.server.handshake import Metadata, Refused, check_welcome
@@ -34,7 +34,7 @@ OnUnsent: TypeAlias = Callable[[str, Sequence[int]], None]
 def _messages(batch: list[PeerMessage]) -> int:
     """How many messages a batch holds; acks, when there are no others, come many in one."""
     first = batch[0]
-    return len(first.requests) if len(batch) == 1 and isinstance(first, WriteAck) else len(batch)
+    return len(first.numbers) if len(batch) == 1 and isinstance(first, WriteAck) else len(batch)
 
 
 class Stream:

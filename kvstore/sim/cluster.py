@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from kvstore.config import KIB, AntiEntropySettings, BucketSettings, Limits
-from kvstore.gossip import Status
 from kvstore.lsm import Fate, Options
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import ClientRequest, Reply, TreeNode
+from kvstore.protocol.client import ClientRequest, Reply
+from kvstore.protocol.peer import TreeNode
 from kvstore.quorum.background.merkle import NODES, ROOT, Trees
 from kvstore.ring import Member, data_key, initial_state, preference_list, token
-from kvstore.sim.host import OPTIONS, Host, Respond
+from kvstore.sim.host import Host
 from kvstore.sim.invariants import Invariants
 from kvstore.sim.network import Link, Network, Weather
+from kvstore.sim.requests import Respond
 from kvstore.sim.scheduler import Scheduler
+from kvstore.sim.shell import OPTIONS, Startup
 
 Watch = Callable[[str, str, ClientRequest, Respond], Respond]
 
@@ -64,26 +66,27 @@ class SimulatedCluster:
         self.counts: Counter[str] = Counter()
         self.clients: dict[str, list[Callable[[], None]] | None] = {}
         """Those seen so far; the replies that wait for one that does not read, None for one that does."""
+        self.on_death: list[Callable[[str], None]] = []
+        """Told of a host that has died: connections of clients end with it."""
         self.network = Network(self.scheduler, random.Random(f"{seed}/network"))
         members = [Member(f"n{i}", f"n{i}:7000") for i in range(1, nodes + 1)]
         replicas = max(_REPLICAS, *(bucket.n for bucket in buckets)) if buckets else _REPLICAS
         self.state = initial_state("simulated", members, PARTITIONS, replicas, buckets)
         self.invariants = Invariants(self.scheduler, self.state, settings)
+        startup = Startup(self.state, settings, options)
         self.hosts = {
             member.node: Host(
                 member.node,
-                self.state,
+                startup,
                 self.scheduler,
                 self.network,
                 str(seed),
                 self._connections_broke,
-                settings,
                 self.invariants,
-                options,
             )
             for member in members
         }
-        self.invariants.machines = self.hosts
+        self.invariants.hosts.update(self.hosts)
 
     def start(self) -> None:
         """Start every host that is down."""
@@ -96,13 +99,15 @@ class SimulatedCluster:
         for name, host in self.hosts.items():
             if name != node and (node, name) not in self.network.cut:
                 self.scheduler.after(_RESET_SECONDS, partial(host.break_links, node))
+        for tell in self.on_death:
+            self.scheduler.after(0.0, partial(tell, node))
 
     def steady(self) -> None:
         """Every frame and every sync takes a millisecond: for transcripts that people read."""
         self.network.weather = Weather(least_delay=0.001, most_delay=0.001)
         for host in self.hosts.values():
-            host.how_disk_works.jitter = 0.0
-            host.slow_down(0.001)
+            host.machine.how_disk_works.jitter = 0.0
+            host.machine.slow_down(0.001)
 
     # faults
 
@@ -167,8 +172,8 @@ class SimulatedCluster:
             requests = [(call, watch(client, node, call, respond)) for call, respond in requests]
         self.clients.setdefault(client)
         requests = [(call, partial(self._replied, client, respond)) for call, respond in requests]
-        self.hosts[node].requests(requests)
-        return partial(self.hosts[node].cancel, requests)
+        self.hosts[node].requests.take(requests)
+        return partial(self.hosts[node].requests.cancel, requests)
 
     def _replied(self, client: str, respond: Respond, reply: Reply | None) -> None:
         unread = self.clients[client]
@@ -203,7 +208,7 @@ class SimulatedCluster:
     @property
     def clocks_are_right(self) -> bool:
         """Whether no host's clock is wrong now; one that was wrong once hardly ever is right again."""
-        return not any(host.clock_error_ms for host in self.hosts.values())
+        return not any(host.machine.clock_error_ms for host in self.hosts.values())
 
     def replicas(self, bucket: str, key: bytes) -> tuple[str, ...]:
         """The nodes that should hold a key."""
@@ -217,7 +222,7 @@ class SimulatedCluster:
     def roots_equal(self) -> bool:
         """Whether all hosts are up and know their trees, and those that replicas share have equal roots."""
         ring = self.state.ring
-        trees = {name: host.node.trees for name, host in self.hosts.items() if host.node}
+        trees = {name: host.node.base.trees for name, host in self.hosts.items() if host.node}
         if len(trees) < len(self.hosts) or any(each.building for each in trees.values()):
             return False
         some = next(iter(trees.values()))
@@ -237,20 +242,18 @@ class SimulatedCluster:
                 rebuilt.build(host.engine.scan, 1_000_000)
             for partition in range(rebuilt.partitions):
                 for name in (TreeNode(partition, n, i) for n in rebuilt.ns for i in range(NODES)):
-                    if rebuilt.node(name) != host.node.trees.node(name):
+                    if rebuilt.node(name) != host.node.base.trees.node(name):
                         return False
         return True
 
     def connected(self) -> bool:
         """Whether all hosts are up and have connections to each other."""
-        return all(
-            host.up and all(stream.queue.open for stream in host.links.all()) for host in self.hosts.values()
-        )
+        hosts = self.hosts.values()
+        return all(host.up and all(each.queue.open for each in host.shell.links.all()) for host in hosts)
 
     def settled(self) -> bool:
         """Whether all hosts are up and connected, see each other alive, and keep no hint."""
-        statuses = [host.node.status() for host in self.hosts.values() if host.node]
+        statuses = [host.shell.status() for host in self.hosts.values() if host.node]
         return self.connected() and all(
-            not status.hints and all(member.status is Status.ALIVE for member in status.members)
-            for status in statuses
+            not status.hints and all(member.alive for member in status.members) for status in statuses
         )

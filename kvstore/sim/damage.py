@@ -52,12 +52,12 @@ class Damage:
         if not host.up:
             return False
         if self._path:
-            whole = self._path not in (f"data/{name}" for name in host.disk.list("data"))
+            whole = self._path not in (f"data/{name}" for name in host.machine.disk.list("data"))
             if not whole and self._cluster.scheduler.now - self._since > _OVERDUE:
-                whole = not host.engine.scrub()  # a filter that is damaged only makes lookups slower
+                whole = not host.engine.tables.scrub()  # a filter that is damaged only makes lookups slower
         else:
             whole = self._caught_up(host)
-        if whole and not host.engine.fences:
+        if whole and not host.engine.quarantine.fences:
             self._host = None
         return self._host is None
 
@@ -110,12 +110,12 @@ class Damage:
         Not of its last bytes, which say that it is a table of ours: on another format no node starts.
         """
         self._note(host, path)
-        host.disk.corrupt(path, int((host.disk.size(path) - len(MAGIC)) * place), 1 << bit)
+        host.machine.disk.corrupt(path, int((host.machine.disk.size(path) - len(MAGIC)) * place), 1 << bit)
 
     def flip_in_log(self, host: Host, path: str, place: float, bit: int) -> None:
         """Flip a bit of a log or manifest of a host that is down."""
         self._note(host, "")
-        host.disk.corrupt(path, int(host.disk.size(path) * place), 1 << bit)
+        host.machine.disk.corrupt(path, int(host.machine.disk.size(path) * place), 1 << bit)
 
     def wipe(self, host: Host) -> None:
         """Replace the disk of a host that is down by an empty one."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
-from kvstore.node.outbox import PeerMessage
+from kvstore.protocol.sizes import size_of
+from kvstore.protocol.table import PeerMessage, awaited, is_bulk
 from kvstore.sim.network import Connection, Network
+from kvstore.sim.process import Later
 from kvstore.wire.peer import encode_frame
-from kvstore.wire.queue import PeerQueue, is_bulk, message_bytes
-
-Later = Callable[[float, Callable[[], None]], None]
+from kvstore.wire.queue import PeerQueue
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _HANDSHAKE_SECONDS, _HANDSHAKE_STEP = 2.0, 0.1
@@ -55,8 +55,9 @@ class Stream:
         self._later = later
         self._rng = rng
         self._pause = _FIRST_PAUSE
-        self._waits = False
+        self._waits = self._left = False
         self._connection: Connection | None = None
+        self.is_new = True
         self.queue = PeerQueue(network.limits.queue)
         self.counts: Counter[str] = Counter()
 
@@ -64,6 +65,9 @@ class Stream:
 
     def connect(self) -> None:
         """Begin a handshake; it may take its time, fail and be tried again."""
+        self.is_new = False
+        if self._left:
+            return
         network = self._network
         seconds = network.way(self._rng, self._name, self._peer)
         seconds += network.way(self._rng, self._peer, self._name)
@@ -137,6 +141,12 @@ class Stream:
 
     # how it ends
 
+    def leave(self) -> None:
+        """The peer is a member no more: end the connection, and make none again."""
+        self._left = True
+        if self._connection is not None:
+            self._later(0.0, partial(self._broken, self._connection))
+
     def forget(self) -> None:
         """The connection becomes half-open: this side believes in it, and nothing arrives."""
         if self._connection is not None:
@@ -177,9 +187,9 @@ class Links:
         rng: random.Random,
     ) -> None:
         self._later = later
-        self._streams = {
-            peer: tuple(Stream(name, peer, network, owner, later, rng) for _ in range(2)) for peer in peers
-        }
+        self._owner = owner
+        self._make = partial(_streams, name, network=network, owner=owner, later=later, rng=rng)
+        self._streams = {peer: self._make(peer) for peer in peers}
         self._unwritten: dict[Stream, None] = {}
 
     def open(self) -> None:
@@ -187,10 +197,26 @@ class Links:
         for stream in self.all():
             stream.connect()
 
+    def on_state(self, peers: Iterable[str]) -> None:
+        """These are the peers now."""
+        present = self._streams
+        self._streams = {p: present.pop(p) if p in present else self._make(p) for p in peers}
+        for stream in (stream for pair in present.values() for stream in pair):
+            stream.leave()
+        for stream in self.all():
+            if stream.is_new:
+                stream.connect()
+
     def send(self, to: str, message: PeerMessage) -> None:
         """See Outbox: all messages of one turn leave together."""
-        size = message_bytes(message)
-        stream = self._streams[to][is_bulk(message, size)]
+        streams = self._streams.get(to)
+        if streams is None:  # a member no more
+            number = awaited(message)
+            if number is not None:
+                self._later(0.0, partial(self._owner.on_unsent, to, [number]))
+            return
+        size = size_of(message)
+        stream = streams[is_bulk(message, size)]
         if not self._unwritten:
             self._later(0.0, self._write)
         self._unwritten[stream] = None
@@ -223,3 +249,11 @@ class Links:
     def most_queued_bytes(self) -> int:
         """The most that has waited on any stream."""
         return max((stream.queue.most_bytes for stream in self.all()), default=0)
+
+
+def _streams(
+    name: str, peer: str, network: Network, owner: Owner, later: Later, rng: random.Random
+) -> tuple[Stream, Stream]:
+    """Those to one peer: for what is urgent, and for bulk."""
+    one, other = (Stream(name, peer, network, owner, later, rng) for _ in range(2))
+    return one, other

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from kvstore.protocol.messages import Found, Get, Put, Stored
+from kvstore.protocol.client import Found, Get, Put, Stored
 from kvstore.sim.checker import Checker, Place, Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.disks import check_disks
@@ -19,7 +19,7 @@ from kvstore.sim.scheduler import EPOCH_MS, Clock
 from kvstore.sim.shape import STRICT, shape_of
 from kvstore.sim.transcript import Transcript
 from kvstore.sim.trials import Trials
-from kvstore.sim.workload import Client
+from kvstore.sim.workload import User
 from kvstore.versions import decode_version
 
 SAFETY_SECONDS = 25.0
@@ -73,10 +73,10 @@ class Run:
         self.cluster.network.limits = SMALL
         uptimes = random.Random(f"{plan.seed}/uptimes")
         for host in self.cluster.hosts.values():
-            host.clock = Clock(self.cluster.scheduler, uptimes.uniform(0.0, _LONGEST_UPTIME))
-        self.cluster.invariants.values_name_writes = True
-        self.clients = [
-            Client(f"c{i}", self.cluster, shape, self.history, random.Random(f"{plan.seed}/workload/{i}"))
+            host.machine.clock = Clock(self.cluster.scheduler, uptimes.uniform(0.0, _LONGEST_UPTIME))
+        self.cluster.invariants.writes.values_name_writes = True
+        self.users = [
+            User(f"c{i}", self.cluster, shape, self.history, random.Random(f"{plan.seed}/workload/{i}"))
             for i in range(shape.clients)
         ]
         self._anti_entropy_always = shape.settings.anti_entropy.interval < float("inf")
@@ -91,14 +91,14 @@ class Run:
         self.nemesis.start()
         self.cluster.run(self.plan.seconds)
         self.nemesis.stop()
-        for client in self.clients:
-            client.stop()
+        for user in self.users:
+            user.stop()
         self._supervise()
         self._heal()
         self._make_whole()
         self._all_is_well()
-        for client in self.clients:
-            client.stop()
+        for user in self.users:
+            user.stop()
         self._heal()
         self._read_half()
         self._converge()
@@ -110,12 +110,12 @@ class Run:
 
     def _all_is_well(self) -> None:
         """While there is no fault every request must be carried out; the clients go on afterwards."""
-        for client in self.clients:
-            client.must_succeed = True
-            client.start()
+        for user in self.users:
+            user.must_succeed = True
+            user.start()
         self.cluster.run(_QUIET_SECONDS)
-        for client in self.clients:
-            client.must_succeed = False
+        for user in self.users:
+            user.must_succeed = False
 
     def _try(self) -> None:
         """The trials, each in a cluster whose replicas are equal."""
@@ -138,7 +138,7 @@ class Run:
         if too_large := self.cluster.network.counts["too large"]:
             raise Violation(f"{too_large} frames were larger than a peer takes: their links broke")
         buckets = {bucket.name: bucket for bucket in self.shape.buckets}
-        self.history.mints = self.cluster.invariants.mints_by_place()
+        self.history.mints = self.cluster.invariants.writes.mints_by_place()
         checked = Checker(self.history, buckets, _LEAST_R).check(self._what_is_left())
         return checked + check_disks(self.cluster, self.history)
 
@@ -152,7 +152,7 @@ class Run:
         end = self.cluster.scheduler.now + _HEALING_SECONDS
         while not self._calm():
             if self.cluster.scheduler.now >= end:
-                hints = {n: h.node.status().hints for n, h in self.cluster.hosts.items() if h.node}
+                hints = {n: h.shell.status().hints for n, h in self.cluster.hosts.items() if h.node}
                 raise Violation(f"not calm {_HEALING_SECONDS:g} s after the last fault; hints: {hints}")
             self.cluster.run(_LOOK_AGAIN)
         self._come_to_rest()
@@ -160,7 +160,7 @@ class Run:
     def _come_to_rest(self) -> None:
         """Operations outlive their replies for a while; then nothing may be counted as under way any more."""
         end = self.cluster.scheduler.now + _REST_SECONDS
-        while busy := self.cluster.invariants.busy():
+        while busy := self.cluster.invariants.balances.busy():
             if self.cluster.scheduler.now >= end:
                 raise Violation(f"counted {_REST_SECONDS:g} s after the last request: {', '.join(busy)}")
             self.cluster.run(_LOOK_AGAIN)
@@ -169,19 +169,24 @@ class Run:
         """All disks are read: what is damaged must come back from the others, and leave the disk."""
         end = self.cluster.scheduler.now + _HEALING_SECONDS
         hosts = self.cluster.hosts.values()
-        while sum(host.engine.scrub() for host in hosts):
+        while sum(host.engine.tables.scrub() for host in hosts):
             if self.cluster.scheduler.now >= end:
-                fences = {host.name: host.engine.fences for host in hosts if host.engine.fences}
+                fences = {
+                    host.name: host.engine.quarantine.fences
+                    for host in hosts
+                    if host.engine.quarantine.fences
+                }
                 raise Violation(f"damaged {_HEALING_SECONDS:g} s after the last fault: {fences}")
             self.cluster.run(0.5)
 
     def _calm(self) -> bool:
         """No request, hint or job is under way, all see each other, no disk is full as nodes know."""
-        idle = all(client.idle for client in self.clients)
+        idle = all(user.idle for user in self.users)
+        hosts = self.cluster.hosts.values()
         return (
             idle
             and self.cluster.settled()
-            and not any(host.jobs or host.engine.refuses for host in self.cluster.hosts.values())
+            and not any(host.shell.storage.jobs or host.engine.refuses for host in hosts)
         )
 
     def _read_half(self) -> None:
@@ -250,6 +255,8 @@ class Run:
     def _report(self, checked: int) -> Report:
         internals = Counter({f"frames {k}": v for k, v in self.cluster.network.counts.items()})
         internals += self.cluster.counts
+        for user in self.users:
+            internals += Counter({f"client sends again after {kind}": n for kind, n in user.retries.items()})
         for host in self.cluster.hosts.values():
             host.finish()
             internals += host.counts

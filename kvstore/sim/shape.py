@@ -11,7 +11,7 @@ from kvstore.lsm import Compaction, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.sim.cluster import LIMITS, REAP_AGE
 from kvstore.sim.history import SESSIONS
-from kvstore.sim.host import OPTIONS
+from kvstore.sim.shell import OPTIONS
 
 EXPIRING = "expiring"
 TTL = 4

@@ -1,7 +1,7 @@
 """What a host's disk does in the background: syncs of the log, flushes, compactions.
 
-The simulator's counterpart of kvstore.server.group_commit and kvstore.server.jobs, with their rules: one
-sync at a time, a failed one ends the process, a full disk is tried again, a failed job is offered again.
+What is decided about them is decided by what real nodes run: the group commit, the queue of jobs, the driver
+of a worker. Here their syncs, workers and timers are made of virtual time.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from functools import partial
 from typing import Protocol
 
 from kvstore.errors import StorageError, StorageFailed, StorageFull
-from kvstore.lsm import Engine, Job, JobResult, MemoryFileSystem, Sync, run_job
-from kvstore.lsm.worker import more_patience
-
-Later = Callable[[float, Callable[[], None]], None]
+from kvstore.lsm import Engine, GroupCommit, Job, JobQueue, JobResult, MemoryFileSystem, Sync
+from kvstore.lsm.pace import full_speed
+from kvstore.sim.process import Later
+from kvstore.store.worker_driver import WORKING, JobEnd, WorkerDriver, answer, content, frame, more_patience
 
 SYNC_SECONDS = 0.0005
 _JOB_SYNCS = 100
 _LONGEST_JOB = 10.0
 _LONGEST_SYNC = 3.0
-_FULL_PAUSE = 0.5
-_JOB_PAUSE = 1.0
 _STALLED = 2.0
 """Seconds of silence after which a worker is given up: a minute in real nodes, whose jobs are larger."""
 _STEPS = 30
@@ -84,30 +82,26 @@ class Storage:
         now: Callable[[], float],
     ) -> None:
         self._disk = disk
-        self._engine = engine
         self._worked = worked
         self._later = later
         self._rng = rng
         self._how = how
         self._now = now
-        self._running = self._wanted = False
+        self._commit = GroupCommit(engine, self)
+        self._queue = JobQueue(self)
+        self._syncing = False
         self._patience = _STALLED
-        self.jobs = 0
-        """How many have been started, and are neither done nor given back."""
         self.counts: Counter[str] = Counter()
 
     def request_sync(self) -> None:
         """Sync at the end of this turn, with all that it appends."""
-        if not self._wanted:
-            self._wanted = True
-            if not self._running:
-                self._later(self._engine.sync_delay(), self._sync)
+        self._commit.request()
 
     def _duration(self) -> float:
         how = self._how
         seconds = self._rng.uniform(1 - how.jitter, 1 + how.jitter) * how.sync_seconds
         # a disk that takes longer stalls, which is a fault of its own
-        return min(seconds * (1 + how.load * (self.jobs + self._running)), max(seconds, _LONGEST_SYNC))
+        return min(seconds * (1 + how.load * (self.jobs + self._syncing)), max(seconds, _LONGEST_SYNC))
 
     def _when_done(self, seconds: float, action: Callable[[], None]) -> None:
         """Do `action` in so many seconds, or when the disk no longer stalls."""
@@ -121,56 +115,85 @@ class Storage:
 
         self._later(seconds, unless_stalled)
 
-    def _sync(self) -> None:
-        if self._running or not self._wanted:
-            return
-        self._wanted = False
-        try:
-            sync = self._engine.begin_sync()
-        except StorageFull:
-            # nothing is lost: the engine refuses writes until there is space again
-            self.counts["syncs without space"] += 1
-            self._wanted = True
-            self._later(_FULL_PAUSE, self._sync)
-            return
-        if sync is None:
-            self._durable(self._engine.durable_lsn)
-            return
-        self._running = True
+    # what the group commit wants done
+
+    def begin_in(self, seconds: float) -> None:
+        """See CommitShell."""
+        self._later(seconds, self._commit.begin)
+
+    def run_sync(self, sync: Sync) -> None:
+        """See CommitShell."""
+        self._syncing = True
         self._disk.sync_begins(sync.files)
         self._when_done(self._duration(), partial(self._synced, sync))
 
     def _synced(self, sync: Sync) -> None:
-        sync.run()
-        self._running = False
-        self.counts["syncs"] += 1
-        self._durable(self._engine.finish_sync(sync))
+        self._syncing = False
+        try:
+            sync.run()
+        except StorageFailed as error:
+            self._commit.failed(error)
+        else:
+            self.counts["syncs"] += 1
+            self._commit.ran(sync)
 
-    def _durable(self, lsn: int) -> None:
+    def on_durable(self, lsn: int) -> None:
+        """See CommitShell."""
         self._worked.on_durable(lsn)
-        if self._wanted:
-            self._later(self._engine.sync_delay(), self._sync)
+
+    def on_full(self, error: StorageFull | None) -> None:
+        """See CommitShell."""
+        if error is not None:
+            self.counts["syncs without space"] += 1
+
+    # jobs
 
     def start_job(self, job: Job) -> None:
         """Run a job after a while; one that fails is given back after a pause."""
-        self.jobs += 1
+        self._queue.start(job)
+
+    @property
+    def jobs(self) -> int:
+        """How many have been started, and are neither done nor given back."""
+        return len(self._queue)
+
+    def run_job(self, job: Job) -> None:
+        """See JobShell."""
         seconds = min(_JOB_SYNCS * self._duration(), _LONGEST_JOB)
+        worker = WorkerDriver()
+        asked = worker.give(job, self._now(), self._patience)
         how = self._how
         if how.deaths:
             how.deaths -= 1
-            self._when_done(seconds, partial(self._lose_worker, job, "died", 0.0))
+            self._when_done(seconds, partial(self._die, worker, asked))
         elif how.hangs:
             how.hangs -= 1
-            self._when_done(seconds, partial(self._lose_worker, job, "hung", self._patience))
-            self._patience = more_patience(self._patience)
+            self._when_done(seconds, partial(self._hang, worker, asked, self._patience))
         else:
-            self._when_done(seconds, partial(self._run_job, job))
+            self._when_done(seconds, partial(self._answer, worker, asked))
 
-    def _lose_worker(self, job: Job, how: str, silence: float) -> None:
-        """The worker stops somewhere in the job, or behind it: what it has written stays, its answer is lost.
+    def _answer(self, worker: WorkerDriver, asked: bytes) -> None:
+        answered = answer(self._disk, content(asked), lambda job: full_speed)
+        self._heard(worker.receive(frame(answered), self._now()))
 
-        One that hangs is killed after a long `silence`: it writes no more when the job is begun anew.
-        """
+    def _die(self, worker: WorkerDriver, asked: bytes) -> None:
+        self._stop_somewhere(asked)
+        self.counts["workers that died"] += 1
+        self._later(0.0, lambda: self._heard(worker.gone("it was killed")))
+
+    def _hang(self, worker: WorkerDriver, asked: bytes, patience: float) -> None:
+        """It is killed after a long silence: it writes no more when the job is begun anew."""
+        self._stop_somewhere(asked)
+        self.counts["workers that hung"] += 1
+        self._heard(worker.receive(frame(WORKING), self._now()))
+        self._later(patience, lambda: self._give_up(worker))
+
+    def _give_up(self, worker: WorkerDriver) -> None:
+        self._patience = more_patience(self._patience)
+        self._heard(worker.silent(self._now()))
+
+    def _stop_somewhere(self, asked: bytes) -> None:
+        """The worker stops in the job or behind it: what it has written stays, its answer is lost."""
         steps = self._rng.randrange(_STEPS)
 
         def step(_written: int) -> None:
@@ -179,29 +202,31 @@ class Storage:
             if steps < 0:
                 raise _WorkerGone
 
-        with suppress(_WorkerGone, StorageError):
-            run_job(self._disk, job, step)
-        self.counts[f"workers that {how}"] += 1
-        self._later(silence, partial(self._job_failed, job))
+        with suppress(_WorkerGone):
+            answer(self._disk, content(asked), lambda job: step)
 
-    def _run_job(self, job: Job) -> None:
-        try:
-            result = run_job(self._disk, job)
-        except StorageError:
-            self._job_failed(job)
-            return
+    def _heard(self, end: JobEnd | None) -> None:
+        if end is not None:
+            self._queue.finished(end.job, end.result, self._now())
+
+    def use(self, result: JobResult) -> None:
+        """See JobShell."""
         try:
             self._worked.on_job_done(result)
-            self.jobs -= 1
-        except StorageFull:
-            self._job_failed(job)
+        except (StorageFull, StorageFailed):
+            raise
         except StorageError as error:
             raise StorageFailed(f"half of a job's result may be in use: {error}") from error
 
-    def _job_failed(self, job: Job) -> None:
+    def put_off(self, job: Job, seconds: float, error: StorageFull | None) -> None:
+        """See JobShell."""
         self.counts["failed jobs"] += 1
-        self._later(_JOB_PAUSE, partial(self._give_back, job))
+        self._later(seconds, lambda: self._queue.offer_again(self._now()))
 
-    def _give_back(self, job: Job) -> None:
-        self.jobs -= 1
+    def give_back(self, job: Job) -> None:
+        """See JobShell."""
         self._worked.on_job_failed(job)
+
+    def on_fatal(self, error: BaseException) -> None:
+        """See CommitShell and JobShell: it ends the host's life."""
+        raise error

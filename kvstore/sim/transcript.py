@@ -10,17 +10,10 @@ from collections.abc import Callable
 from functools import partial
 
 from kvstore.errors import Corruption, InvalidRequest
-from kvstore.gossip import Status
-from kvstore.node.outbox import PeerMessage
-from kvstore.protocol.messages import (
-    ClientRequest,
-    Delete,
-    Failed,
+from kvstore.protocol.client import ClientRequest, Failed, Found, Get, Put, Reply, Stored
+from kvstore.protocol.peer import (
     Forward,
     ForwardReply,
-    Found,
-    Get,
-    Put,
     RangeDifference,
     RangeItems,
     ReadReply,
@@ -29,14 +22,13 @@ from kvstore.protocol.messages import (
     Refusal,
     ReplicaRead,
     ReplicaWrite,
-    Reply,
-    Stored,
     TreeRead,
     WriteAck,
 )
+from kvstore.protocol.table import PeerMessage
 from kvstore.ring import split_data_key
 from kvstore.sim.cluster import SimulatedCluster
-from kvstore.sim.host import Respond
+from kvstore.sim.requests import Respond
 from kvstore.versions import decode_version
 from kvstore.wire.peer import decode_frame
 
@@ -56,7 +48,7 @@ class Transcript:
         """What each request between nodes is about: its replies carry only a number."""
         self._comparing: set[tuple[str, str]] = set()
         """Who has found a difference to whom and not asked for trees since: what it sends now are repairs."""
-        self._beliefs: dict[tuple[str, str], Status] = {}
+        self._beliefs: dict[tuple[str, str], str] = {}
         cluster.scheduler.listener = partial(self.line, "")
         cluster.network.watch = self._frame
         cluster.watch = self._request
@@ -95,14 +87,14 @@ class Transcript:
         """What a message says; nothing for those that are not about keys."""
         match message:
             case ReplicaWrite():
-                self._asked[sender, message.request] = _key(message.key)
+                self._asked[sender, message.number] = _key(message.key)
                 return [
                     f"write {_key(message.key)}: {_version(message.version)}{self._why(sender, to, message)}"
                 ]
             case WriteAck(requests):
                 return [f"has on its disk: {self._about(to, number)}" for number in requests]
             case ReplicaRead():
-                self._asked[sender, message.request] = _key(message.key)
+                self._asked[sender, message.number] = _key(message.key)
                 return [f"read {_key(message.key)}: do you hold the same?"]
             case ReadSame(request):
                 return [f"the same: {self._about(to, request)}"]
@@ -128,7 +120,7 @@ class Transcript:
     def _why(self, sender: str, to: str, message: ReplicaWrite) -> str:
         if message.hint_for:
             return f" (a hint for {message.hint_for})"
-        if not message.replay:
+        if not message.background:
             return ""
         return " (a repair)" if (sender, to) in self._comparing else " (a hint that goes home)"
 
@@ -137,25 +129,25 @@ class Transcript:
 
     def _membership(self, name: str) -> None:
         """A node's opinion of another has changed."""
-        node = self._cluster.hosts[name].node
-        for member in node.status().members if node else ():
-            before = self._beliefs.get((name, member.node), Status.ALIVE)
-            self._beliefs[name, member.node] = member.status
-            if member.status is not before:
-                self.line(name, f"{member.node} is {member.status.name.lower()}")
+        host = self._cluster.hosts[name]
+        for member in host.shell.status().members if host.up else ():
+            belief = member.status.name.lower()
+            before = self._beliefs.get((name, member.node), "alive")
+            self._beliefs[name, member.node] = belief
+            if belief != before:
+                self.line(name, f"{member.node} is {belief}")
 
 
 def describe_call(call: ClientRequest) -> str:
     """A client's request in a few words."""
     place = f"{call.bucket}/{call.key.decode(errors='replace')}"
-    match call:
-        case Get():
-            return f"get {place}{_counts(r=call.r)}"
-        case Put():
-            seen = "" if call.context else ", without context"
-            return f"put {place} = {_value(call.value)}{_counts(w=call.w)}{seen}"
-        case Delete():
-            return f"delete {place}{_counts(w=call.w)}"
+    words = f"{type(call).__name__.lower()} {place}"
+    if isinstance(call, Get):
+        return f"{words}{_counts(r=call.r)}"
+    if not isinstance(call, Put):
+        return f"{words}{_counts(w=call.w)}"
+    seen = "" if call.context else ", without context"
+    return f"{words} = {_value(call.value)}{_counts(w=call.w)}{seen}"
 
 
 def describe_reply(reply: Reply | None) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from functools import partial
 
-from kvstore.protocol.messages import Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import Found, Get, Put, Reply, Stored
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.damage import Damage
@@ -63,12 +63,12 @@ class Trials:
         host = self._cluster.hosts[node]
         self._write_blind("damaged", node)
         self._cluster.run(1.0)
-        while host.jobs:
+        while host.shell.storage.jobs:
             self._cluster.run(1.0)
         host.engine.flush()
-        host.engine.compact()
+        host.engine.maintenance.compact()
         damage = Damage(self._cluster)
-        tables = [name for name in host.disk.list("data") if name.endswith(".sst")]
+        tables = [name for name in host.machine.disk.list("data") if name.endswith(".sst")]
         for _ in range(_FLIPS):
             damage.flip(host, f"data/{self._rng.choice(tables)}", self._rng.random(), self._rng.randrange(8))
         self._write_blind("damaged again", node)
@@ -109,7 +109,7 @@ class Trials:
     def _dropped_hints(self, away: str) -> int:
         """How many hints the nodes but one have dropped."""
         nodes = [host.node for name, host in self._cluster.hosts.items() if name != away]
-        return sum(node.status().counters.hints_dropped for node in nodes if node)
+        return sum(node.base.counters.hints_dropped for node in nodes if node)
 
     def split(self) -> None:
         """Some nodes are cut off and take strict writes: what they acknowledge the other side must see."""

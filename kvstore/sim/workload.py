@@ -1,18 +1,22 @@
-"""Clients: each does one thing after the other, or several at once, on few keys, so that they meet."""
+"""Users: each does one thing after the other, or several at once, on few keys, so that they meet."""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from kvstore.client.core.seen import Seen
+from kvstore.client.core.waiter import Answer
 from kvstore.config import BucketSettings, QuorumMode
-from kvstore.errors import Corruption, Outcome, TooManySiblings, VersionTooLarge
-from kvstore.protocol.messages import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored
-from kvstore.quorum.seen import Seen
+from kvstore.errors import Corruption, KVError, Outcome, TooManySiblings, VersionTooLarge
+from kvstore.protocol.client import ClientRequest, Delete, Found, Get, Put, Stored
 from kvstore.ring import partition_of, token
+from kvstore.sim.access import Access
 from kvstore.sim.checker import Violation
+from kvstore.sim.client import Pending
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.history import SESSION_SECONDS, SESSIONS, History, Read, Result, Write
 from kvstore.sim.host import Host
@@ -21,14 +25,20 @@ from kvstore.versions import decode_version
 
 _TIMEOUTS = (2.0, 5.0)
 """Both less and more than what a write waits for a replica before it asks another node."""
+_QUIET_READ = 4.2
+"""Seconds of a read that must be carried out at its first attempt, which has half of them: two for the node.
+So late may frames seem to be for a minute after a clock has drifted (kvstore.node.transit)."""
 _PATIENCE = (0.3, 6.0, 6.0, 6.0)
-"""Who has little gives up while something is still done for him."""
+"""Seconds. Who has little gives up while something is still done for him."""
 _MOST_AT_ONCE = 5
 _RATE = 20.0
 """So often in a second some client begins something, however many they are."""
 _TTLS = (0, 0, 1, 30)
 
-Done = Callable[[Reply | None], None]
+_ELSEWHERE = 0.5
+"""So often a client moves before it begins something: it comes to nodes that are no replicas as well."""
+
+Done = Callable[[Answer | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +58,8 @@ class _Quorum:
     mode: QuorumMode | None = None
 
 
-class Client:
-    """Does one thing after the other until told to stop."""
+class User:
+    """Does one thing after the other until told to stop, by a client as applications have it."""
 
     def __init__(
         self, name: str, cluster: SimulatedCluster, shape: Shape, history: History, rng: random.Random
@@ -61,12 +71,19 @@ class Client:
         self._rng = rng
         self._writes = 0
         self._seen: dict[tuple[str, bytes], _Seen] = {}
-        self._session = Seen(lambda: cluster.scheduler.now, SESSION_SECONDS)
+        self._session = Seen(SESSION_SECONDS)
+        self._access = Access(name, cluster, rng)
+        self._retries_before: Counter[str] = Counter()
         self._stopped = False
         self._turn = 0
         self.idle = True
         self.must_succeed = False
         """Whether nothing is wrong, so that every request must be carried out."""
+
+    @property
+    def retries(self) -> Counter[str]:
+        """What was sent again, by the class of the error before."""
+        return self._access.retries
 
     def start(self) -> None:
         """Begin after a little while."""
@@ -140,16 +157,17 @@ class Client:
     # reading
 
     def _read(self, bucket: BucketSettings, key: bytes, quorum: _Quorum) -> tuple[Get, Done]:
-        get = Get(bucket.name, key, r=quorum.r, quorum=quorum.mode, timeout=self._timeout())
+        timeout = _QUIET_READ if self.must_succeed else self._timeout()
+        get = Get(bucket.name, key, r=quorum.r, quorum=quorum.mode, timeout=timeout)
         if bucket.name == SESSIONS:
-            get = self._session.asking(get)
+            get = self._session.asking(get, self._cluster.scheduler.now)
         return get, partial(self._was_read, get, self._cluster.scheduler.now)
 
-    def _was_read(self, get: Get, began: float, reply: Reply | None) -> None:
+    def _was_read(self, get: Get, began: float, reply: Answer | None) -> None:
         self._count("read", reply)
         bucket, key = get.bucket, get.key
         if isinstance(reply, Found):
-            self._session.found(get, reply)
+            self._session.found(get, reply, self._cluster.scheduler.now)
             values = frozenset(sibling.value for sibling in reply.siblings)
             now, exact = self._cluster.scheduler.now, self._cluster.clocks_are_right
             self._history.reads.append(
@@ -164,13 +182,13 @@ class Client:
         partitions = self._cluster.state.ring.partitions
         partition = partition_of(token(bucket, self._some_key()), partitions)
         limit = self._rng.choice((0, 1, 2))
-        if not host.listens:
+        if not host.process.listens:
             self._history.outcomes["scan no answer"] += 1
             return
         keys = [b"k%d" % i for i in range(self._shape.keys)]
         held = [key for key in keys if partition_of(token(bucket, key), partitions) == partition]
         try:
-            listed = host.keys(bucket, partition, limit)
+            listed = host.shell.keys(bucket, partition, limit)
             there = sorted(key for key in held if self._is_visible(host, bucket, key))
         except Corruption:
             self._history.outcomes["scan Corruption"] += 1
@@ -182,7 +200,7 @@ class Client:
 
     def _is_visible(self, host: Host, bucket: str, key: bytes) -> bool:
         version = self._cluster.stored(host.name, bucket, key)
-        return bool(version and decode_version(version).visible(host.wall))
+        return bool(version and decode_version(version).visible(host.machine.wall))
 
     # writing
 
@@ -216,55 +234,65 @@ class Client:
         self._history.writes.append(write)
         return write
 
-    def _was_written(self, write: Write, call: Put | Delete, reply: Reply | None) -> None:
+    def _was_written(self, write: Write, call: Put | Delete, reply: Answer | None) -> None:
         self._count("delete" if write.value is None else "write", reply)
         write.ended, write.exact = self._cluster.scheduler.now, self._cluster.clocks_are_right
         match reply:
             case Stored():
                 write.result = Result.OK
-                self._session.stored(call, reply)
+                self._session.stored(call, reply, self._cluster.scheduler.now)
                 if write.value is not None and reply.context:
                     self._seen[write.bucket, write.key] = _Seen(reply.context, frozenset({write.value}))
-            case Failed(error) if error.outcome is Outcome.NOT_APPLIED:
+            case KVError(outcome=Outcome.NOT_APPLIED):
                 write.result = Result.NOT_APPLIED
+            case _:
+                pass  # nobody knows
 
     # asking
 
     def _send(self, operations: list[tuple[ClientRequest, Done]]) -> None:
-        """Send to some host; the last answer, a broken connection or too long a wait ends the turn."""
+        """Begin all at once; the last answer, or losing patience, ends the turn."""
+        if self._rng.random() < _ELSEWHERE:
+            self._access.move()
+        self._retries_before = self.retries
         waiting = {i: done for i, (_, done) in enumerate(operations)}
+        pending: list[Pending] = []
 
-        def ended(i: int, reply: Reply | None) -> None:
+        def ended(i: int, answer: Answer | None) -> None:
             if done := waiting.pop(i, None):
-                done(reply)
+                done(answer)
                 if not waiting:
                     self._next()
 
-        def give_up() -> None:
-            if waiting:
-                cancel()
-            for i in list(waiting):
-                ended(i, None)
+        def lose_patience() -> None:
+            if waiting and self._access.give_up(pending):
+                for i in list(waiting):
+                    ended(i, None)
 
-        node = self._rng.choice(sorted(self._cluster.hosts))
-        requests = [(call, partial(ended, i)) for i, (call, _) in enumerate(operations)]
-        cancel = self._cluster.requests(self._name, node, requests)
         patience = max(_PATIENCE) if self.must_succeed else self._rng.choice(_PATIENCE)
-        self._cluster.scheduler.after(patience, give_up)
+        self._cluster.scheduler.after(patience, lose_patience)
+        for i, (request, _) in enumerate(operations):
+            pending.append(Pending(partial(ended, i)))
+            self._access.client.begin(request, pending[-1])
 
-    def _count(self, what: str, reply: Reply | None) -> None:
-        match reply:
+    def _count(self, what: str, answer: Answer | None) -> None:
+        match answer:
             case None:
                 end = "no answer"
-            case Failed(error):
-                end = type(error).__name__
+            case KVError():
+                end = type(answer).__name__
             case _:
                 end = "ok"
         self._cluster.scheduler.record(f"{self._name} {what} {end}")
         self._history.outcomes[f"{what} {end}"] += 1
-        if not self.must_succeed:
-            return
+        if self.must_succeed:
+            self._judge(what, end, answer)
+
+    def _judge(self, what: str, end: str, answer: Answer | None) -> None:
+        """While nothing is wrong each request must be carried out, and at the first attempt."""
         self._history.outcomes["although nothing was wrong: " + ("ok" if end == "ok" else end)] += 1
-        limit = isinstance(reply, Failed) and isinstance(reply.error, (TooManySiblings, VersionTooLarge))
-        if end != "ok" and not limit:
-            raise Violation(f"{self._name}: {what} ended with {end}, although nothing is wrong: {reply}")
+        if end != "ok" and not isinstance(answer, TooManySiblings | VersionTooLarge):
+            raise Violation(f"{self._name}: {what} ended with {end}, although nothing is wrong: {answer}")
+        if again := self.retries - self._retries_before:
+            kinds = ", ".join(sorted(again))
+            raise Violation(f"{self._name}: {what} was sent again after {kinds}, although nothing is wrong")

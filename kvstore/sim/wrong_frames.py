@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import is_dataclass, replace
 from typing import Any
 
 import msgspec
 
 from kvstore.errors import Corruption
-from kvstore.gossip import Update
 from kvstore.hlc import MAX_TIME
-from kvstore.node.outbox import PeerMessage
-from kvstore.protocol.messages import Candidate, ClientRequest, NodeHash, TreeNode
+from kvstore.protocol.client import ClientRequest, Get
+from kvstore.protocol.fields import Field, Kind, fields_of
+from kvstore.protocol.gossip import Update
+from kvstore.protocol.peer import Candidate, KeyVersion, NodeHash, TreeNode
+from kvstore.protocol.table import PeerMessage
 from kvstore.versions import MAX_COUNTER, Dot, Sibling, Version, decode_version, encode_version
 from kvstore.wire.peer import decode_timed_frame, encode_frame
 
@@ -40,15 +41,21 @@ def make_wrong(frame: bytes, rng: random.Random) -> bytes:
 
 def wrong_message(message: PeerMessage, rng: random.Random) -> PeerMessage:
     """The same message but for one field; the same if there is nothing to be made wrong about it."""
-    names = message.__dataclass_fields__ if is_dataclass(message) else message.__struct_fields__
-    able = [name for name in names if name in CHANGES and getattr(message, name) not in ((), "")]
+    able = [
+        (field.name, change)
+        for field in fields_of(type(message))
+        if (change := change_of(field)) and getattr(message, field.name) not in ((), "")
+    ]
     if not able:
         return message
-    name = rng.choice(able)
-    value = CHANGES[name](getattr(message, name), rng)
-    if is_dataclass(message):
-        return replace(message, **{name: value})
-    return msgspec.structs.replace(message, **{name: value})
+    name, change = rng.choice(able)
+    return msgspec.structs.replace(message, **{name: change(getattr(message, name), rng)})
+
+
+def change_of(field: Field) -> Change | None:
+    """What is done to a field, by its kind or by the records that it has; None: any value is right."""
+    change = CHANGES.get(field.kind or field.types[0])
+    return _one_item(change) if change is not None and field.many else change
 
 
 def _one_of(values: tuple[object, ...]) -> Change:
@@ -125,51 +132,45 @@ def _wrong_call(call: ClientRequest, rng: random.Random) -> ClientRequest:
     return msgspec.structs.replace(call, **{name: value})
 
 
-CHANGES: dict[str, Change] = {
-    "request": _one_of(_ENDS_64),
-    "requests": _one_item(_one_of(_ENDS_64)),
-    "epoch": _one_of((0, 2, _LAST_64)),
-    "key": _wrong_key,
-    "after": _wrong_key,
-    "until": _wrong_key,
-    "reached": _wrong_key,
-    "version": _wrong_version,
-    "versions": _one_item(
-        lambda pair, rng: (
-            (_wrong_key(pair[0], rng), pair[1])
-            if rng.random() < 0.5
-            else (pair[0], _wrong_version(pair[1], rng))
-        )
+def _wrong_update(update: Update, rng: random.Random) -> Update:
+    if rng.random() < 0.3:
+        return Update(rng.choice(_NAMES), update.status, update.incarnation)
+    return Update(update.node, update.status, rng.choice(_ENDS_64))
+
+
+def _wrong_key_version(pair: KeyVersion, rng: random.Random) -> KeyVersion:
+    if rng.random() < 0.5:
+        return pair._replace(key=_wrong_key(pair.key, rng))
+    return pair._replace(version=_wrong_version(pair.version, rng))
+
+
+CHANGES: dict[Any, Change] = {
+    Kind.NUMBER: _one_of(_ENDS_64),
+    Kind.EPOCH: _one_of((0, 2, _LAST_64)),
+    Kind.INTERNAL_KEY: _wrong_key,
+    Kind.KEY_BOUND: _wrong_key,
+    Kind.VERSION: _wrong_version,
+    Kind.VERSION_OR_NONE: _wrong_version,
+    Kind.DIGEST: _one_of((b"", bytes(15), bytes(17))),
+    Kind.HINT_TARGET: _one_of(_NAMES),
+    Kind.NODE: _one_of(_NAMES),
+    Kind.PARTITION: _one_of((_LAST_32, 2**16)),
+    Kind.TREE_N: _one_of((0, _LAST_32)),
+    Kind.LEAVES: _one_of((b"\xff" * 300, b"\5\1")),
+    Kind.ITEMS: lambda items, _: items + b"\0",
+    Kind.ITEM_COUNT: _one_of((0, _LAST_64)),
+    Kind.COUNT: _one_of((0, _LAST_32)),
+    Kind.POSITION: _one_of((_LAST_32,)),
+    Kind.CONTEXT_KEY: _one_of((b"short",)),
+    Kind.PRINCIPAL: _one_of(("x" * 300,)),
+    Kind.TIME_LEFT: _one_of((0, 1, _LAST_32)),
+    TreeNode: lambda node, rng: rng.choice(
+        (node._replace(partition=_LAST_32), TreeNode(0, _LAST_32, 1), TreeNode(0, 3, 273))
     ),
-    "digest": _one_of((b"", bytes(15), bytes(17))),
-    "hint_for": _one_of(_NAMES),
-    "ttl_ms": _one_of((0, 1, _LAST_32)),
-    "nodes": _one_item(
-        lambda node, rng: rng.choice(
-            (node._replace(partition=_LAST_32), TreeNode(0, _LAST_32, 1), TreeNode(0, 3, 273))
-        )
-    ),
-    "hashes": lambda hashes, rng: rng.choice((hashes[1:], (*hashes[1:], NodeHash(_LAST_64, _LAST_64)))),
-    "partition": _one_of((_LAST_32, 2**16)),
-    "n": _one_of((0, _LAST_32)),
-    "leaves": _one_of((b"\xff" * 300, b"\5\1")),
-    "items": lambda items, _: items + b"\0",
-    "wanted": _one_of(((_LAST_32,),)),
-    "positions": _one_of(((_LAST_32,),)),
-    "candidates": _one_item(
-        lambda candidate, rng: Candidate(_wrong_key(candidate.key, rng), candidate.digest)
-    ),
-    "node": _one_of(_NAMES),
-    "keys": _one_of(((b"short",),)),
-    "call": _wrong_call,
-    "sequence": _one_of(_ENDS_64),
-    "target": _one_of(_NAMES),
-    "updates": _one_item(
-        lambda update, rng: (
-            Update(rng.choice(_NAMES), update.status, update.incarnation)
-            if rng.random() < 0.3
-            else Update(update.node, update.status, rng.choice(_ENDS_64))
-        )
-    ),
+    NodeHash: lambda _, rng: rng.choice((None, NodeHash(_LAST_64, _LAST_64))),
+    KeyVersion: _wrong_key_version,
+    Candidate: lambda candidate, rng: candidate._replace(key=_wrong_key(candidate.key, rng)),
+    Update: _wrong_update,
+    Get: _wrong_call,
 }
-"""By the name of the field: it means the same in every message."""
+"""By the kind of a field, or by the first type that it may have."""

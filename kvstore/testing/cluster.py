@@ -14,8 +14,8 @@ from kvstore.client.requests import key_bytes
 from kvstore.client.results import Key
 from kvstore.client.synchronous import Client
 from kvstore.config import BucketSettings, parse_bucket
-from kvstore.gossip import Status
 from kvstore.lsm import Fate
+from kvstore.sim.client import SimulatedClient
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.testing.carrier import SimulatedCarrier
 from kvstore.testing.virtual_loop import VirtualLoop
@@ -73,11 +73,14 @@ class Cluster:
         """
         self._check(nodes)
         name = f"client {next(self._names)}"
-        reaches = frozenset(nodes or self.nodes)
-        carrier = SimulatedCarrier(name, self._cluster, reaches, random.Random(self._rng.getrandbits(64)))
+        simulated = SimulatedClient(
+            name, self._cluster, random.Random(self._rng.getrandbits(64)), nodes or self.nodes
+        )
+        carrier = SimulatedCarrier(simulated)
         client = asynchronous.Client(partial(_connected, carrier), timeout)
         loop = VirtualLoop(self._cluster.scheduler)
         loop.run(client.__aenter__())
+        self.advance(0.0)  # its connections are made
         return Client(client, loop)
 
     # time
@@ -98,12 +101,8 @@ class Cluster:
             if host.node is None:
                 found.append(f"{name} is down")
                 continue
-            status = host.node.status()
-            found += [
-                f"{name} finds {m.node} {m.status.name.lower()}"
-                for m in status.members
-                if m.status is not Status.ALIVE
-            ]
+            status = host.shell.status()
+            found += [f"{name} finds {m.node} {m.status.name.lower()}" for m in status.members if not m.alive]
             found += [f"{name} keeps {hints.count} hints for {hints.target}" for hints in status.hints]
         return found or ["replicas still differ"]
 
@@ -136,7 +135,7 @@ class Cluster:
     def pause(self, node: str, seconds: float) -> None:
         """Let a node stand still for so long, as a stopped process or a long garbage collection does."""
         self._check([node])
-        self._cluster.hosts[node].pause(seconds)
+        self._cluster.hosts[node].process.pause(seconds)
 
     def slow_down(self, node: str, times: float) -> None:
         """Let all that a node sends to others and is sent by them take so many times as long; 1: as usual."""
@@ -146,12 +145,12 @@ class Cluster:
     def jump_clock(self, node: str, seconds: float) -> None:
         """Let the wall clock of a node be wrong by so many seconds more than it is."""
         self._check([node])
-        self._cluster.hosts[node].clock_error_ms += int(seconds * 1000)
+        self._cluster.hosts[node].machine.clock_error_ms += int(seconds * 1000)
 
     def fill_disk(self, node: str, full: bool = True) -> None:
         """Leave a node without disk space; with `full=False` it has space again."""
         self._check([node])
-        self._cluster.hosts[node].disk.full = full
+        self._cluster.hosts[node].machine.disk.full = full
 
     def _check(self, nodes: Sequence[str]) -> None:
         for node in nodes:

@@ -146,6 +146,8 @@ def error_to_status(error: KVError) -> status_pb2.Status:
             details.append(_retry_info(seconds))
         case StorageFull():
             details.append(_retry_info(_FULL_RETRY_SECONDS))
+        case _:  # asking again unchanged cannot help
+            pass
     text = f"{error} ({error.outcome.value})" if error.outcome is Outcome.UNKNOWN else str(error)
     return status_pb2.Status(code=_CODES[message.reason], message=text, details=details)
 

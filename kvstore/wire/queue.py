@@ -9,29 +9,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from kvstore.config import FRAME_BYTES, KIB, MIB
-from kvstore.gossip import GossipMessage
-from kvstore.node.outbox import PeerMessage
-from kvstore.protocol.messages import (
-    Forward,
-    ForwardReply,
-    RangeDifference,
-    RangeItems,
-    ReadReply,
-    ReapCheck,
-    ReplicaRead,
-    ReplicaWrite,
-    TreeHashes,
-    TreeRead,
-    WriteAck,
-)
-from kvstore.wire.client import reply_bytes, request_bytes
+from kvstore.config import FRAME_BYTES, MIB
+from kvstore.protocol.gossip import GossipMessage
+from kvstore.protocol.table import PeerMessage, awaited
 
 QUEUE_BYTES = 64 * MIB
 """What waits for a peer that is slow to read, on one stream, and leaves no room for more."""
-_BULK_MESSAGE = 64 * KIB
-_QUESTIONS = (ReplicaWrite, ReplicaRead, Forward, TreeRead, RangeItems, ReapCheck)
-"""Messages to which an operation of this node, that of their `request`, waits for an answer."""
 
 T = TypeVar("T")
 
@@ -49,40 +32,6 @@ class QueueLimits:
 
 
 LIMITS = QueueLimits()
-
-
-def is_bulk(message: PeerMessage, size: int) -> bool:
-    """Whether a message goes by the stream for bulk, so that probes do not wait behind it."""
-    return (type(message) is ReplicaWrite and message.replay) or size > _BULK_MESSAGE
-
-
-def message_bytes(message: PeerMessage) -> int:
-    """About how many bytes a message takes in a frame."""
-    match message:
-        case ReplicaWrite():
-            return 64 + len(message.key) + len(message.version)
-        case WriteAck(requests):
-            return 10 * len(requests)
-        case ReplicaRead():
-            return 64 + len(message.key)
-        case ReadReply():
-            return 64 + len(message.version)
-        case Forward(_, _, call):
-            return request_bytes(call)
-        case ForwardReply(_, reply):
-            return reply_bytes(reply)
-        case ReapCheck(_, _, candidates):
-            return 64 + sum(24 + len(key) for key, _ in candidates)
-        case TreeRead(_, _, nodes):
-            return 64 + 8 * len(nodes)
-        case TreeHashes(_, hashes):
-            return 64 + 12 * len(hashes)
-        case RangeItems():
-            return 64 + len(message.leaves) + len(message.after) + len(message.until) + len(message.items)
-        case RangeDifference(_, versions, wanted):
-            return 64 + 4 * len(wanted) + sum(16 + len(key) + len(version) for key, version in versions)
-        case _:
-            return 64
 
 
 class Batches(Generic[T]):
@@ -139,7 +88,7 @@ class Batches(Generic[T]):
 class PeerQueue(Batches[PeerMessage]):
     """Messages to one peer. Best effort: nothing is kept while it is not `open`, nor beyond the limits.
 
-    `unsent` has the numbers of the requests whose messages were dropped, until somebody takes them.
+    `unsent` has the numbers of the questions that were dropped, until somebody takes them.
     """
 
     __slots__ = ("_limits", "dropped", "most_bytes", "open", "unsent")
@@ -173,12 +122,12 @@ class PeerQueue(Batches[PeerMessage]):
     def _drop(self, message: PeerMessage) -> bool:
         """Whoever waits for an answer need not wait for its patience; probes find out by themselves."""
         self.dropped += 1
-        if isinstance(message, _QUESTIONS):
-            self.unsent.append(message.request)
+        if (number := awaited(message)) is not None:
+            self.unsent.append(number)
         return False
 
     def take_unsent(self) -> list[int]:
-        """The numbers of the requests whose messages were dropped since the last time."""
+        """The numbers of the questions that were dropped since the last time."""
         unsent, self.unsent = self.unsent, []
         return unsent
 

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 import kvstore
-from kvstore.client.status import GetStatusResponse
 from kvstore.errors import KVError
 from kvstore.local.cluster import LocalCluster
-from kvstore.lsm import DiskFileSystem, Engine
-from kvstore.protocol.messages import TreeNode
+from kvstore.lsm import Engine
+from kvstore.node.status import NodeStatus
+from kvstore.protocol.peer import TreeNode
 from kvstore.quorum.background.merkle import NODES, Trees
 from kvstore.ring import initial_state, parse_members
+from kvstore.store import DiskFileSystem
 from tests.cluster.clusters import serving
 from tests.patience import PATIENCE
 
@@ -195,7 +196,7 @@ def test_replicas_become_equal_without_anyone_asking_and_status_tells(hintless: 
         time.sleep(0.1)
     statuses = cluster.statuses(PATIENCE)
     assert [status.anti_entropy.pairs for status in statuses.values()] == [512] * 3
-    assert all(status.anti_entropy.oldest_s < 5 * PATIENCE for status in statuses.values())
+    assert all(status.anti_entropy.oldest < 5 * PATIENCE for status in statuses.values())
     rows = json.loads(kvctl(cluster, "-o", "json", "status").stdout)
     assert [row["unproven"] for row in rows] == [0, 0, 0]
     assert all(row["proof s"] < 5 * PATIENCE for row in rows)
@@ -203,7 +204,7 @@ def test_replicas_become_equal_without_anyone_asking_and_status_tells(hintless: 
     assert (done.returncode, done.stdout) == (0, "all replicas are equal: 1,536 proofs\n")
 
 
-def unproven(status: GetStatusResponse) -> int:
+def unproven(status: NodeStatus) -> int:
     return status.anti_entropy.unproven
 
 

@@ -13,16 +13,16 @@ from click.testing import CliRunner
 
 import kvstore
 from kvstore.config import MIB
-from kvstore.gossip import Status, Update
-from kvstore.gossip.messages import PushPull
 from kvstore.kvctl.main import kvctl
 from kvstore.local.cluster import LocalCluster
-from kvstore.lsm import DiskFileSystem, Engine
-from kvstore.node.outbox import PeerMessage
-from kvstore.protocol.messages import ReplicaWrite
+from kvstore.lsm import Engine
+from kvstore.protocol.gossip import PushPull, Status, Update
+from kvstore.protocol.peer import ReplicaWrite
+from kvstore.protocol.table import PeerMessage
 from kvstore.ring import DATA_KEYSPACE, ClusterState, data_key, token
 from kvstore.server.handshake import introduction
 from kvstore.server.options import CHANNEL
+from kvstore.store import DiskFileSystem
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.versions import Dot, Sibling, Version, encode_version
 from kvstore.wire.peer import encode_frame

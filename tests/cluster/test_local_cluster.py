@@ -99,12 +99,10 @@ def test_a_killed_node_is_noticed_and_a_returning_one_too(cluster: LocalCluster)
 
 
 def _wait_for_state(cluster: LocalCluster, node: str, states: set[str]) -> None:
-    from kvstore.client.status import status_name
-
     seen: set[str] = set()
     for _ in range(int(10 * PATIENCE)):
         statuses = cluster.statuses()
-        seen = {status_name(m) for n, s in statuses.items() for m in s.members if m.node == node != n}
+        seen = {m.status.name.lower() for n, s in statuses.items() for m in s.members if m.node == node != n}
         if seen == states:
             return
         threading.Event().wait(0.1)

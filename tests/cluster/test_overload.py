@@ -16,11 +16,12 @@ import psutil
 import pytest
 
 import kvstore
-from kvstore.client.status import GetStatusResponse
 from kvstore.config import MIB, QuorumSettings
 from kvstore.local.cluster import LocalCluster
-from kvstore.lsm import DiskFileSystem, Engine
+from kvstore.lsm import Engine
+from kvstore.node.status import NodeStatus
 from kvstore.ring import data_key, token
+from kvstore.store import DiskFileSystem
 from kvstore.wire.queue import QUEUE_BYTES
 from tests.cluster.clusters import serving
 from tests.patience import PATIENCE
@@ -98,10 +99,10 @@ def test_a_stopped_replica_does_not_fill_the_memory_of_the_others(small: LocalCl
         finally:
             os.kill(pids["n3"], signal.SIGCONT)
         for node, peak in most.items():
-            counters = statuses[node].counters
-            assert counters.most_queued_bytes <= QUEUE_BYTES
-            assert counters.most_in_flight_bytes <= QuorumSettings().in_flight_bytes + 2 * VALUE_BYTES
-            print(f"{node}: {before[node] / MIB:.0f} MiB before, {peak / MIB:.0f} MiB at most; {counters}")
+            status = statuses[node]
+            assert status.most_queued_bytes <= QUEUE_BYTES
+            assert status.most_in_flight_bytes <= QuorumSettings().in_flight_bytes + 2 * VALUE_BYTES
+            print(f"{node}: {before[node] / MIB:.0f} MiB before, {peak / MIB:.0f} MiB at most; {status}")
             assert peak - before[node] < MOST_GROWTH
     print(f"{len(writer.acknowledged) * VALUE_BYTES / MIB:.0f} MiB acknowledged, none was not")
     _until_home(small)
@@ -109,7 +110,7 @@ def test_a_stopped_replica_does_not_fill_the_memory_of_the_others(small: LocalCl
     assert held(small, "n3", writer.acknowledged) == len(writer.acknowledged)
 
 
-def _once_it_is_missed(cluster: LocalCluster) -> dict[str, GetStatusResponse]:
+def _once_it_is_missed(cluster: LocalCluster) -> dict[str, NodeStatus]:
     """What the two others say once each has kept hints for the third, or dropped what was for it."""
     deadline = time.monotonic() + PATIENCE
     while True:

@@ -86,7 +86,7 @@ main.main()
 # every process imports it when it starts: the worker's disk takes its time
 SLOW_WORKER = """
 import os, pathlib, sys, time
-if any("kvstore.lsm.worker" in argument for argument in sys.orig_argv):
+if any("kvstore.store.worker" in argument for argument in sys.orig_argv):
     def fdatasync(descriptor):
         pathlib.Path("syncing").touch()
         time.sleep(60)
@@ -163,7 +163,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def put(address: str, key: bytes, value: bytes) -> Any:
     with grpc.insecure_channel(address) as channel:
-        return kv(channel, "Put", pb.PutRequest(bucket="b", key=key, value=value), pb.PutResponse)
+        return kv(channel, "Put", pb.PutRequest(bucket="b", key=key, value=value), pb.WriteResponse)
 
 
 def fill_a_memtable(address: str) -> None:

@@ -9,7 +9,8 @@ import random
 import sys
 
 from kvstore.errors import StorageError
-from kvstore.lsm import DiskFileSystem, Engine, Options, run_job, sstable_writer
+from kvstore.lsm import Engine, Options, run_job, sstable_writer
+from kvstore.store import DiskFileSystem
 
 OPTIONS = Options(memtable_bytes=24_000, block_bytes=1024, tier_tables=3, manifest_bytes=2000)
 WRITE_BACK_BYTES = 500

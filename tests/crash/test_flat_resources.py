@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kvstore.lsm import Compaction, DiskFileSystem, Engine, Options, run_job
+from kvstore.lsm import Compaction, Engine, Options, run_job
+from kvstore.store import DiskFileSystem
 
 CYCLES, WARM = 1000, 100
 OPTIONS = Options(memtable_bytes=1200, block_bytes=256, tier_tables=2, compaction=Compaction.LEVELED)
@@ -40,7 +41,7 @@ def cycle(directory: str, number: int) -> int:
     running = engine.scan()
     next(running)
     engine.flush()
-    engine.compact()
+    engine.maintenance.compact()
     assert engine.get(b"key-%d" % (number % 20))
     engine.close()
     return jobs

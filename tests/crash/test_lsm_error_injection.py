@@ -19,9 +19,10 @@ from pathlib import Path
 import pytest
 
 from kvstore.errors import Corruption, KVError, StorageError, StorageFailed, StorageFull
-from kvstore.lsm import Compaction, DiskFileSystem, Engine, MemoryFileSystem, Options, run_job
+from kvstore.lsm import Compaction, Engine, MemoryFileSystem, Options, run_job
 from kvstore.lsm.faulty_filesystem import Fault, FaultyFileSystem, can_fail
 from kvstore.lsm.filesystem import FileSystem
+from kvstore.store import DiskFileSystem
 
 TIERED = Options(memtable_bytes=2200, block_bytes=256, cache_bytes=6000, tier_tables=3, manifest_bytes=400)
 LEVELED = Options(
@@ -230,7 +231,7 @@ def workload(store: Store) -> None:
             break
     store.step("read", store.read)
     store.step("flush", store.flush)
-    store.step("compact", lambda engine: engine.compact())
+    store.step("compact", lambda engine: engine.maintenance.compact())
     store.step("close", store.close)
 
 

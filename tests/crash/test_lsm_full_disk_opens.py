@@ -15,19 +15,11 @@ from typing import Any
 import pytest
 
 from kvstore.errors import Overloaded, StorageError, StorageFull
-from kvstore.lsm import (
-    DiskFileSystem,
-    Engine,
-    Fate,
-    MemoryFileSystem,
-    Options,
-    SimulatedCrash,
-    Store,
-    run_job,
-)
+from kvstore.lsm import Engine, Fate, MemoryFileSystem, Options, SimulatedCrash, run_job
 from kvstore.lsm.faulty_filesystem import Fault, FaultyFileSystem
 from kvstore.lsm.manifest import _GIVEN_OUT, manifest_name
 from kvstore.lsm.segments import Segments
+from kvstore.store import DiskFileSystem, Store
 from tests.conftest import Exercised
 from tests.crash.lsm_workload import DATA, PLANS, Ledger, Plan, Run
 from tests.crash.test_lsm_crash_points import FATES, check_store
@@ -248,7 +240,7 @@ def test_no_table_is_removed_for_an_edit_that_is_not_durable(lost: int) -> None:
         expected = content_of(engine)
         fs.crash_at = fs.mutations + calls
         try:
-            engine.compact()
+            engine.maintenance.compact()
         except SimulatedCrash:
             pass
         else:

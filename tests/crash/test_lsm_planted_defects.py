@@ -15,6 +15,7 @@ from kvstore.lsm import (
     MemoryFileSystem,
     Sync,
     block,
+    compaction_scheduler,
     jobs,
     maintenance,
     manifest,
@@ -30,7 +31,9 @@ from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.memtable import Memtable
 from kvstore.lsm.merge import Chunk, merge, without_deletions
 from kvstore.lsm.segments import Segments
-from kvstore.lsm.sstable import Table, table_name
+from kvstore.lsm.sstable import table_name
+from kvstore.lsm.table import Table
+from kvstore.lsm.table_file import TableFile
 from tests.crash.lsm_workload import PLANS
 from tests.crash.test_lsm_bit_flips import check_region
 from tests.crash.test_lsm_crash_points import crash_everywhere, crash_with_records_not_synced
@@ -85,7 +88,7 @@ def _sealed_segment_left_out_of_a_sync(patch: pytest.MonkeyPatch) -> None:
 
 
 def _inputs_removed_before_the_manifest_says_so(patch: pytest.MonkeyPatch) -> None:
-    compacted = maintenance.Maintenance.compacted
+    compacted = maintenance.Maintenance._compacted
 
     def removed_first(self: Any, job: Any, result: Any) -> None:
         for info in job.inputs:
@@ -95,7 +98,7 @@ def _inputs_removed_before_the_manifest_says_so(patch: pytest.MonkeyPatch) -> No
             inner.setattr(type(self._fs), "remove", lambda fs, path: None)
             compacted(self, job, result)
 
-    patch.setattr(maintenance.Maintenance, "compacted", removed_first)
+    patch.setattr(maintenance.Maintenance, "_compacted", removed_first)
 
 
 def _tables_of_a_checkpoint_not_linked(patch: pytest.MonkeyPatch) -> None:
@@ -111,18 +114,18 @@ def _tables_of_a_checkpoint_not_linked(patch: pytest.MonkeyPatch) -> None:
 
 
 def _output_of_a_crash_kept(patch: pytest.MonkeyPatch) -> None:
-    from kvstore.lsm.engine import Engine
+    from kvstore.lsm.recovery import Recovery
 
-    patch.setattr(Engine, "_remove_strangers", lambda self: None)
+    patch.setattr(Recovery, "_remove_strangers", lambda self: None)
 
 
 def _damaged_filter_answers_absent(patch: pytest.MonkeyPatch) -> None:
-    load = Table._load_filter
+    load = TableFile._sound_filter
 
-    def empty_when_damaged(self: Table) -> BloomFilter:
+    def empty_when_damaged(self: TableFile) -> BloomFilter:
         return load(self) or BloomFilter.empty(1, 0.01)
 
-    patch.setattr(Table, "_load_filter", empty_when_damaged)
+    patch.setattr(TableFile, "_sound_filter", empty_when_damaged)
 
 
 class _NoSum:
@@ -210,7 +213,7 @@ def _deletions_always_dropped(patch: pytest.MonkeyPatch) -> None:
         choice = choose(*arguments)
         return choice and replace(choice, drop_deletions=True)
 
-    patch.setattr(maintenance, "choose", careless)
+    patch.setattr(compaction_scheduler, "choose", careless)
 
 
 def _deletions_kept_out_of_tables(patch: pytest.MonkeyPatch) -> None:
@@ -235,7 +238,7 @@ def _older_run_wins_a_merge(patch: pytest.MonkeyPatch) -> None:
 
 
 def _failed_job_not_offered_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(maintenance.Maintenance, "failed", lambda self, job, segments: None)
+    patch.setattr(maintenance.Maintenance, "job_failed", lambda self, job: None)
 
 
 # what catches it

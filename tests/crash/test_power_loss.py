@@ -19,7 +19,8 @@ import pytest
 
 from jepsen.drivers.disk import LoopDisk, loop_reason_to_skip
 from jepsen.system import CommandFailed
-from kvstore.lsm import DiskFileSystem, Engine
+from kvstore.lsm import Engine
+from kvstore.store import DiskFileSystem
 from tests.crash.power_loss_writer import OPTIONS, batch_of
 
 CYCLES = int(os.environ.get("POWER_LOSS_CYCLES", "8"))

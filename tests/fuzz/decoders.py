@@ -10,6 +10,7 @@ import io
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import google_crc32c
 import msgspec
@@ -19,8 +20,6 @@ from google.rpc import status_pb2
 from kvstore.config import parse_bucket
 from kvstore.contexts import Keyring, decode_context, decode_seen, encode_context, encode_seen
 from kvstore.errors import KVError, Overloaded, WriteTimeout
-from kvstore.gossip import Status, Update
-from kvstore.gossip.messages import Ack, Ping, PingRequest, PushPull
 from kvstore.lsm import (
     CompactionJob,
     FlushJob,
@@ -39,33 +38,20 @@ from kvstore.lsm.bloom import BloomFilter, hash_key
 from kvstore.lsm.manifest import MAGIC as MANIFEST_MAGIC
 from kvstore.lsm.manifest import Edit, Manifest
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
-from kvstore.lsm.sstable import FOOTER, FOOTER_BYTES, Index, Properties, Table, TableInfo
+from kvstore.lsm.sstable import FOOTER, FOOTER_BYTES, Index, Properties, TableInfo
 from kvstore.lsm.sstable import MAGIC as TABLE_MAGIC
 from kvstore.lsm.sstable_writer import write_tables
+from kvstore.lsm.table import Table
 from kvstore.lsm.wal import MAGIC as WAL_MAGIC
 from kvstore.lsm.wal import encode_wal_record, read_segments
-from kvstore.lsm.worker import frame, read_frame
-from kvstore.protocol.messages import (
-    ClientRequest,
-    Delete,
-    Explain,
-    Failed,
-    Forward,
-    ForwardReply,
-    Found,
-    Get,
-    Put,
-    ReadReply,
-    ReplicaRead,
-    ReplicaWrite,
-    Reply,
-    Stored,
-    Value,
-    WriteAck,
-)
+from kvstore.protocol.client import Put, Reply
+from kvstore.protocol.peer import Forward, ForwardReply
+from kvstore.protocol.table import PEER_TABLE
 from kvstore.quorum.hints import hint_key, split_hint_key
 from kvstore.ring import data_key, initial_state, split_data_key
 from kvstore.ring.member import parse_members
+from kvstore.store.worker import read_frame
+from kvstore.store.worker_driver import frame
 from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import (
     Dot,
@@ -75,10 +61,12 @@ from kvstore.versions import (
     decode_version,
     encode_version,
 )
-from kvstore.wire.client import call_from_wire, call_to_wire, reply_from_wire, result_to_wire
+from kvstore.wire.client import call_from_wire
 from kvstore.wire.errors import error_from_status, error_to_status
 from kvstore.wire.peer import decode_frame, encode_frame
 from kvstore.wire.ring import state_from_wire, state_to_wire
+from kvstore.wire.session import OpenCall, decode_calls, encode_calls, encode_replies, replies_from_wire
+from tests.wire_samples import client_samples, peer_samples, sample, without_options
 
 PLAIN, DECOMPRESSES = 64, 64 * 255
 """How many bytes of memory one byte of input may cost: lz4 makes up to 255 of one."""
@@ -356,36 +344,14 @@ VERSIONS = [
 
 # the wire
 
-_EXPLAIN = Explain("n1", 1, 17, ("n1", "n2"), ("n1",), (), ("n3",))
-_FOUND = Found((Value(b"value", "text/plain", 5, 6), Value(b"", "", 0, 0)), b"context", _EXPLAIN)
-_CALLS: tuple[ClientRequest, ...] = (
-    Get("bucket", b"key", 2, None, 1.5, True, 1, b"seen", True),
-    Put("bucket", b"key", b"value", b"context", "text/plain", 60, 2, None, 1.0, False, 1),
-    Delete("bucket", b"key", b"context", 1, 2, None, 1.0, False, 1),
-)
-_REPLIES: tuple[Reply, ...] = (
-    _FOUND,
-    Stored(b"context", 2, _EXPLAIN, 1, b"written"),
-    Failed(WriteTimeout(1, 2)),
-    Failed(Overloaded(0.5)),
-)
-_UPDATES = (Update("n1", Status.ALIVE, 3), Update("n2", Status.SUSPECT, 1))
-_FRAMES = [
-    encode_frame(
-        [
-            ReplicaWrite(1, 1, b"key", b"version"),
-            ReplicaWrite(2, 1, b"key", b"version", "n3", True),
-            WriteAck((1, 2, 3)),
-            ReplicaRead(4, 1, b"key", b"digest"),
-            ReadReply(5, b"version"),
-        ]
-    ),
-    encode_frame([Forward(number, 1, call) for number, call in enumerate(_CALLS)]),
-    encode_frame([ForwardReply(number, reply) for number, reply in enumerate(_REPLIES)]),
-    encode_frame(
-        [Ping(1, "n2", _UPDATES), PingRequest(2, "n3", ()), Ack(3, _UPDATES), PushPull(_UPDATES, True)]
-    ),
-]
+_CALLS = [OpenCall(number, call, 1000, 1) for number, call in enumerate(client_samples())]
+_PLAIN = [OpenCall(9, Put("bucket", b"key", b"value", b"context"), 1000, 1)]
+_REPLIES = [sample(struct) for struct in get_args(Reply)]
+_FRAMES = [encode_frame([message]) for message in peer_samples()]
+_FRAMES += [encode_frame(peer_samples(), 12345)]
+_FRAMES += [encode_frame([without_options(sample(struct)) for struct in PEER_TABLE])]
+_FRAMES += [encode_frame([Forward(1, 1, call)]) for call in client_samples()]
+_FRAMES += [encode_frame([ForwardReply(1, reply)]) for reply in _REPLIES]
 _STATE = initial_state(
     "cluster",
     parse_members("n1=a:1/z1,n2=b:2/z2,n3=c:3/z3"),
@@ -396,11 +362,12 @@ _STATE = initial_state(
 
 
 def read_session(data: bytes) -> object:
-    return [call_from_wire(call) for call in pb.SessionRequest.FromString(data).calls]
+    sent_ms, calls, puts = decode_calls(data)
+    return sent_ms, [call_from_wire(call) for call in calls], puts
 
 
 def read_results(data: bytes) -> object:
-    return [reply_from_wire(result) for result in pb.SessionResponse.FromString(data).results]
+    return list(replies_from_wire(pb.SessionResponse.FromString(data)))
 
 
 def read_state(data: bytes) -> object:
@@ -418,19 +385,13 @@ WIRE = [
     Decoder(
         "calls of a session",
         read_session,
-        [
-            pb.SessionRequest(calls=[call_to_wire(n, call)]).SerializeToString()
-            for n, call in enumerate(_CALLS)
-        ],
+        [*(encode_calls([call]) for call in _CALLS), encode_calls([*_CALLS, *_PLAIN]), encode_calls(_PLAIN)],
         _PROTOBUF,
     ),
     Decoder(
         "results of a session",
         read_results,
-        [
-            pb.SessionResponse(results=[result_to_wire(n, reply)]).SerializeToString()
-            for n, reply in enumerate(_REPLIES)
-        ],
+        [encode_replies([(1, reply, columns)]) for reply in _REPLIES for columns in (False, True)],
         _PROTOBUF,
     ),
     Decoder("cluster state", read_state, [state_to_wire(_STATE).SerializeToString()], _PROTOBUF),

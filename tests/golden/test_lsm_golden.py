@@ -16,14 +16,16 @@ import msgspec
 import pytest
 
 from kvstore.errors import UnsupportedFormat
-from kvstore.lsm import DiskFileSystem, Engine, MemoryFileSystem, Options
+from kvstore.lsm import Engine, MemoryFileSystem, Options
 from kvstore.lsm.bloom import hash_key
 from kvstore.lsm.manifest import Manifest, read_edits
 from kvstore.lsm.record import HEADER_BYTES
-from kvstore.lsm.sstable import Table, TableInfo
+from kvstore.lsm.sstable import TableInfo
 from kvstore.lsm.sstable_writer import write_tables
+from kvstore.lsm.table import Table
 from kvstore.lsm.wal import MAGIC as WAL_MAGIC
 from kvstore.lsm.wal import encode_wal_record, read_segments
+from kvstore.store import DiskFileSystem
 from tests.golden import lsm_decoder
 
 STORE = Path(__file__).parent / "lsm"

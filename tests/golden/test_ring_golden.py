@@ -11,7 +11,19 @@ from typing import Any
 
 import pytest
 
-from kvstore.ring import Member, data_key, initial_state, split_data_key, token
+from kvstore.config import BucketSettings, Conflict, QuorumMode
+from kvstore.ring import (
+    ClusterState,
+    Member,
+    Ring,
+    Since,
+    data_key,
+    decode_state,
+    encode_state,
+    initial_state,
+    split_data_key,
+    token,
+)
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "ring.json").read_text())
 
@@ -35,3 +47,14 @@ def test_placement(name: str) -> None:
     state = initial_state("", members, 64)
     assert state.cluster_id == GOLDEN["placement"][name]["cluster_id"]
     assert [" ".join(nodes) for nodes in state.ring.replica_lists] == GOLDEN["placement"][name]["lists"]
+
+
+def test_a_cluster_state_on_a_disk() -> None:
+    """With an epoch, zones, weights, a bucket, and a partition that has changed since."""
+    data = bytes.fromhex(GOLDEN["stored state"])
+    state, since = decode_state(data)
+    members = (Member("n1", "host:7001", "z1"), Member("n2", "host:7002", "z2", "h2", 2))
+    carts = BucketSettings("carts", 2, 1, 2, QuorumMode.SLOPPY, Conflict.LWW, 60)
+    assert state == ClusterState("golden", 2, members, Ring((("n2", "n1"),) * 2), (carts,), 2)
+    assert since == Since(2, (1, 2), {})
+    assert encode_state(state, since) == data

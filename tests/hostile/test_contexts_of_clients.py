@@ -9,8 +9,9 @@ import pytest
 from kvstore.contexts import Keyring, encode_context, encode_seen
 from kvstore.errors import InvalidRequest, UnverifiedContext
 from kvstore.lsm import MemoryFileSystem
-from kvstore.node.outbox import PeerMessage
-from kvstore.protocol.messages import Delete, Get, KeyOffer, Put
+from kvstore.protocol.client import Delete, Get, Put
+from kvstore.protocol.peer import KeyOffer
+from kvstore.protocol.table import PeerMessage
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, decode_version
 from tests.unit.quorum_cluster import Cluster
@@ -73,7 +74,7 @@ def test_even_a_signed_counter_that_nobody_can_have_minted_is_not_taken_as_seen(
     cluster = Cluster()
     cluster.stored_reply("n1", Put("carts", KEY, b"first"))
     dot = actor_of(cluster)
-    sign = cluster.hosts["n1"].node._coordinator.context_keys.sign
+    sign = cluster.hosts["n1"].node.base.context_keys.sign
     ahead = sign((Dot(dot.actor, dot.counter + 1),), INTERNAL)
     assert isinstance(cluster.error("n1", Put("carts", KEY, b"x", ahead)), InvalidRequest)
     # n2 cannot know how far n1 has counted; but n1 hears of it, and never uses that actor again
@@ -133,7 +134,7 @@ def test_a_context_under_a_key_that_may_be_on_its_way_can_be_tried_again() -> No
 def test_what_was_read_can_be_written_back_however_long_the_history_of_the_key_is() -> None:
     """The context was bounded where clients send it, not where it grows: then the key was locked for ever."""
     cluster = Cluster()
-    actors = [cluster.hosts[node].node._coordinator._actors for node in cluster.hosts]
+    actors = [cluster.hosts[node].node.base.mint._actors for node in cluster.hosts]
     for i in range(1200):
         context = cluster.found("n1", Get("carts", KEY)).context
         cluster.stored_reply(f"n{1 + i % 3}", Put("carts", KEY, b"%d" % i, context))

@@ -7,9 +7,10 @@ import pytest
 from kvstore.config import AntiEntropySettings, BucketSettings, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import InvalidRequest, Outcome, VersionTooLarge
 from kvstore.lsm import Options
-from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import Delete, Failed, Get, Put, ReplicaWrite, Stored
+from kvstore.protocol.client import Delete, Failed, Get, Put, Stored
+from kvstore.protocol.peer import ReplicaWrite
+from kvstore.protocol.table import PeerMessage
 from kvstore.versions import decode_version
 from tests.unit.quorum_cluster import Cluster
 
@@ -155,7 +156,7 @@ def test_what_no_disk_can_take_together_is_still_readable_resolvable_and_deletab
         assert values(cluster, node, "sloppy") == ([value("all")] if way == "put" else [])
         assert cluster.hints(node) == {}
     assert len({cluster.stored(node, "sloppy", KEY) for node in cluster.hosts}) == 1
-    statuses = [host.node.status() for host in cluster.hosts.values()]
+    statuses = [host.status() for host in cluster.hosts.values()]
     assert sum(status.counters.oversized for status in statuses) > 0
 
 

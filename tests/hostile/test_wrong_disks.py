@@ -8,9 +8,10 @@ import pytest
 
 from kvstore.config import AntiEntropySettings, QuorumSettings
 from kvstore.errors import Corruption
-from kvstore.gossip import MAX_INCARNATION, Status
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import Delete, Get, Put
+from kvstore.protocol.client import Delete, Get, Put
+from kvstore.protocol.fields import MAX_INCARNATION
+from kvstore.protocol.gossip import Status
 from kvstore.quorum.hints import hint_key
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, encode_version
@@ -64,7 +65,7 @@ def test_a_node_starts_and_works_whatever_is_stored(name: str) -> None:
         cluster.stored_reply("n1", Put("carts", b"k%d" % i, b"v", w=3))
     cluster.start_again(lambda: cluster.put_on_disk("n1", *STORED[name]))
     cluster.move(60.0)
-    status = cluster.hosts["n1"].node.status()
+    status = cluster.hosts["n1"].status()
     assert {member.status for member in status.members} == {Status.ALIVE}
     assert all(member.incarnation <= MAX_INCARNATION for member in status.members)
     assert status.hints == ()
@@ -78,7 +79,7 @@ def test_a_node_starts_and_works_whatever_is_stored(name: str) -> None:
     cluster.move(30.0)
     assert all(cluster.stored(node, "carts", b"after") is None for node in cluster.hosts), "it was reaped"
     if not name.startswith(("a version", "a garbage")):
-        assert [host.node.status().anti_entropy.wanted for host in cluster.hosts.values()] == [0, 0, 0]
+        assert [host.status().anti_entropy.wanted for host in cluster.hosts.values()] == [0, 0, 0]
     assert cluster.refused == 0, "it never sends what others refuse"
     listed: list[bytes] = []
     for partition in range(cluster.state.ring.partitions):
@@ -95,7 +96,7 @@ def test_a_version_that_cannot_be_read_is_an_error_or_comes_from_the_others(name
     cluster = Cluster(settings=NodeSettings(anti_entropy=AntiEntropySettings(interval=float("inf"))))
     for node in ("n2", "n3"):
         host = cluster.hosts[node]
-        host.node._coordinator.store(KEY, GOOD, "")
+        host.node.base.local.store(KEY, GOOD, "")
         host.sync_wanted = True
     bad = STORED[name][1]
     engine = cluster.hosts["n1"].engine

@@ -7,16 +7,8 @@ import random
 from collections.abc import Callable
 from itertools import count
 
-from kvstore.gossip import (
-    FailureDetector,
-    GossipMessage,
-    GossipSettings,
-    Output,
-    PersistIncarnation,
-    Send,
-    Status,
-    StatusChanged,
-)
+from kvstore.gossip import FailureDetector, GossipSettings, Output, PersistIncarnation, Send, StatusChanged
+from kvstore.protocol.gossip import GossipMessage, Status
 
 SETTINGS = GossipSettings()
 ALIVE, SUSPECT, DEAD = Status.ALIVE, Status.SUSPECT, Status.DEAD

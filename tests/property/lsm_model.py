@@ -152,8 +152,8 @@ class Pair:
 
     def compact(self) -> None:
         self.fail_all()
-        self.engine.compact()
-        runs = len(self.engine._maintenance.levels.runs(b"", None, False))
+        self.engine.maintenance.compact()
+        runs = len(self.engine.tables.levels.runs(b"", None, False))
         assert runs <= 1, "a compaction of everything left several runs"
         self.done["full compaction"] += 1
 
@@ -200,7 +200,7 @@ class Pair:
         assert dict(copy.scan()) == self.content
         copy.write([(b"only in the copy", b"1")])
         copy.flush()
-        copy.compact()
+        copy.maintenance.compact()
         copy.close()
         assert self.engine.get(b"only in the copy") is None
         self.done["checkpoint"] += 1

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore.client.calls import Calls
+from kvstore.client.core.calls import Calls
+from kvstore.client.core.retry import may_retry, pause
+from kvstore.client.core.waiter import Answer
 from kvstore.client.errors import PartialFailure
 from kvstore.client.results import Stored
-from kvstore.client.retry import may_retry, pause
 from kvstore.config import FRAME_BYTES
 from kvstore.errors import (
     Corruption,
@@ -27,7 +28,7 @@ from kvstore.errors import (
     Unavailable,
     WriteTimeout,
 )
-from kvstore.protocol.messages import Delete, Get, Put
+from kvstore.protocol.client import Delete, Get, Put
 from kvstore.wire.session import decode_calls
 
 small = st.integers(0, 5)
@@ -57,10 +58,10 @@ def test_what_is_not_retryable_is_not_repeated(error: KVError) -> None:
     assert may_retry(Get("b", b"k"), error, 1) == error.retryable
 
 
-@given(st.integers(1, 1000), errors)
-def test_pauses_are_bounded_and_respect_the_node(attempt: int, error: KVError) -> None:
+@given(st.integers(1, 100_000), errors, st.randoms(use_true_random=False))
+def test_pauses_are_bounded_and_respect_the_node(attempt: int, error: KVError, rng: random.Random) -> None:
     asked = error.retry_after if isinstance(error, Overloaded) else 0.0
-    assert asked < pause(attempt, error) <= 1.5 * asked + 1.0
+    assert asked < pause(attempt, error, rng.uniform) <= 1.5 * asked + 1.0
 
 
 @given(
@@ -75,25 +76,28 @@ def test_partial_failures_are_unknown_if_one_is(
     assert not error.retryable
 
 
+class Nobody:
+    """Waits for the reply to a call."""
+
+    def left(self) -> bool:
+        return False
+
+    def on_answer(self, answer: Answer, now: float) -> None:
+        pass
+
+
 sizes = st.one_of(st.integers(0, 200), st.integers(900_000, 5_000_000))
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(sizes, min_size=1, max_size=30))
 def test_frames_carry_every_call_once_in_order_within_the_limit(lengths: list[int]) -> None:
-    async def frames() -> list[list[tuple[bytes, int]]]:
-        calls = Calls("a:1", lambda _: 2, lambda: None)
-        deadline = asyncio.get_running_loop().time() + 60
-        for i, length in enumerate(lengths):
-            calls.submit(Put("b", str(i).encode(), bytes(length)), deadline, 1).cancelled()
-        taken: list[list[tuple[bytes, int]]] = []
-        while sum(map(len, taken)) < len(lengths):
-            frame = await asyncio.wait_for(calls.next_frame(), 5)
-            _, _, puts = decode_calls(frame)
-            assert len(frame) <= FRAME_BYTES or len(puts) == 1
-            taken.append([(put.key, len(put.value)) for _, put in puts])
-        calls.close()
-        return taken
-
-    sent = [call for frame in asyncio.run(frames()) for call in frame]
+    calls = Calls("a:1", lambda _: 2, lambda _: None)
+    for i, length in enumerate(lengths):
+        calls.submit(Put("b", str(i).encode(), bytes(length)), 60.0, 1, Nobody())
+    sent: list[tuple[bytes, int]] = []
+    while frame := calls.take_frame(0.0):
+        _, _, puts = decode_calls(frame)
+        assert len(frame) <= FRAME_BYTES or len(puts) == 1
+        sent += [(put.key, len(put.value)) for _, put in puts]
     assert sent == [(str(i).encode(), length) for i, length in enumerate(lengths)]

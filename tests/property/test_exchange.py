@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore.config import KIB
+from kvstore.config import KIB, AntiEntropySettings
+from kvstore.instant import Instant
 from kvstore.lsm import Engine, MemoryFileSystem
-from kvstore.protocol.messages import RangeDifference, TreeHashes, TreeNode, TreeRead
-from kvstore.quorum.background.anti_entropy import content_bytes
-from kvstore.quorum.background.exchange import Exchange, Flow, Pause, Push, difference
+from kvstore.protocol.peer import (
+    RangeItems,
+    ReplicaWrite,
+    TreeHashes,
+    TreeNode,
+    TreeRead,
+    WriteAck,
+)
+from kvstore.protocol.sizes import content_of
+from kvstore.quorum.background.conversation import Conversation
+from kvstore.quorum.background.exchange import Exchange
 from kvstore.quorum.background.merkle import ROOT, Trees
+from kvstore.quorum.background.range_items import difference
 from kvstore.quorum.counters import Counters
+from kvstore.quorum.flow import Ask, Flow, Outcome, Question, Resumed, Step
 from kvstore.quorum.replica import Replica
 from kvstore.ring import Member, data_key, initial_state, token
 from kvstore.versions import Dot, Sibling, Version, encode_version
 
 STATE = initial_state("test", [Member("n1", "h:1"), Member("n2", "h:2")], 4, 2)
+NOW = Instant(0.0, 0)
+T = TypeVar("T")
 ROOTS = [TreeNode(partition, 2, ROOT) for partition in range(4)]
 
 
@@ -38,7 +52,7 @@ class Side:
     def __init__(self) -> None:
         self.engine = Engine.open(MemoryFileSystem(), "data")
         self.trees = Trees(STATE)
-        self.replica = Replica(self.engine, STATE.bucket, self.trees, Counters())
+        self.replica = Replica(self.engine, STATE.bucket, self.trees.update, Counters())
         self.trees.build(self.engine.scan, 1000)
         assert not self.trees.building
 
@@ -60,47 +74,42 @@ class Pair:
 
     def converge(self) -> None:
         a = self.a
-        exchange = Exchange(1, a.trees, a.engine.scan, a.store, self.equal.add)
-        for root in self.result(exchange.compare(ROOTS, 1.0)):
-            self.run(exchange.repair(root))
+        peer = Conversation(
+            "b", 1, a.replica.read, lambda _: None, lambda _: 0.0, Counters(), AntiEntropySettings()
+        )
+        exchange = Exchange(peer, a.trees, a.engine.scan, a.store, lambda root, _: self.equal.add(root))
+        _, differing = self.result(exchange.compare(ROOTS, 1.0, NOW))
+        for root in differing:
+            self.result(exchange.repair(root, NOW))
 
-    def result(self, flow: Flow[list[TreeNode]]) -> list[TreeNode]:
+    def result(self, flow: Flow[T]) -> T:
         try:
-            answer = None
+            step = next(flow)
             while True:
-                answer = self.answer(flow.send(answer))
+                step = flow.send(Resumed(NOW, self.outcomes(step)))
         except StopIteration as end:
-            found: list[TreeNode] = end.value
-            return found
+            returned: T = end.value
+            return returned
 
-    def run(self, flow: Flow[None]) -> None:
-        def wrapped() -> Flow[list[TreeNode]]:
-            yield from flow
-            return []
+    def outcomes(self, step: Step) -> tuple[Outcome, ...]:
+        return tuple(self.answer(question) for _, question in step.questions) if isinstance(step, Ask) else ()
 
-        self.result(wrapped())
-
-    def answer(self, step: object) -> object:
-        match step:
-            case Pause():
-                return None
-            case Push(keys):
-                for pushed in keys:
-                    found = self.a.replica.read(pushed)
-                    self.bytes += len(pushed) + len(found)
-                    self.b.store(pushed, found)
-                return None
+    def answer(self, question: Question) -> Outcome:
+        match question:
+            case ReplicaWrite():
+                self.bytes += len(question.key) + len(question.version)
+                self.b.store(question.key, question.version)
+                return WriteAck(())
             case TreeRead(_, _, nodes):
-                answer: TreeHashes | RangeDifference = TreeHashes(
-                    0, tuple(self.b.trees.node(n) for n in nodes)
-                )
-                self.bytes += content_bytes(step)
+                hashes = TreeHashes(0, tuple(self.b.trees.node(n) for n in nodes))
+                self.bytes += content_of(question) + content_of(hashes)
+                return hashes
+            case RangeItems():
+                found = difference(self.b.trees, self.b.engine.scan, question, 256 * KIB)
+                self.bytes += content_of(question) + content_of(found)
+                return found
             case _:
-                assert not isinstance(step, TreeHashes)
-                self.bytes += content_bytes(step)  # type: ignore[arg-type]
-                answer = difference(self.b.trees, self.b.engine.scan, step, 256 * KIB)  # type: ignore[arg-type]
-        self.bytes += content_bytes(answer)
-        return answer
+                raise AssertionError(question)
 
 
 writes = st.lists(

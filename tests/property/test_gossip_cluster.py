@@ -10,8 +10,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore.gossip import PersistIncarnation, Send, Update
-from kvstore.gossip.messages import PushPull
+from kvstore.gossip import PersistIncarnation, Send
+from kvstore.protocol.gossip import PushPull, Update
 from tests.property.gossip_network import ALIVE, DEAD, SETTINGS, Network
 
 BOUND = 30.0
@@ -49,6 +49,8 @@ def inject(cluster: Network, fault: str, which: int) -> None:
             cluster.delay = (0.0, 0.1 * which)
         case "heal":
             cluster.heal()
+        case _:  # to stall a host that is down
+            assert fault == "stall"
 
 
 @given(clusters, scripts)

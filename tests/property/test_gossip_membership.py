@@ -7,8 +7,8 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.gossip import Status, Update
 from kvstore.gossip.membership import Membership
+from kvstore.protocol.gossip import Status, Update
 
 NODES = ["a", "b", "c"]
 updates = st.builds(Update, st.sampled_from(NODES), st.sampled_from(Status), st.integers(0, 4))
@@ -17,7 +17,7 @@ updates = st.builds(Update, st.sampled_from(NODES), st.sampled_from(Status), st.
 def table(claims: list[Update]) -> Membership:
     membership = Membership("a", ["b", "c"], 1, 0.0)
     for claim in claims:
-        membership.merge(claim, 1.0)
+        membership.accept(claim, 1.0)
     return membership
 
 
@@ -42,7 +42,7 @@ def test_tables_merge_like_a_join(a: list[Update], b: list[Update], c: list[Upda
 def test_a_claim_that_says_nothing_new_changes_nothing(claims: list[Update], claim: Update) -> None:
     membership = table([*claims, claim])
     before = membership.members()
-    assert not membership.merge(claim, 2.0)
+    assert not membership.accept(claim, 2.0)
     assert membership.members() == before
 
 

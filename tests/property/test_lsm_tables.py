@@ -16,8 +16,9 @@ from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.levels import Levels
 from kvstore.lsm.memtable import ABSENT
 from kvstore.lsm.merge import Chunk, merge, without_deletions
-from kvstore.lsm.sstable import Table, TableInfo
+from kvstore.lsm.sstable import TableInfo
 from kvstore.lsm.sstable_writer import write_tables
+from kvstore.lsm.table import Table
 from tests.property.lsm_tables import (
     CONTENTS,
     FULL_CONTENTS,
@@ -143,8 +144,8 @@ def check_info(table: Table, part: Content) -> None:
     info, keys = table.info, sorted(part)
     assert (info.entries, info.deletions) == (len(part), list(part.values()).count(None))
     assert (info.smallest, info.largest, info.last_lsn, info.level) == (keys[0], keys[-1], 7, 1)
-    assert table.properties.entries == info.entries
-    assert [key for _, _, key in table.places()][-1] == keys[-1]
+    assert table.file.properties.entries == info.entries
+    assert [key for _, _, key in table.file.read_index().places()][-1] == keys[-1]
 
 
 def check_reads(
@@ -178,7 +179,7 @@ def test_a_scan_decodes_few_entries_at_first(reverse: bool) -> None:
     content: Content = {b"%03d" % i: b"v%d" % i if i % 10 else None for i in range(0, 1000, 2)}
     (info,) = written(fs, content, [100], Options(block_bytes=600))
     table = Table(fs, "d", info, BlockCache(1 << 20))
-    per_block = len(content) // sum(1 for _ in table.places())
+    per_block = len(content) // sum(1 for _ in table.file.read_index().places())
     assert 50 < per_block < 120
     ends = [b"%03d" % i for i in range(0, 1000, 41)]
     for start, end in [(start, end) for start in (b"", *ends) for end in (None, *ends)]:

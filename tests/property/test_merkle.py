@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.config import BucketSettings
-from kvstore.protocol.messages import NodeHash, TreeNode
+from kvstore.protocol.peer import NodeHash, TreeNode
 from kvstore.quorum.background.merkle import FIRST_LEAF, LEAVES, NODES, ROOT, Tree, Trees, children
 from kvstore.ring import Member, data_key, initial_state, partition_bounds, token
 

@@ -27,7 +27,7 @@ def test_these_keys_are_in_the_first_the_last_and_many_other_partitions() -> Non
 @given(st.sampled_from(KEYS), st.sampled_from(KEYS))
 def test_each_key_behind_a_fence_is_in_the_parts_of_those_who_hold_it(a: bytes, b: bytes) -> None:
     first, last = sorted((a, b))
-    parts = list(NODE._anti_entropy.quarantine._split(Fence(1, 0, first, last)))
+    parts = list(NODE.background.quarantine._split(Fence(1, 0, first, last)))
     for key in KEYS:
         holding = [part for part in parts if part.first <= key < part.end]
         if not first <= key <= last:

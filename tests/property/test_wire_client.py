@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.errors import ConfigError, InvalidRequest, KVError
-from kvstore.protocol.messages import ClientRequest, Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import ClientRequest, Found, Put, Reply
+from kvstore.protocol.sizes import size_of
 from kvstore.ring import ClusterState, initial_state, parse_members
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import (
     call_from_wire,
     call_to_wire,
-    reply_bytes,
     reply_from_wire,
-    request_bytes,
     request_from_wire,
     request_to_wire,
     result_to_wire,
@@ -37,25 +36,23 @@ def test_a_request_alone_and_in_a_session(request: ClientRequest) -> None:
     assert call_from_wire(call) == request
 
 
-@given(u64, replies, st.booleans())
-def test_a_reply_in_a_session(number: int, reply: Reply, deleted: bool) -> None:
-    result = pb.Result.FromString(result_to_wire(number, reply, deleted).SerializeToString())
+@given(u64, replies)
+def test_a_reply_in_a_session(number: int, reply: Reply) -> None:
+    result = pb.Result.FromString(result_to_wire(number, reply).SerializeToString())
     assert result.id == number
     assert comparable(reply_from_wire(result)) == comparable(reply)
-    if isinstance(reply, Stored):
-        assert result.WhichOneof("reply") == ("delete" if deleted else "put")
 
 
 @given(requests)
 def test_the_estimate_of_a_requests_size_is_no_less_than_its_content(request: ClientRequest) -> None:
-    content = len(request.key) + (0 if isinstance(request, Get) else len(request.context))
-    assert request_bytes(request) >= content + (len(request.value) if isinstance(request, Put) else 0)
+    content = len(request.key) + len(getattr(request, "context", b""))
+    assert size_of(request) >= content + (len(request.value) if isinstance(request, Put) else 0)
 
 
 @given(founds)
 def test_the_estimate_of_a_replys_size_is_no_less_than_its_content(found: Found) -> None:
     content = sum(len(sibling.value) for sibling in found.siblings) + len(found.context)
-    assert reply_bytes(found) >= content
+    assert size_of(found) >= content
     for sibling in found.siblings:
         assert type(sibling.value) is bytes
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.errors import InvalidRequest
-from kvstore.node.outbox import PeerMessage
-from kvstore.protocol.messages import ReadReply, ReplicaRead, ReplicaWrite, WriteAck
+from kvstore.protocol.peer import ReadReply, ReplicaRead, ReplicaWrite, WriteAck
+from kvstore.protocol.table import PeerMessage
 from kvstore.v1 import peer_pb2 as pb
 from kvstore.wire.peer import decode_frame, decode_timed_frame, encode_frame
 from tests.property.wire_messages import comparable, damaged, peer_messages, u64
@@ -24,9 +24,9 @@ def by_kind(messages: list[PeerMessage]) -> dict[str, list[object]]:
     kinds: dict[str, list[object]] = {}
     for message in messages:
         if isinstance(message, WriteAck):
-            kinds.setdefault("WriteAck", []).extend(message.requests)
+            kinds.setdefault("WriteAck", []).extend(message.numbers)
         else:
-            plain = isinstance(message, ReplicaWrite) and not message.hint_for and not message.replay
+            plain = isinstance(message, ReplicaWrite) and not message.hint_for and not message.background
             kind = "plain" if plain else type(message).__name__
             kinds.setdefault(kind, []).append(comparable(message))
     return kinds
@@ -69,7 +69,7 @@ def test_damage_is_an_invalid_request_or_another_frame(content: bytes) -> None:
 @given(st.sampled_from(["forwards", "forward_replies", "refusals"]))
 def test_a_message_without_what_it_is_about(field: str) -> None:
     frame = pb.Frame()
-    getattr(frame, field).add(request=1)
+    getattr(frame, field).add(number=1)
     try:
         messages = decode_frame(frame.SerializeToString())
     except InvalidRequest:

@@ -9,11 +9,10 @@ from msgspec.structs import replace
 
 from kvstore.config import QuorumMode
 from kvstore.errors import InvalidRequest, Overloaded
-from kvstore.protocol.messages import ClientRequest, Failed, Get, Put, Reply, Stored
+from kvstore.protocol.client import ClientRequest, Failed, Get, Put, Reply, Stored
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.session import (
-    Form,
     OpenCall,
     decode_calls,
     encode_calls,
@@ -50,18 +49,17 @@ def test_only_puts_without_options_travel_in_columns() -> None:
         replace(plain, explain=True),
         Get("b", b"k"),
     ]
-    _, others, puts = decode_calls(encode_calls(OpenCall(i, call, 1, 1) for i, call in enumerate(calls)))
+    _, others, puts = decode_calls(encode_calls([OpenCall(i, call, 1, 1) for i, call in enumerate(calls)]))
     assert [number for number, _ in puts] == [0]
     assert [call.id for call in others] == [1, 2, 3, 4, 5, 6]
 
 
-@given(
-    st.lists(st.tuples(u64, plain_stored | replies, st.sampled_from([Form.CALL, Form.DELETE])), max_size=6)
-)
-def test_every_reply_arrives_once(answers: list[tuple[int, Reply, Form]]) -> None:
-    frame = pb.SessionResponse.FromString(encode_replies(answers))
+@given(st.lists(st.tuples(u64, plain_stored | replies), max_size=6))
+def test_every_reply_arrives_once(answers: list[tuple[int, Reply]]) -> None:
+    content = encode_replies([(number, reply, False) for number, reply in answers])
+    frame = pb.SessionResponse.FromString(content)
     arrived = [(number, comparable(reply)) for number, reply in replies_from_wire(frame)]
-    assert arrived == [(number, comparable(reply)) for number, reply, _ in answers]
+    assert arrived == [(number, comparable(reply)) for number, reply in answers]
     assert not frame.HasField("plain_stored"), "who sends no plain puts need not know of them"
 
 
@@ -70,7 +68,7 @@ _failed = st.builds(Failed, st.builds(InvalidRequest, texts, texts))
 
 @given(st.lists(st.tuples(u64, plain_stored | unseen_stored | _failed)))
 def test_every_reply_to_a_plain_put_arrives_once(answers: list[tuple[int, Reply]]) -> None:
-    content = encode_replies((number, reply, Form.PLAIN_PUT) for number, reply in answers)
+    content = encode_replies([(number, reply, True) for number, reply in answers])
     frame = pb.SessionResponse.FromString(content)
     arrived = [repr((number, comparable(reply))) for number, reply in replies_from_wire(frame)]
     assert sorted(arrived) == sorted(repr((number, comparable(reply))) for number, reply in answers)
@@ -80,7 +78,7 @@ def test_every_reply_to_a_plain_put_arrives_once(answers: list[tuple[int, Reply]
 
 def test_puts_refused_for_one_reason_share_it() -> None:
     refusal = Failed(Overloaded(0.5))
-    frame = pb.SessionResponse.FromString(encode_replies((i, refusal, Form.PLAIN_PUT) for i in range(1000)))
+    frame = pb.SessionResponse.FromString(encode_replies([(i, refusal, True) for i in range(1000)]))
     assert (len(frame.plain_refused), len(frame.results)) == (1, 0)
     errors = [reply.error for _, reply in replies_from_wire(frame) if isinstance(reply, Failed)]
     assert len(set(errors)) == 1000, "each caller raises an exception of its own"
@@ -93,7 +91,7 @@ def test_a_damaged_frame_of_calls(content: bytes) -> None:
         _, _, puts = decode_calls(content)
     except InvalidRequest:
         return
-    encode_calls(OpenCall(number, put, 1, put.epoch) for number, put in puts)
+    encode_calls([OpenCall(number, put, 1, put.epoch) for number, put in puts])
 
 
 def test_columns_of_different_lengths_are_refused() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import Any, get_args
+
 from hypothesis import strategies as st
 
-from kvstore.config import QuorumMode
 from kvstore.errors import (
     Corruption,
     InternalError,
@@ -21,46 +23,15 @@ from kvstore.errors import (
     VersionTooLarge,
     WriteTimeout,
 )
-from kvstore.gossip import MAX_INCARNATION, Status, Update
-from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
-from kvstore.node.outbox import PeerMessage
-from kvstore.protocol.messages import (
-    Candidate,
-    ClientRequest,
-    Delete,
-    Explain,
-    Failed,
-    Forward,
-    ForwardReply,
-    Found,
-    Get,
-    KeyOffer,
-    NodeHash,
-    Put,
-    RangeDifference,
-    RangeItems,
-    ReadReply,
-    ReadSame,
-    ReapCheck,
-    ReapConfirm,
-    Refusal,
-    RepairWanted,
-    ReplicaRead,
-    ReplicaWrite,
-    Reply,
-    Stored,
-    TreeHashes,
-    TreeNode,
-    TreeRead,
-    Value,
-    WriteAck,
-)
+from kvstore.protocol.client import CLIENT_REQUESTS, ClientRequest, Failed, Found, Reply
+from kvstore.protocol.fields import MAX_INCARNATION, Field, Kind, fields_of, is_record
+from kvstore.protocol.peer import ForwardReply, Refusal, WriteAck
+from kvstore.protocol.table import PEER_TABLE, PeerMessage
 
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
 texts = st.text(max_size=20)
 data = st.binary(max_size=40)
-modes = st.sampled_from([None, *QuorumMode])
 milliseconds = u32.map(lambda ms: ms / 1000)
 
 errors: st.SearchStrategy[KVError] = st.one_of(
@@ -79,54 +50,48 @@ errors: st.SearchStrategy[KVError] = st.one_of(
     st.builds(InternalError, texts),
 )
 
-requests: st.SearchStrategy[ClientRequest] = st.one_of(
-    st.builds(Get, texts, data, u32, modes, milliseconds, st.booleans(), u64, data, st.booleans()),
-    st.builds(Put, texts, data, data, data, texts, u32, u32, modes, milliseconds, st.booleans(), u64),
-    st.builds(Delete, texts, data, data, u32, u32, modes, milliseconds, st.booleans(), u64),
-)
+_WIDE = {
+    Kind.NUMBER,
+    Kind.EPOCH,
+    Kind.TREE_HASH,
+    Kind.ITEM_COUNT,
+    Kind.TIME,
+}
+"""Kinds of numbers that have 64 bits on the wire."""
 
-_names = st.lists(texts, max_size=3).map(tuple)
-_explains = st.none() | st.builds(Explain, texts, u64, u32, _names, _names, _names, _names, _names)
-_values = st.lists(st.builds(Value, data, texts, u64, u64), max_size=3).map(tuple)
 
-founds = st.builds(Found, _values, data, _explains)
-storeds = st.builds(Stored, data, u32, _explains, st.just(0) | u32, data)
-replies: st.SearchStrategy[Reply] = st.one_of(founds, storeds, st.builds(Failed, errors))
+def messages_of(record: Any) -> st.SearchStrategy[Any]:
+    """Any values in the fields of a message: what its types allow, not what makes sense."""
+    return st.builds(record, *[_values(field, record) for field in fields_of(record)])
 
-_updates = st.lists(
-    st.builds(Update, texts, st.sampled_from(Status), st.integers(0, MAX_INCARNATION)), max_size=3
-).map(tuple)
 
-_nodes = st.lists(st.builds(TreeNode, u32, u32, u32), max_size=3).map(tuple)
-_hashes = st.lists(st.none() | st.builds(NodeHash, u64, u64), max_size=3).map(tuple)
-_versions = st.lists(st.tuples(data, data), max_size=3).map(tuple)
-_positions = st.lists(u32, max_size=3).map(tuple)
+def _values(field: Field, record: Any) -> st.SearchStrategy[Any]:
+    one = st.one_of([_one(kind, field) for kind in field.types])
+    if field.optional:
+        one = st.none() | one
+    if not field.many:
+        return one
+    # of acks without any number nothing arrives
+    return st.lists(one, min_size=record is WriteAck, max_size=4).map(tuple)
 
-_candidates = st.lists(st.builds(Candidate, data, data), max_size=3).map(tuple)
 
-peer_messages: st.SearchStrategy[PeerMessage] = st.one_of(
-    st.builds(ReplicaWrite, u64, u64, data, data, texts, st.booleans()),
-    st.builds(WriteAck, st.lists(u64, min_size=1, max_size=4).map(tuple)),
-    st.builds(ReplicaRead, u64, u64, data, data, texts, u32),
-    st.builds(ReadSame, u64),
-    st.builds(ReadReply, u64, data),
-    st.builds(Refusal, u64, errors),
-    st.builds(Forward, u64, u64, requests),
-    st.builds(ForwardReply, u64, replies),
-    st.builds(TreeRead, u64, u64, _nodes),
-    st.builds(TreeHashes, u64, _hashes),
-    st.builds(RangeItems, u64, u64, u32, u32, data, data, data, data),
-    st.builds(RangeDifference, u64, _versions, _positions, data),
-    st.builds(RepairWanted, u64, u32, u32, texts),
-    st.builds(ReapCheck, u64, u64, _candidates, st.booleans()),
-    st.builds(ReapConfirm, u64, _positions),
-    st.builds(KeyOffer, st.lists(data, max_size=3).map(tuple)),
-    st.builds(Ping, u64, texts, _updates),
-    st.builds(PingRequest, u64, texts, _updates),
-    st.builds(Ack, u64, _updates),
-    st.builds(Nack, u64, _updates),
-    st.builds(PushPull, _updates, st.booleans()),
-)
+def _one(kind: Any, field: Field) -> st.SearchStrategy[Any]:
+    if is_record(kind):
+        return messages_of(kind)
+    if kind is KVError:
+        return errors
+    if issubclass(kind, Enum):
+        return st.sampled_from(kind)
+    if field.kind is Kind.INCARNATION:
+        return st.integers(0, MAX_INCARNATION)
+    numbers = u64 if field.kind in _WIDE else u32
+    return {bool: st.booleans(), bytes: data, str: texts, float: milliseconds, int: numbers}[kind]
+
+
+requests: st.SearchStrategy[ClientRequest] = st.one_of([messages_of(struct) for struct in CLIENT_REQUESTS])
+founds = messages_of(Found)
+replies: st.SearchStrategy[Reply] = st.one_of([messages_of(struct) for struct in get_args(Reply)])
+peer_messages: st.SearchStrategy[PeerMessage] = st.one_of([messages_of(struct) for struct in PEER_TABLE])
 
 
 def comparable(thing: object) -> object:

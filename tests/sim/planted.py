@@ -10,43 +10,56 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
+from typing import Any, TypeVar
 
 import pytest
 
-from kvstore.errors import Corruption, KVError, Overloaded, StorageFull
-from kvstore.lsm import Engine
-from kvstore.lsm.sstable import Table
+from kvstore.client.core import attempts, retry
+from kvstore.errors import Corruption, KVError, Outcome, Overloaded, StorageFull
+from kvstore.instant import Instant
+from kvstore.lsm import Engine, GroupCommit, JobQueue, Sync
+from kvstore.lsm.quarantine import Fence
+from kvstore.lsm.table import Table
+from kvstore.node import router
+from kvstore.node.questions import Answering, Questions
 from kvstore.node.transit import Transit
-from kvstore.protocol.messages import RangeDifference, TreeHashes
+from kvstore.protocol.client import ClientRequest, Stored
+from kvstore.quorum import mint as minting
 from kvstore.quorum.actors import Actors
-from kvstore.quorum.background.anti_entropy import AntiEntropy
+from kvstore.quorum.admission import Admission
 from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.quarantine import Quarantine, _Part
-from kvstore.quorum.background.reap import Reaper
-from kvstore.quorum.background.replay import DeliveryOperation
-from kvstore.quorum.coordinator import Coordinator
-from kvstore.quorum.durability import Durability
+from kvstore.quorum.background.reap import Reaper, _Batch
+from kvstore.quorum.background.replay import HintReplay, _Delivery
+from kvstore.quorum.flow import Ask, Flow, Resumed
 from kvstore.quorum.forward import ForwardOperation
+from kvstore.quorum.held_outputs import ACK, HeldOutputs
 from kvstore.quorum.hints import Hints
-from kvstore.quorum.operations import Operations
+from kvstore.quorum.mint import Mint, Minted
 from kvstore.quorum.read import ReadOperation
 from kvstore.quorum.replica import Changes, Replica
-from kvstore.quorum.write import WriteOperation
+from kvstore.quorum.request import Request
+from kvstore.quorum.rpc import Rpc, Waiting
+from kvstore.quorum.votes import Quorum
+from kvstore.quorum.write import WriteEvent, WriteOperation, Writes, WriteState
 from kvstore.sim.host import Host
 from kvstore.sim.run import Plan, Report, try_plan
-from kvstore.versions import CausalContext, Dot
+from kvstore.store.worker_driver import WorkerDriver
+from kvstore.versions import CausalContext, Dot, Sibling, Version, join, write
 from kvstore.wire.queue import Batches
 
 Plant = Callable[[pytest.MonkeyPatch], None]
+T = TypeVar("T")
+_Confirmed = tuple[Instant, _Batch]
 
 
 def ack_before_fsync(patch: pytest.MonkeyPatch) -> None:
     """BUGS 15, etcd#14370."""
-    patch.setattr(Durability, "after", lambda self, lsn, action: action())
+    patch.setattr(HeldOutputs, "after", lambda self, lsn, output, now: self._release(output, now))
 
 
 def actor_not_renewed_after_a_crash(patch: pytest.MonkeyPatch) -> None:
@@ -76,36 +89,31 @@ def repair_without_waiting(patch: pytest.MonkeyPatch) -> None:
     """BUGS 6: reads that go back in time."""
     evaluate = ReadOperation._evaluate
 
-    def reply_at_once(self: ReadOperation) -> None:
-        evaluate(self)
-        if self.respond is not None and len(self.answers) >= self.request.required:
+    def reply_at_once(self: ReadOperation, now: Instant) -> None:
+        evaluate(self, now)
+        if self._waited_for and self._has(self.answers.keys()):
             result = b""
             for version in self.answers.values():
-                result = self.core.replica.combine(self.request.key, result, version)
-            self._reply(result)
+                result = self._common.local.replica.combine(self.request.key, result, version)
+            self._reply(result, now)
 
     patch.setattr(ReadOperation, "_evaluate", reply_at_once)
 
 
 def a_put_returns_a_context_that_covers_unseen_siblings(patch: pytest.MonkeyPatch) -> None:
-    from kvstore.protocol.messages import Stored
+    def stored(self: Writes, request: Request, minted: Minted) -> Stored:
+        return Stored(self._context_keys.sign(minted.version.context, request.key), 1)
 
-    patch.setattr(
-        Coordinator,
-        "_stored",
-        lambda self, request, version, _: Stored(self.context_keys.sign(version.context, request.key), 1),
-    )
+    patch.setattr(Writes, "_stored", stored)
 
 
 def a_write_overwrites_what_it_did_not_see(patch: pytest.MonkeyPatch) -> None:
     """BUGS 1: what last-write-wins does."""
-    from kvstore.quorum import coordinator
-    from kvstore.versions import Sibling, Version, join, write
 
     def overwrite(current: Version, seen: CausalContext, sibling: Sibling) -> Version:
         return write(current, join(seen, current.context), sibling)
 
-    patch.setattr(coordinator, "write", overwrite)
+    patch.setattr(minting, "write", overwrite)
 
 
 def frames_of_peers_not_checked(patch: pytest.MonkeyPatch) -> None:
@@ -137,13 +145,26 @@ def an_old_hash_left_in_its_leaf(patch: pytest.MonkeyPatch) -> None:
 
 def reaping_by_timer_alone(patch: pytest.MonkeyPatch) -> None:
     """BUGS 11: every replica forgets its tombstones by itself when they are old enough."""
-    patch.setattr(Reaper, "_everyone", lambda self: ())
-    patch.setattr(Reaper, "_is_mine", lambda self, key: self._core.name in self._core.primaries(key))
+    ask = Reaper._ask
+    patch.setattr(Reaper, "_ask", lambda self, nodes, candidates, commit: ask(self, (), candidates, commit))
+    patch.setattr(Reaper, "_is_mine", lambda self, key: self._placements.are_here(key))
+
+
+def reaping_unconfirmed(patch: pytest.MonkeyPatch) -> None:
+    """The first primary has all of them forget, and asks nobody before."""
+    ask = Reaper._ask
+
+    def told(self: Reaper, nodes: Sequence[str], candidates: _Batch, commit: bool) -> Flow[_Confirmed]:
+        return ask(self, nodes if commit else (), candidates, commit)
+
+    patch.setattr(Reaper, "_ask", told)
 
 
 def reads_of_a_session_like_any_other(patch: pytest.MonkeyPatch) -> None:
     """BUGS 6, where R + W is not above N."""
-    patch.setattr(ReadOperation, "_has_seen", lambda self, result: True)
+    from kvstore.quorum import read
+
+    patch.setattr(read, "has_seen", lambda call, seen, result: True)
 
 
 def hint_deleted_before_its_ack(patch: pytest.MonkeyPatch) -> None:
@@ -176,13 +197,14 @@ def corrupt_read_as_not_found(patch: pytest.MonkeyPatch) -> None:
 def fallbacks_counted_in_strict_mode(patch: pytest.MonkeyPatch) -> None:
     """BUGS 14: W acks, but not of W primaries."""
 
-    def on_write_ack(self: WriteOperation, node: str) -> None:
-        self.awaiting.pop(node, None)
-        self.acked.add(node)
-        self._advance()
+    ask = WriteOperation._ask
 
-    patch.setattr(WriteOperation, "on_write_ack", on_write_ack)
-    patch.setattr(WriteOperation, "_counts", lambda self, node: True)
+    def ask_a_voter(self: WriteOperation, node: str, hint_for: str) -> None:
+        (members, needed), own = self.quorums
+        self.quorums = (Quorum(members | {node}, needed), own)
+        ask(self, node, hint_for)
+
+    patch.setattr(WriteOperation, "_ask", ask_a_voter)
 
 
 def fence_lifted_after_one_answer(patch: pytest.MonkeyPatch) -> None:
@@ -194,11 +216,10 @@ def fetched_versions_written_at_once(patch: pytest.MonkeyPatch) -> None:
     """As above, but the fence still stands: only what has been fetched answers too soon."""
 
     def write_at_once(self: Quarantine, _: _Part, key: bytes, version: bytes) -> bytes:
-        core = self._core
         try:
-            core.store(key, version, "")
+            self._local.store(key, version)
         except Corruption:
-            core.replica.write([(key, version)])
+            self._local.replica.write([(key, version)])
         return version
 
     patch.setattr(Quarantine, "_fetched", write_at_once)
@@ -206,7 +227,7 @@ def fetched_versions_written_at_once(patch: pytest.MonkeyPatch) -> None:
 
 def actors_not_renewed_after_a_refetch(patch: pytest.MonkeyPatch) -> None:
     """BUGS 2: dots that only the damaged block knew are minted over."""
-    patch.setattr(Coordinator, "renew_actors", lambda self: None)
+    patch.setattr(Mint, "renew_actors", lambda self: None)
 
 
 def compaction_drops_damaged_blocks(patch: pytest.MonkeyPatch) -> None:
@@ -230,6 +251,39 @@ def a_failed_job_not_repeated(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Engine, "job_failed", lambda self, job: None)
 
 
+def a_job_put_off_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """The queue of jobs that nodes run as well offers none again."""
+    patch.setattr(JobQueue, "offer_again", lambda self, now: None)
+
+
+def a_stalled_worker_not_given_up(patch: pytest.MonkeyPatch) -> None:
+    """Its job is neither done nor done by another."""
+    patch.setattr(WorkerDriver, "silent", lambda self, now: None)
+
+
+def durable_when_its_sync_begins(patch: pytest.MonkeyPatch) -> None:
+    """The group commit that nodes run as well tells of a sync that has not ended."""
+    start = GroupCommit._start
+
+    def early(self: GroupCommit, sync: Sync | None) -> None:
+        if sync is not None:
+            self._shell.on_durable(sync.lsn)
+        start(self, sync)
+
+    patch.setattr(GroupCommit, "_start", early)
+
+
+def a_full_disk_not_tried_again(patch: pytest.MonkeyPatch) -> None:
+    """Writes are refused for ever once a sync has found no space."""
+    begin = GroupCommit.begin
+
+    def once(self: GroupCommit) -> None:
+        if not self._full:
+            begin(self)
+
+    patch.setattr(GroupCommit, "begin", once)
+
+
 def the_clocks_of_others_believed(patch: pytest.MonkeyPatch) -> None:
     """As if all machines had been started at once: what others ask seems to be late, or not."""
     patch.setattr(Transit, "delay", lambda self, sent, now: max(0.0, now - sent))
@@ -239,10 +293,13 @@ def acknowledged_by_too_few_disks(patch: pytest.MonkeyPatch) -> None:
     """One replica less than W."""
     advance = WriteOperation._advance
 
-    def advance_early(self: WriteOperation) -> None:
-        if self.respond is not None and self.local and len(self.acked) + 1 >= self.request.w:
-            self.answer(self._stored())
-        advance(self)
+    def advance_early(self: WriteOperation, now: Instant) -> None:
+        durable_here = self._common.placements.name in self.acked
+        enough = len(self._voted()) + 1 >= self.request.w
+        if self.state is WriteState.WAITING and durable_here and enough:
+            self.move(WriteEvent.ACKNOWLEDGED)
+            self.answer(self._stored(), now)
+        advance(self, now)
 
     patch.setattr(WriteOperation, "_advance", advance_early)
 
@@ -255,32 +312,47 @@ def shown_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
 def exchanged_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """As above, by anti-entropy: the asker believes that this replica has it."""
 
-    def reply(self: AntiEntropy, to: str, answer: TreeHashes | RangeDifference) -> None:
-        self._core.transport.send(to, answer)
+    class AtOnce(Questions):
+        def __init__(self, question: type, answering: Answering, *others: Any) -> None:
+            super().__init__(question, answering._replace(durable=False), *others)
 
-    patch.setattr(AntiEntropy, "_reply", reply)
+    patch.setattr(router, "Questions", AtOnce)
 
 
 def fence_lifted_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """What was refetched is in memory alone, and what lies beneath in older tables comes to light."""
-    on_timer = Quarantine.on_timer
+    lift = Quarantine._lift
 
-    def at_once(self: Quarantine, now: float) -> None:
-        with pytest.MonkeyPatch.context() as within:
-            within.setattr(Durability, "after", lambda self, lsn, action: action())
-            within.setattr(Durability, "soon", lambda self, lsn: None)
-            on_timer(self, now)
+    def at_once(self: Quarantine, fence: Fence) -> Flow[None]:
+        flow = lift(self, fence)
+        next(flow)  # it waits for the disk
+        resumed = yield Ask((), 0.0)
+        yield from _resumed(flow, resumed)
 
-    patch.setattr(Quarantine, "on_timer", at_once)
+    patch.setattr(Quarantine, "_lift", at_once)
 
 
 def hint_deleted_when_it_is_refused(patch: pytest.MonkeyPatch) -> None:
     """BUGS 10: an answer is taken for an acknowledgement."""
+    asked = HintReplay._asked
 
-    def on_refusal(self: DeliveryOperation, node: str, _: KVError) -> None:
-        self.on_write_ack(node)
+    def any_answer(self: HintReplay, page: list[_Delivery]) -> Flow[tuple[Instant, list[bool]]]:
+        flow = asked(self, page)
+        now, outcomes = yield next(flow)
+        taken = tuple(ACK if isinstance(outcome, KVError) else outcome for outcome in outcomes)
+        return (yield from _resumed(flow, Resumed(now, taken)))
 
-    patch.setattr(DeliveryOperation, "on_refusal", on_refusal)
+    patch.setattr(HintReplay, "_asked", any_answer)
+
+
+def _resumed(flow: Flow[T], resumed: Resumed) -> Flow[T]:
+    """The rest of a flow."""
+    try:
+        while True:
+            resumed = yield flow.send(resumed)
+    except StopIteration as ended:
+        result: T = ended.value
+        return result
 
 
 def hint_deleted_although_it_has_changed(patch: pytest.MonkeyPatch) -> None:
@@ -299,9 +371,9 @@ def hint_deleted_although_it_has_changed(patch: pytest.MonkeyPatch) -> None:
 def a_write_forwarded_again(patch: pytest.MonkeyPatch) -> None:
     """The first coordinator may have carried it out: applied twice, it leaves siblings."""
 
-    def on_gone(self: ForwardOperation, node: str) -> None:
+    def on_gone(self: ForwardOperation, node: str, now: Instant) -> None:
         if node == self.node and self.left:
-            self.send()
+            self._pass_on(now)
 
     patch.setattr(ForwardOperation, "on_gone", on_gone)
 
@@ -317,17 +389,34 @@ def what_comes_in_replaces_what_is_stored(patch: pytest.MonkeyPatch) -> None:
 
 def memory_of_operations_not_given_back(patch: pytest.MonkeyPatch) -> None:
     """A node that counts up to its bound and refuses everything from then on."""
-    patch.setattr(Operations, "forget", lambda self, number: self.by_number.pop(number, None))
+    forget = Rpc.forget
+
+    def kept(self: Rpc, waiting: Waiting) -> None:
+        waiting.size = 0
+        forget(self, waiting)
+
+    patch.setattr(Rpc, "forget", kept)
 
 
 def a_request_counted_twice_as_done(patch: pytest.MonkeyPatch) -> None:
-    settle = WriteOperation._settle
+    settled = Admission.settled
 
-    def twice(self: WriteOperation) -> None:
-        settle(self)
-        settle(self)
+    def twice(self: Admission, seconds: float | None = None) -> None:
+        settled(self, seconds)
+        settled(self, seconds)
 
-    patch.setattr(WriteOperation, "_settle", twice)
+    patch.setattr(Admission, "settled", twice)
+
+
+def a_write_repeated_after_an_unknown_outcome(patch: pytest.MonkeyPatch) -> None:
+    """The client's rule of what to try again: a write that may have been applied is applied twice."""
+
+    def may_retry(request: ClientRequest, error: KVError, attempt: int) -> bool:
+        return retry.may_retry(request, error, attempt) or (
+            error.outcome is Outcome.UNKNOWN and attempt < retry.ATTEMPTS
+        )
+
+    patch.setattr(attempts, "may_retry", may_retry)
 
 
 REQUIRED: tuple[Plant, ...] = (
@@ -354,6 +443,10 @@ OTHERS: tuple[Plant, ...] = (
     frames_of_peers_not_checked,
     frames_as_large_as_the_queue,
     a_failed_job_not_repeated,
+    a_job_put_off_for_ever,
+    a_stalled_worker_not_given_up,
+    durable_when_its_sync_begins,
+    a_full_disk_not_tried_again,
     the_clocks_of_others_believed,
     acknowledged_by_too_few_disks,
     shown_before_it_is_durable,
@@ -365,6 +458,7 @@ OTHERS: tuple[Plant, ...] = (
     what_comes_in_replaces_what_is_stored,
     memory_of_operations_not_given_back,
     a_request_counted_twice_as_done,
+    a_write_repeated_after_an_unknown_outcome,
 )
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 
 from kvstore.config import AntiEntropySettings, QuorumSettings
+from kvstore.instant import Instant
 from kvstore.lsm import Fate
+from kvstore.node.node import Node
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import Put, TreeNode
-from kvstore.quorum.background.exchange import Exchange, Flow
+from kvstore.protocol.client import Put
+from kvstore.protocol.peer import TreeNode
+from kvstore.quorum.background.exchange import Exchange
+from kvstore.quorum.flow import Flow
 from kvstore.sim.cluster import SimulatedCluster
 
 NO_HINTS = NodeSettings(
@@ -30,6 +34,12 @@ def with_one_behind(keys: int = 60) -> SimulatedCluster:
     return cluster
 
 
+def node(cluster: SimulatedCluster, name: str) -> Node:
+    found = cluster.hosts[name].node
+    assert found is not None
+    return found
+
+
 def held_by(cluster: SimulatedCluster, node: str) -> int:
     return sum(1 for _ in cluster.hosts[node].engine.scan(b"d", b"e"))
 
@@ -39,7 +49,7 @@ def test_a_node_that_missed_writes_gets_them_without_hints_or_reads() -> None:
     cluster.run(15.0)
     assert cluster.roots_equal()
     assert held_by(cluster, "n3") == 60
-    statuses = [host.node.status().anti_entropy for host in cluster.hosts.values() if host.node]
+    statuses = [host.shell.status().anti_entropy for host in cluster.hosts.values() if host.node]
     assert [status.unproven for status in statuses] == [0, 0, 0]
     assert all(status.oldest < 15.0 for status in statuses)
 
@@ -63,35 +73,38 @@ def test_a_partition_of_a_dropped_hint_goes_first(monkeypatch: pytest.MonkeyPatc
     order: list[TreeNode] = []
     repair = Exchange.repair
     cluster = with_one_behind()
-    machine = cluster.hosts["n1"].node._anti_entropy  # type: ignore[union-attr]
+    base, background = node(cluster, "n1").base, node(cluster, "n1").background
+    proofs = background.proofs
 
-    def noted(self: Exchange, root: TreeNode) -> Flow[None]:
-        if self._trees is machine._trees:
+    def noted(self: Exchange, root: TreeNode, now: Instant) -> Flow[Instant]:
+        if self._trees is base.trees:
             order.append(root)
-        return repair(self, root)
+        return repair(self, root, now)
 
     monkeypatch.setattr(Exchange, "repair", noted)
-    marked = {root for peer, root in machine._marked if peer == "n3"}
+    marked = {root for root in proofs.roots["n3"] if proofs.is_marked("n3", root)}
     assert len(marked) > 3, "each hint that was dropped has marked a partition"
     lists = cluster.state.ring.replica_lists
     last = max(root for root in marked if lists[root.partition][-1] == "n3")
     for name in ("n1", "n2"):
-        other = cluster.hosts[name].node._anti_entropy  # type: ignore[union-attr]
+        other = node(cluster, name).background.proofs
         other._marked.clear()
         other._next["n3"] = float("inf")
     cluster.run(1.0)
-    machine.mark("n3", last.partition, last.n)
+    background.anti_entropy.mark("n3", last, cluster.hosts["n1"].machine.instant())
     cluster.run(15.0)
     assert order[0] == last != min(order)
     assert cluster.roots_equal()
-    assert not machine._marked, "proven equal: no mark is left"
+    assert not proofs._marked, "proven equal: no mark is left"
 
 
 def test_a_busy_node_takes_longer_pauses() -> None:
     cluster = with_one_behind()
-    machine = cluster.hosts["n1"].node._anti_entropy  # type: ignore[union-attr]
-    idle = machine._pause()
-    machine._core.admission.unanswered = 160
-    assert machine._pause() == pytest.approx(11 * idle)
-    machine._core.admission.unanswered = 100_000
-    assert machine._pause() == NO_HINTS.anti_entropy.longest_pause
+    now = cluster.hosts["n1"].machine.instant()
+    admission = node(cluster, "n1").base.admission
+    pacing = node(cluster, "n1").background.anti_entropy._pacing
+    idle = pacing.pause(now)
+    admission.unanswered = 160
+    assert pacing.pause(now) == pytest.approx(11 * idle)
+    admission.unanswered = 100_000
+    assert pacing.pause(now) == NO_HINTS.anti_entropy.longest_pause

@@ -6,7 +6,7 @@ import pytest
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.lsm import Engine
-from kvstore.protocol.messages import Put, Stored
+from kvstore.protocol.client import Put, Stored
 from kvstore.ring import data_key, token
 from kvstore.sim.checker import Checker, Place, Violation
 from kvstore.sim.cluster import SimulatedCluster

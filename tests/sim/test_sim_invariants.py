@@ -8,13 +8,13 @@ import pytest
 
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import Delete, Get, Put, Stored
-from kvstore.quorum.background.reap import Reaper
+from kvstore.protocol.client import Delete, Get, Put, Stored
 from kvstore.ring import data_key, token
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.versions import Dot, Sibling, Version, encode_version
 from tests.sim import planted
+from tests.sim.hints import hold_hints_back
 from tests.sim.test_sim_quarantine import Damaged
 
 KEY, OTHER = b"user:1", b"user:2"
@@ -37,7 +37,7 @@ def put_while_one_disk_is_slow() -> SimulatedCluster:
     """All disks but one sync at once."""
     cluster = started()
     first, slow, _ = cluster.replicas("carts", KEY)
-    cluster.hosts[slow].slow_down(SLOW)
+    cluster.hosts[slow].machine.slow_down(SLOW)
     assert isinstance(cluster.call(first, Put("carts", KEY, b"v", w=2), seconds=1.0), Stored)
     return cluster
 
@@ -68,13 +68,11 @@ def deliver_a_hint_to_a_full_disk() -> SimulatedCluster:
     cluster.crash(away)
     cluster.run(10.0)
     assert isinstance(cluster.call(first, Put("carts", KEY, b"v")), Stored)
-    core = cluster.hosts[first].coordinator
-    assert core is not None
-    assert not core.hints.empty
-    cluster.hosts[away].disk.full = True
+    assert [kept.target for kept in cluster.hosts[first].shell.status().hints] == [away]
+    cluster.hosts[away].machine.disk.full = True
     cluster.restart(away)
     cluster.run(5.0)
-    cluster.hosts[away].disk.full = False
+    cluster.hosts[away].machine.disk.full = False
     cluster.run(20.0)
     return cluster
 
@@ -87,13 +85,12 @@ def add_to_a_hint_that_is_under_way() -> SimulatedCluster:
     cluster.call(first, Put("carts", KEY, b"sent"))
     target = cluster.hosts[away]
     cluster.restart(away)
-    target.slow_down(2.0)
+    target.machine.slow_down(2.0)
     while not target.engine.get(INTERNAL):
         cluster.run(0.01)
-    core = cluster.hosts[first].coordinator
-    assert core is not None
+    base = cluster.hosts[first].shell.node.base
     dot = Dot("another", 1)
-    core.store(INTERNAL, encode_version(Version((dot,), (Sibling(dot, b"added"),))), away)
+    base.local.store(INTERNAL, encode_version(Version((dot,), (Sibling(dot, b"added"),))), away)
     cluster.run(20.0)
     return cluster
 
@@ -101,7 +98,7 @@ def add_to_a_hint_that_is_under_way() -> SimulatedCluster:
 def forward_over_a_link_that_breaks() -> SimulatedCluster:
     """The request arrives, its answer does not."""
     cluster = started(5)
-    cluster.invariants.values_name_writes = True
+    cluster.invariants.writes.values_name_writes = True
     primaries = cluster.replicas("carts", KEY)
     asked = next(node for node in cluster.hosts if node not in primaries)
     cluster.network.cut.update((node, asked) for node in primaries)
@@ -117,10 +114,10 @@ def forward_over_a_link_that_breaks() -> SimulatedCluster:
 def damage_and_refetch() -> SimulatedCluster:
     damaged = Damaged()
     damaged.cluster.restart("n1")
-    damaged.host.slow_down(0.3)
+    damaged.host.machine.slow_down(0.3)
     damaged.cluster.run(0.0)
     assert damaged.unreadable()
-    while damaged.engine.fences:
+    while damaged.engine.quarantine.fences:
         damaged.cluster.run(0.1)
     return damaged.cluster
 
@@ -137,9 +134,9 @@ def reap_while_a_hint_is_kept() -> SimulatedCluster:
     keeper = next(host for name, host in cluster.hosts.items() if name not in primaries)
     assert keeper.node is not None
     assert old is not None
-    keeper.node._replay._alive = lambda node: False
-    keeper.node.coordinator.store(INTERNAL, old, primaries[1])
-    keeper.request_sync()
+    hold_hints_back(keeper)
+    keeper.node.base.local.store(INTERNAL, old, primaries[1])
+    keeper.shell.request_sync()
     cluster.run(30.0)
     return cluster
 
@@ -159,23 +156,15 @@ def give_up_and_be_late() -> SimulatedCluster:
     cluster = started()
     first, *others = cluster.replicas("carts", KEY)
     for node in others:
-        cluster.hosts[node].slow_down(2.0)
+        cluster.hosts[node].machine.slow_down(2.0)
     cluster.call(first, Put("carts", KEY, b"v", timeout=0.5))
     cluster.run(10.0)
     return cluster
 
 
-def reaping_asks_nobody(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Reaper, "_everyone", lambda self: ())
-
-
-def syncs_count_before_they_have_run(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("kvstore.quorum.durability.Durability.after", lambda self, lsn, action: action())
-
-
 CASES: tuple[tuple[Plant, Callable[[], SimulatedCluster], str, str], ...] = (
     (
-        syncs_count_before_they_have_run,
+        planted.ack_before_fsync,
         put_while_one_disk_is_slow,
         "shown is durable",
         r"acknowledges .*: on its disk is nothing",
@@ -229,7 +218,7 @@ CASES: tuple[tuple[Plant, Callable[[], SimulatedCluster], str, str], ...] = (
         "n1 lifts a fence, and .* are not on its disk",
     ),
     (
-        reaping_asks_nobody,
+        planted.reaping_unconfirmed,
         reap_while_a_hint_is_kept,
         "reaped is nowhere under way",
         "while .*, which is older, is in a hint of",
@@ -268,13 +257,13 @@ def test_a_planted_defect_is_found_at_the_moment_that_it_acts(
 
 def test_what_is_counted_as_under_way_is_nothing_when_all_is_calm(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = put_while_one_disk_is_slow()
-    assert any("bytes" in each for each in cluster.invariants.busy())
+    assert any("bytes" in each for each in cluster.invariants.balances.busy())
     cluster.run(20.0)
-    assert cluster.invariants.busy() == []
+    assert cluster.invariants.balances.busy() == []
     planted.memory_of_operations_not_given_back(monkeypatch)
     cluster.call("n1", Put("carts", KEY, b"v"))
     cluster.run(20.0)
-    assert any("bytes" in each for each in cluster.invariants.busy())
+    assert any("bytes" in each for each in cluster.invariants.balances.busy())
 
 
 def test_what_was_reaped_is_not_written_again() -> None:

@@ -10,7 +10,7 @@ import pytest
 from kvstore.config import KIB, AntiEntropySettings, QuorumSettings
 from kvstore.errors import Outcome
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import Failed, Put, Reply, Stored
+from kvstore.protocol.client import Failed, Put, Reply, Stored
 from kvstore.sim.cluster import SimulatedCluster
 
 BOUND = 64 * KIB
@@ -59,15 +59,15 @@ def test_clogged_links_and_slow_disks_fill_no_more_memory_than_they_may(seed: in
     for sender in ("n1", "n2"):
         cluster.network.clog(sender, "n3")
     load.run(1.5, pace=0.005)
-    cluster.hosts["n2"].slow_down(0.3)
+    cluster.hosts["n2"].machine.slow_down(0.3)
     load.run(1.5, pace=0.002)
     cluster.network.unclog()
-    cluster.hosts["n2"].slow_down()
+    cluster.hosts["n2"].machine.slow_down()
     load.run(1.0, pace=0.01)
     counters = Counter[str]()
     for host in cluster.hosts.values():
         assert host.node is not None
-        status = host.node.status()
+        status = host.shell.status()
         assert status.most_in_flight_bytes <= BOUND + 2 * len(VALUE), "at any time"
         counters["early"] += status.counters.hinted_early
         counters["overloaded"] += status.counters.overloaded
@@ -77,6 +77,6 @@ def test_clogged_links_and_slow_disks_fill_no_more_memory_than_they_may(seed: in
     assert cluster.roots_equal()
     for node, host in cluster.hosts.items():
         assert host.node is not None
-        assert (host.node.status().in_flight, host.node.status().in_flight_bytes) == (0, 0)
+        assert (host.shell.status().in_flight, host.shell.status().in_flight_bytes) == (0, 0)
         assert all(cluster.stored(node, "b", key) for key in load.acknowledged)
         assert not any(cluster.stored(node, "b", key) for key in load.refused)

@@ -10,7 +10,7 @@ from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import Corruption, UnsupportedFormat
 from kvstore.lsm import Engine
 from kvstore.node.node import Node
-from kvstore.protocol.messages import ClientRequest, Delete, Failed, Found, Get, Put, Stored
+from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, Put, Stored
 from kvstore.ring import data_key, token
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.host import Host
@@ -46,10 +46,10 @@ class Damaged:
         cluster.run(1.0)
         self.engine.flush()
         if compacted:
-            self.engine.compact()
+            self.engine.maintenance.compact()
         cluster.crash("n1")
-        self.table = max(name for name in self.host.disk.list("data") if name.endswith(".sst"))
-        self.host.disk.corrupt(f"data/{self.table}", 10, 1)
+        self.table = max(name for name in self.host.machine.disk.list("data") if name.endswith(".sst"))
+        self.host.machine.disk.corrupt(f"data/{self.table}", 10, 1)
 
     @property
     def host(self) -> Host:
@@ -85,10 +85,16 @@ class Damaged:
     def wait_until_whole(self) -> None:
         host = self.host
         for _ in range(100):
-            if host.up and not self.engine.fences and self.table not in host.disk.list("data"):
+            if (
+                host.up
+                and not self.engine.quarantine.fences
+                and self.table not in host.machine.disk.list("data")
+            ):
                 return
             self.cluster.run(0.2)
-        raise AssertionError(f"{self.engine.fences} wait for {node(host).status().refetching_from}")
+        raise AssertionError(
+            f"{self.engine.quarantine.fences} wait for {host.shell.status().refetching_from}"
+        )
 
 
 def test_what_was_damaged_is_refetched_and_the_fence_is_lifted() -> None:
@@ -99,9 +105,9 @@ def test_what_was_damaged_is_refetched_and_the_fence_is_lifted() -> None:
     damaged.cluster.run(0.0)
     damaged.wait_until_whole()
     assert damaged.unreadable() == []
-    counters = node(damaged.host).status().counters
+    counters = damaged.host.shell.status().counters
     assert (counters.refetched, counters.quarantines) == (len(lost), 1)
-    assert node(damaged.host).status().engine.quarantined == 0
+    assert damaged.host.shell.status().engine.quarantined == 0
     damaged.cluster.run(20.0)
     assert damaged.cluster.roots_equal()
     assert damaged.cluster.trees_match_disks()
@@ -132,7 +138,7 @@ def test_a_fenced_replica_does_not_answer_with_r_1_and_another_one_does() -> Non
     cluster.run(8.0)
     lost = damaged.unreadable()
     assert lost
-    assert node(damaged.host).status().refetching_from == ("n2",)
+    assert damaged.host.shell.status().refetching_from == ("n2",)
     for key in lost:
         assert damaged.get("n1", key) == [b"new"], "n3 says it"
     cluster.crash("n3")
@@ -203,14 +209,14 @@ def test_a_dot_that_only_a_damaged_block_knew_is_not_minted_over() -> None:
     cluster.network.cut |= {(a, b) for a in fallbacks for b in others}
     host = cluster.hosts["n1"]
     host.engine.flush()
-    host.engine.compact()
-    (table,) = [name for name in host.disk.list("data") if name.endswith(".sst")]
-    host.disk.corrupt(f"data/{table}", 10, 1)
+    host.engine.maintenance.compact()
+    (table,) = [name for name in host.machine.disk.list("data") if name.endswith(".sst")]
+    host.machine.disk.corrupt(f"data/{table}", 10, 1)
     for name in others:
         cluster.restart(name)
     cluster.call("n1", Get("carts", key, r=1))
     cluster.run(10.0)
-    assert not host.engine.fences
+    assert not host.engine.quarantine.fences
     found = cluster.call("n1", Get("carts", key, r=3))
     assert isinstance(found, Found)
     assert [sibling.value for sibling in found.siblings] == [b"first"]
@@ -244,10 +250,10 @@ def test_a_single_replica_never_forgets_that_something_was_there() -> None:
     assert isinstance(cluster.call("n1", Put("single", key, b"v")), Stored)
     host = cluster.hosts["n1"]
     host.engine.flush()
-    host.engine.compact()
+    host.engine.maintenance.compact()
     cluster.crash("n1")
-    path = next(f"data/{name}" for name in host.disk.list("data") if name.endswith(".sst"))
-    host.disk.corrupt(path, 10, 1)
+    path = next(f"data/{name}" for name in host.machine.disk.list("data") if name.endswith(".sst"))
+    host.machine.disk.corrupt(path, 10, 1)
     cluster.restart("n1")
     calls: tuple[ClientRequest, ...] = (Get("single", key), Put("single", key, b"w"), Get("single", key))
     for call in calls:
@@ -255,7 +261,7 @@ def test_a_single_replica_never_forgets_that_something_was_there() -> None:
         reply = cluster.call("n1", call)
         assert isinstance(reply, Failed)
         assert isinstance(reply.error, Corruption)
-    assert node(host).status().engine.quarantined == 1
+    assert host.shell.status().engine.quarantined == 1
 
 
 def five_nodes() -> SimulatedCluster:
@@ -300,11 +306,11 @@ def test_bugs_13_flipped_bits_on_one_of_five_nodes_lose_nothing(kind: str) -> No
     cluster = five_nodes()
     host = cluster.hosts["n2"]
     cluster.crash("n2")
-    files = [f"data/{name}" for name in host.disk.list("data") if kind in name]
+    files = [f"data/{name}" for name in host.machine.disk.list("data") if kind in name]
     assert files
     for path in files:
         for part in range(8):
-            host.disk.corrupt(path, (host.disk.size(path) - 1) * part // 8, 1)
+            host.machine.disk.corrupt(path, (host.machine.disk.size(path) - 1) * part // 8, 1)
     host.start()
     if kind == ".sst":
         assert host.up
@@ -320,8 +326,8 @@ def test_bugs_13_flipped_bits_on_one_of_five_nodes_lose_nothing(kind: str) -> No
         put_somewhere(cluster, i, b"meanwhile")  # without context: beside what is there
         values[i].add(b"meanwhile")
     check_all_is_there(cluster, values)
-    assert not host.engine.fences
-    assert host.engine.scrub() == 0
+    assert not host.engine.quarantine.fences
+    assert host.engine.tables.scrub() == 0
 
 
 def test_wiping_one_disk_brings_every_version_back_and_writes_meanwhile_lose_nothing() -> None:
@@ -338,7 +344,7 @@ def test_wiping_one_disk_brings_every_version_back_and_writes_meanwhile_lose_not
         values[i].add(b"meanwhile")
     check_all_is_there(cluster, values)
     assert cluster.hosts["n2"].node
-    assert cluster.hosts["n2"].node.status().anti_entropy.unproven == 0
+    assert cluster.hosts["n2"].shell.status().anti_entropy.unproven == 0
 
 
 def internal(key: bytes) -> bytes:
@@ -352,7 +358,7 @@ def test_what_the_others_hold_is_reconciled_before_it_takes_the_place_of_what_wa
         for i, key in enumerate(KEYS, 1):
             dot = Dot(f"written through {name}", i)
             version = Version((dot,), (Sibling(dot, name.encode()),))
-            node(damaged.cluster.hosts[name])._coordinator.store(internal(key), encode_version(version), "")
+            node(damaged.cluster.hosts[name]).base.local.store(internal(key), encode_version(version))
     damaged.cluster.restart("n1")
     damaged.cluster.run(0.0)
     lost = damaged.unreadable()
@@ -367,22 +373,22 @@ def test_a_fence_stays_until_what_was_refetched_is_durable() -> None:
     """A crash would take it back, and what lies beneath in older tables would be shown as the newest."""
     damaged = Damaged()
     damaged.cluster.restart("n1")
-    damaged.host.slow_down(3.0)
+    damaged.host.machine.slow_down(3.0)
     damaged.cluster.run(0.0)
     assert damaged.unreadable()
-    replica = node(damaged.host)._coordinator.replica
-    actors = node(damaged.host)._coordinator._actors
+    base = node(damaged.host).base
+    replica, actors = base.local.replica, base.mint._actors
     before = actors._generation
     waited = False
     for _ in range(2000):
         if any(replica.unsynced(internal(key)) for key in KEYS):
             waited = True
             assert actors._generation != before, "what is back can be written to, and a dot may be forgotten"
-        if not damaged.engine.fences:
+        if not damaged.engine.quarantine.fences:
             break
         damaged.cluster.run(0.01)
     assert waited, "it was written while the fence was up"
-    assert not damaged.engine.fences
+    assert not damaged.engine.quarantine.fences
     assert not any(replica.unsynced(internal(key)) for key in KEYS)
 
 
@@ -406,17 +412,17 @@ def test_a_node_takes_new_actors_when_a_fence_is_lifted_behind_which_there_was_n
         assert isinstance(cluster.call(fallback, Put("sloppy", b"k", b"v" * 400)), Stored)
     host = cluster.hosts[fallback]
     host.engine.flush()
-    host.engine.compact()
-    (table,) = host.engine._maintenance.levels
+    host.engine.maintenance.compact()
+    (table,) = host.engine.tables.levels
     cluster.crash(fallback)
-    host.disk.corrupt(table.path, 10, 1)
+    host.machine.disk.corrupt(table.path, 10, 1)
     cluster.restart(fallback)
-    actors = node(host)._coordinator._actors
+    actors = node(host).base.mint._actors
     before = actors._generation
     cluster.run(1.0)
-    host.engine.scrub()
+    host.engine.tables.scrub()
     cluster.run(10.0)
-    status = node(host).status()
+    status = host.shell.status()
     assert (status.counters.quarantines > 0, status.engine.quarantined, status.counters.refetched) == (
         True,
         0,

@@ -15,10 +15,10 @@ import pytest
 
 from kvstore.config import KIB, AntiEntropySettings, QuorumSettings
 from kvstore.errors import Outcome
-from kvstore.gossip import Status
 from kvstore.lsm import Fate, Job
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import Failed, Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import Failed, Found, Get, Put, Reply, Stored
+from kvstore.protocol.gossip import Status
 from kvstore.sim.cluster import LIMITS, SimulatedCluster
 from kvstore.sim.links import KEEPALIVE_PATIENCE, KEEPALIVE_SECONDS, Stream
 from kvstore.sim.network import SMALL, SMALL_MESSAGE
@@ -41,7 +41,7 @@ def started(settings: NodeSettings = SETTINGS, nodes: int = 3) -> SimulatedClust
 
 
 def streams(cluster: SimulatedCluster, sender: str, to: str) -> list[Stream]:
-    return cluster.hosts[sender].links.streams(to)
+    return cluster.hosts[sender].shell.links.streams(to)
 
 
 def settle(cluster: SimulatedCluster, seconds: float = 60.0) -> None:
@@ -86,21 +86,37 @@ def test_a_frame_above_the_limit_breaks_its_link_which_comes_back() -> None:
     cluster.run(0.5)
     too_large = cluster.network.counts["too large"]
     assert too_large >= 2
-    broken = sum(stream.counts["connections broken"] for stream in cluster.hosts["n1"].links.all())
+    broken = sum(stream.counts["connections broken"] for stream in cluster.hosts["n1"].shell.links.all())
     assert broken == too_large
-    assert sum(stream.counts["connections"] for stream in cluster.hosts["n1"].links.all()) > 4
+    assert sum(stream.counts["connections"] for stream in cluster.hosts["n1"].shell.links.all()) > 4
     (reply,) = replies
     assert isinstance(reply, Failed), "it knows that the links broke, and does not wait"
     assert reply.error.outcome is Outcome.UNKNOWN
 
 
+def test_streams_of_an_earlier_life_do_nothing_in_a_later_one() -> None:
+    """What they had sent arrives at a later life of its receiver, who ends their connection."""
+    cluster = started()
+    earlier = cluster.hosts["n1"].shell.links.streams("n2")
+    cluster.hosts["n1"].requests.take([(Put("carts", b"k", b"v"), lambda reply: None)])
+    cluster.run(0.0001)
+    for node in ("n1", "n2"):
+        cluster.crash(node)
+        cluster.restart(node)
+    cluster.run(3.0)
+    assert cluster.network.counts["refused by a later life"] > 0
+    assert [(each.counts["connections"], each.counts["connections broken"]) for each in earlier] == [
+        (1, 0)
+    ] * 2
+
+
 def test_what_waits_for_a_slow_reader_leaves_in_frames_below_the_limit() -> None:
     cluster = started()
-    cluster.hosts["n3"].deaf_to = frozenset({"n1"})
+    cluster.hosts["n3"].inbox.deaf_to = frozenset({"n1"})
     acknowledged = put_many(cluster, 12, 4000)
     waiting = max(stream.queue.bytes for stream in streams(cluster, "n1", "n3"))
     assert waiting > SMALL_MESSAGE, "more than a message may have"
-    cluster.hosts["n3"].read_again()
+    cluster.hosts["n3"].inbox.read_again()
     cluster.run(1.0)
     assert cluster.network.counts["too large"] == 0
     assert cluster.network.largest > SMALL.queue.frame // 2
@@ -167,9 +183,10 @@ def test_a_half_open_link_is_noticed_by_its_keepalive_and_nobody_is_suspected_me
     suspects: set[tuple[str, str]] = set()
 
     def look(name: str) -> None:
-        if node := cluster.hosts[name].node:
+        host = cluster.hosts[name]
+        if host.node:
             suspects.update(
-                (name, each.node) for each in node.status().members if each.status is not Status.ALIVE
+                (name, each.node) for each in host.shell.status().members if each.status is not Status.ALIVE
             )
 
     for name, host in cluster.hosts.items():
@@ -198,16 +215,16 @@ def test_what_waits_for_a_peer_that_does_not_read_is_bounded_and_what_was_droppe
 ) -> None:
     cluster = started()
     if stops == "reading":
-        cluster.hosts["n3"].deaf_to = frozenset({"n1", "n2"})
+        cluster.hosts["n3"].inbox.deaf_to = frozenset({"n1", "n2"})
     else:
-        cluster.hosts["n3"].pause(8.0)
+        cluster.hosts["n3"].process.pause(8.0)
     acknowledged = put_many(cluster, 60, 2000)
     n1 = cluster.hosts["n1"]
-    most = n1.links.most_queued_bytes()
+    most = n1.shell.links.most_queued_bytes()
     assert SMALL.queue.queue - 4000 < most <= SMALL.queue.queue
     assert n1.counts["requests told that nothing was sent"] > 5
     cluster.run(4.0)
-    cluster.hosts["n3"].read_again()
+    cluster.hosts["n3"].inbox.read_again()
     settle(cluster)
     assert all(cluster.stored("n3", "carts", key) for key in acknowledged), "by hints"
 
@@ -220,7 +237,7 @@ def test_a_client_that_does_not_read_gets_its_replies_when_it_reads_again() -> N
     cluster.run(2.0)
     assert not replies
     assert cluster.hosts["n1"].node
-    assert cluster.hosts["n1"].node.status().in_flight == 0, "it holds nothing of the node's"
+    assert cluster.hosts["n1"].shell.status().in_flight == 0, "it holds nothing of the node's"
     cluster.read_again("client")
     cluster.run(0.0)
     assert isinstance(replies[0], Stored)
@@ -244,16 +261,16 @@ def test_a_job_whose_worker_died_or_hung_is_done_by_another(
 
     def on_job_failed(job: Job) -> None:
         original(job)
-        given_back.append(host.jobs)
+        given_back.append(host.shell.storage.jobs)
 
-    original = host.on_job_failed
-    monkeypatch.setattr(host, "on_job_failed", on_job_failed)
-    setattr(host.how_disk_works, fault, 2)
+    original = host.shell.on_job_failed
+    monkeypatch.setattr(host.shell, "on_job_failed", on_job_failed)
+    setattr(host.machine.how_disk_works, fault, 2)
     fill_memtables(cluster, 0)
     cluster.run(30.0)
     assert len(given_back) == 2
     assert min(given_back) >= 1, "offered again in the same turn, whatever else happens"
-    assert host.jobs == 0
+    assert host.shell.storage.jobs == 0
     assert host.engine.statistics().flushes >= 3
     fill_memtables(cluster, 12)
     cluster.crash("n1", Fate.NONE)
@@ -268,12 +285,12 @@ def test_a_job_whose_worker_died_or_hung_is_done_by_another(
 def test_the_more_is_under_way_on_a_busy_disk_the_longer_all_of_it_takes() -> None:
     cluster = started()
     host = cluster.hosts["n1"]
-    host.how_disk_works.jitter, host.how_disk_works.load = 0.0, 100.0
+    host.machine.how_disk_works.jitter, host.machine.how_disk_works.load = 0.0, 100.0
     alone = _seconds_of_a_write(cluster)
-    host.how_disk_works.hangs = 1
+    host.machine.how_disk_works.hangs = 1
     fill_memtables(cluster, 0)
-    assert host.jobs
-    assert _seconds_of_a_write(cluster) > alone + 90 * host.how_disk_works.sync_seconds
+    assert host.shell.storage.jobs
+    assert _seconds_of_a_write(cluster) > alone + 90 * host.machine.how_disk_works.sync_seconds
 
 
 def _seconds_of_a_write(cluster: SimulatedCluster) -> float:
@@ -285,7 +302,7 @@ def _seconds_of_a_write(cluster: SimulatedCluster) -> float:
 def test_a_coordinator_whose_disk_stalls_acknowledges_nothing_that_only_others_have() -> None:
     """It has made the dot: were it to forget it, it would make it once more."""
     cluster = started()
-    cluster.hosts["n1"].how_disk_works.stalled_until = cluster.scheduler.now + 3.0
+    cluster.hosts["n1"].machine.how_disk_works.stalled_until = cluster.scheduler.now + 3.0
     replies = put(cluster, KEY, b"v")
     cluster.run(2.9)
     assert not replies
@@ -312,7 +329,7 @@ def test_a_clock_goes_on_from_what_it_shows_when_it_drifts() -> None:
 def test_nodes_whose_clocks_began_elsewhere_and_drift_serve_reads_and_writes() -> None:
     cluster = SimulatedCluster("drift", 3, settings=SETTINGS)
     for i, host in enumerate(cluster.hosts.values()):
-        host.clock = Clock(cluster.scheduler, (5e6, 3.0, 7e4)[i])
+        host.machine.clock = Clock(cluster.scheduler, (5e6, 3.0, 7e4)[i])
     cluster.start()
     cluster.run(1.0)
     for host, rate in zip(cluster.hosts.values(), (0.9, 1.1, 1.0), strict=True):
@@ -326,4 +343,4 @@ def test_nodes_whose_clocks_began_elsewhere_and_drift_serve_reads_and_writes() -
     for host in cluster.hosts.values():
         host.drift()
         assert host.node
-        assert host.node.status().counters.expired == 0
+        assert host.shell.status().counters.expired == 0

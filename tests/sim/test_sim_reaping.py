@@ -8,14 +8,16 @@ import pytest
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.lsm import Fate
-from kvstore.protocol.messages import Candidate, Delete, Found, Get, Put, Reply, Stored
-from kvstore.quorum.background.reap import Reaper
+from kvstore.protocol.client import Delete, Found, Get, Put, Reply, Stored
+from kvstore.protocol.peer import Candidate
 from kvstore.quorum.hints import Hints
 from kvstore.ring import data_key, token
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import REAP_AGE, SimulatedCluster
 from kvstore.sim.host import Host
 from kvstore.versions import digest
+from tests.sim import planted
+from tests.sim.hints import hold_hints_back
 
 BUCKETS = [
     BucketSettings("sloppy", quorum=QuorumMode.SLOPPY, w=1),
@@ -44,7 +46,7 @@ def held(cluster: SimulatedCluster, bucket: str = "carts") -> list[bool]:
 
 
 def reaped(cluster: SimulatedCluster) -> int:
-    return sum(host.node.status().counters.reaped for host in cluster.hosts.values() if host.node)
+    return sum(host.shell.status().counters.reaped for host in cluster.hosts.values() if host.node)
 
 
 @pytest.mark.parametrize("bucket", ["carts", "lww"])
@@ -60,7 +62,7 @@ def test_a_tombstone_that_everyone_confirms_leaves_all_disks(bucket: str) -> Non
     assert cluster.roots_equal()
     assert cluster.trees_match_disks()
     assert values(cluster.call("n3", Get(bucket, KEY, r=3))) == []
-    cluster.hosts["n3"].clock_error_ms = -3_600_000
+    cluster.hosts["n3"].machine.clock_error_ms = -3_600_000
     assert isinstance(cluster.call("n3", Put(bucket, KEY, b"again")), Stored)
     cluster.run(LONG)
     assert values(cluster.call("n1", Get(bucket, KEY, r=3))) == [b"again"]
@@ -76,11 +78,11 @@ def test_bugs_3_a_copy_of_a_reaped_tombstone_does_not_erase_what_was_created_aft
     assert tombstone is not None
     cluster.run(LONG)
     assert held(cluster, bucket) == [False] * 3
-    cluster.hosts[slow].clock_error_ms = -3_600_000
+    cluster.hosts[slow].machine.clock_error_ms = -3_600_000
     assert isinstance(cluster.call(slow, Put(bucket, KEY, b"recreated", w=3)), Stored)
     node = cluster.hosts[last].node
     assert node is not None
-    node._coordinator.store(data_key(token(bucket, KEY), bucket, KEY), tombstone, "")
+    node.base.local.store(data_key(token(bucket, KEY), bucket, KEY), tombstone)
     cluster.run(LONG)
     assert values(cluster.call(first, Get(bucket, KEY, r=3))) == [b"recreated"]
 
@@ -104,8 +106,7 @@ def test_bugs_11_a_node_away_past_every_horizon_does_not_bring_deleted_data_back
 
 def test_bugs_11_reaping_by_timer_alone_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: what comes back is noticed. The hint of the tombstone is reaped with it, as by a horizon."""
-    monkeypatch.setattr(Reaper, "_everyone", lambda self: ())
-    monkeypatch.setattr(Reaper, "_is_mine", lambda self, key: self._core.name in self._core.primaries(key))
+    planted.reaping_by_timer_alone(monkeypatch)
     monkeypatch.setattr(Hints, "_room", lambda self, target, size: False)
     with pytest.raises(Violation, match=r"is back at .*: it was reaped"):
         away_past_every_horizon()
@@ -157,8 +158,8 @@ def test_a_hint_kept_anywhere_keeps_the_tombstone() -> None:
     assert old is not None
     cluster.call(primaries[0], Delete("carts", KEY, w=3))
     cluster.run(0.5)
-    keeper.node._coordinator.store(data_key(token("carts", KEY), "carts", KEY), old, primaries[1])
-    keeper.node._replay._alive = lambda node: False
+    hold_hints_back(keeper)
+    keeper.node.base.local.store(data_key(token("carts", KEY), "carts", KEY), old, primaries[1])
     cluster.run(LONG)
     assert held(cluster) == [True] * 3
 
@@ -166,13 +167,13 @@ def test_a_hint_kept_anywhere_keeps_the_tombstone() -> None:
 def test_bugs_20_what_has_expired_is_reaped_when_all_clocks_say_so_and_does_not_come_back() -> None:
     cluster = started()
     slow = cluster.replicas("carts", KEY)[1]
-    cluster.hosts[slow].clock_error_ms = -3_600_000
+    cluster.hosts[slow].machine.clock_error_ms = -3_600_000
     fast = cluster.replicas("carts", KEY)[0]
     cluster.call(fast, Put("carts", KEY, b"for a while", ttl=10, w=3))
     cluster.run(LONG)
     assert held(cluster) == [True] * 3, "one clock says that it can be seen"
     assert values(cluster.call(fast, Get("carts", KEY, r=3))) == []
-    cluster.hosts[slow].clock_error_ms = 0
+    cluster.hosts[slow].machine.clock_error_ms = 0
     cluster.run(LONG)
     assert held(cluster) == [False] * 3
     cluster.run(LONG)
@@ -187,20 +188,19 @@ def test_a_hint_that_a_power_failure_would_bring_back_keeps_the_tombstone() -> N
     keeper = next(host for name, host in cluster.hosts.items() if name not in primaries)
     assert keeper.node is not None
     assert old is not None
-    alive = keeper.node._replay._alive
-    keeper.node._replay._alive = lambda node: False
-    keeper.node._coordinator.store(data_key(token("carts", KEY), "carts", KEY), old, primaries[1])
-    keeper.request_sync()
+    let_go = hold_hints_back(keeper)
+    keeper.node.base.local.store(data_key(token("carts", KEY), "carts", KEY), old, primaries[1])
+    keeper.shell.request_sync()
     cluster.run(1.0)
-    keeper.slow_down(10_000.0)
-    keeper.node._replay._alive = alive
+    keeper.machine.slow_down(10_000.0)
+    let_go()
     cluster.run(30.0)
-    assert keeper.node.status().counters.hints_delivered == 1
+    assert keeper.shell.status().counters.hints_delivered == 1
     cluster.call(primaries[0], Delete("carts", KEY, w=3))
     cluster.run(LONG)
     assert held(cluster) == [True] * 3, "the hint is still on the disk"
     cluster.crash(keeper.name, Fate.NONE)
-    keeper.slow_down()
+    keeper.machine.slow_down()
     cluster.restart(keeper.name)
     cluster.run(LONG)
     assert held(cluster) == [False] * 3
@@ -208,12 +208,12 @@ def test_a_hint_that_a_power_failure_would_bring_back_keeps_the_tombstone() -> N
 
 
 def _pause(host: Host) -> None:
-    host.pause(6.0)
+    host.process.pause(6.0)
 
 
 def _suspend(host: Host) -> None:
     """The monotonic clock does not see it, the wall clock does."""
-    host.clock_error_ms += 6_000
+    host.machine.clock_error_ms += 6_000
 
 
 @pytest.mark.parametrize("stand_still", [_pause, _suspend])
@@ -229,11 +229,12 @@ def test_who_stood_still_confirms_nothing_until_it_has_read_what_was_sent_to_it(
     assert host.node is not None
     assert tombstone is not None
     candidate = Candidate(data_key(token("carts", KEY), "carts", KEY), digest(tombstone))
-    assert host.node._reaper.confirm([candidate]) == (0,)
+    reaper = host.node.background.reaper
+    assert reaper.confirm([candidate], host.machine.instant()) == (0,)
     stand_still(host)
     cluster.run(7.0)
-    assert host.node._reaper.confirm([candidate]) == ()
+    assert reaper.confirm([candidate], host.machine.instant()) == ()
     cluster.run(REAP_AGE / 2)
-    assert host.node._reaper.confirm([candidate]) == (0,)
+    assert reaper.confirm([candidate], host.machine.instant()) == (0,)
     cluster.run(LONG)
     assert held(cluster) == [False] * 3

@@ -7,14 +7,17 @@ from collections import Counter
 import pytest
 
 from kvstore.errors import Corruption, StorageFull
+from kvstore.instant import Instant
 from kvstore.lsm import Engine, Fence
-from kvstore.protocol.messages import Put, Stored, TreeNode
-from kvstore.quorum.background.exchange import Flow
+from kvstore.protocol.client import Put, Stored
+from kvstore.protocol.peer import TreeNode
+from kvstore.quorum.background.conversation import Conversation
 from kvstore.quorum.background.merkle import ROOT
 from kvstore.quorum.background.quarantine import Quarantine
+from kvstore.quorum.flow import Flow
 from kvstore.ring import partition_of, token
 from kvstore.sim.cluster import SETTINGS
-from kvstore.sim.invariants import Invariants
+from kvstore.sim.invariants.deletions import Deletions
 from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
 from tests.sim.test_sim_quarantine import KEYS, Damaged, internal, node, without_primaries
 
@@ -24,15 +27,15 @@ PAUSE = SETTINGS.anti_entropy.settle
 def test_the_trees_of_what_is_hidden_are_not_known_until_it_is_back() -> None:
     damaged = Damaged()
     cluster = damaged.cluster
-    damaged.host.disk.corrupt(f"data/{damaged.table}", 10, 1)  # whole again
+    damaged.host.machine.disk.corrupt(f"data/{damaged.table}", 10, 1)  # whole again
     cluster.restart("n1")
     cluster.run(20.0)
-    trees = node(damaged.host)._coordinator.replica.trees
+    trees = node(damaged.host).base.trees
     state = cluster.state
     parts = {key: partition_of(token("carts", key), state.ring.partitions) for key in KEYS}
     assert all(trees.node(TreeNode(part, 3, ROOT)) for part in parts.values())
-    damaged.host.disk.corrupt(f"data/{damaged.table}", 10, 1)
-    damaged.engine.scrub()
+    damaged.host.machine.disk.corrupt(f"data/{damaged.table}", 10, 1)
+    damaged.engine.tables.scrub()
     cluster.split(["n2"])
     cluster.run(0.1)
     lost = damaged.unreadable()
@@ -52,15 +55,15 @@ def test_what_nobody_can_tell_stays_hidden_and_is_asked_for_now_and_then(
     rounds: Counter[str] = Counter()
     take_round = Quarantine.round
 
-    def counted(self: Quarantine, peer: str) -> Flow[None]:
+    def counted(self: Quarantine, peer: str, conversation: Conversation, now: Instant) -> Flow[None]:
         rounds[peer] += 1
-        return take_round(self, peer)
+        return take_round(self, peer, conversation, now)
 
     def damaged_as_well(*_: object) -> None:
         raise Corruption("a table", "a bit has flipped")
 
     monkeypatch.setattr(Quarantine, "round", counted)
-    monkeypatch.setattr("kvstore.quorum.background.anti_entropy.difference", damaged_as_well)
+    monkeypatch.setattr("kvstore.quorum.background.answers.difference", damaged_as_well)
     damaged.cluster.restart("n1")
     lost = damaged.unreadable()
     assert lost
@@ -68,7 +71,7 @@ def test_what_nobody_can_tell_stays_hidden_and_is_asked_for_now_and_then(
     assert damaged.unreadable() == lost
     assert set(rounds) == {"n2", "n3"}
     assert all(3 < number <= 21 for number in rounds.values()), rounds
-    assert node(damaged.host).status().refetching_from == ("n2", "n3")
+    assert damaged.host.shell.status().refetching_from == ("n2", "n3")
     damaged.cluster.crash("n3")
     damaged.cluster.run(10.0)
     rounds.clear()
@@ -84,11 +87,11 @@ def test_one_that_cannot_answer_is_passed_over_when_the_other_has(monkeypatch: p
     damaged = Damaged()
     take_round = Quarantine.round
 
-    def n2_cannot(self: Quarantine, peer: str) -> Flow[None]:
+    def n2_cannot(self: Quarantine, peer: str, conversation: Conversation, now: Instant) -> Flow[None]:
+        flow = take_round(self, peer, conversation, now)
         if peer != "n2":
-            yield from take_round(self, peer)
+            yield from flow
             return
-        flow = take_round(self, peer)
         try:
             next(flow)
             while True:
@@ -133,8 +136,8 @@ def test_on_a_full_disk_a_fence_stays_and_is_lifted_when_there_is_space(
     damaged.cluster.run(15.0)
     attempts[0] = 0  # at first also each answer was a reason to try
     damaged.cluster.run(20 * PAUSE)
-    assert damaged.engine.fences
-    assert 3 < attempts[0] <= 21 * len(damaged.engine.fences)
+    assert damaged.engine.quarantine.fences
+    assert 3 < attempts[0] <= 21 * len(damaged.engine.quarantine.fences)
     full[0] = False
     damaged.wait_until_whole()
     assert damaged.unreadable() == []
@@ -143,7 +146,7 @@ def test_on_a_full_disk_a_fence_stays_and_is_lifted_when_there_is_space(
 def test_of_a_key_that_the_others_have_reaped_no_older_version_comes_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Invariants, "_data_deleted", lambda *_: None)  # it is taken from them as it is
+    monkeypatch.setattr(Deletions, "data_deleted", lambda *_: None)  # it is taken from them as it is
     damaged = Damaged(compacted=False)
     cluster = damaged.cluster
     cluster.restart("n1")
@@ -152,7 +155,8 @@ def test_of_a_key_that_the_others_have_reaped_no_older_version_comes_back(
     assert lost
     for name in ("n2", "n3"):
         for key in KEYS:
-            node(cluster.hosts[name])._coordinator.reap(internal(key))
+            replica = node(cluster.hosts[name]).base.local.replica
+            replica.replace(internal(key), replica.read(internal(key)), b"")
     cluster.run(1.0)
     cluster.heal()
     damaged.wait_until_whole()
@@ -167,15 +171,15 @@ def test_of_a_hint_that_was_damaged_no_older_one_comes_back() -> None:
         assert isinstance(cluster.call(fallback, Put("sloppy", b"k", b"v" * 400)), Stored)
         cluster.run(1.0)
         host.engine.flush()
-    before = node(host).status().hints
-    newest = max(host.engine._maintenance.levels, key=lambda table: table.path)
+    before = host.shell.status().hints
+    newest = max(host.engine.tables.levels, key=lambda table: table.path)
     cluster.crash(fallback)
-    host.disk.corrupt(newest.path, 10, 1)
+    host.machine.disk.corrupt(newest.path, 10, 1)
     cluster.restart(fallback)
     cluster.run(1.0)
-    host.engine.scrub()
+    host.engine.tables.scrub()
     cluster.run(10.0)
-    status = node(host).status()
+    status = host.shell.status()
     assert (status.counters.quarantines > 0, status.engine.quarantined) == (True, 0)
     after = [(pending.target, pending.bytes) for pending in status.hints]
     assert after == [(pending.target, pending.bytes) for pending in before[1:]], "its block held the first"
@@ -191,9 +195,9 @@ def test_what_is_together_too_large_for_a_replica_keeps_no_fence_up(monkeypatch:
         dot = Dot(f"of {key!r}", 1)
         version = encode_version(Version((dot,), (Sibling(dot, b"large" * 300),)))
         damaged.cluster.run(0.5)
-        node(damaged.cluster.hosts["n2"])._coordinator.store(internal(key), version, "")
+        node(damaged.cluster.hosts["n2"]).base.local.store(internal(key), version)
     damaged.cluster.restart("n1")
-    node(damaged.host)._coordinator.replica.largest = 1000
+    node(damaged.host).base.local.replica.largest = 1000
     damaged.cluster.crash("n2")
     damaged.cluster.heal()
     damaged.cluster.run(5.0)

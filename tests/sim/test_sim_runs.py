@@ -90,12 +90,13 @@ def test_a_report_says_what_was_exercised() -> None:
         (planted.actor_not_renewed_after_a_crash, 1),
         (planted.a_put_returns_a_context_that_covers_unseen_siblings, 1),
         (planted.a_write_overwrites_what_it_did_not_see, 1),
-        (planted.frames_of_peers_not_checked, 8),
+        (planted.frames_of_peers_not_checked, 4),
         (planted.dots_reused_after_a_wipe, 1),
         (planted.hint_deleted_before_its_ack, 2),
         (planted.corrupt_read_as_not_found, 1),
-        (planted.reads_of_a_session_like_any_other, 5),
+        (planted.reads_of_a_session_like_any_other, 8),
         (planted.the_clocks_of_others_believed, 1),
+        (planted.a_write_repeated_after_an_unknown_outcome, 1),
     ],
 )
 def test_a_planted_defect_is_caught(plant: planted.Plant, seed: int) -> None:

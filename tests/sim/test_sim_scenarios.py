@@ -10,7 +10,7 @@ from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.errors import Unavailable, WriteTimeout
 from kvstore.lsm import Fate
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import Failed, Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import Failed, Found, Get, Put, Reply, Stored
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SETTINGS, SimulatedCluster
 from tests.sim import planted
@@ -63,7 +63,7 @@ def test_power_fails_everywhere_during_writes_and_every_acknowledged_one_is_ther
 
     for i in range(300):
         key = b"key-%d" % i
-        cluster.hosts[f"n{i % 3 + 1}"].requests([(Put("carts", key, key), partial(remember, key))])
+        cluster.hosts[f"n{i % 3 + 1}"].requests.take([(Put("carts", key, key), partial(remember, key))])
         cluster.run(0.0005)
     assert 0 < len(acknowledged) < 300, "the power must fail in the middle"
     for node in cluster.hosts:
@@ -147,8 +147,8 @@ def test_all_nodes_restart_at_once_and_nobody_stays_dead() -> None:
 def test_a_long_pause_and_a_clock_an_hour_wrong_lose_nothing() -> None:
     """BUGS 8, Aerospike: no clock decides, and who wakes up acknowledges nothing that others throw away."""
     cluster = started()
-    cluster.hosts["n2"].clock_error_ms = -3_600_000
-    cluster.hosts["n3"].clock_error_ms = 3_600_000
+    cluster.hosts["n2"].machine.clock_error_ms = -3_600_000
+    cluster.hosts["n3"].machine.clock_error_ms = 3_600_000
     seen = b""
     acknowledged: list[bytes] = []
 
@@ -159,10 +159,10 @@ def test_a_long_pause_and_a_clock_an_hour_wrong_lose_nothing() -> None:
 
         # w=1: when n1 wakes up, the others' links to it are broken, and with them their acks are lost
         put = Put("carts", b"blind", value, w=1, timeout=60.0)
-        cluster.hosts[node].requests([(put, remember)])
+        cluster.hosts[node].requests.take([(put, remember)])
 
     for i in range(10):
-        cluster.hosts["n1"].pause(45.0)
+        cluster.hosts["n1"].process.pause(45.0)
         for node in ("n3", "n2", "n1"):  # the last one answers when it has woken up
             put_blindly(node, f"{node}-{i}".encode())
         reply = cluster.call("n2" if i % 2 else "n3", Put("carts", KEY, b"%d" % i, context=seen))
@@ -178,7 +178,7 @@ def test_a_long_pause_and_a_clock_an_hour_wrong_lose_nothing() -> None:
 def test_one_stalled_loop_does_not_declare_the_others_dead() -> None:
     """BUGS 17, consul#5928: it blames itself first."""
     cluster = started(5)
-    cluster.hosts["n1"].pause(20.0)
+    cluster.hosts["n1"].process.pause(20.0)
     cluster.run(30.0)
     assert cluster.settled()
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 import kvstore
+from kvstore.client.core.seen import KEYS, Seen
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import Delete, Failed, Found, Get, Put, Stored, Value
-from kvstore.quorum.seen import KEYS, Seen
+from kvstore.protocol.client import Delete, Failed, Found, Get, Put, Stored, Value
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.testing import Cluster
 from kvstore.testing.carrier import SimulatedCarrier
@@ -28,7 +28,7 @@ class Scene:
         self.cluster.steady()
         self.cluster.start()
         self.cluster.run(1.0)
-        self.session = Seen(lambda: self.cluster.scheduler.now)
+        self.session = Seen()
 
     def put(self, node: str, value: bytes, bucket: str = "weak", alone: bool = False) -> None:
         """Over what the session would read there; alone: what the node sends to others meanwhile is lost."""
@@ -38,16 +38,16 @@ class Scene:
         put = Put(bucket, KEY, value, context)
         reply = self.cluster.call(node, put)
         assert isinstance(reply, Stored), reply
-        self.session.stored(put, reply)
+        self.session.stored(put, reply, self.cluster.scheduler.now)
         self.cluster.run(0.1)
         self.cluster.network.cut.clear()
 
     def read(self, node: str, bucket: str = "weak") -> Found:
         """By the session."""
-        get = self.session.asking(Get(bucket, KEY))
+        get = self.session.asking(Get(bucket, KEY), self.cluster.scheduler.now)
         reply = self.cluster.call(node, get)
         assert isinstance(reply, Found), reply
-        self.session.found(get, reply)
+        self.session.found(get, reply, self.cluster.scheduler.now)
         return reply
 
     def plain(self, node: str, bucket: str = "weak") -> list[bytes]:
@@ -73,7 +73,7 @@ def test_bugs_6_a_session_reads_its_writes_where_a_plain_read_goes_back_in_time(
 def test_bugs_6_a_session_never_reads_back_behind_what_it_has_read() -> None:
     scene = Scene()
     scene.put("n1", b"old")
-    reader, scene.session = scene.session, Seen(lambda: 0.0)
+    reader, scene.session = scene.session, Seen()
     scene.put("n1", b"new", alone=True)  # by somebody else
     scene.session = reader
     assert scene.seen("n1") == [b"new"]
@@ -85,7 +85,7 @@ def test_one_round_trip_is_enough_where_the_replica_has_seen_it() -> None:
     scene = Scene()
     scene.put("n1", b"v")
     asked = scene.cluster.network.counts["sent"]
-    get = scene.session.asking(Get("weak", KEY, explain=True))
+    get = scene.session.asking(Get("weak", KEY, explain=True), 0.0)
     reply = scene.cluster.call("n2", get)
     assert isinstance(reply, Found)
     assert reply.explain is not None
@@ -102,7 +102,7 @@ def test_a_blind_write_beside_siblings_is_read_back_although_its_context_is_with
     assert isinstance(reply, Stored)
     assert reply.context == b""
     assert reply.written
-    scene.session.stored(put, reply)
+    scene.session.stored(put, reply, 0.0)
     scene.cluster.network.cut.clear()
     assert scene.plain("n2") == []
     assert sorted(scene.seen("n2")) == [b"mine", b"other"]
@@ -117,7 +117,7 @@ def test_what_is_out_of_reach_is_an_error_and_never_an_older_value() -> None:
     scene.put("n1", b"new", alone=True)
     scene.cluster.crash("n1")
     scene.cluster.run(10.0)
-    reply = scene.cluster.call("n2", scene.session.asking(Get("weak", KEY)))
+    reply = scene.cluster.call("n2", scene.session.asking(Get("weak", KEY), 0.0))
     assert isinstance(reply, Failed)
     assert isinstance(reply.error, kvstore.StaleRead)
     assert reply.error.received == 2
@@ -134,7 +134,7 @@ def test_a_delete_is_seen_by_its_session() -> None:
     delete = Delete("weak", KEY, context)
     reply = scene.cluster.call("n1", delete)
     assert isinstance(reply, Stored)
-    scene.session.stored(delete, reply)
+    scene.session.stored(delete, reply, 0.0)
     scene.cluster.network.cut.clear()
     assert scene.plain("n2") == [b"v"]
     assert scene.seen("n2") == []
@@ -202,9 +202,9 @@ def test_a_delete_by_a_session_deletes_what_it_has_seen_wherever_it_is_sent() ->
         weak.put("k", "new", context=weak.get("k").context)
         cluster.advance(0.01)
         cluster.heal()
-        carrier = db._client._dispatcher
+        carrier = db._inner._dispatcher
         assert isinstance(carrier, SimulatedCarrier)
-        carrier._reaches = frozenset({other})
+        carrier.client.reach([other])
         weak.delete("k")
         cluster.settle()
         assert not cluster.connect().bucket("weak").get("k", r=3)
@@ -230,28 +230,28 @@ def test_a_session_deletes_what_it_has_seen_and_a_reaped_key_is_no_step_back() -
 
 def test_a_session_remembers_a_bounded_number_of_keys_for_a_bounded_time() -> None:
     now = 0.0
-    seen = Seen(lambda: now, 300.0)
+    seen = Seen(300.0)
     scene = Scene()
     scene.put("n1", b"v")
     reply = scene.cluster.call("n1", Get("weak", KEY))
     assert isinstance(reply, Found)
     get = Get("weak", KEY)
-    seen.found(get, reply)
+    seen.found(get, reply, now)
     now = 300.0
-    assert seen.asking(get).seen
+    assert seen.asking(get, now).seen
     now = 601.0
-    assert not seen.asking(get).seen
+    assert not seen.asking(get, now).seen
     assert ("weak", KEY) not in seen._entries, "nor is it joined to what is seen from now on"
-    seen.found(get, reply)
+    seen.found(get, reply, now)
     seen._entries.update({("weak", b"%d" % i): seen._entries["weak", KEY] for i in range(KEYS - 1)})
-    assert seen.asking(get).seen
+    assert seen.asking(get, now).seen
     one_more = Get("weak", b"one more")
     put = scene.cluster.call("n1", Put("weak", b"one more", b"v"))
     assert isinstance(put, Stored)
-    seen.stored(Put("weak", b"one more", b"v"), put)
+    seen.stored(Put("weak", b"one more", b"v"), put, now)
     assert len(seen._entries) == KEYS
-    assert not seen.asking(get).seen, "it was used longest ago"
-    assert seen.asking(one_more).seen
+    assert not seen.asking(get, now).seen, "it was used longest ago"
+    assert seen.asking(one_more, now).seen
 
 
 def test_only_a_delete_that_has_left_nothing_lets_a_session_find_nothing() -> None:
@@ -263,13 +263,13 @@ def test_only_a_delete_that_has_left_nothing_lets_a_session_find_nothing() -> No
         (Put("weak", KEY, b"v"), 0, False),
         (Put("weak", KEY, b"v"), 1, False),
     ):
-        seen = Seen(lambda: 0.0)
-        seen.stored(request, Stored(context, siblings))
-        assert seen.asking(Get("weak", KEY)).seen_empty is empty
-    seen = Seen(lambda: 0.0)
+        seen = Seen()
+        seen.stored(request, Stored(context, siblings), 0.0)
+        assert seen.asking(Get("weak", KEY), 0.0).seen_empty is empty
+    seen = Seen()
     for found_now in (Found((), context), Found((Value(b"v"),), context)):
-        seen.found(Get("weak", KEY), found_now)
-        assert seen.asking(Get("weak", KEY)).seen_empty == (not found_now.siblings)
+        seen.found(Get("weak", KEY), found_now, 0.0)
+        assert seen.asking(Get("weak", KEY), 0.0).seen_empty == (not found_now.siblings)
 
 
 def found(actor: str) -> Found:

@@ -10,7 +10,7 @@ import pytest
 
 from kvstore.config import AntiEntropySettings, QuorumSettings
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import Found, Get, Put, Reply, Stored
 from kvstore.quorum.hedging import BURST, SHARE, Hedging
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.testing import Cluster
@@ -66,10 +66,10 @@ class Load:
     def slow(self) -> set[str]:
         """Whom anyone thinks slow."""
         nodes = [host.node for host in self.cluster.hosts.values() if host.node]
-        return {name for node in nodes for name in node._coordinator.hedging.slow}
+        return {name for node in nodes for name in node._coordinator._forwards._hedging.slow}
 
     def counts(self) -> list[int]:
-        counters = [host.node.status().counters for host in self.cluster.hosts.values() if host.node]
+        counters = [host.shell.status().counters for host in self.cluster.hosts.values() if host.node]
         names = ("gets", "hedges", "read_trials", "hedges_won")
         return [sum(getattr(each, name) for each in counters) for name in names]
 

@@ -15,7 +15,7 @@ import pytest
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.lsm import Fate
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import Delete, Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import Delete, Found, Get, Put, Reply, Stored
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.transcript import Transcript
 
@@ -144,7 +144,7 @@ def a_read_repairs_a_stale_replica_before_it_answers() -> Scene:
 def a_node_that_crashes_before_its_sync_loses_only_what_it_had_not_acknowledged() -> Scene:
     scene = Scene()
     scene.ask("Ann", "n1", Put("carts", b"first", b"acknowledged"))
-    scene.cluster.hosts["n1"].slow_down(1.0)
+    scene.cluster.hosts["n1"].machine.slow_down(1.0)
     scene.cluster.split(["n1"])
     scene.cluster.request("Ann", "n1", Put("carts", b"second", b"not synced"), lambda reply: None)
     scene.wait(0.01)
@@ -160,7 +160,7 @@ def a_node_that_crashes_before_its_sync_loses_only_what_it_had_not_acknowledged(
 
 def a_paused_node_is_suspected_refutes_and_is_alive_again() -> Scene:
     scene = Scene(beliefs=True)
-    scene.cluster.hosts["n1"].pause(2.0)
+    scene.cluster.hosts["n1"].process.pause(2.0)
     scene.wait(10.0)
     return scene
 
@@ -187,12 +187,12 @@ def a_put_that_a_delete_has_not_seen_survives_it() -> Scene:
 def a_full_disk_refuses_writes_while_reads_go_on() -> Scene:
     scene = Scene()
     scene.ask("Ann", "n1", Put("carts", KEY, b"apples"))
-    scene.cluster.hosts["n1"].disk.full = True
+    scene.cluster.hosts["n1"].machine.disk.full = True
     scene.transcript.line("", "the disk of n1 is full")
     scene.ask("Ann", "n1", Put("carts", b"other", b"x", timeout=1.0))
     scene.ask("Ann", "n1", Put("carts", b"another", b"x"))
     scene.ask("Ann", "n1", Get("carts", KEY))
-    scene.cluster.hosts["n1"].disk.full = False
+    scene.cluster.hosts["n1"].machine.disk.full = False
     scene.transcript.line("", "there is space again")
     scene.wait(1.0)
     scene.ask("Ann", "n1", Put("carts", b"another", b"x"))

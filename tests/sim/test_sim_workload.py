@@ -9,18 +9,19 @@ import pytest
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.errors import Overloaded
 from kvstore.instant import Instant
+from kvstore.node.coordinator import Coordinator
 from kvstore.node.node import Node
-from kvstore.protocol.messages import Failed, Get, Put
-from kvstore.quorum.coordinator import Coordinator
+from kvstore.protocol.client import Failed, Get, Put
 from kvstore.quorum.forward import ForwardOperation
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.request import Request
 from kvstore.sim.checker import Checker, Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.history import History, Mint, Read, Result, Write
-from kvstore.sim.run import Plan, run_seed, try_plan
+from kvstore.sim.run import Plan, Run, run_seed, try_plan
 from kvstore.sim.shape import nodes_of, shape_of
 from kvstore.versions import Dot
+from tests.sim import planted
 
 SHORT = 4.0
 STRICT = QuorumMode.STRICT
@@ -147,7 +148,7 @@ def refuse_every_other(patch: pytest.MonkeyPatch) -> None:
 
     def refuse(self: Coordinator, request: Request, respond: Respond, forwarded: bool) -> None:
         if next(asked) % 2:
-            respond(Failed(Overloaded(1.0, "busy")))
+            respond(Failed(Overloaded(1.0, "busy")), request.now)
         else:
             start(self, request, respond, forwarded)
 
@@ -221,7 +222,7 @@ def test_who_sends_to_a_dead_process_learns_that_nothing_was_sent() -> None:
 def test_a_client_that_gives_up_frees_what_was_done_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled: list[ForwardOperation] = []
 
-    def on_cancelled(self: ForwardOperation) -> None:
+    def on_cancelled(self: ForwardOperation, _: Instant) -> None:
         cancelled.append(self)
 
     monkeypatch.setattr(ForwardOperation, "on_cancelled", on_cancelled)
@@ -236,3 +237,25 @@ def test_a_client_that_gives_up_frees_what_was_done_for_it(monkeypatch: pytest.M
     assert not cancelled
     give_up()
     assert len(cancelled) == 1
+
+
+def test_a_write_repeated_by_the_client_shows_in_what_users_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the invariant that watches dots, which no user can see."""
+    planted.a_write_repeated_after_an_unknown_outcome(monkeypatch)
+    run = Run(Plan(4, 3))
+    run.cluster.invariants.writes.values_name_writes = False
+    with pytest.raises(Violation, match="was said to be not applied, but was read"):
+        run.execute()
+
+
+def test_users_send_again_move_and_give_up_in_every_way() -> None:
+    inside = run_seed(4, 5).internals
+    for what in (
+        "a client ends",
+        "a client is cut off",
+        "a client leaves",
+        "nodes: cancelled",
+        "nodes: forwards",
+    ):
+        assert inside[what], what
+    assert sum(count for what, count in inside.items() if what.startswith("client sends again after")) > 5

@@ -176,4 +176,4 @@ def test_a_client_can_ask_for_a_repair_and_see_it_end(kvcluster: Cluster) -> Non
     db.repair()
     kvcluster.advance(10.0)
     left = db.repair(start=False)
-    assert [answer.left for answer in left.values() if not isinstance(answer, kvstore.KVError)] == [0, 0, 0]
+    assert [answer.wanted for answer in left.values() if not isinstance(answer, kvstore.KVError)] == [0, 0, 0]

@@ -13,7 +13,7 @@ from kvstore.client.background import shared_background
 from kvstore.config import BucketSettings
 from kvstore.contexts import Keyring, decode_context, encode_context
 from kvstore.errors import InvalidRequest, KVError
-from kvstore.protocol.messages import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored, Value
+from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored, Value
 from kvstore.ring import ClusterState, data_key, initial_state, parse_members, token
 from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import EMPTY, Dot, Sibling, Version, write

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from kvstore import aio
-from kvstore.client.router import Router
+from kvstore.client.core.routing import Routing
+from kvstore.client.dispatcher import Dispatcher
 from kvstore.errors import KVError, Outcome
 from kvstore.v1 import client_pb2 as pb
 from tests.unit.memory_grpc import Network
@@ -39,13 +40,15 @@ async def settled(condition: Callable[[], bool]) -> None:
     raise AssertionError("it does not come to rest")
 
 
-def router_of(db: aio.Client) -> Router:
-    return db._dispatcher.router  # type: ignore[attr-defined,no-any-return]
+def routing_of(db: aio.Client) -> Routing:
+    dispatcher = db._dispatcher
+    assert isinstance(dispatcher, Dispatcher)
+    return dispatcher.core.routing
 
 
 async def ready(db: aio.Client, count: int) -> None:
-    connections = router_of(db)._connections
-    await settled(lambda: sum(each.ready for each in connections.values()) == count)
+    routing = routing_of(db)
+    await settled(lambda: len(routing.reached) == count)
 
 
 async def at_last(call: Callable[[], Awaitable[Any]]) -> Any:

@@ -39,7 +39,7 @@ class MemoryNode:
 
     def idle(self) -> bool:
         """Whether no request is under way, and nobody waits for one."""
-        return not self.driver.node.status().in_flight and not self.driver._waiting
+        return not self.driver.status().in_flight and self.driver.executor.idle
 
     async def stop(self) -> None:
         await self.driver.stop()

@@ -10,10 +10,11 @@ from kvstore.errors import InvalidRequest
 from kvstore.instant import Instant
 from kvstore.lsm import Engine, Job, MemoryFileSystem, Options
 from kvstore.node.node import Node
-from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import ClientRequest, Failed, Found, Reply, Stored
-from kvstore.ring import DATA_KEYSPACE, Member, data_key, initial_state, token
+from kvstore.node.status import NodeStatus
+from kvstore.protocol.client import ClientRequest, Failed, Found, Reply, Stored
+from kvstore.protocol.table import PeerMessage
+from kvstore.ring import DATA_KEYSPACE, ClusterState, Member, data_key, initial_state, token
 
 WALL = 1_700_000_000_000
 
@@ -28,8 +29,14 @@ class Host:
         self.replies: dict[int, Reply] = {}
         self.sync_wanted = False
         self.timer = float("inf")
+        self.members = {member.node for member in cluster.state.members}
         self.node = Node(name, cluster.state, self.engine, self, cluster.rng, cluster.settings)
+        self._cluster = cluster
         self.node.start(cluster.instant)
+
+    def status(self) -> NodeStatus:
+        """What the node says of itself."""
+        return self.node.status(self._cluster.instant)
 
     def send(self, to: str, message: PeerMessage) -> None:
         self.sent.append((to, message))
@@ -46,6 +53,9 @@ class Host:
 
     def defect(self, error: Exception) -> None:
         raise error
+
+    def on_state(self, state: ClusterState) -> None:
+        self.members = {member.node for member in state.members}
 
     def start_job(self, job: Job) -> None:
         raise AssertionError(f"these tests write too little for {job}")
@@ -89,7 +99,7 @@ class Cluster:
         return self.hosts[node].engine.get(data_key(token(bucket, key), bucket, key))
 
     def hints(self, node: str) -> dict[str, int]:
-        return {pending.target: pending.count for pending in self.hosts[node].node.status().hints}
+        return {pending.target: pending.count for pending in self.hosts[node].status().hints}
 
     def restart(self, *members: str, meanwhile: Callable[[], object] = lambda: None) -> None:
         """All nodes stop; these come back, as the whole of the cluster, on the disks that they had."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import assert_type, get_type_hints
 
 import pytest
 
@@ -32,7 +33,7 @@ def in_fresh_python(code: str) -> str:
 
 
 def test_the_core_is_imported_without_grpc() -> None:
-    code = "import sys, kvstore, kvstore.protocol.messages; print('grpc' in sys.modules)"
+    code = "import sys, kvstore, kvstore.protocol; print('grpc' in sys.modules)"
     assert in_fresh_python(code) == "False\n"
 
 
@@ -66,9 +67,54 @@ def public(kind: type) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", ["Client", "Bucket"])
-def test_sync_and_async_have_the_same_signatures(name: str) -> None:
-    assert public(getattr(synchronous, name)) == public(getattr(asynchronous, name))
+@pytest.mark.parametrize("name", ["Client", "Session", "Bucket"])
+def test_sync_and_async_have_the_same_signatures_and_docstrings(name: str) -> None:
+    here, there = getattr(synchronous, name), getattr(asynchronous, name)
+    assert public(here) == public(there)
+    for member in public(here):
+        assert inspect.getdoc(getattr(here, member)) == inspect.getdoc(getattr(there, member)) != ""
+        assert not inspect.iscoroutinefunction(getattr(here, member))
+
+
+def test_the_types_of_the_sync_client_are_known(cluster: FakeCluster) -> None:
+    """To mypy, which checks this file, and at run time."""
+    with kvstore.connect(cluster.endpoints) as db:
+        carts = assert_type(db.bucket("carts"), kvstore.Bucket)
+        assert_type(carts.put("k", "v", ttl=60), kvstore.Stored)
+        assert_type(carts.update("k", lambda _: None), kvstore.Stored)
+        assert_type(carts.get_many(["k"]), dict[str, kvstore.Result])
+        assert_type(carts.put_many({b"k": "v"}), dict[bytes, kvstore.Stored])
+        assert_type(carts.scan_keys(), Iterator[bytes])
+        assert_type(db.session().bucket("carts").get("k").value, bytes | None)
+        with pytest.raises(TypeError):
+            carts.get("k", w=1)  # type: ignore[call-arg]
+    assert get_type_hints(kvstore.Client.bucket)["return"] is kvstore.Bucket
+    assert get_type_hints(kvstore.Bucket.get)["return"] is kvstore.Result
+    assert get_type_hints(kvstore.Bucket.get)["key"] == str | bytes
+
+
+def test_what_calls_back_is_called_in_the_calling_thread(cluster: FakeCluster) -> None:
+    threads: list[threading.Thread] = []
+
+    def noted(number: int) -> str:
+        threads.append(threading.current_thread())
+        return f"k{number}"
+
+    def change(value: bytes | None) -> bytes | None:
+        threads.append(threading.current_thread())
+        return value
+
+    def resolve(_: tuple[kvstore.Sibling, ...]) -> bytes:
+        threads.append(threading.current_thread())
+        return b"v"
+
+    with kvstore.connect(cluster.endpoints) as db:
+        carts = db.bucket("carts", resolver=resolve)
+        carts.put_many((noted(i), "v") for i in range(2))
+        carts.put_many(items=((noted(i), "v") for i in range(2)))
+        carts.get_many(keys=map(noted, range(2)))
+        carts.update("k0", change)
+    assert threads == [threading.current_thread()] * 8
 
 
 def test_both_connect_alike() -> None:

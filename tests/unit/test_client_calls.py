@@ -11,12 +11,12 @@ from dataclasses import replace
 import pytest
 
 from kvstore import aio
-from kvstore.client import calls
-from kvstore.client.connection import Connection
+from kvstore.client.core import calls
+from kvstore.client.core.retry import ATTEMPTS
+from kvstore.client.core.routing import Routing
 from kvstore.client.dispatcher import Dispatcher
-from kvstore.client.errors import ClientClosed, PartialFailure, UnresolvedSiblings
-from kvstore.client.retry import ATTEMPTS
-from kvstore.client.router import Router
+from kvstore.client.errors import ClientClosed, PartialFailure
+from kvstore.client.results import UnresolvedSiblings
 from kvstore.config import FRAME_BYTES
 from kvstore.errors import (
     InternalError,
@@ -31,7 +31,6 @@ from kvstore.errors import (
     Unavailable,
     WriteTimeout,
 )
-from kvstore.protocol.messages import Found, Put, Stored
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster, run
 
@@ -56,16 +55,16 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def router_of(db: aio.Client) -> Router:
+def routing_of(db: aio.Client) -> Routing:
     dispatcher = db._dispatcher
     assert isinstance(dispatcher, Dispatcher)
-    return dispatcher.router
+    return dispatcher.core.routing
 
 
 async def connected(db: aio.Client, nodes: int) -> None:
     """Wait until the client has a stream to so many nodes."""
-    router = router_of(db)
-    await until(lambda: sum(each.ready for each in router._connections.values()) == nodes)
+    routing = routing_of(db)
+    await until(lambda: len(routing.reached) == nodes)
 
 
 def play(scenario: Scenario, timeout: float = 5.0) -> None:
@@ -288,8 +287,8 @@ def test_a_node_of_another_cluster_is_not_used() -> None:
         first.state = replace(first.state, cluster_id="another")
         await connected(db, 2)
         await first.start()
-        connection = next(c for c in router_of(db)._connections.values() if not c.ready)
-        await until(lambda: "another cluster" in connection.problem)
+        unreached = next(each for each in routing_of(db).nodes.values() if not each.ready)
+        await until(lambda: "another cluster" in unreached.problem)
         await carts.put("k", "v")
         assert first.calls == []
 
@@ -444,41 +443,6 @@ def test_calls_beyond_the_bound_wait_and_are_not_applied_when_time_is_up(
     play(scenario)
 
 
-def test_calls_beyond_the_bound_of_the_queue_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "MAX_IN_FLIGHT", 2)
-    monkeypatch.setattr(calls, "MAX_QUEUED", 3)
-
-    async def scenario(cluster: FakeCluster, db: aio.Client, _carts: aio.Bucket) -> None:
-        first = cluster.first(b"k")
-        first.silent = True
-        state = router_of(db).state
-        connection = next(
-            c for c in router_of(db)._connections.values() if c.address.endswith(f":{first.port}")
-        )
-        loop = asyncio.get_running_loop()
-
-        def submit(seconds: float = PATIENCE) -> asyncio.Future[Found | Stored]:
-            return connection.submit(Put("carts", b"k", b"v"), loop.time() + seconds, state.epoch)
-
-        sent = [submit() for _ in range(2)]
-        await until(lambda: sum(first.frames) == 2)
-        waiting = [submit(1.0) for _ in range(3)]
-        refused = [submit() for _ in range(4)]
-        assert all(each.done() for each in refused)
-        errors = await asyncio.gather(*refused, return_exceptions=True)
-        assert all(isinstance(error, Overloaded) and error.retry_after >= 0.05 for error in errors)
-        waiting[0].cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        again = [submit() for _ in range(2)]
-        await asyncio.sleep(0)
-        assert not any(each.done() for each in again), "the places are free again"
-        for each in (*sent, *again):
-            each.cancel()
-        await asyncio.gather(*sent, *again, return_exceptions=True)
-
-    play(scenario)
-
-
 def test_what_is_refused_because_of_load_is_sent_again_as_long_as_there_is_time() -> None:
     async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
         for node in cluster.nodes:
@@ -574,7 +538,7 @@ def test_close_is_idempotent_and_final() -> None:
         with pytest.raises(ClientClosed):
             await db
         left = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
-        assert not [name for name in left if name.startswith(("Router.", "Connection."))]
+        assert not [name for name in left if name.startswith(("Dispatcher.", "Connection."))]
 
     play(scenario)
 
@@ -598,7 +562,9 @@ def test_a_node_that_sends_what_cannot_be_read_is_used_again_when_it_does_not() 
         assert caught.value.outcome is Outcome.UNKNOWN
         while not isinstance(error := await problem(carts.get("k", timeout=0.3)), NoNodeAvailable):
             assert error
-        await until(lambda: any("reply that cannot be read" in each.problem for each in connections(db)))
+        await until(
+            lambda: any("reply that cannot be read" in each for each in routing_of(db).problems.values())
+        )
         for node in cluster.nodes:
             node.garbled = False
         await connected(db, 3)
@@ -613,7 +579,3 @@ async def problem(call: Awaitable[object]) -> KVError | None:
     except KVError as error:
         return error
     return None
-
-
-def connections(db: aio.Client) -> list[Connection]:
-    return list(router_of(db)._connections.values())

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from kvstore.client import connection
-from kvstore.client.connection import Connection
+from kvstore.client.dispatcher import Dispatcher
 from kvstore.client.unary import fetch_state, open_channel
 from kvstore.errors import NoNodeAvailable
-from kvstore.protocol.messages import Put
+from kvstore.protocol.client import Put
 from kvstore.ring import ClusterState
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster, run
@@ -29,15 +29,17 @@ def test_a_cancellation_that_grpc_swallows_closes_a_connection_all_the_same(
     async def scenario() -> None:
         monkeypatch.setattr(connection, "open_channel", lambda _: Channel())
         monkeypatch.setattr(connection, "fetch_state", fetch_state)
-        found = Connection("h:1", lambda _: 1, lambda *_: None)
-        while not found.ready:  # noqa: ASYNC110  (it has no event for it)
+        dispatcher = Dispatcher(["h:1"], cluster_state([1]))
+        (found,) = dispatcher.connections.values()
+        while not dispatcher.core.routing.reached:  # noqa: ASYNC110  (it has no event for it)
             await asyncio.sleep(0)
-        deadline = asyncio.get_running_loop().time() + PATIENCE
-        calls = [found.submit(Put("b", b"k", b"v"), deadline, 1)] if busy else []
+        put = Put("b", b"k", b"v", timeout=PATIENCE)
+        calls = [asyncio.ensure_future(dispatcher.execute(put))] if busy else []
         for _ in range(5):
             await asyncio.sleep(0)
         done, _pending = await asyncio.wait([asyncio.ensure_future(found.close())], timeout=PATIENCE)
         assert done
+        await dispatcher.close()
         await asyncio.gather(*calls, return_exceptions=True)
 
     run(scenario())

@@ -18,7 +18,7 @@ from kvstore.errors import (
     Unavailable,
     WriteTimeout,
 )
-from kvstore.protocol.messages import ClientRequest, Failed, Put, Reply
+from kvstore.protocol.client import ClientRequest, Failed, Put, Reply
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster, run
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from kvstore import aio
-from kvstore.client.calls import Calls
+from kvstore.client import dispatcher
+from kvstore.client.core.calls import Calls
+from kvstore.client.core.client import ClientCore
 from kvstore.client.errors import ClientClosed
-from kvstore.client.router import Router
-from kvstore.errors import InvalidRequest, KVError, StaleRing
-from kvstore.protocol.messages import Failed, Found, Get
+from kvstore.errors import KVError, StaleRing
+from kvstore.protocol.client import Failed
 from kvstore.ring import ClusterState
-from kvstore.v1 import client_pb2 as pb
 from tests.unit.memory_client import (
     MOST,
     TIMEOUT,
@@ -26,7 +26,7 @@ from tests.unit.memory_client import (
     judge_write,
     left_client,
     ready,
-    router_of,
+    routing_of,
     settled,
     values,
 )
@@ -75,8 +75,7 @@ OPERATIONS: dict[str, Operation] = {
 
 def calls_of(db: aio.Client) -> list[tuple[int, int]]:
     """What each connection counts as waiting and in flight."""
-    connections = router_of(db)._connections.values()
-    return [(each._calls._waiting, each._calls._in_flight) for each in connections]
+    return [(each._waiting, each._in_flight) for each in routing_of(db).nodes.values()]
 
 
 def open_calls(network: Network) -> set[str]:
@@ -215,7 +214,7 @@ def test_a_ring_that_cannot_be_fetched_takes_no_longer_than_the_request_has(
         cluster = Cluster(monkeypatch, 1)
         driver = cluster.nodes[0].driver
 
-        def refuse(calls: Any, _now: object) -> None:
+        def refuse(calls: Any, *_: object) -> None:
             for number, _ in list(calls):
                 driver.reply(number, Failed(StaleRing(2)))
 
@@ -245,11 +244,11 @@ def test_a_newer_ring_that_arrives_while_a_client_closes_connects_nobody(
         )
         for step in range(MOST):
             for node in cluster.nodes:
-                node.driver.node.state = cluster.state
+                node.driver.node.base.placements.state = cluster.state
             db = await aio.connect(cluster.endpoints, timeout=TIMEOUT)
-            router = router_of(db)
+            routing = routing_of(db)
             for node in cluster.nodes:
-                node.driver.node.state = newer
+                node.driver.node.base.placements.state = newer
             task = asyncio.ensure_future(asyncio.sleep(0.02))
             closing = Closing(db, step, task)
             await task
@@ -257,7 +256,7 @@ def test_a_newer_ring_that_arrives_while_a_client_closes_connects_nobody(
             assert not open_calls(cluster.network)
             if not closing.in_time:
                 break
-        assert router.state.epoch == newer.epoch
+        assert routing.state.epoch == newer.epoch
         await cluster.stop()
 
     play(scenario())
@@ -269,14 +268,14 @@ def test_a_defect_met_while_connecting_does_not_end_the_connection(
     async def scenario() -> None:
         cluster = Cluster(monkeypatch, 1)
         defects = iter([ZeroDivisionError()])
-        on_ready = Router._on_ready
+        on_connected = ClientCore.on_connected
 
-        def fail_once(router: Router, address: str, state: ClusterState) -> None:
+        def fail_once(core: ClientCore, calls: Calls, state: ClusterState, now: float) -> None:
             for defect in defects:
                 raise defect
-            on_ready(router, address, state)
+            on_connected(core, calls, state, now)
 
-        monkeypatch.setattr(Router, "_on_ready", fail_once)
+        monkeypatch.setattr(ClientCore, "on_connected", fail_once)
         async with aio.connect(cluster.endpoints, timeout=TIMEOUT) as db:
             await at_last(lambda: db.bucket("b").put("k", "v"))
         await cluster.stop()
@@ -285,23 +284,24 @@ def test_a_defect_met_while_connecting_does_not_end_the_connection(
     assert [record.getMessage() for record in caplog.records] == ["defect in the connection to 127.0.0.1:1"]
 
 
-def test_a_reply_to_what_was_not_sent_is_refused_and_counts_for_nothing(play: Play) -> None:
-    """It was counted as one less in flight, and the call as one that waits, for ever."""
+def test_a_defect_met_while_fetching_the_ring_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, play: Play, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object) -> ClusterState:
+        raise ZeroDivisionError
 
     async def scenario() -> None:
-        calls = Calls("h:1", lambda _: 1, lambda: None)
-        future = calls.submit(Get("b", b"k"), stepped().now + TIMEOUT, 1)
-        reply = pb.SessionResponse(results=[pb.Result(id=1, get=pb.GetResponse())])
-        with pytest.raises(InvalidRequest, match="which has not been sent"):
-            calls.answer(reply)
-        assert (calls._waiting, calls._in_flight, future.done()) == (1, 0, False)
-        await calls.next_frame()
-        calls.answer(reply)
-        assert isinstance(await future, Found)
-        assert (calls._waiting, calls._in_flight) == (0, 0)
-        calls.close()
+        cluster = Cluster(monkeypatch, 1)
+        async with aio.connect(cluster.endpoints, timeout=TIMEOUT) as db:
+            await ready(db, 1)
+            with monkeypatch.context() as broken:
+                broken.setattr(dispatcher, "discover", fail)
+                assert await ended(db.ring(), TIMEOUT) == cluster.state
+            assert await ended(db.ring(), TIMEOUT) == cluster.state
+        await cluster.stop()
 
     play(scenario())
+    assert [record.getMessage() for record in caplog.records] == ["defect in fetching the cluster state"]
 
 
 def test_who_waits_for_a_node_is_told_at_once_that_the_client_was_closed(

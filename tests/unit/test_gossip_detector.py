@@ -6,18 +6,8 @@ import random
 
 import pytest
 
-from kvstore.gossip import (
-    FailureDetector,
-    GossipMessage,
-    GossipSettings,
-    Output,
-    PersistIncarnation,
-    Send,
-    Status,
-    StatusChanged,
-    Update,
-)
-from kvstore.gossip.messages import Ack, Nack, Ping, PingRequest, PushPull
+from kvstore.gossip import FailureDetector, GossipSettings, Output, PersistIncarnation, Send, StatusChanged
+from kvstore.protocol.gossip import Ack, GossipMessage, Nack, Ping, PingRequest, PushPull, Status, Update
 
 ALIVE, SUSPECT, DEAD = Status.ALIVE, Status.SUSPECT, Status.DEAD
 

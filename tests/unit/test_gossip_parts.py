@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.errors import ConfigError
-from kvstore.gossip import GossipSettings, Status, Update
+from kvstore.gossip import GossipSettings
 from kvstore.gossip.awareness import Awareness
 from kvstore.gossip.dissemination import Dissemination
 from kvstore.gossip.probe import Probe, Rotation
 from kvstore.gossip.suspicion import Suspicion, remaining_time
+from kvstore.protocol.gossip import Status, Update
 
 
 @pytest.mark.parametrize(
@@ -141,5 +142,5 @@ def test_silent_helpers_are_this_nodes_own_fault_and_nacks_are_not() -> None:
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=f"gossip: {next(iter(wrong)).replace('_', '-')}="):
         GossipSettings(**wrong)  # type: ignore[arg-type]

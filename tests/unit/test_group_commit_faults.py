@@ -11,7 +11,7 @@ import pytest
 from kvstore.errors import StorageFailed, StorageFull
 from kvstore.lsm import Engine, Sync
 from kvstore.lsm.memory_filesystem import MemoryFileSystem
-from kvstore.server.group_commit import GroupCommit
+from kvstore.server.sync_thread import SyncThread
 from tests.unit.memory_client import MOST, Play, settled
 from tests.unit.stepped_loop import SteppedLoop, stepped
 
@@ -25,7 +25,7 @@ class Committing:
         self.engine = Engine.open(MemoryFileSystem(), "engine")
         self.durable: list[int] = []
         self.fatal: list[BaseException] = []
-        self.commit = GroupCommit(self.engine, self.durable.append, self.fatal.append)
+        self.commit = SyncThread(self.engine, self.durable.append, self.fatal.append)
         self._written = 0
 
     def write(self) -> int:

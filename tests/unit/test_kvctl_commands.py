@@ -9,16 +9,17 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
-from kvstore.client.errors import PartialFailure, UnresolvedSiblings
+from kvstore.client.errors import PartialFailure
 from kvstore.client.jsonl import BadLine
-from kvstore.client.results import Result
-from kvstore.client.status import GetStatusResponse, RepairResponse
+from kvstore.client.results import Result, UnresolvedSiblings
 from kvstore.client.synchronous import Client, connect
 from kvstore.errors import (
     ConfigError,
@@ -34,14 +35,22 @@ from kvstore.errors import (
     WriteTimeout,
 )
 from kvstore.kvctl import failures, repair
-from kvstore.kvctl.hints import hint_rows
-from kvstore.kvctl.nodes import status_rows
-from kvstore.kvctl.session import Session
+from kvstore.kvctl.hints import hint_columns, hint_rows
+from kvstore.kvctl.invocation import Invocation, table
+from kvstore.kvctl.nodes import COLUMNS, status_rows
 from kvstore.local.ports import free_ports
+from kvstore.node.status import MemberStatus, NodeStatus
+from kvstore.protocol.gossip import Status
+from kvstore.quorum.anti_entropy_status import AntiEntropyStatus
+from kvstore.quorum.counters import Counters
+from kvstore.quorum.hints import PendingHints
+from kvstore.v1 import admin_pb2
+from kvstore.wire import admin
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster, run
 from tests.unit.kvctl_calls import Done, Kvctl
 from tests.unit.server_nodes import cluster_state, serving, settings
+from tests.unit.status_records import node_status
 
 
 @pytest.fixture
@@ -218,9 +227,9 @@ def test_an_export_names_what_is_no_json_object(fake: Kvctl, cluster: FakeCluste
 # nodes
 
 
-def statuses(client: Client) -> dict[str, GetStatusResponse]:
+def statuses(client: Client) -> dict[str, NodeStatus]:
     """What those nodes say that answer."""
-    return {node: a for node, a in client.status().items() if isinstance(a, GetStatusResponse)}
+    return {node: a for node, a in client.status().items() if isinstance(a, NodeStatus)}
 
 
 class Nodes:
@@ -290,20 +299,46 @@ def test_a_node_tells_its_version_its_age_and_what_its_links_have_done(three: No
     for server, (node, then) in zip(three.servers, sorted(before.items()), strict=True):
         now = after[node]
         assert (now.node, now.version, now.pid) == (node, version("kvstore"), os.getpid())
-        assert 0 < then.uptime_s < now.uptime_s < 3600
+        assert 0 < then.uptime < now.uptime < 3600
         assert [member.connected for member in now.members] == [True, True, True]
         for name in ("frames_sent", "messages_sent", "frames_received", "messages_received"):
             assert getattr(now.counters, name) >= getattr(then.counters, name) > 0, name
         assert now.counters.messages_sent >= now.counters.frames_sent
         dropped = now.counters.messages_dropped - then.counters.messages_dropped
         assert dropped < now.counters.frames_sent - then.counters.frames_sent
-        assert now.counters.most_queued_bytes > 0
-        assert now.counters.most_reply_bytes <= server.clients.most_reply_bytes
+        assert now.most_queued_bytes > 0
+        assert now.most_reply_bytes <= server.clients.most_reply_bytes
     pairs = [(after[node].counters, before[node].counters) for node in before]
     calls = sum(now.session_calls_received - then.session_calls_received for now, then in pairs)
     frames = sum(now.session_frames_received - then.session_frames_received for now, then in pairs)
     assert calls == 20
     assert 3 <= frames <= 20
+
+
+def test_counters_of_all_nodes_or_of_some(kvctl: Kvctl, three: Nodes) -> None:
+    with three.client() as client:
+        client.bucket("carts").put("counted", b"v")
+    rows = json.loads(kvctl("--endpoints", three.endpoints, "-o", "json", "counters").out)
+    assert {row["counter"] for row in rows} == {field.name for field in fields(Counters)}
+    (puts,) = (row for row in rows if row["counter"] == "puts")
+    assert puts["sum"] == puts["n1"] + puts["n2"] + puts["n3"] > 0
+    lines = kvctl("--endpoints", three.endpoints, "counters", "n2").out.splitlines()
+    assert lines[1].split() == ["topic", "counter", "sum", "n2"]
+    unknown = kvctl("--endpoints", three.endpoints, "counters", "n2", "n9")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "no member is called n9" in unknown.err
+
+
+def test_a_status_that_cannot_be_read_is_an_error_in_its_place(
+    three: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beyond = admin_pb2.MemberStatus(node="n1", status=9)  # type: ignore[arg-type]
+    wrong = admin_pb2.GetStatusResponse(node="n1", members=[beyond])
+    monkeypatch.setattr(admin, "node_status_to_wire", lambda status: wrong)
+    with three.client() as client:
+        answers = client.status()
+    assert {type(answer) for answer in answers.values()} == {InternalError}
+    assert "sent a reply that cannot be read" in str(answers["n1"])
 
 
 def test_repair_waits_until_all_replicas_are_proven_equal(
@@ -319,7 +354,7 @@ def test_repair_waits_until_all_replicas_are_proven_equal(
     assert given_up.err.startswith("kvctl: not proven equal after 0 s: 16 of n1's\n")
     with three.client() as client:
         told = client.repair(start=False)["n1"]
-        assert isinstance(told, RepairResponse)
+        assert isinstance(told, AntiEntropyStatus)
         assert told.pairs == 16
 
 
@@ -364,19 +399,21 @@ def test_a_node_that_is_away_is_described_by_the_others(kvctl: Kvctl, one_away: 
     done = kvctl(*arguments, "repair")
     assert done.code == failures.UNAVAILABLE
     assert done.err.startswith("kvctl: no node available (n3: ")
+    counted = kvctl(*arguments, "-o", "json", "counters")
+    assert set(json.loads(counted.out)[0]) == {"topic", "counter", "sum", "n1", "n2"}
+    assert "kvctl: n3 does not tell: " in counted.err
     hints = kvctl(*arguments, "-o", "json", "hints")
     assert [row["node"] for row in json.loads(hints.out)][:1] == ["n1"]
     assert "kvctl: n3 does not tell: " in hints.err
 
 
 def test_hints_are_shown_by_target_with_the_totals_of_the_node_once() -> None:
-    away = GetStatusResponse(node="n2")
-    away.counters.hints_delivered = 7
-    kept = GetStatusResponse(node="n1")
-    kept.hints.add(target="n3", count=5, bytes=70, oldest_s=1.6)
-    kept.hints.add(target="n4", count=1, bytes=9, oldest_s=0.2)
-    for place, name in enumerate(("rerouted", "overflowed", "expired", "unwritable"), 1):
-        setattr(kept.counters, f"hints_{name}", place)
+    away = node_status("n2", counters=Counters(hints_delivered=7))
+    kept = node_status(
+        "n1",
+        hints=(PendingHints("n3", 5, 70, 1.6), PendingHints("n4", 1, 9, 0.2)),
+        counters=Counters(hints_rerouted=1, hints_overflowed=2, hints_expired=3, hints_unwritable=4),
+    )
     rows = hint_rows({"n2": away, "n1": kept, "n5": NoNodeAvailable({"n5": "away"})})
     totals = {"delivered": 0, "rerouted": 1, "overflowed": 2, "expired": 3, "unwritable": 4}
     assert rows == [
@@ -387,13 +424,11 @@ def test_hints_are_shown_by_target_with_the_totals_of_the_node_once() -> None:
 
 
 def test_what_others_see_of_a_node_is_counted_where_they_differ() -> None:
-    def seen(node: str, *views: tuple[str, int]) -> GetStatusResponse:
-        answer = GetStatusResponse(node=node)
-        for member, status in views:
-            answer.members.add(node=member, status=status, address=f"{member}:1")
-        return answer
+    def seen(node: str, *views: tuple[str, Status]) -> NodeStatus:
+        members = tuple(MemberStatus(member, f"{member}:1", "", status, 1) for member, status in views)
+        return node_status(node, members=members)
 
-    alive, suspect, dead = 1, 2, 3
+    alive, suspect, dead = Status
     rows = status_rows(
         {
             "n1": seen("n1", ("n1", alive), ("n2", suspect), ("n3", dead)),
@@ -408,6 +443,30 @@ def test_what_others_see_of_a_node_is_counted_where_they_differ() -> None:
 
 
 def test_a_table_has_a_dash_for_nothing_and_separators_in_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    Session(None, 1.0, "table").show([{"a": 1234567, "b": None}, {"a": 1, "b": True}], ("a", "b"))
+    Invocation(None, 1.0, "table").show([{"a": 1234567, "b": None}, {"a": 1, "b": True}], ("a", "b"))
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip(" ─╶╴")]
     assert lines == [["a", "b"], ["1,234,567", "-"], ["1", "yes"]]
+
+
+def test_a_table_leaves_out_empty_columns_and_cuts_nothing_off() -> None:
+    narrow = Console(width=20, record=True, file=io.StringIO())
+    narrow.print(table([{"a": "x" * 30, "b": None}, {"a": "y", "c": 1}], ("a", "b", "c", "d")))
+    lines = [line.split() for line in narrow.export_text().splitlines() if line.strip(" ─╶╴")]
+    assert (lines[0], lines[-1]) == (["a", "c"], ["y", "1"])
+    assert sum(cell.count("x") for line in lines for cell in line) == 30
+
+
+def test_nodes_and_hints_fit_into_80_characters() -> None:
+    members = tuple(
+        MemberStatus(f"n{i}", f"127.0.0.1:{7000 + i}", "", Status.ALIVE, 1, True) for i in (1, 2, 3)
+    )
+    kept = (PendingHints("n3", 12_345, 1_073_741_824, 86_400.0),)
+    usual = node_status("n1", members=members, hints=kept)
+    engine = replace(usual.engine, entries=999_999, table_bytes=999_900_000)
+    statuses = {f"n{i}": replace(usual, node=f"n{i}", engine=engine) for i in (1, 2, 3)}
+    wide = Console(width=200, record=True, file=io.StringIO())
+    wide.print(table(status_rows(statuses), COLUMNS))
+    wide.print(table(hint_rows(statuses), hint_columns(hint_rows(statuses))))
+    lines = wide.export_text().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert {"proof", "delivered"} <= {word for line in lines for word in line.split()}

@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 
 from kvstore.kvctl.records import record
-from kvstore.lsm import Compaction, DiskFileSystem, Engine, Options
-from kvstore.lsm.sstable import FOOTER_BYTES, Table, TableInfo, table_name
+from kvstore.lsm import Compaction, Engine, Options
+from kvstore.lsm.sstable import FOOTER_BYTES, TableInfo, table_name
 from kvstore.lsm.stopped import read_state
+from kvstore.lsm.table_file import TableFile
 from kvstore.quorum.context_keys import CONTEXT_KEYS
 from kvstore.quorum.hints import hint_key
 from kvstore.ring.token import data_key, token
 from kvstore.server.data_directory import IDENTITY, claim
 from kvstore.server.identity import Identity
+from kvstore.store import DiskFileSystem
 from kvstore.versions import Dot, Sibling, Version, encode_version
 from tests.unit.kvctl_calls import Done, Kvctl
 
@@ -97,8 +99,8 @@ def test_a_good_store_is_verified_and_left_alone(kvctl: Kvctl, node: Path) -> No
 
 def test_a_flipped_bit_is_named_with_file_block_and_keys(kvctl: Kvctl, node: Path) -> None:
     path, info = table_of(node)
-    table = Table(DiskFileSystem(), str(node / "engine"), info, None)
-    places = list(table.places())
+    table = TableFile(DiskFileSystem(), str(node / "engine"), info)
+    places = list(table.read_index().places())
     regions = [(offset, length) for offset, length, _ in places[1:2]] + [*table.other_places()]
     table.close()
     for offset, length in regions:
@@ -250,7 +252,7 @@ def test_compact_keeps_levels(kvctl: Kvctl, tmp_path: Path) -> None:
     options = Options(compaction=Compaction.LEVELED)
     node = fill(tmp_path / "node", options)
     engine = Engine.open(DiskFileSystem(), str(node / "engine"), options)
-    engine.compact()
+    engine.maintenance.compact()
     engine.write([(b"n/x", b"")])
     engine.close()
     assert kvctl("data", "compact", node).code == 0

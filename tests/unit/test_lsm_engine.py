@@ -73,8 +73,8 @@ def test_writers_are_slowed_smoothly_then_refused() -> None:
     delays: list[float] = []
     for i in range(5 * 4000 // 230):
         engine.write([(b"%d" % i, b"v" * 100)])
-        if not delays or engine.write_delay() != delays[-1]:
-            delays.append(engine.write_delay())
+        if not delays or engine.back_pressure.write_delay() != delays[-1]:
+            delays.append(engine.back_pressure.write_delay())
     engine.write([(b"the last", b"v" * 4000)])
     with pytest.raises(Overloaded):
         engine.write([(b"one more", b"v")])
@@ -83,7 +83,7 @@ def test_writers_are_slowed_smoothly_then_refused() -> None:
     assert len(delays) >= 4
     assert delays[-1] <= 0.1
     do_jobs(fs, engine)
-    assert engine.write_delay() == 0
+    assert engine.back_pressure.write_delay() == 0
     engine.write([(b"again", b"v")])
 
 
@@ -92,7 +92,7 @@ def test_tables_that_nobody_compacts_slow_writers_too() -> None:
     _, engine = opened(options)
     delays = []
     for i in range(10):
-        delays.append(engine.write_delay())
+        delays.append(engine.back_pressure.write_delay())
         engine.write([(b"%d" % i, b"v")])
         engine.flush()
     assert delays == sorted(delays)
@@ -123,10 +123,10 @@ def test_leveled_tables_do_not_overlap_and_take_little_more_than_what_is_in_them
     )
     for seed in range(60):
         fill(fs, engine, 30, seed)
-    for level in engine._maintenance.levels.deep:
+    for level in engine.tables.levels.deep:
         for one, two in pairwise(level):
             assert one.info.largest < two.info.smallest
-    assert len(engine._maintenance.levels.deep) > 1
+    assert len(engine.tables.levels.deep) > 1
     statistics = engine.statistics()
     assert 1 < statistics.space_amplification < 3
     assert statistics.write_amplification > 2
@@ -142,7 +142,7 @@ def test_a_store_that_was_leveled_can_be_size_tiered() -> None:
     engine.close()
     _, again = opened(SMALL, fs)
     do_jobs(fs, again)
-    assert not again._maintenance.levels.deep
+    assert not again.tables.levels.deep
     assert list(again.scan()) == expected
 
 
@@ -175,7 +175,7 @@ def test_filters_spare_reads_and_say_so() -> None:
     assert statistics.filter_true == 100
     engine.write([(b"other", b"v")])
     engine.flush()
-    engine.compact()  # which leaves none of the tables that have counted
+    engine.maintenance.compact()  # which leaves none of the tables that have counted
     after = engine.statistics()
     for name in ("filter_useful", "filter_false", "filter_true"):
         assert getattr(after, name) == getattr(statistics, name)
@@ -193,7 +193,7 @@ def test_a_snapshot_outlives_writes_flushes_and_compactions() -> None:
         for seed in range(5):
             fill(fs, engine, 100, seed)
         engine.flush()
-        engine.compact()
+        engine.maintenance.compact()
         assert [*first, *running] == expected
         assert list(backwards) == expected[::-1]
         assert all(snapshot.get(key) == value for key, value in expected)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from kvstore.errors import Overloaded, StorageFailed, StorageFull, WrongDataDirectory
-from kvstore.lsm import DiskFileSystem, Durability, Engine, Fate, FlushJob, MemoryFileSystem, Options, run_job
+from kvstore.lsm import Durability, Engine, Fate, FlushJob, MemoryFileSystem, Options, run_job
 from kvstore.lsm.faulty_filesystem import Fault, FaultyFileSystem
 from kvstore.lsm.quarantine import Fence
+from kvstore.store import DiskFileSystem
 
 EACH_SEALS = Options(memtable_bytes=1, max_sealed=4, tier_tables=2, slow_tables=4, max_tables=8)
 
@@ -48,20 +49,20 @@ def test_writers_are_slowed_by_the_share_of_memtables_that_wait() -> None:
     _, engine = opened(EACH_SEALS)
     delays = []
     for _ in range(5):
-        delays.append(engine.write_delay())
+        delays.append(engine.back_pressure.write_delay())
         put(engine)
     assert delays == [0, 0, *(pytest.approx(0.1 * (sealed / 5) ** 2) for sealed in (2, 3, 4))]
     with pytest.raises(Overloaded) as raised:
         put(engine)
     assert raised.value.retry_after == 0.5
-    assert (engine.write_delay(), engine.last_lsn) == (0.1, 5)
+    assert (engine.back_pressure.write_delay(), engine.last_lsn) == (0.1, 5)
 
 
 def test_writers_are_slowed_by_the_tables_that_nobody_has_merged() -> None:
     fs, engine = opened(EACH_SEALS)
     delays = []
     for _ in range(8):
-        delays.append(engine.write_delay())
+        delays.append(engine.back_pressure.write_delay())
         put(engine)
         engine.flush()
     assert delays == [0] * 5 + [pytest.approx(0.1 * (tables / 4) ** 2) for tables in (1, 2, 3)]
@@ -69,7 +70,7 @@ def test_writers_are_slowed_by_the_tables_that_nobody_has_merged() -> None:
         put(engine)
     engine.close()
     _, fewer = opened(Options(tier_tables=2, slow_tables=2, max_tables=3), fs)
-    assert fewer.write_delay() == 0.1, "longer than the longest"
+    assert fewer.back_pressure.write_delay() == 0.1, "longer than the longest"
 
 
 def test_where_tables_begin_to_slow_writers_one_memtable_counts() -> None:
@@ -77,9 +78,9 @@ def test_where_tables_begin_to_slow_writers_one_memtable_counts() -> None:
     for _ in range(4):
         put(engine)
         engine.flush()
-    assert engine.write_delay() == 0
+    assert engine.back_pressure.write_delay() == 0
     put(engine)
-    assert engine.write_delay() == pytest.approx(0.1 * (1 / 5) ** 2)
+    assert engine.back_pressure.write_delay() == pytest.approx(0.1 * (1 / 5) ** 2)
 
 
 def test_a_sync_waits_for_the_interval_or_as_long_as_writers_do() -> None:
@@ -90,7 +91,7 @@ def test_a_sync_waits_for_the_interval_or_as_long_as_writers_do() -> None:
         assert engine.waits_for_disk is (durability is Durability.SYNC)
         put(engine)
         put(engine)
-        assert engine.sync_delay() == engine.write_delay() == 0.1
+        assert engine.sync_delay() == engine.back_pressure.write_delay() == 0.1
 
 
 def test_a_memtable_is_sealed_when_it_has_its_size() -> None:
@@ -370,10 +371,10 @@ def test_a_scan_around_damage_shows_what_is_known_of_each_key() -> None:
     keys = [b"k%02d" % i for i in range(12)]
     engine.write([(key, b"value-of-" + key) for key in keys])
     engine.flush()
-    (table,) = engine._maintenance.levels
+    (table,) = engine.tables.levels
     memory(fs).corrupt(table.path, 0, 1)
-    assert engine.scrub() == 1
-    (fence,) = engine.fences
+    assert engine.tables.scrub() == 1
+    (fence,) = engine.quarantine.fences
     lost = [key for key in keys if fence.first <= key <= fence.last]
     assert len(lost) > 2
     expected = {key: None if key in lost else b"value-of-" + key for key in keys}
@@ -384,9 +385,9 @@ def test_a_scan_around_damage_shows_what_is_known_of_each_key() -> None:
     assert around == {key: v for key, v in expected.items() if key not in lost} | {lost[0]: b"new"}
     assert dict(engine.scan_around(keys[-1], None)) == {keys[-1]: expected[keys[-1]]}
     assert list(engine.scan_around(b"", lost[0])) == []
-    assert engine.noticed
-    assert engine.take_noticed() == [fence]
-    assert not engine.noticed
+    assert engine.quarantine.noticed
+    assert engine.quarantine.take_noticed() == [fence]
+    assert not engine.quarantine.noticed
     assert engine.statistics().quarantined == 1
 
 
@@ -452,10 +453,10 @@ def test_a_compaction_that_fails_here_and_now_can_be_tried_again(fault: Fault) -
         engine.flush()
     fail_from_now(fs, fault)
     with pytest.raises(StorageFull if fault is Fault.FULL else StorageFailed):
-        engine.compact()
+        engine.maintenance.compact()
     fs.heal()
     assert not engine.refuses, "nothing of it was in use"
-    engine.compact()
+    engine.maintenance.compact()
     assert engine.statistics().tables == 1
     engine.close()
     assert len([name for name in fs.list("d") if name.endswith(".sst")]) == 1

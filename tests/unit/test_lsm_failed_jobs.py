@@ -40,7 +40,7 @@ def test_inputs_that_cannot_be_removed_do_not_cost_the_output(error: StorageErro
     fs = StubbornDisk()
     engine = two_tables(fs)
     fs.error = error
-    engine.compact()
+    engine.maintenance.compact()
     assert dict(engine.scan()) == CONTENT
     engine.close()
     engine = Engine.open(fs, "store")
@@ -56,7 +56,7 @@ def test_a_damaged_input_leaves_no_output_behind() -> None:
     table = next(name for name in before if name.endswith(".sst"))
     fs.corrupt(f"store/{table}", fs.size(f"store/{table}") // 2, 1)
     with pytest.raises(Corruption, match="checksum"):
-        engine.compact()
+        engine.maintenance.compact()
     assert fs.list("store") == before
     engine.close()
 
@@ -82,7 +82,7 @@ def test_a_worker_that_outlives_its_owner_for_a_while_harms_nothing() -> None:
         with suppress(StorageError):
             run_job(fs, job)
     given_out = {number for job in jobs if isinstance(job, FlushJob) for number in job.outputs}
-    assert min(table.info.number for table in engine._maintenance.levels) > max(given_out) + 1000
+    assert min(table.info.number for table in engine.tables.levels) > max(given_out) + 1000
     engine.close()
     engine = Engine.open(fs, "store", options)
     assert dict(engine.scan()) == before | {b"new-%d" % i: b"value" for i in range(20)}

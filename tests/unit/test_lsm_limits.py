@@ -13,14 +13,15 @@ import lz4.block
 import pytest
 
 from kvstore.errors import ConfigError, InvalidRequest
-from kvstore.lsm import DiskFileSystem, Durability, Engine, MemoryFileSystem, Options, Store
+from kvstore.lsm import Durability, Engine, MemoryFileSystem, Options
 from kvstore.lsm.block import DamagedBlock, encode_entries, seal, unseal
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.limits import KEY_BYTES
 from kvstore.lsm.merge import Chunk
-from kvstore.lsm.sstable import Table
 from kvstore.lsm.sstable_writer import write_tables
+from kvstore.lsm.table import Table
+from kvstore.store import DiskFileSystem, Store
 
 
 class Text(str):
@@ -326,7 +327,7 @@ def test_blocks_grow_with_the_index_so_that_it_stays_small(monkeypatch: pytest.M
     chunk: Chunk = list(content), [*content.values()]
     (info,) = write_tables(fs, "data", [1], [chunk], 0, 1, len(content), Options(block_bytes=100))
     table = Table(fs, "data", info, None)
-    index = sum(len(key) for _, _, key in table.places())
+    index = sum(len(key) for _, _, key in table.file.read_index().places())
     assert 4 * 2000 < index < 20 * 2000
     assert {key: table.look_up(key, None) for key in content} == content
     assert [key for keys, _ in table.chunks(b"", None) for key in keys] == list(content)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from kvstore.errors import Corruption, StorageFull
-from kvstore.lsm import DiskFileSystem, Engine
+from kvstore.lsm import Engine
 from kvstore.lsm.manifest import read_edits
 from kvstore.lsm.record import encode_record
+from kvstore.store import DiskFileSystem
 
 
 def manifest_of_a_store(directory: Path) -> Path:

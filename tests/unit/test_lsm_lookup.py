@@ -40,10 +40,10 @@ def test_a_tables_index_and_filter_are_at_hand_once_there_is_room_for_them() -> 
     for part in range(2):
         engine.write([(key + b"%d" % part, b"") for key in KEYS])
         engine.flush()
-    tables = list(engine._maintenance.levels)
+    tables = list(engine.tables.levels)
     assert all(table.holds_hash for table in tables)
-    engine.compact()
-    (table,) = engine._maintenance.levels
+    engine.maintenance.compact()
+    (table,) = engine.tables.levels
     assert not table.holds_hash, "those of its inputs took the room when it was opened"
     assert engine.get(KEYS[0] + b"0") == b""
     assert table.holds_hash
@@ -55,9 +55,9 @@ def test_a_table_that_was_replaced_takes_no_part_of_the_cache_again() -> None:
     for part in range(3):
         engine.write([(key + b"%d" % part, b"") for key in KEYS])
         engine.flush()
-    assert [bool(table.holds_hash) for table in engine._maintenance.levels] == [True, True, False]
+    assert [bool(table.holds_hash) for table in engine.tables.levels] == [True, True, False]
     with engine.snapshot() as snapshot:
-        engine.compact()
+        engine.maintenance.compact()
         before = engine.statistics().cache_bytes
         assert all(snapshot.get(key + b"2") == b"" for key in KEYS)
         assert list(snapshot.scan())

@@ -17,13 +17,14 @@ from kvstore.lsm import (
     MemoryFileSystem,
     Options,
     RemovalJob,
-    maintenance,
+    compaction_scheduler,
     run_job,
 )
 from kvstore.lsm.compaction import Choice, choose
 from kvstore.lsm.faulty_filesystem import Fault, FaultyFileSystem
 from kvstore.lsm.quarantine import Fence
-from kvstore.lsm.sstable import WHOLE
+from kvstore.lsm.sstable import WHOLE, table_name
+from kvstore.lsm.table import Table
 
 LARGE = Options(tier_tables=2, block_bytes=100)
 """Nothing is sealed but by `flush`."""
@@ -98,17 +99,17 @@ def test_bytes_and_numbers_of_jobs_are_counted() -> None:
     assert engine.statistics().write_amplification == (log + flushed) / log
     add_table(engine, 20, b"other")
     log, flushed = engine._segments.written_bytes, engine.statistics().table_bytes
-    largest = max(table.info.size for table in engine._maintenance.levels)
+    largest = max(table.info.size for table in engine.tables.levels)
     assert engine.statistics().space_amplification == flushed / largest
     assert engine.statistics().entries == 30
-    engine.compact()
+    engine.maintenance.compact()
     add_table(engine, 10, b"third")
-    engine.compact()
+    engine.maintenance.compact()
     first, second = engine.statistics().compactions, engine.statistics().flushes
-    assert (first, second, engine._maintenance.flushes) == (2, 3, 3)
-    compacted = engine._maintenance.compacted_bytes
+    assert (first, second, engine.maintenance.flushes) == (2, 3, 3)
+    compacted = engine.maintenance.compacted_bytes
     assert compacted > engine.statistics().table_bytes > compacted / 2
-    log, flushed = engine._segments.written_bytes, engine._maintenance.flushed_bytes
+    log, flushed = engine._segments.written_bytes, engine.maintenance.flushed_bytes
     assert engine.statistics().write_amplification == (log + flushed + compacted) / log
     assert fs.writers
 
@@ -141,7 +142,7 @@ def test_a_choice_is_made_only_when_something_has_changed(monkeypatch: pytest.Mo
         asked.append(1)
         return choose(*of)
 
-    monkeypatch.setattr(maintenance, "choose", counted)
+    monkeypatch.setattr(compaction_scheduler, "choose", counted)
     fs, engine = opened()
     engine.take_jobs()
     assert len(asked) == 1
@@ -179,7 +180,7 @@ def test_a_compaction_has_as_many_numbers_as_it_may_need(compaction: Compaction,
 
 def full_compactions(engine: Engine) -> int:
     before = engine.statistics().compactions
-    engine.compact()
+    engine.maintenance.compact()
     return engine.statistics().compactions - before
 
 
@@ -209,7 +210,7 @@ def test_all_is_compacted_unless_nothing_is_gained() -> None:
     engine.close()
     _, engine = opened(fs=fs)
     assert full_compactions(engine) == 1, "from level 1 to level 0"
-    assert [table.info.level for table in engine._maintenance.levels] == [0]
+    assert [table.info.level for table in engine.tables.levels] == [0]
 
 
 # removals
@@ -357,16 +358,20 @@ def test_only_what_is_behind_a_known_fence_is_lifted() -> None:
     for file in tables(fs)[:2]:
         inner.corrupt(f"d/{file}", 0, 1)
     _, engine = opened(engine.options, fs)
-    assert (engine.scrub(), len(engine.fences), len(engine.take_noticed())) == (2, 2, 2)
-    assert (engine.scrub(), engine.take_noticed()) == (2, []), "it is told of again"
-    one, two = engine.fences
-    number = engine._maintenance.levels.infos()[-1].number
+    assert (engine.tables.scrub(), len(engine.quarantine.fences), len(engine.quarantine.take_noticed())) == (
+        2,
+        2,
+        2,
+    )
+    assert (engine.tables.scrub(), engine.quarantine.take_noticed()) == (2, []), "it is told of again"
+    one, two = engine.quarantine.fences
+    number = engine.tables.levels.infos()[-1].number
     for unknown in (Fence(number, 0, b"", b""), Fence(99, WHOLE, b"", b""), one._replace(block=7)):
         engine.lift(unknown)
-    assert list(engine.fences) == [one, two]
+    assert list(engine.quarantine.fences) == [one, two]
     engine.lift(two)
-    assert list(engine.fences) == [one]
-    assert engine.scrub() == 1, "what was lifted counts as damage"
+    assert list(engine.quarantine.fences) == [one]
+    assert engine.tables.scrub() == 1, "what was lifted counts as damage"
     (job,) = compactions(engine.take_jobs())
     assert [info.number for info in job.inputs] == [two.table]
     assert job.left_out == (two.block,)
@@ -379,9 +384,9 @@ def test_only_what_is_behind_a_known_fence_is_lifted() -> None:
     (job,) = compactions(engine.take_jobs())
     assert [info.number for info in job.inputs] == [one.table]
     engine.job_done(run_job(fs, job))
-    assert engine.scrub() == 0
-    assert engine._maintenance._rewrites == set()
-    assert engine._maintenance._busy == set()
+    assert engine.tables.scrub() == 0
+    assert engine.maintenance._compactions.rewrites == set()
+    assert engine.maintenance._compactions._busy == set()
 
 
 def test_a_table_is_written_anew_once_for_all_of_its_damaged_blocks() -> None:
@@ -391,11 +396,12 @@ def test_a_table_is_written_anew_once_for_all_of_its_damaged_blocks() -> None:
     inner = memory(fs)
     inner.corrupt(f"d/{tables(fs)[0]}", 0, 1)
     _, engine = opened(fs=fs)
-    (table,) = engine._maintenance.levels
-    places = list(table.places())
+    (table,) = engine.tables.levels
+    assert isinstance(table, Table)
+    places = list(table.file.read_index().places())
     inner.corrupt(table.path, places[1][0], 1)
-    assert engine.scrub() == 2
-    one, two = engine.fences
+    assert engine.tables.scrub() == 2
+    one, two = engine.quarantine.fences
     engine.lift(one)
     assert engine.take_jobs() == []
     engine.lift(two)
@@ -408,14 +414,14 @@ def test_a_table_lost_as_a_whole_is_fenced_and_dropped_when_that_is_lifted() -> 
     add_table(engine, 5)
     add_table(engine, 5, b"other")
     fs.remove(f"d/{tables(fs)[0]}")
-    assert engine.scrub() == 1
-    (fence,) = engine.take_noticed()
+    assert engine.tables.scrub() == 1
+    (fence,) = engine.quarantine.take_noticed()
     assert (fence.block, fence.first, fence.last) == (WHOLE, b"key-00000", b"key-00004")
     with pytest.raises(Corruption):
         engine.get(b"key-00000")
     assert engine.get(b"other-00000") == b"value"
     engine.lift(fence)
-    assert engine.fences == ()
+    assert engine.quarantine.fences == ()
     assert engine.get(b"key-00000") is None
     assert engine.statistics().tables == 1
     assert engine._manifest.flushed_lsn == 2
@@ -427,9 +433,9 @@ def test_tables_between_which_one_is_lost_are_merged_when_its_fence_is_lifted() 
     for _ in range(3):
         add_table(engine, 5)
     fs.remove(f"d/{tables(fs)[1]}")
-    engine.scrub()
+    engine.tables.scrub()
     assert compactions(engine.take_jobs()) == []
-    engine.lift(engine.fences[0])
+    engine.lift(engine.quarantine.fences[0])
     (job,) = compactions(engine.take_jobs())
     assert len(job.inputs) == 2
 
@@ -443,7 +449,9 @@ def test_a_compaction_that_meets_a_lost_table_fences_all_of_it() -> None:
     result = run_job(fs, job)
     assert result.damaged == ((job.inputs[0].number, WHOLE),)
     engine.job_done(result)
-    assert [(fence.table, fence.block) for fence in engine.fences] == [(job.inputs[0].number, WHOLE)]
+    assert [(fence.table, fence.block) for fence in engine.quarantine.fences] == [
+        (job.inputs[0].number, WHOLE)
+    ]
     assert engine.take_jobs() == [], "it is tried again"
 
 
@@ -459,16 +467,16 @@ def test_a_compaction_may_tell_of_damage_that_was_lifted_meanwhile(whole: bool) 
     else:
         memory(fs).corrupt(path, 0, 1)
     result = run_job(fs, job)
-    engine.scrub()
-    (fence,) = engine.fences
+    engine.tables.scrub()
+    (fence,) = engine.quarantine.fences
     engine.lift(fence)
     engine.job_done(result)
-    assert engine.fences == ()
+    assert engine.quarantine.fences == ()
     assert engine.get(b"key-00000") == b"value"
     while jobs := engine.take_jobs():
         for due in jobs:
             engine.job_done(run_job(fs, due))
-    assert engine.scrub() == 0
+    assert engine.tables.scrub() == 0
 
 
 def test_a_flush_that_met_damage_is_done_from_memory() -> None:
@@ -482,7 +490,7 @@ def test_a_flush_that_met_damage_is_done_from_memory() -> None:
     result = run_job(fs, job)
     assert result.damaged
     engine.job_done(result)
-    (table,) = engine._maintenance.levels
+    (table,) = engine.tables.levels
     assert (table.info.level, table.info.last_lsn, table.info.number) == (0, 1, job.outputs[0])
     assert engine.statistics().sealed_memtables == 1
 
@@ -502,3 +510,23 @@ def test_an_error_after_which_nobody_knows_ends_the_engine() -> None:
             attempt()
     assert engine.refuses
     engine.close()
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_damage_that_an_old_snapshot_meets_in_a_replaced_table_is_no_more_to_be_quarantined(
+    index: bool,
+) -> None:
+    """What the table held was read before, and is elsewhere: nobody could lift such a fence."""
+    fs, engine = opened(Options(tier_tables=2, block_bytes=100, cache_bytes=0 if index else 1 << 20))
+    for _ in range(2):
+        add_table(engine, 100)
+    before = engine.snapshot()
+    (job,) = compactions(engine.take_jobs())
+    engine.job_done(run_job(fs, job))
+    table = job.inputs[-1]
+    memory(fs).corrupt(f"d/{table_name(table.number)}", table.size - 100 if index else 0, 1)
+    with pytest.raises(Corruption):
+        before.get(b"key-00000")
+    assert (engine.quarantine.fences, engine.quarantine.noticed) == ((), [])
+    assert engine.get(b"key-00000") == b"value"
+    assert len(list(engine.tables.levels)) == 1

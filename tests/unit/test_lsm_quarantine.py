@@ -59,11 +59,11 @@ def test_a_damaged_block_fences_what_it_might_hold_and_nothing_else() -> None:
     engine = damaged(MemoryFileSystem())
     lost = unreadable(engine)
     assert 0 < len(lost) < len(KEYS)
-    (fence,) = engine.fences
+    (fence,) = engine.quarantine.fences
     assert (fence.first, fence.last) == (lost[0], lost[-1])
-    assert engine.noticed
-    assert engine.take_noticed() == [fence]
-    assert not engine.noticed
+    assert engine.quarantine.noticed
+    assert engine.quarantine.take_noticed() == [fence]
+    assert not engine.quarantine.noticed
     with pytest.raises(Corruption):
         list(engine.scan())
     around = dict(engine.scan_around(b"", None))
@@ -79,7 +79,7 @@ def test_a_good_copy_in_the_cache_does_not_answer_behind_a_fence() -> None:
     fs.corrupt(newest_table(fs), 0, 1)
     assert engine.get(KEYS[0]) == b"new-" + KEYS[0]
     with pytest.raises(Corruption):
-        engine.compact()
+        engine.maintenance.compact()
     assert unreadable(engine)
 
 
@@ -91,27 +91,27 @@ def test_a_lifted_block_is_written_out_of_its_table(cached: bool) -> None:
     if not cached:
         engine.close()
         engine = Engine.open(fs, "store", OPTIONS)
-        assert not engine.fences, "it is met again by whoever reads it"
+        assert not engine.quarantine.fences, "it is met again by whoever reads it"
         assert unreadable(engine) == lost
-    (fence,) = engine.fences
+    (fence,) = engine.quarantine.fences
     engine.write([(key, b"new-" + key) for key in lost])
     engine.sync()
     engine.lift(fence)
     assert run_jobs(fs, engine) == 1
     assert unreadable(engine) == []
     engine.flush()
-    engine.compact()
+    engine.maintenance.compact()
     engine.close()
     engine = Engine.open(fs, "store", OPTIONS)
     assert dict(engine.scan()) == {key: b"new-" + key for key in KEYS}
-    assert not engine.fences
+    assert not engine.quarantine.fences
 
 
 def test_without_a_rewrite_a_restart_finds_the_damage_again() -> None:
     fs = MemoryFileSystem()
     engine = damaged(fs)
     lost = unreadable(engine)
-    engine.lift(engine.fences[0])
+    engine.lift(engine.quarantine.fences[0])
     assert [engine.get(key) for key in lost] == [b"old-" + key for key in lost]
     engine.close()
     assert unreadable(Engine.open(fs, "store", OPTIONS)) == lost
@@ -126,16 +126,16 @@ def test_a_compaction_neither_drops_a_damaged_block_nor_tries_for_ever(compactio
     engine.write([(KEYS[0], b"x")])
     engine.flush()
     assert run_jobs(fs, engine) == 1
-    assert len(engine.fences) == 1
+    assert len(engine.quarantine.fences) == 1
     lost = unreadable_but(engine, KEYS[0])
     assert lost
     engine.write([(key, b"new-" + key) for key in lost])
     engine.flush()
-    engine.lift(engine.fences[0])
+    engine.lift(engine.quarantine.fences[0])
     assert run_jobs(fs, engine) >= 1
     assert unreadable_but(engine, KEYS[0]) == []
     assert engine.get(KEYS[0]) == b"x"
-    engine.compact()
+    engine.maintenance.compact()
     assert engine.statistics().tables == 1
 
 
@@ -167,13 +167,13 @@ def test_a_table_that_cannot_be_opened_fences_all_of_its_keys(
     harm(fs, newest_table(fs))
     engine = Engine.open(fs, "store", OPTIONS)
     assert unreadable(engine) == KEYS
-    (fence,) = engine.fences
+    (fence,) = engine.quarantine.fences
     assert fence.block == WHOLE
     assert dict(engine.scan_around(b"", None)) == dict.fromkeys(KEYS)
     engine.write([(key, b"new-" + key) for key in KEYS])
     engine.lift(fence)
     assert unreadable(engine) == []
-    assert not engine.fences
+    assert not engine.quarantine.fences
     assert engine.statistics().tables == 1
     engine.close()
     assert unreadable(Engine.open(fs, "store", OPTIONS)) == []
@@ -203,15 +203,15 @@ def test_writes_go_on_while_a_fence_keeps_tables_from_being_compacted(compaction
     options = replace(OPTIONS, compaction=compaction, tier_tables=2, slow_tables=4, max_tables=8)
     engine = damaged(fs, options=options)
     lost = unreadable(engine)
-    (fence,) = engine.fences
+    (fence,) = engine.quarantine.fences
     for number in range(30):
         engine.write([(key, b"again-%d" % number) for key in KEYS if key not in lost])
         engine.flush()
         run_jobs(fs, engine)
-    assert engine.fences == (fence,)
+    assert engine.quarantine.fences == (fence,)
     engine.write([(key, b"new-" + key) for key in lost])
     engine.sync()
     engine.lift(fence)
     run_jobs(fs, engine)
-    assert engine.write_delay() < 0.1
+    assert engine.back_pressure.write_delay() < 0.1
     assert all(engine.get(key) == b"new-" + key for key in lost)

@@ -10,18 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.lsm import (
-    CompactionJob,
-    Durability,
-    Engine,
-    Job,
-    MemoryFileSystem,
-    Options,
-    RemovalJob,
-    Store,
-    run_job,
-)
-from kvstore.lsm.disk import DiskFileSystem
+from kvstore.lsm import CompactionJob, Durability, Engine, Job, MemoryFileSystem, Options, RemovalJob, run_job
+from kvstore.store import Store
+from kvstore.store.disk import DiskFileSystem
 
 SIZE = 1_000_000
 

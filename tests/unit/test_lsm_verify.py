@@ -13,9 +13,10 @@ from kvstore.lsm import Compaction, Engine, MemoryFileSystem, Options
 from kvstore.lsm.block import seal
 from kvstore.lsm.manifest import Manifest
 from kvstore.lsm.problems import Counts, Kind, Problem
-from kvstore.lsm.sstable import FOOTER_BYTES, Properties, Table, TableInfo, table_name
+from kvstore.lsm.sstable import FOOTER_BYTES, Properties, TableInfo, table_name
 from kvstore.lsm.sstable_writer import TableWriter, write_tables
 from kvstore.lsm.stopped import read_state
+from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.verify import verify
 from kvstore.lsm.verify_table import verify_table
 
@@ -34,7 +35,7 @@ def store() -> MemoryFileSystem:
     for part in range(4):
         engine.write([(key(i), b"value %d " % i * (i % 7)) for i in range(part, 400, 4)])
         engine.flush()
-    engine.compact()
+    engine.maintenance.compact()
     engine.write([(key(i), None if i % 2 else b"new") for i in range(100, 150)])
     engine.flush()
     for i in range(3):
@@ -97,8 +98,8 @@ def test_every_flipped_bit_is_found_and_its_file_named(store: MemoryFileSystem) 
 
 def test_a_bad_block_is_named_with_its_keys(store: MemoryFileSystem) -> None:
     info = infos(store)[1]
-    table = Table(store, "store", info, None)
-    places = list(table.places())
+    table = TableFile(store, "store", info)
+    places = list(table.read_index().places())
     for number, (offset, length, last) in enumerate(places):
         store.corrupt(f"store/{table_name(info.number)}", offset + length // 2, 4)
         problem = one(store)
@@ -116,7 +117,7 @@ def test_a_bad_block_is_named_with_its_keys(store: MemoryFileSystem) -> None:
 @pytest.mark.parametrize("part", range(4), ids=["filter", "index", "properties", "footer"])
 def test_what_leads_to_the_blocks_is_named_with_all_keys(store: MemoryFileSystem, part: int) -> None:
     info = infos(store)[1]
-    places = [*Table(store, "store", info, None).other_places(), (info.size - FOOTER_BYTES, 20)]
+    places = [*TableFile(store, "store", info).other_places(), (info.size - FOOTER_BYTES, 20)]
     offset, length = places[part]
     store.corrupt(f"store/{table_name(info.number)}", offset + length // 2, 4)
     problem = one(store)

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from kvstore.errors import StorageFailed
-from kvstore.lsm import DiskFileSystem, MemoryFileSystem, Options
+from kvstore.lsm import MemoryFileSystem, Options
 from kvstore.lsm.faulty_filesystem import FaultyFileSystem
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.merge import Chunk
 from kvstore.lsm.sstable import TableInfo
 from kvstore.lsm.sstable_writer import write_tables
+from kvstore.store import DiskFileSystem
 
 ENTRIES = 500
 RNG = random.Random(1)

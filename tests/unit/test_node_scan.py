@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from kvstore.config import Limits
 from kvstore.errors import InvalidRequest
 from kvstore.lsm import Engine, Options
 from kvstore.lsm.memory_filesystem import MemoryFileSystem
-from kvstore.node import scan
 from kvstore.node.scan import scan_keys
 from kvstore.ring import Ring, data_key, partition_bounds, partition_of, token
 from kvstore.versions import Dot, Sibling, Version, encode_version
@@ -72,14 +72,33 @@ def test_a_page_has_at_most_a_thousand_keys_however_many_are_asked_for(engine: E
         assert after == internal(keys[-1])
 
 
-def test_a_page_of_long_keys_ends_early(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "PAGE_BYTES", 1000)
-    keys = [b"%0300d" % i for i in range(60)]
+@pytest.mark.parametrize(("length", "on_a_page"), [(250, 4), (251, 3), (333, 3), (334, 2), (1000, 1)])
+def test_a_page_of_long_keys_ends_at_its_bytes(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, length: int, on_a_page: int
+) -> None:
+    monkeypatch.setattr(Limits, "scan_page", 1000)
+    keys = [b"%0*d" % (length, i) for i in range(60)]
     fill(engine, keys)
     found = pages(engine, 0, 0)
     assert len(found) > 2
-    assert [len(page) for page in found[:-1]] == [4] * (len(found) - 1)
+    assert {len(page) for page in found[:-1]} == {on_a_page}
     assert sum(map(len, found)) == sum(partition(key) == 0 for key in keys) > 8
+
+
+def test_no_page_has_more_than_its_mebibyte_of_the_longest_keys(engine: Engine) -> None:
+    keys = [b"%04096d" % i for i in range(1200)]
+    fill(engine, keys)
+    first, *_ = found = pages(engine, 0, 0)
+    assert (len(first), sum(map(len, first))) == (256, 1024 * 1024)
+    assert [key for page in found for key in page] == sorted(
+        (key for key in keys if partition(key) == 0), key=internal
+    )
+
+
+def test_the_last_page_has_no_cursor_even_when_it_is_full(engine: Engine) -> None:
+    keys = [key for i in range(1000) if partition(key := b"%d" % i) == 1][:14]
+    fill(engine, keys)
+    assert [len(page) for page in pages(engine, 1, 7)] == [7, 7]
 
 
 def test_only_visible_values_of_the_bucket_are_listed(engine: Engine) -> None:

@@ -86,6 +86,28 @@ def test_no_file_names_a_package_registry() -> None:
     assert named == []
 
 
+def wide_prose(page: str) -> list[str]:
+    """Lines of a page over 110 columns; tables and code are as wide as they are."""
+    blocks = re.split(r"^```.*$", page, flags=re.MULTILINE)
+    lines = [line for block in blocks[::2] for line in block.splitlines()]
+    return [line for line in lines if len(line) > 110 and not line.startswith("|")]
+
+
+def test_no_line_of_prose_is_wider_than_code_may_be() -> None:
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    assert len(pages) > 10
+    found = {page.name: wide_prose(page.read_text()) for page in pages}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_tables_and_code_may_be_wide() -> None:
+    wide = "x" * 111
+    assert wide_prose(f"{wide}\n```python\n{wide}\n```\n| {wide} |\n{wide[1:]}\n- {wide}") == [
+        wide,
+        f"- {wide}",
+    ]
+
+
 @pytest.mark.parametrize("header", ["def f():", "async def f():", "class A:\n  def f(self):"])
 def test_function_length_counts_from_def_to_the_last_line(header: str) -> None:
     body = "\n    pass" * 3

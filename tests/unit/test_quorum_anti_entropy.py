@@ -7,10 +7,9 @@ from itertools import pairwise
 import pytest
 
 from kvstore.config import MIB, AntiEntropySettings, QuorumSettings
-from kvstore.errors import Overloaded, StorageFull
-from kvstore.node.outbox import PeerMessage
+from kvstore.errors import KVError, Overloaded, StorageFull
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import (
+from kvstore.protocol.peer import (
     RangeDifference,
     RangeItems,
     Refusal,
@@ -18,7 +17,9 @@ from kvstore.protocol.messages import (
     ReplicaWrite,
     TreeNode,
     TreeRead,
+    WriteAck,
 )
+from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.background.merkle import LEAVES, ROOT
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, encode_version
@@ -48,7 +49,7 @@ def internal(key: bytes) -> bytes:
 
 
 def plant(cluster: Cluster, node: str, key: bytes, value: bytes) -> None:
-    cluster.hosts[node].node._coordinator.store(internal(key), value, "")
+    cluster.hosts[node].node.base.local.store(internal(key), value, "")
     cluster.hosts[node].sync_wanted = True
     cluster.run()
 
@@ -87,7 +88,7 @@ class Watched:
 
 
 def status(cluster: Cluster, node: str) -> tuple[int, int, float, int, tuple[str, ...]]:
-    found = cluster.hosts[node].node.status().anti_entropy
+    found = cluster.hosts[node].status().anti_entropy
     return found.pairs, found.unproven, found.oldest, found.wanted, found.waiting_for
 
 
@@ -130,8 +131,8 @@ def test_repairs_are_counted_once_for_each_version_that_has_changed() -> None:
     cluster.move(30.0)
     held = [node for node in cluster.hosts if cluster.stored(node, "carts", b"k") == version("a")]
     assert first in held
-    assert cluster.hosts[first].node.status().counters.repairs == len(held) - 1
-    assert cluster.hosts[first].node.status().counters.repair_bytes > 2 * len(version("a"))
+    assert cluster.hosts[first].status().counters.repairs == len(held) - 1
+    assert cluster.hosts[first].status().counters.repair_bytes > 2 * len(version("a"))
 
 
 def test_who_is_dead_is_compared_with_soon_after_it_has_come_back() -> None:
@@ -178,7 +179,7 @@ def test_a_proof_is_as_old_as_the_question() -> None:
         if isinstance(message, TreeRead):
             asked[0] = cluster.now
             cluster.stuck = {to}
-            cluster.hosts[to].node._coordinator.store(internal(b"x"), version("a"), "")
+            cluster.hosts[to].node.base.local.store(internal(b"x"), version("a"), "")
         return True
 
     cluster.passes = slow
@@ -190,9 +191,11 @@ def test_a_proof_is_as_old_as_the_question() -> None:
         host.sync_wanted = True
     cluster.run()
     cluster.move(0.02)
-    proven = cluster.hosts["n1"].node._anti_entropy._proven
-    assert proven
-    assert set(proven.values()) <= {asked[0]}
+    host = cluster.hosts["n1"]
+    found = host.status().anti_entropy
+    assert found.unproven < found.pairs
+    assert set(host.node.background.proofs._proven.values()) <= {asked[0]}
+    assert found.oldest == pytest.approx(cluster.now - asked[0])
     assert cluster.now > asked[0]
 
 
@@ -202,7 +205,7 @@ def test_what_a_fallback_had_to_drop_is_told_to_one_primary_that_is_alive_and_no
     outsider = next(node for node in cluster.hosts if node not in primaries)
     cluster.kill(primaries[0])
     watched = Watched(cluster)
-    entropy = cluster.hosts[outsider].node._anti_entropy
+    entropy = cluster.hosts[outsider].node.background.anti_entropy
     for target, wait in (
         (primaries[1], 0.0),
         (primaries[1], SETTLE / 2),
@@ -210,8 +213,7 @@ def test_what_a_fallback_had_to_drop_is_told_to_one_primary_that_is_alive_and_no
         (primaries[2], 0.0),
     ):
         cluster.move(wait)
-        entropy._core.now = cluster.now
-        entropy.hint_dropped(target, internal(b"k"))
+        entropy.hint_dropped(target, internal(b"k"), cluster.instant)
         cluster.run()
     told = [(sender, to) for sender, to in watched.of(RepairWanted)]
     assert told == [(outsider, primaries[2]), (outsider, primaries[2]), (outsider, primaries[1])]
@@ -227,38 +229,51 @@ def test_a_marked_partition_is_repaired_by_whoever_was_told_also_if_it_does_not_
     first, second, _ = cluster.replicas("carts", b"k")
     plant(cluster, second, b"k", version("a"))
     watched = Watched(cluster)
-    entropy = cluster.hosts[second].node._anti_entropy
+    node = cluster.hosts[second].node
+    marked = node.background.proofs._marked
     partition = cluster.state.ring.partition("carts", b"k")
-    entropy._core.now = cluster.now
-    entropy.mark("stranger", partition, 3)
-    entropy.mark(first, partition, 2)
-    assert entropy._marked == set(), "nobody shares such trees"
-    entropy.mark(first, partition, 3)
-    entropy.mark(first, partition, 3)
-    cluster.hosts[second].timer = entropy.next_deadline()
+
+    def want(peer: str, n: int) -> None:
+        node.on_frame("n1", [RepairWanted(1, partition, n, peer)], cluster.instant)
+
+    want("stranger", 3)
+    want(first, 2)
+    assert marked == set(), "nobody shares such trees"
+    want(first, 3)
+    want(first, 3)
+    assert marked == {(first, TreeNode(partition, 3, ROOT))}
     cluster.move(SETTLE / 2)
     assert watched.rounds(second, first) == []
     cluster.move(5 * SETTLE)
     assert cluster.stored(first, "carts", b"k") == version("a")
-    assert entropy._marked == set()
+    assert marked == set()
     assert len(watched.rounds(second, first)) < 6
 
 
 def test_a_partition_serves_one_peer_at_a_time_until_that_one_is_done_or_gone() -> None:
     cluster = cluster_of(interval=ASKED_ONLY)
-    entropy = cluster.hosts["n1"].node._anti_entropy
-    asked = RangeItems(1, 1, 0, 3, bytes(range(LEAVES)), b"", b"", b"")
-    entropy._core.now = cluster.now
-    entropy.on_range_items("n2", asked)
-    entropy.on_range_items("n2", asked)
-    with pytest.raises(Overloaded) as refused:
-        entropy.on_range_items("n3", asked)
-    assert refused.value.retry_after == pytest.approx(SETTLE)
-    entropy.on_range_items("n3", RangeItems(1, 1, 1, 3, bytes(range(LEAVES)), b"", b"", b""))
-    entropy._core.now += SETTLE
-    entropy.on_range_items("n3", asked)
-    with pytest.raises(Overloaded):
-        entropy.on_range_items("n2", asked)
+    host = cluster.hosts["n1"]
+
+    def asks(peer: str, partition: int) -> RangeDifference | KVError:
+        host.sent.clear()
+        question = RangeItems(1, 1, partition, 3, bytes(range(LEAVES)), b"", b"", b"")
+        host.node.on_frame(peer, [question], cluster.instant)
+        ((to, answer),) = host.sent
+        assert to == peer
+        if isinstance(answer, Refusal):
+            return answer.error
+        assert isinstance(answer, RangeDifference)
+        return answer
+
+    assert isinstance(asks("n2", 0), RangeDifference)
+    assert isinstance(asks("n2", 0), RangeDifference)
+    refused = asks("n3", 0)
+    assert isinstance(refused, Overloaded)
+    assert refused.retry_after == pytest.approx(SETTLE)
+    assert isinstance(asks("n3", 1), RangeDifference)
+    cluster.now += SETTLE
+    assert isinstance(asks("n3", 0), RangeDifference)
+    assert isinstance(asks("n2", 0), Overloaded)
 
 
 def test_versions_are_pushed_in_pages_and_a_page_waits_for_the_acks_of_the_last() -> None:
@@ -269,7 +284,7 @@ def test_versions_are_pushed_in_pages_and_a_page_waits_for_the_acks_of_the_last(
     first, second, third = cluster.replicas("carts", b"k")
     for key in keys:
         for node in (first, third):
-            cluster.hosts[node].node._coordinator.store(internal(key), version("a", b"x" * 100_000), "")
+            cluster.hosts[node].node.base.local.store(internal(key), version("a", b"x" * 100_000), "")
     for host in cluster.hosts.values():
         host.sync_wanted = True
     cluster.run()
@@ -277,7 +292,7 @@ def test_versions_are_pushed_in_pages_and_a_page_waits_for_the_acks_of_the_last(
     pushed: list[int] = []
 
     def count(_: str, to: str, message: PeerMessage) -> bool:
-        if isinstance(message, ReplicaWrite) and message.replay:
+        if isinstance(message, ReplicaWrite) and message.background:
             assert to == second
             pushed.append(len(message.version))
         return True
@@ -308,8 +323,9 @@ def test_a_push_that_is_refused_ends_the_exchange_and_a_later_one_succeeds(
     cluster.move(4 * INTERVAL)
     assert cluster.stored(second, "carts", b"k") is None
     assert (second, first) in watched.of(Refusal)
-    entropy = cluster.hosts[first].node._anti_entropy
-    assert (entropy._under_way, entropy._pushing) == (set(), [])
+    assert not [each for each in cluster.hosts[first].node.base.rpc.all() if each.touches()], (
+        "no push is left"
+    )
     monkeypatch.undo()
     cluster.move(3 * INTERVAL)
     assert cluster.stored(second, "carts", b"k") == version("a")
@@ -325,21 +341,19 @@ def test_a_peer_that_answers_nothing_is_left_after_the_timeout_and_others_have_t
     cluster.move(6 * INTERVAL)
     assert 3 <= len(watched.rounds("n1", "n2")) <= 7
     assert len(watched.rounds("n1", "n3")) >= 3
-    assert not isinstance(
-        cluster.hosts["n1"].node._anti_entropy._proven.get(("n2", TreeNode(0, 3, ROOT))), float
-    )
+    proven = {peer for peer, _ in cluster.hosts["n1"].node.background.proofs._proven}
+    assert proven == {"n3"}
 
 
 def test_an_answer_to_an_earlier_question_is_none_to_this_one() -> None:
     cluster = cluster_of(interval=ASKED_ONLY)
-    entropy = cluster.hosts["n1"].node._anti_entropy
-    cluster.hosts["n1"].node.repair_now(cluster.instant)
-    entropy.on_pushed(4711)
-    entropy.on_push_failed(4711)
-    cluster.hosts["n1"].node.on_frame("n2", [RangeDifference(4711, (), (), b"")], cluster.instant)
+    node = cluster.hosts["n1"].node
+    node.repair_now(cluster.instant)
+    for late in (WriteAck((4711,)), Refusal(4711, Overloaded(0.1)), RangeDifference(4711, (), (), b"")):
+        node.on_frame("n2", [late], cluster.instant)
     cluster.move(10.0)
     assert status(cluster, "n1")[1] == 0
-    assert cluster.hosts["n1"].node.status().counters.repairs == 0
+    assert cluster.hosts["n1"].status().counters.repairs == 0
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["answered", "refused"])
@@ -355,7 +369,7 @@ def test_between_two_steps_of_an_exchange_lies_a_pause(lost: bool) -> None:
             return True
         asked.append(cluster.now)
         if lost and isinstance(message, RangeItems):
-            refusal = Refusal(message.request, Overloaded(0.1))
+            refusal = Refusal(message.number, Overloaded(0.1))
             cluster.hosts[sender].node.on_frame(to, [refusal], cluster.instant)
             return False
         return True
@@ -369,18 +383,19 @@ def test_between_two_steps_of_an_exchange_lies_a_pause(lost: bool) -> None:
 
 def test_who_was_compared_with_longest_ago_is_next_unless_something_is_marked() -> None:
     cluster = cluster_of(5, interval=ASKED_ONLY)
-    entropy = cluster.hosts["n1"].node._anti_entropy
-    entropy._core.now = cluster.now
+    proofs = cluster.hosts["n1"].node.background.proofs
 
     def next_peer() -> str:
-        entropy._flow = None
-        entropy._begin(cluster.now)
-        return entropy._peer
+        return proofs.next_peer(cluster.instant)
 
-    entropy._next = {"n2": 0.5, "n3": 0.2, "n4": 0.9, "n5": cluster.now + 5}
+    proofs._next = {"n2": 0.5, "n3": 0.2, "n4": 0.9, "n5": cluster.now + 5}
     assert next_peer() == "n3"
-    entropy._next = {"n2": 0.1, "n3": 0.2, "n4": 0.9, "n5": cluster.now + 5}
+    proofs._next = {"n2": 0.1, "n3": 0.2, "n4": 0.9, "n5": cluster.now + 5}
     assert next_peer() == "n2"
-    root = entropy._roots["n4"][0]
-    entropy.mark("n4", root.partition, root.n)
+    assert proofs.mark("n4", proofs.roots["n4"][0], cluster.now + 9)
     assert next_peer() == "n4"
+    watched = Watched(cluster)
+    cluster.hosts["n1"].node.background.anti_entropy.hurry(cluster.now)
+    cluster.hosts["n1"].node.on_timer(cluster.instant)
+    cluster.run()
+    assert watched.of(TreeRead)[:1] == [("n1", "n4")]

@@ -9,9 +9,10 @@ import pytest
 from kvstore.config import AntiEntropySettings, BucketSettings, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import Outcome, TooManySiblings, Unavailable, WriteTimeout
 from kvstore.instant import Instant
-from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import Get, Put, ReplicaWrite
+from kvstore.protocol.client import Get, Put
+from kvstore.protocol.peer import ReplicaWrite
+from kvstore.protocol.table import PeerMessage
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
 from tests.unit.quorum_cluster import WALL, Cluster
@@ -29,7 +30,7 @@ def held(cluster: Cluster, bucket: str = "carts") -> set[bytes | None]:
 
 
 def plant(cluster: Cluster, node: str, version: Version) -> None:
-    cluster.hosts[node].node._coordinator.store(INTERNAL, encode_version(version), "")
+    cluster.hosts[node].node.base.local.store(INTERNAL, encode_version(version), "")
     cluster.hosts[node].sync_wanted = True
     cluster.run()
 
@@ -105,7 +106,7 @@ def test_bugs_19_repair_works_at_and_above_the_sibling_cap(siblings: int, way: W
             plant(cluster, node, version)
         cluster.move(3.0)
         if way == "hints":
-            cluster.hosts["n1"].node._coordinator.store(INTERNAL, encode_version(version), "n3")
+            cluster.hosts["n1"].node.base.local.store(INTERNAL, encode_version(version), "n3")
     assert isinstance(cluster.error("n2", Put("carts", KEY, b"one more")), TooManySiblings)
     cluster.move(3.0)
     assert len(held(cluster)) == 2

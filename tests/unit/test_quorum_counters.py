@@ -7,9 +7,10 @@ from dataclasses import asdict
 from kvstore.config import AntiEntropySettings, BucketSettings, Conflict, QuorumSettings
 from kvstore.contexts import encode_seen
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import ClientRequest, Delete, Get, Put, ReplicaRead, ReplicaWrite
+from kvstore.protocol.client import ClientRequest, Delete, Get, Put
+from kvstore.protocol.peer import Candidate, ReapCheck, ReplicaRead, ReplicaWrite
 from kvstore.ring import data_key, token
-from kvstore.versions import Dot, Sibling, Version, encode_version
+from kvstore.versions import Dot, Sibling, Version, digest, encode_version
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"user:1"
@@ -35,7 +36,7 @@ class Counted:
 
     def _now(self) -> dict[str, dict[str, int]]:
         hosts = self._cluster.hosts.items()
-        return {name: asdict(host.node.status().counters) for name, host in hosts}
+        return {name: asdict(host.status().counters) for name, host in hosts}
 
     def __call__(self, node: str) -> dict[str, int]:
         before, now = self._before[node], self._now()[node]
@@ -44,10 +45,10 @@ class Counted:
         return changed
 
 
-def plant(cluster: Cluster, node: str, value: bytes = b"v") -> None:
+def plant(cluster: Cluster, node: str, value: bytes | None = b"v") -> None:
     dot = Dot("another", 1)
     version = encode_version(Version((dot,), (Sibling(dot, value),)))
-    cluster.hosts[node].node._coordinator.store(INTERNAL, version, "")
+    cluster.hosts[node].node.base.local.store(INTERNAL, version, "")
     cluster.hosts[node].sync_wanted = True
     cluster.run()
 
@@ -165,9 +166,12 @@ def test_frames_that_are_wrong_are_counted_and_nothing_of_them() -> None:
 
 def test_versions_that_are_reaped_are_counted_by_each_replica() -> None:
     cluster = cluster_of()
-    plant(cluster, "n1")
+    plant(cluster, "n1", None)
     counted = Counted(cluster)
-    cluster.hosts["n1"].node._coordinator.reap(INTERNAL)
+    stored = cluster.hosts["n1"].engine.get(INTERNAL)
+    assert stored
+    asked = Candidate(INTERNAL, digest(stored))
+    cluster.hosts["n1"].node.on_frame("n2", [ReapCheck(1, 1, (asked,), commit=True)], cluster.instant)
     assert counted("n1") == {"reaped": 1}
     assert cluster.hosts["n1"].engine.get(INTERNAL) is None
 
@@ -188,6 +192,6 @@ def test_who_cannot_read_its_own_copy_passes_the_request_on_and_counts_that() ->
 
 def test_syncs_are_counted() -> None:
     cluster = cluster_of()
-    before = cluster.hosts["n1"].node.status().counters.syncs
+    before = cluster.hosts["n1"].status().counters.syncs
     cluster.stored_reply("n1", Put("carts", KEY, b"v"))
-    assert cluster.hosts["n1"].node.status().counters.syncs == before + 1
+    assert cluster.hosts["n1"].status().counters.syncs == before + 1

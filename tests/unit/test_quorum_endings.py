@@ -17,25 +17,19 @@ from kvstore.errors import (
     Unavailable,
     WriteTimeout,
 )
-from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import (
-    ClientRequest,
-    Delete,
-    Failed,
+from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, Put, Stored
+from kvstore.protocol.peer import (
     Forward,
     ForwardReply,
-    Found,
-    Get,
-    Put,
     ReadReply,
     ReadSame,
     Refusal,
     ReplicaRead,
     ReplicaWrite,
-    Stored,
     WriteAck,
 )
+from kvstore.protocol.table import PeerMessage
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, encode_version
 from tests.unit.quorum_cluster import Cluster
@@ -54,15 +48,15 @@ def cluster_of(nodes: int = 5) -> Cluster:
 
 
 def left_over(cluster: Cluster) -> dict[str, tuple[int, int, int, int]]:
-    """What nodes still count: operations, their bytes, unanswered requests, actions that wait for a disk."""
+    """What nodes still count: operations, their bytes, unanswered requests, outputs that wait for a disk."""
     found = {}
     for name, host in cluster.hosts.items():
-        core = host.node._coordinator
+        base = host.node.base
         found[name] = (
-            len(core.operations.by_number),
-            core.admission.bytes,
-            core.admission.unanswered,
-            len(core.durability._waiting),
+            len(base.rpc.waiting),
+            base.admission.bytes,
+            base.admission.unanswered,
+            len(base.durability._waiting),
         )
     return {name: counts for name, counts in found.items() if any(counts)}
 
@@ -70,7 +64,7 @@ def left_over(cluster: Cluster) -> dict[str, tuple[int, int, int, int]]:
 def plant(cluster: Cluster, node: str, actor: str = "another") -> None:
     dot = Dot(actor, 1)
     version = encode_version(Version((dot,), (Sibling(dot, actor.encode()),)))
-    cluster.hosts[node].node._coordinator.store(INTERNAL, version, "")
+    cluster.hosts[node].node.base.local.store(INTERNAL, version, "")
     cluster.hosts[node].sync_wanted = True
     cluster.run()
 
@@ -133,7 +127,7 @@ def test_a_client_that_leaves_leaves_nothing(call: str, at: str, stuck: bool) ->
     cluster.stuck = set()
     cluster.move(12.0)
     assert left_over(cluster) == {}
-    assert cluster.hosts[node].node.status().counters.cancelled == 1
+    assert cluster.hosts[node].status().counters.cancelled == 1
 
 
 @pytest.mark.parametrize(
@@ -149,7 +143,7 @@ def test_replicas_that_refuse_end_a_request_with_their_error(call: str, error: E
     def refuse(sender: str, to: str, message: PeerMessage) -> bool:
         if isinstance(message, ReplicaRead | ReplicaWrite) and to in others:
             refused[0] += 1
-            refusal = Refusal(message.request, error)  # type: ignore[arg-type]
+            refusal = Refusal(message.number, error)  # type: ignore[arg-type]
             cluster.hosts[sender].node.on_frame(to, [refusal], cluster.instant)
             return False
         return True
@@ -173,7 +167,7 @@ def test_a_repair_that_is_refused_makes_the_read_ask_another_replica_at_once() -
 
     def refuse(sender: str, to: str, message: PeerMessage) -> bool:
         if isinstance(message, ReplicaWrite) and to == second:
-            refusal = Refusal(message.request, StorageFull("no space"))
+            refusal = Refusal(message.number, StorageFull("no space"))
             cluster.hosts[sender].node.on_frame(to, [refusal], cluster.instant)
             return False
         return True
@@ -183,7 +177,7 @@ def test_a_repair_that_is_refused_makes_the_read_ask_another_replica_at_once() -
     cluster.run()
     assert isinstance(cluster.hosts[first].replies[number], Found), "no time has passed"
     assert cluster.stored(third, "carts", KEY) == cluster.stored(first, "carts", KEY)
-    assert cluster.hosts[first].node.status().counters.read_repairs == 1
+    assert cluster.hosts[first].status().counters.read_repairs == 1
     assert left_over(cluster) == {}
 
 
@@ -203,6 +197,30 @@ def test_a_repair_whose_answer_never_comes_is_forgotten_with_its_read() -> None:
     assert left_over(cluster) == {}
 
 
+def test_a_repair_that_is_refused_when_its_read_has_ended_changes_nothing() -> None:
+    """Seen: a defect, of a read that ended a second time."""
+    cluster = cluster_of(3)
+    first, second, _ = cluster.replicas("carts", KEY)
+    plant(cluster, first)
+    repairs: list[int] = []
+
+    def note(_: str, to: str, message: PeerMessage) -> bool:
+        if isinstance(message, ReplicaWrite) and to == second:
+            repairs.append(message.number)
+        return not isinstance(message, ReplicaWrite)
+
+    cluster.passes = note
+    number = cluster.start(first, Get("carts", KEY))
+    cluster.run()
+    host = cluster.hosts[first]
+    host.node.on_cancelled({number}, cluster.instant)
+    assert isinstance(host.replies[number], Failed)
+    (repair,) = repairs
+    host.node.on_frame(second, [Refusal(repair, StorageFull("no space"))], cluster.instant)
+    assert left_over(cluster) == {}
+    assert host.status().counters.defects == 0
+
+
 @pytest.mark.parametrize("answering", [True, False])
 def test_a_read_of_a_session_that_nobody_can_serve_says_so(answering: bool) -> None:
     cluster = cluster_of(3)
@@ -216,7 +234,40 @@ def test_a_read_of_a_session_that_nobody_can_serve_says_so(answering: bool) -> N
     error = cluster.hosts[first].replies[number].error  # type: ignore[union-attr]
     assert isinstance(error, StaleRead)
     assert error.received == (3 if answering else 1)
-    assert cluster.hosts[first].node.status().counters.wide_reads == 1
+    assert cluster.hosts[first].status().counters.wide_reads == 1
+    assert left_over(cluster) == {}
+
+
+@pytest.mark.parametrize("at", ["the replica", "another"])
+def test_a_read_of_a_session_whose_first_copy_is_unreadable_is_answered_once_by_another(at: str) -> None:
+    """Seen: when its time was over it replied once more, and the count of requests fell below zero."""
+    cluster = cluster_of(5)
+    replicas = cluster.replicas("carts", KEY)
+    for node in replicas:
+        plant(cluster, node)
+    bad = cluster.hosts[replicas[0]]
+    bad.engine.write([(INTERNAL, b"rubbish")])
+    bad.sync_wanted = True
+    cluster.run()
+    node = replicas[0] if at == "the replica" else next(n for n in cluster.hosts if n not in replicas)
+    seen = encode_seen((Dot("another", 1),), token("carts", KEY))
+    found = cluster.found(node, Get("carts", KEY, r=1, seen=seen))
+    assert [value.value for value in found.siblings] == [b"another"]
+    cluster.move(12.0)
+    assert left_over(cluster) == {}
+
+
+def test_a_copy_that_cannot_be_decoded_is_not_sent_to_replicas_that_have_none() -> None:
+    """Seen: beside an answer of nothing it was taken for the newer version, unread, and sent as a repair."""
+    cluster = cluster_of(3)
+    first = cluster.replicas("carts", KEY)[0]
+    bad = cluster.hosts[first]
+    bad.engine.write([(INTERNAL, b"rubbish")])
+    bad.sync_wanted = True
+    cluster.run()
+    assert cluster.found(first, Get("carts", KEY, r=2)).siblings == ()
+    assert cluster.refused == 0, "no node would take it"
+    cluster.move(12.0)
     assert left_over(cluster) == {}
 
 
@@ -243,8 +294,7 @@ def test_an_answer_that_has_come_counts_although_its_link_breaks() -> None:
     cluster.passes = lambda sender, to, message: not (to == third and isinstance(message, ReplicaRead))
     number = cluster.start(first, Get("carts", KEY, r=3))
     cluster.run()
-    core = cluster.hosts[first].node._coordinator
-    (operation,) = core.operations.by_number
+    (operation,) = cluster.hosts[first].node.base.rpc.waiting
     cluster.hosts[first].node.on_link_lost(second, cluster.instant)
     same = ReadSame(operation)
     cluster.hosts[first].node.on_frame(third, [same], cluster.instant)
@@ -259,14 +309,14 @@ def test_a_read_is_over_when_all_others_have_answered_although_its_own_disk_has_
         plant(cluster, node)
     cluster.stuck = {first}
     host = cluster.hosts[first]
-    core = host.node._coordinator
-    core.replica.replace(INTERNAL, core.replica.read(INTERNAL), core.replica.read(INTERNAL))
+    replica = host.node.base.local.replica
+    replica.replace(INTERNAL, replica.read(INTERNAL), replica.read(INTERNAL))
     number = cluster.start(first, Get("carts", KEY))
     cluster.run()
     assert number not in host.replies, "of two copies one is not durable"
     cluster.move(1.0)
     assert isinstance(host.replies[number], Found), "the third was asked"
-    assert core.operations.by_number == {}
+    assert host.node.base.rpc.waiting == {}
 
 
 def test_who_is_no_replica_refuses_at_once_when_all_replicas_are_dead() -> None:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.config import BucketSettings
+from kvstore.config import AntiEntropySettings, BucketSettings
 from kvstore.errors import Overloaded
+from kvstore.instant import Instant
 from kvstore.lsm import Engine, MemoryFileSystem
-from kvstore.protocol.messages import NodeHash, RangeDifference, RangeItems, TreeHashes, TreeNode, TreeRead
-from kvstore.quorum.background.exchange import (
-    Exchange,
-    Flow,
-    Lost,
-    Pause,
-    Push,
-    Step,
-    _runs,
-    difference,
-    held_in,
+from kvstore.protocol.peer import (
+    KeyVersion,
+    NodeHash,
+    RangeDifference,
+    RangeItems,
+    ReplicaWrite,
+    TreeHashes,
+    TreeNode,
+    TreeRead,
+    WriteAck,
 )
+from kvstore.quorum.background.conversation import Conversation
+from kvstore.quorum.background.exchange import Exchange
 from kvstore.quorum.background.merkle import LEAVES, ROOT, Trees
+from kvstore.quorum.background.range_items import _runs, difference, held_in
 from kvstore.quorum.counters import Counters
+from kvstore.quorum.flow import Ask, Flow, Lost, Outcome, Pause, Question, Resumed, Step
 from kvstore.quorum.replica import Replica
 from kvstore.ring import Member, data_key, initial_state, partition_bounds, token
 from kvstore.versions import Dot, Sibling, Version, encode_version
@@ -34,6 +39,9 @@ STATE = initial_state(
 )
 TREE = TreeNode(0, 3, ROOT)
 WHOLE = partition_bounds(0, 1)
+NOW = Instant(0.0, 0)
+PAUSE, TIMEOUT = 0.25, 3.0
+T = TypeVar("T")
 MESSAGE_NODES, MESSAGE_ITEMS, ANSWER_BYTES = 512, 1024, 256 * 1024
 
 
@@ -56,9 +64,21 @@ class Side:
         if built:
             self.trees.build(self.engine.scan, 100_000)
             assert not self.trees.building
-        self.replica = Replica(self.engine, STATE.bucket, self.trees, Counters())
+        self.replica = Replica(self.engine, STATE.bucket, self.trees.update, Counters())
         self.equal: list[TreeNode] = []
-        self.exchange = Exchange(7, self.trees, self.engine.scan, self.store, self.equal.append)
+        self.asked: list[TreeRead | RangeItems] = []
+        peer = Conversation(
+            "peer",
+            7,
+            self.replica.read,
+            self.asked.append,
+            lambda _: PAUSE,
+            Counters(),
+            AntiEntropySettings(timeout=TIMEOUT),
+        )
+        self.exchange = Exchange(
+            peer, self.trees, self.engine.scan, self.store, lambda root, _: self.equal.append(root)
+        )
 
     def store(self, key: bytes, version: bytes) -> bytes:
         self.replica.apply(key, version)
@@ -68,56 +88,88 @@ class Side:
         return dict(self.engine.scan(b"d"))
 
 
-def answer(asker: Side, side: Side, step: Step) -> object:
-    """What a peer does with one step, within the bounds of a message."""
-    match step:
+def asked(step: Step) -> Question:
+    """The one question that a step asks the peer."""
+    assert isinstance(step, Ask)
+    ((peer, question),) = step.questions
+    assert (peer, step.timeout) == ("peer", TIMEOUT)
+    return question
+
+
+def pushed(step: Step) -> list[bytes]:
+    """The keys that a step pushes to the peer."""
+    assert isinstance(step, Ask)
+    writes = [question for _, question in step.questions]
+    keys = [write.key for write in writes if isinstance(write, ReplicaWrite)]
+    assert len(keys) == len(writes)
+    return keys
+
+
+def outcome(side: Side, question: Question) -> Outcome:
+    """What a peer does with one question, within the bounds of a message."""
+    match question:
         case TreeRead(_, epoch, nodes):
             assert epoch == 7
             assert 0 < len(nodes) <= MESSAGE_NODES
             return TreeHashes(0, tuple(side.trees.node(node) for node in nodes))
         case RangeItems():
-            assert step.epoch == 7
-            assert len(step.items) <= 8 * MESSAGE_ITEMS
-            answer = difference(side.trees, side.engine.scan, step, ANSWER_BYTES)
+            assert question.epoch == 7
+            assert len(question.items) <= 8 * MESSAGE_ITEMS
+            answer = difference(side.trees, side.engine.scan, question, ANSWER_BYTES)
             sizes = [len(key) + len(version) for key, version in answer.versions]
             assert sum(sizes[:-1]) < ANSWER_BYTES
             return answer
-        case Push(keys):
-            for pushed in keys:
-                side.store(pushed, asker.replica.read(pushed))
-    return None
+        case ReplicaWrite():
+            assert question.background
+            side.store(question.key, question.version)
+            return WriteAck(())
+        case _:
+            raise AssertionError(question)
 
 
-def run(asker: Side, flow: Flow[None], side: Side) -> list[Step]:
+def answered(side: Side, step: Step) -> Resumed:
+    """What a flow goes on with after a step that `side` answers."""
+    if isinstance(step, Ask):
+        return Resumed(NOW, tuple(outcome(side, question) for _, question in step.questions))
+    return Resumed(NOW)
+
+
+def told(flow: Flow[T], outcome: Outcome) -> Step:
+    """The next step but the pause, when the peer says this to the last."""
+    step = flow.send(Resumed(NOW, (outcome,)))
+    assert step == Pause(PAUSE)
+    return flow.send(Resumed(NOW))
+
+
+def run(flow: Flow[T], side: Side) -> list[Step]:
     """All steps of a flow that `side` answers."""
     steps: list[Step] = []
-    given: object = None
-    while True:
-        assert len(steps) < 300, "it never ends"
-        try:
-            steps.append(flow.send(given))
-        except StopIteration:
-            return steps
-        given = answer(asker, side, steps[-1])
+    try:
+        steps.append(next(flow))
+        while True:
+            assert len(steps) < 600, "it never ends"
+            steps.append(flow.send(answered(side, steps[-1])))
+    except StopIteration:
+        return steps
 
 
-def ended(asker: Side, flow: Flow[list[TreeNode]], step: Step, side: Side) -> list[TreeNode]:
+def ended(flow: Flow[tuple[Instant, list[TreeNode]]], step: Step, side: Side) -> list[TreeNode]:
     """What a flow returns that only has questions left which `side` answers at once."""
     while True:
-        assert not isinstance(step, Pause)
+        assert isinstance(step, Ask) or step == Pause(PAUSE)
         try:
-            step = flow.send(answer(asker, side, step))
+            step = flow.send(answered(side, step))
         except StopIteration as end:
-            found: list[TreeNode] = end.value
-            return found
+            _, found = end.value
+            return list(found)
 
 
-def until_items(asker: Side, flow: Flow[None], side: Side) -> RangeItems:
+def until_items(flow: Flow[T], side: Side) -> RangeItems:
     """The first question about items; what comes before it `side` answers."""
     step = next(flow)
-    while not isinstance(step, RangeItems):
-        step = flow.send(answer(asker, side, step))
-    return step
+    while not (isinstance(step, Ask) and isinstance(question := asked(step), RangeItems)):
+        step = flow.send(answered(side, step))
+    return question
 
 
 def fill(side: Side, numbers: range, size: int, actor: str = "a") -> None:
@@ -132,54 +184,53 @@ def test_answers_that_are_cut_leave_nothing_out_on_either_side(larger: str) -> N
     fill(full, range(3000), 300)
     fill(other, range(3000, 3040), 50)
     fill(other, range(100), 60, "b")  # of these each side has a value that the other has not
-    steps = run(a, a.exchange.repair(TREE), b)
+    run(a.exchange.repair(TREE, NOW), b)
     assert a.entries() == b.entries()
     assert len(a.entries()) == 3040
     assert a.equal == [TREE], "what was repaired is found equal at once"
-    assert sum(isinstance(step, RangeItems) for step in steps) > (2 if larger == "asker" else 3)
+    assert sum(isinstance(question, RangeItems) for question in a.asked) > (2 if larger == "asker" else 3)
 
 
 def test_who_asks_has_nothing_of_what_an_answer_cannot_hold() -> None:
     a, b = Side(), Side()
     fill(b, range(200), 5000)
-    run(a, a.exchange.repair(TREE), b)
+    run(a.exchange.repair(TREE, NOW), b)
     assert a.entries() == b.entries()
 
 
 def test_roots_are_compared_again_after_the_pause_and_in_messages_of_a_bounded_size() -> None:
     a, b = Side(), Side()
     fill(a, range(1), 10)
-    flow = a.exchange.compare([TREE] * 1200, 2.5)
-    step, sizes = next(flow), []
-    while isinstance(step, TreeRead):
-        sizes.append(len(step.nodes))
-        step = flow.send(answer(a, b, step))
-    assert sizes == [512, 512, 176]
-    assert step == Pause(2.5)
+    flow = a.exchange.compare([TREE] * 1200, 2.5, NOW)
+    step = next(flow)
+    while step != Pause(2.5):
+        assert isinstance(step, Ask) or step == Pause(PAUSE)
+        step = flow.send(answered(b, step))
+    assert [len(question.nodes) for question in a.asked if isinstance(question, TreeRead)] == [512, 512, 176]
     b.store(key(0), a.replica.read(key(0)))  # it was in flight
-    assert ended(a, flow, flow.send(None), b) == []
+    assert ended(flow, flow.send(Resumed(NOW)), b) == []
     assert len(a.equal) == 1200
 
 
 def test_what_is_not_known_does_not_hide_what_differs() -> None:
     a, b = Side(), Side()
     fill(a, range(1), 10)
-    flow = a.exchange.compare([TreeNode(0, 5, ROOT), TREE], 1.0)
-    assert isinstance(flow.send(answer(a, b, next(flow))), Pause)
+    flow = a.exchange.compare([TreeNode(0, 5, ROOT), TREE], 1.0, NOW)
+    assert told(flow, outcome(b, asked(next(flow)))) == Pause(1.0)
 
 
 @pytest.mark.parametrize(("items", "children"), [(32, 0), (33, 16)])
 def test_children_are_asked_for_where_that_is_less_than_the_items(items: int, children: int) -> None:
     a = Side()
     fill(a, range(items), 10)
-    step = next(a.exchange.repair(TREE))
-    assert (len(step.nodes) if isinstance(step, TreeRead) else 0) == children
+    question = asked(next(a.exchange.repair(TREE, NOW)))
+    assert (len(question.nodes) if isinstance(question, TreeRead) else 0) == children
 
 
 def test_equal_roots_need_no_pause() -> None:
     a, b = Side(), Side()
-    flow = a.exchange.compare([TREE], 1.0)
-    assert ended(a, flow, next(flow), b) == []
+    flow = a.exchange.compare([TREE], 1.0, NOW)
+    assert ended(flow, next(flow), b) == []
 
 
 @pytest.mark.parametrize("unknown", ["asker", "asked", "both"])
@@ -189,8 +240,8 @@ def test_a_tree_that_is_not_known_yet_is_neither_equal_nor_different(unknown: st
         fill(b, range(5), 10)
     else:
         fill(a, range(5), 10)
-    flow = a.exchange.compare([TREE], 1.0)
-    assert ended(a, flow, next(flow), b) == []
+    flow = a.exchange.compare([TREE], 1.0, NOW)
+    assert ended(flow, next(flow), b) == []
     assert a.equal == []
 
 
@@ -200,57 +251,58 @@ def test_a_tree_that_is_not_known_yet_is_neither_equal_nor_different(unknown: st
         TreeHashes(0, ()),
         TreeHashes(0, (NodeHash(0, 0), NodeHash(0, 0))),
         RangeDifference(0, (), (), b""),
+        None,
     ],
 )
-def test_an_answer_to_another_question_ends_the_exchange(wrong: object) -> None:
+def test_an_answer_to_another_question_ends_the_exchange(wrong: Outcome) -> None:
     a = Side()
-    flow = a.exchange.compare([TREE], 1.0)
-    assert isinstance(next(flow), TreeRead)
+    flow = a.exchange.compare([TREE], 1.0, NOW)
+    assert isinstance(asked(next(flow)), TreeRead)
     with pytest.raises(Lost):
-        flow.send(wrong)
+        told(flow, wrong)
 
 
 @pytest.mark.parametrize("fetching", [True, False])
 def test_hashes_are_no_answer_to_items(fetching: bool) -> None:
     a, b = Side(), Side()
     fill(b, range(3), 10)
-    flow = a.exchange.fetch(0, 3, *WHOLE) if fetching else a.exchange.repair(TREE)
-    until_items(a, flow, b)
+    flow = a.exchange.fetch(0, 3, *WHOLE, NOW) if fetching else a.exchange.repair(TREE, NOW)
+    until_items(flow, b)
     with pytest.raises(Lost):
-        flow.send(TreeHashes(0, ()))
+        told(flow, TreeHashes(0, ()))
 
 
 def test_a_peer_that_serves_somebody_else_ends_a_repair_in_peace() -> None:
     a, b = Side(), Side()
     fill(b, range(100), 10)
-    flow = a.exchange.repair(TREE)
-    until_items(a, flow, b)
+    flow = a.exchange.repair(TREE, NOW)
+    until_items(flow, b)
     with pytest.raises(StopIteration):
-        flow.throw(Overloaded(1.0))
+        told(flow, Overloaded(1.0))
 
 
 def test_positions_beyond_what_was_sent_are_nobody_s() -> None:
     a, b = Side(), Side()
     fill(a, range(3), 10)
-    flow = a.exchange.repair(TREE)
-    step = until_items(a, flow, b)
-    assert len(step.items) == 3 * 8
-    push = flow.send(RangeDifference(0, (), (2, 3, 10**6), b""))
-    assert push == Push((sorted(a.entries())[2],))
+    flow = a.exchange.repair(TREE, NOW)
+    question = until_items(flow, b)
+    assert len(question.items) == 3 * 8
+    push = told(flow, RangeDifference(0, (), (2, 3, 10**6), b""))
+    assert pushed(push) == [sorted(a.entries())[2]]
 
 
 def test_what_is_pushed_is_what_the_peer_lacks_and_each_once() -> None:
     a, b = Side(), Side()
     fill(a, range(3), 10)
-    flow = a.exchange.repair(TREE)
-    until_items(a, flow, b)
+    flow = a.exchange.repair(TREE, NOW)
+    until_items(flow, b)
     keys = sorted(a.entries())
     theirs = (
-        (keys[0], version("b", b"other")),
-        (keys[1], a.entries()[keys[1]]),
-        (key(9), version("b", b"new")),
+        KeyVersion(keys[0], version("b", b"other")),
+        KeyVersion(keys[1], a.entries()[keys[1]]),
+        KeyVersion(key(9), version("b", b"new")),
     )
-    assert flow.send(RangeDifference(0, theirs, (0, 2), b"")) == Push((keys[0], keys[2]))
+    assert pushed(told(flow, RangeDifference(0, theirs, (0, 2), b""))) == [keys[0], keys[2]]
     assert key(9) in a.entries()
 
 
@@ -263,10 +315,12 @@ def test_a_range_is_fetched_whole_and_nothing_beside_it(numbers: range, size: in
     held = sorted(b.entries())
     first, end = held[20], held[-20]
     before = a.entries()
-    steps = run(a, a.exchange.fetch(0, 3, first, end), b)
+    steps = run(a.exchange.fetch(0, 3, first, end, NOW), b)
     inside = {key: value for key, value in b.entries().items() if first <= key < end}
     assert a.entries() == before | inside
-    assert all(isinstance(step, RangeItems) for step in steps), "nothing is pushed"
+    assert all(step == Pause(PAUSE) or isinstance(asked(step), RangeItems) for step in steps), (
+        "nothing is pushed"
+    )
 
 
 def test_keys_of_other_buckets_belong_to_other_trees() -> None:

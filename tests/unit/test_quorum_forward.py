@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import Outcome, StaleRing
-from kvstore.protocol.messages import Failed, Forward, ForwardReply, Get, Put
+from kvstore.node import coordinator as coordinating
+from kvstore.principal import ANYONE, Principal
+from kvstore.protocol.client import Failed, Get, Put, Stored
+from kvstore.protocol.peer import Forward, ForwardReply
+from kvstore.quorum.request import Request, admit
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"key"
@@ -62,3 +70,22 @@ def test_who_is_no_replica_of_what_is_passed_on_to_it_says_that_the_ring_is_anot
     assert isinstance(reply.reply, Failed)
     assert isinstance(reply.reply.error, StaleRing)
     assert not [m for _, m in cluster.hosts[stranger].sent if isinstance(m, Forward)]
+
+
+def test_the_principal_of_a_forwarded_request_travels_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(5)
+    via = outsider(cluster, "carts")
+    seen: list[Principal] = []
+
+    def note(principal: Principal, *arguments: Any) -> Request:
+        seen.append(principal)
+        return admit(principal, *arguments)
+
+    monkeypatch.setattr(coordinating, "admit", note)
+    host = cluster.hosts[via]
+    host.node.on_requests([(99, Put("carts", KEY, b"v"))], cluster.instant, Principal("somebody"))
+    cluster.run()
+    assert isinstance(host.replies[99], Stored)
+    assert seen == [Principal("somebody")] * 2, "at the node that has it from the client, and at a replica"
+    cluster.stored_reply(via, Put("carts", KEY, b"w"))
+    assert seen[2:] == [ANYONE] * 2

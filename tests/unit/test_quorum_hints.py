@@ -9,9 +9,10 @@ import pytest
 
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode, QuorumSettings
 from kvstore.errors import Overloaded, StorageFull
-from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import Get, Put, RepairWanted, ReplicaWrite, WriteAck
+from kvstore.protocol.client import Get, Put
+from kvstore.protocol.peer import RepairWanted, ReplicaWrite, WriteAck
+from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.counters import Counters
 from kvstore.versions import decode_version
 from tests.unit.quorum_cluster import Cluster
@@ -28,7 +29,7 @@ def cluster_of(nodes: int = 3, **hints: Any) -> Cluster:
 
 
 def counters(cluster: Cluster, node: str) -> Counters:
-    return cluster.hosts[node].node.status().counters
+    return cluster.hosts[node].status().counters
 
 
 def dropped(cluster: Cluster, node: str) -> tuple[int, int, int, int]:
@@ -98,8 +99,8 @@ def test_a_fallback_that_refuses_drops_nothing_as_the_coordinator_keeps_the_hint
     cluster = cluster_of(4, hint_count=1)
     primaries = cluster.replicas("carts", KEY)
     fallback = next(node for node in cluster.hosts if node not in primaries)
-    coordinator = cluster.hosts[fallback].node._coordinator
-    coordinator.store(b"d" + bytes(8) + b"other\0key", cluster_version(cluster), primaries[2])
+    local = cluster.hosts[fallback].node.base.local
+    local.store(b"d" + bytes(8) + b"other\0key", cluster_version(cluster), primaries[2])
     lost = primaries[2]
     cluster.passes = lambda sender, to, message: not (isinstance(message, ReplicaWrite) and to == lost)
     cluster.stored_reply(primaries[0], Put("carts", KEY, b"v"))
@@ -144,7 +145,7 @@ def test_status_tells_the_age_of_the_oldest_hint_over_restarts() -> None:
     cluster.stored_reply("n1", Put("carts", b"younger", b"v"))
 
     def oldest() -> float:
-        (pending,) = cluster.hosts["n1"].node.status().hints
+        (pending,) = cluster.hosts["n1"].status().hints
         assert pending.count == 2
         return pending.oldest
 
@@ -170,7 +171,7 @@ def test_a_fallback_whose_hint_expires_tells_a_primary_and_takes_a_new_actor() -
     cluster.stored_reply(outsider, Put("sloppy", KEY, b"v", w=3))
     holders = [node for node in cluster.live() if cluster.hints(node)]
     assert primaries[0] not in holders
-    actors = {node: cluster.hosts[node].node._coordinator._actors for node in holders}
+    actors = {node: cluster.hosts[node].node.base.mint._actors for node in holders}
     partition = cluster.state.ring.partition("sloppy", KEY)
     before = {node: actors[node].mint(partition).actor for node in holders}
     cluster.move(80.0)
@@ -204,14 +205,14 @@ def test_a_hint_that_could_not_be_read_and_was_written_anew_is_kept() -> None:
     cluster = cluster_of()
     cluster.kill("n3")
     cluster.stored_reply("n1", Put("carts", KEY, b"v"))
-    hints = cluster.hosts["n1"].node._coordinator.hints
+    hints = cluster.hosts["n1"].node.base.local.hints
     (key,) = [key for key, _ in cluster.hosts["n1"].engine.scan_prefix(b"h")]
     gone = b"hn2\0rubbish"
     cluster.hosts["n1"].engine.write([(gone, b"rubbish")])
     hints._unreadable.update((key, gone))
     hints.drop_unreadable()
     assert [key for key, _ in cluster.hosts["n1"].engine.scan_prefix(b"h")] == [key]
-    assert cluster.hosts["n1"].node.status().counters.hints_unreadable == 1
+    assert cluster.hosts["n1"].status().counters.hints_unreadable == 1
 
 
 def test_hints_of_a_fallback_that_grow_old_one_after_the_other_all_find_an_heir() -> None:
@@ -238,7 +239,7 @@ def _replayed(cluster: Cluster) -> list[float]:
     passes = cluster.passes
 
     def noted(sender: str, to: str, message: PeerMessage) -> bool:
-        if isinstance(message, ReplicaWrite) and message.replay:
+        if isinstance(message, ReplicaWrite) and message.background:
             sent.append(cluster.now)
         return passes(sender, to, message)
 
@@ -275,11 +276,11 @@ def test_replay_gives_way_to_foreground_work() -> None:
     cluster = cluster_of(hint_window=10, hint_rate=40.0)
     with_hints(cluster, 200)
     sent = _replayed(cluster)
-    cluster.hosts["n1"].node._coordinator.admission.unanswered = 64
+    cluster.hosts["n1"].node.base.admission.unanswered = 64
     cluster.revive("n3")
     assert sent
     assert len(sent) < 200, "five times slower with 64 requests under way"
-    cluster.hosts["n1"].node._coordinator.admission.unanswered = 0
+    cluster.hosts["n1"].node.base.admission.unanswered = 0
     cluster.move(6.0)
     assert len(sent) == 200
 
@@ -319,12 +320,12 @@ def test_two_targets_take_turns() -> None:
     to: list[str] = []
 
     def noted(sender: str, node: str, message: PeerMessage) -> bool:
-        if isinstance(message, ReplicaWrite) and message.replay and sender == "n1":
+        if isinstance(message, ReplicaWrite) and message.background and sender == "n1":
             to.append(node)
         return True
 
     cluster.passes = noted
-    cluster.hosts["n1"].node._replay._paced_until = cluster.now + 12.0  # until both are seen alive
+    cluster.hosts["n1"].node.background.replay._paced_until = cluster.now + 12.0  # until both are seen alive
     cluster.revive("n4", "n5")
     cluster.move(5.0)
     assert len(set(to[:5])) == len(set(to[5:10])) == 1, "pages of five"
@@ -401,7 +402,9 @@ def test_a_hint_is_rerouted_although_its_target_is_dead_and_waits_for_all_presen
     cluster = cluster_of()
     with_hints(cluster, 40)
     cluster.restart("n1", "n2", "n3", "n4", "n5")
-    cluster.passes = lambda sender, to, message: not (isinstance(message, ReplicaWrite) and message.replay)
+    cluster.passes = lambda sender, to, message: (
+        not (isinstance(message, ReplicaWrite) and message.background)
+    )
     cluster.kill("n3", "n5")
     cluster.passes = lambda sender, to, message: True
     cluster.move(40.0)

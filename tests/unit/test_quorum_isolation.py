@@ -4,32 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from kvstore.config import QuorumSettings
+from kvstore.config import AntiEntropySettings, QuorumSettings
 from kvstore.errors import InternalError, StorageFailed
 from kvstore.gossip import FailureDetector
-from kvstore.node.outbox import PeerMessage
+from kvstore.instant import Instant
+from kvstore.node.replica_service import ReplicaService
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import (
-    ClientRequest,
-    Get,
-    Put,
-    ReplicaRead,
-    ReplicaWrite,
-    Stored,
-    TreeNode,
-    WriteAck,
-)
+from kvstore.protocol.client import ClientRequest, Get, Put, Stored
+from kvstore.protocol.peer import ReplicaRead, ReplicaWrite, TreeNode, WriteAck
+from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.background.anti_entropy import AntiEntropy
+from kvstore.quorum.background.hint_expiry import HintExpiry
 from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.reap import Reaper
 from kvstore.quorum.background.replay import HintReplay
-from kvstore.quorum.coordinator import Coordinator
 from kvstore.quorum.hints import Hints
-from kvstore.quorum.operations import Operations
+from kvstore.quorum.rpc import Answer
 from kvstore.quorum.write import WriteOperation
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, encode_version
@@ -57,24 +50,24 @@ def test_a_failing_action_after_a_sync_does_not_keep_others_from_their_acknowled
 ) -> None:
     """Seen: WRITE_TIMEOUT, "2 of 2 replicas confirmed it", for a client that had nothing to do with it."""
     cluster = Cluster()
-    durable = WriteOperation.on_local_durable
+    answered = WriteOperation.on_answer
 
-    def on_local_durable(self: WriteOperation) -> None:
-        if self.request.call.key == b"bad":
+    def on_answer(self: WriteOperation, node: str, answer: Answer, now: Instant) -> None:
+        if self.request.call.key == b"bad" and node == "n1":
             raise Defect
-        durable(self)
+        answered(self, node, answer, now)
 
-    monkeypatch.setattr(WriteOperation, "on_local_durable", on_local_durable)
+    monkeypatch.setattr(WriteOperation, "on_answer", on_answer)
     numbers = {key: cluster.start("n1", Put("b", key, b"v")) for key in (b"1", b"bad", b"2")}
     cluster.run()
     replies = cluster.hosts["n1"].replies
     assert isinstance(replies[numbers[b"1"]], Stored)
     assert isinstance(replies[numbers[b"2"]], Stored)
     assert [type(error) for error in defects] == [Defect]
-    assert cluster.hosts["n1"].node.status().counters.defects == 1
+    assert cluster.hosts["n1"].status().counters.defects == 1
     cluster.move(10.0)
     assert numbers[b"bad"] in replies, "it gets its timeout"
-    assert cluster.hosts["n1"].node.status().in_flight == 0
+    assert cluster.hosts["n1"].status().in_flight == 0
 
 
 def lost_writes(cluster: Cluster) -> dict[str, list[int]]:
@@ -83,14 +76,14 @@ def lost_writes(cluster: Cluster) -> dict[str, list[int]]:
 
     def note(sender: str, _to: str, message: PeerMessage) -> bool:
         if isinstance(message, WriteAck):
-            numbers.setdefault(sender, []).extend(message.requests)
+            numbers.setdefault(sender, []).extend(message.numbers)
         return not isinstance(message, WriteAck)
 
     cluster.passes = note
     return numbers
 
 
-@pytest.mark.parametrize("method", ["on_time", "on_gone", "on_cancelled", "on_write_ack"])
+@pytest.mark.parametrize("method", ["on_time", "on_gone", "on_cancelled", "on_answer"])
 def test_a_failing_operation_does_not_keep_others_from_their_turn(
     method: str, monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
 ) -> None:
@@ -100,7 +93,7 @@ def test_a_failing_operation_does_not_keep_others_from_their_turn(
     do = getattr(WriteOperation, method)
 
     def fail(self: WriteOperation, *arguments: object) -> None:
-        if self.request.call.key == b"bad":
+        if self.request.call.key == b"bad" and arguments[0] != "n1":
             raise Defect
         do(self, *arguments)
 
@@ -113,7 +106,7 @@ def test_a_failing_operation_does_not_keep_others_from_their_turn(
     match method:
         case "on_cancelled":
             node.on_cancelled({bad, good}, cluster.instant)
-        case "on_write_ack":
+        case "on_answer":
             node.on_frame("n2", [WriteAck(tuple(numbers["n2"]))], cluster.instant)
         case "on_gone":
             node.on_link_lost("n2", cluster.instant)
@@ -121,6 +114,8 @@ def test_a_failing_operation_does_not_keep_others_from_their_turn(
         case "on_time":
             cluster.now += 3.0
             node.on_timer(cluster.instant)
+        case _:
+            raise AssertionError(method)
     assert good in replies
     assert defects
     assert {type(error) for error in defects} == {Defect}
@@ -140,38 +135,61 @@ def test_a_request_that_meets_a_defect_gets_an_internal_error_and_nothing_stays_
         error = cluster.hosts["n1"].replies[number].error  # type: ignore[union-attr]
         assert isinstance(error, InternalError)
         assert "Defect" in str(error)
-    assert node.status().in_flight == 0
+    assert cluster.hosts["n1"].status().in_flight == 0
     assert len(defects) == 2
 
 
-TIMED: list[Any] = [HintReplay, AntiEntropy, Reaper, FailureDetector, Coordinator]
+TIMED: list[tuple[type, str]] = [
+    (HintReplay, "_on_time"),
+    (HintExpiry, "_pass"),
+    (AntiEntropy, "_until_next"),
+    (Reaper, "_pass"),
+    (Reaper, "_look_at_clocks"),
+    (FailureDetector, "on_timer"),
+    (WriteOperation, "on_time"),
+]
+"""What is done when the time of something has come."""
 
 
-@pytest.mark.parametrize("part", TIMED)
+@pytest.mark.parametrize("failing", TIMED, ids=lambda each: f"{each[0].__name__}.{each[1]}")
 def test_a_failing_timer_does_not_keep_the_others_from_theirs_nor_the_node_busy(
-    part: Any, monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
+    failing: tuple[type, str], monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
 ) -> None:
     """A garbage hint raised in every timer: no probe, no deadline, no repair any more."""
-    cluster = Cluster()
+    ran: Counter[tuple[type, str]] = Counter()
+    fail: set[tuple[type, str]] = set()
+    for part, method in TIMED:
+        monkeypatch.setattr(part, method, counted(ran, fail, part, method))
+    settings = NodeSettings(
+        quorum=QuorumSettings(hint_age=100.0), anti_entropy=AntiEntropySettings(3.0, 1.0, reap_interval=2.0)
+    )
+    cluster = Cluster(settings=settings)
     cluster.kill("n3")
     cluster.stored_reply("n1", Put("b", b"k", b"v"))
-    monkeypatch.setattr(part, "on_timer", fails)
-    ran: Counter[type] = Counter()
-    for other in TIMED:
-        if other is not part:
-            monkeypatch.setattr(other, "on_timer", counted(ran, other, other.on_timer))
-    defects.clear()
+    cluster.stuck.add("n2")
+    number = cluster.start("n1", Put("b", b"slow", b"v"))
+    ran.clear()
+    fail.add(failing)
     cluster.move(10.0)
     assert {type(error) for error in defects} == {Defect}
     assert len(defects) <= 2 * 11, "once a second on each node"
-    assert set(ran) == set(TIMED) - {part}
+    assert set(ran) == set(TIMED) - {failing}
+    cluster.stuck.clear()
+    cluster.move(1.0)
+    assert number in cluster.hosts["n1"].replies
     cluster.stored_reply("n1", Put("b", b"k2", b"v"))
 
 
-def counted(ran: Counter[type], part: type, on_timer: Callable[..., object]) -> Callable[..., object]:
-    def run(self: object, now: float) -> object:
-        ran[part] += 1
-        return on_timer(self, now)
+def counted(
+    ran: Counter[tuple[type, str]], fail: set[tuple[type, str]], part: type, method: str
+) -> Callable[..., object]:
+    do = getattr(part, method)
+
+    def run(self: object, *arguments: object) -> object:
+        if (part, method) in fail:
+            raise Defect
+        ran[part, method] += 1
+        return do(self, *arguments)
 
     return run
 
@@ -179,9 +197,9 @@ def counted(ran: Counter[type], part: type, on_timer: Callable[..., object]) -> 
 def test_a_failing_message_does_not_take_the_others_of_its_frame_along(
     monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
 ) -> None:
+    monkeypatch.setattr(ReplicaService, "read", fails)
     cluster = Cluster()
     node = cluster.hosts["n1"].node
-    monkeypatch.setattr(node, "_replica_read", fails)
     key = data_key(token("b", b"k"), "b", b"k")
     version = encode_version(Version((Dot("a", 1),), (Sibling(Dot("a", 1), b"v"),)))
     read = ReplicaRead(1, 1, key, bytes(16))
@@ -199,7 +217,8 @@ def test_the_end_of_the_engine_is_no_defect_of_one_request(monkeypatch: pytest.M
 
     monkeypatch.setattr(cluster.hosts["n1"].node._coordinator, "_carry_out", end)
     cluster.error("n1", Put("b", b"k", b"v"))
-    monkeypatch.setattr(Operations, "wake", end)
+    monkeypatch.setattr(FailureDetector, "on_timer", end)
+    cluster.now += 10.0
     with pytest.raises(StorageFailed):
         cluster.hosts["n1"].node.on_timer(cluster.instant)
 
@@ -208,33 +227,35 @@ def test_a_tree_that_could_not_follow_a_write_proves_nothing_until_it_is_built_a
     monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
 ) -> None:
     """Seen: replicas differed, and `kvctl repair` said that all of them are equal."""
+    bad = data_key(token("b", b"7"), "b", b"7")
+    update = Trees.update
+    broken: list[Trees] = []
+
+    def fail(self: Trees, key: bytes, old: bytes, new: bytes) -> None:
+        if self in broken and key == bad:
+            raise Defect
+        update(self, key, old, new)
+
+    monkeypatch.setattr(Trees, "update", fail)
     cluster = Cluster()
     for i in range(30):
         cluster.stored_reply("n1", Put("b", b"%d" % i, b"v", w=3))
     cluster.move(30.0)
     host = cluster.hosts["n3"]
-    bad = data_key(token("b", b"7"), "b", b"7")
-    update = Trees.update
-
-    def fail(self: Trees, key: bytes, old: bytes, new: bytes) -> None:
-        if self is host.node.trees and key == bad:
-            raise Defect
-        update(self, key, old, new)
-
-    monkeypatch.setattr(Trees, "update", fail)
+    broken.append(host.node.base.trees)
     context = cluster.found("n1", Get("b", b"7")).context
     cluster.start("n1", Put("b", b"7", b"new", context))
     cluster.run()
     root = TreeNode(cluster.state.ring.partition("b", b"7"), 3, 0)
-    assert host.node.trees.node(root) is None
-    assert host.node.status().counters.trees_distrusted == 1
+    assert host.node.base.trees.node(root) is None
+    assert host.status().counters.trees_distrusted == 1
     assert len(defects) == 1
-    monkeypatch.setattr(Trees, "update", update)
+    broken.clear()
     host.node.repair_now(cluster.instant)
-    assert host.node.status().anti_entropy.wanted > 0
+    assert host.status().anti_entropy.wanted > 0
     cluster.move(30.0)
-    assert host.node.status().anti_entropy.wanted == 0
-    roots = {each.node.trees.node(root) for each in cluster.hosts.values()}
+    assert host.status().anti_entropy.wanted == 0
+    roots = {each.node.base.trees.node(root) for each in cluster.hosts.values()}
     assert len(roots) == 1
     assert None not in roots
 

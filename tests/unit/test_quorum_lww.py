@@ -6,7 +6,8 @@ import pytest
 
 from kvstore.config import BucketSettings, Conflict
 from kvstore.hlc import wall_time
-from kvstore.protocol.messages import Delete, Get, Put, ReplicaWrite
+from kvstore.protocol.client import Delete, Get, Put
+from kvstore.protocol.peer import ReplicaWrite
 from kvstore.quorum.counters import Counters
 from kvstore.versions import decode_version
 from tests.unit.quorum_cluster import WALL, Cluster
@@ -17,7 +18,7 @@ YEAR_MS = 365 * 86_400_000
 
 
 def counters(cluster: Cluster, node: str) -> Counters:
-    return cluster.hosts[node].node.status().counters
+    return cluster.hosts[node].status().counters
 
 
 def test_bugs_1_a_put_in_an_lww_bucket_says_what_it_overwrote_without_having_seen_it() -> None:

@@ -8,26 +8,21 @@ import pytest
 
 from kvstore.config import MIB, QuorumSettings
 from kvstore.errors import Outcome, Overloaded, ReadTimeout, WriteTimeout
-from kvstore.gossip.messages import Ack, Ping
-from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
 from kvstore.node.transit import NOTICED, Transit
-from kvstore.protocol.messages import (
-    Failed,
+from kvstore.protocol.client import Failed, Found, Get, Put, Stored, aged
+from kvstore.protocol.gossip import Ack, Ping
+from kvstore.protocol.peer import (
     Forward,
     ForwardReply,
-    Found,
-    Get,
-    Put,
     ReadReply,
     ReadSame,
     Refusal,
     ReplicaRead,
     ReplicaWrite,
-    Stored,
     WriteAck,
-    aged,
 )
+from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.admission import Admission
 from tests.unit.quorum_cluster import Cluster
 
@@ -116,23 +111,23 @@ def test_what_operations_hold_comes_back_to_nothing() -> None:
     cluster.stuck.clear()
     cluster.move(30.0)
     for host in cluster.hosts.values():
-        assert (host.node.status().in_flight, host.node.status().in_flight_bytes) == (0, 0)
+        assert (host.status().in_flight, host.status().in_flight_bytes) == (0, 0)
 
 
 def test_a_slow_replica_does_not_fill_memory() -> None:
     """Its share of acknowledged writes becomes hints before it can; later it gets them."""
     cluster = small()
-    node = cluster.hosts["n1"].node
+    host = cluster.hosts["n1"]
     most = 0
     slow = [True]
     cluster.passes = lambda sender, to, message: not (slow[0] and to == "n3")
     for number in range(200):
         cluster.stored_reply("n1", Put("b", b"k%d" % number, b"v" * 20_000))
-        most = max(most, node.status().in_flight_bytes)
+        most = max(most, host.status().in_flight_bytes)
         cluster.move(0.01)
     assert MIB / 2 < most < MIB + 21_000
-    assert node.status().counters.overloaded == 0
-    assert node.status().counters.hinted_early > 50
+    assert host.status().counters.overloaded == 0
+    assert host.status().counters.hinted_early > 50
     slow[0] = False
     cluster.move(30.0)
     assert cluster.hints("n1") == {}
@@ -152,7 +147,7 @@ def test_writes_that_nobody_acknowledges_are_bounded_and_the_rest_is_refused_unt
         assert isinstance(reply.error, Overloaded)
         assert reply.error.outcome is Outcome.NOT_APPLIED
         assert cluster.stored("n1", "b", b"k%d" % numbers.index(number)) is None
-    assert cluster.hosts["n1"].node.status().counters.overloaded == len(refused)
+    assert cluster.hosts["n1"].status().counters.overloaded == len(refused)
     cluster.passes = lambda sender, to, message: True
     cluster.move(10.0)
     cluster.stored_reply("n1", Put("b", b"again", b"v" * 20_000))
@@ -165,11 +160,11 @@ def test_a_read_whose_client_has_left_is_over_at_once() -> None:
     number = cluster.start("n1", Get("b", b"k"))
     host = cluster.hosts["n1"]
     cluster.run()
-    assert host.node.status().in_flight == 1
+    assert host.status().in_flight == 1
     host.node.on_cancelled({number + 1}, cluster.instant)
-    assert host.node.status().in_flight == 1, "another's"
+    assert host.status().in_flight == 1, "another's"
     host.node.on_cancelled({number}, cluster.instant)
-    status = host.node.status()
+    status = host.status()
     assert (status.in_flight, status.in_flight_bytes, status.counters.cancelled) == (0, 0, 1)
 
 
@@ -179,11 +174,11 @@ def test_a_write_whose_client_has_left_still_reaches_all_replicas() -> None:
     host = cluster.hosts["n1"]
     host.node.on_cancelled({number}, cluster.instant)
     assert isinstance(host.replies[number], Failed)
-    assert host.node.status().in_flight == 1, "the replicas have it before them"
+    assert host.status().in_flight == 1, "the replicas have it before them"
     cluster.run()
-    assert host.node.status().in_flight == 0
+    assert host.status().in_flight == 0
     assert len({cluster.stored(node, "b", b"k") for node in cluster.hosts}) == 1
-    assert host.node.status().in_flight_bytes == 0
+    assert host.status().in_flight_bytes == 0
 
 
 def test_a_read_that_arrives_too_late_is_not_carried_out() -> None:
@@ -197,7 +192,7 @@ def test_a_read_that_arrives_too_late_is_not_carried_out() -> None:
         host.sent.clear()
         host.node.on_frame("n1", [question], cluster.instant, delay)
         assert len([m for _, m in host.sent if isinstance(m, ReadSame | ReadReply)]) == answers
-        assert host.node.status().counters.expired == expired
+        assert host.status().counters.expired == expired
 
 
 def test_who_wakes_up_after_a_deadline_asks_nobody_else() -> None:
@@ -208,7 +203,7 @@ def test_who_wakes_up_after_a_deadline_asks_nobody_else() -> None:
     ((asked, question),) = [(to, m) for to, m in host.sent if isinstance(m, ReplicaRead)]
     host.sent.clear()
     cluster.now += 10.0
-    host.node.on_unsent(asked, [question.request], cluster.instant)
+    host.node.on_unsent(asked, [question.number], cluster.instant)
     assert not [m for _, m in host.sent if isinstance(m, ReplicaRead)]
     cluster.move(0.1)
     reply = host.replies[number]
@@ -221,15 +216,15 @@ def test_a_forwarded_request_has_only_the_time_that_is_left() -> None:
     key = next(b"k%d" % i for i in range(100) if "n1" not in cluster.replicas("b", b"k%d" % i))
     cluster.start("n1", Get("b", key, timeout=1.0))
     ((to, forward),) = [(to, m) for to, m in cluster.hosts["n1"].sent if isinstance(m, Forward)]
-    assert forward.call.timeout == pytest.approx(1.0)
+    assert forward.request.timeout == pytest.approx(1.0)
     cluster.hosts["n1"].sent.clear()
-    replica = cluster.hosts[to].node
-    replica.on_frame("n1", [forward], cluster.instant, 1.5)
+    replica = cluster.hosts[to]
+    replica.node.on_frame("n1", [forward], cluster.instant, 1.5)
     assert replica.status().counters.expired == 1
     assert replica.status().in_flight == 0
     # of an attempt that waited 0.8 s the other coordinator is given 0.2 s
     cluster.passes = lambda sender, to, message: isinstance(message, Forward | ForwardReply)
-    replica.on_frame("n1", [Forward(forward.request + 1, 1, forward.call)], cluster.instant, 0.8)
+    replica.node.on_frame("n1", [Forward(forward.number + 1, 1, forward.request)], cluster.instant, 0.8)
     cluster.move(0.19)
     assert replica.status().in_flight == 1
     cluster.move(0.02)
@@ -243,7 +238,7 @@ def test_a_second_attempt_of_a_forward_has_what_the_first_has_left() -> None:
 
     def passes(_sender: str, _to: str, message: PeerMessage) -> bool:
         if isinstance(message, Forward):
-            times.append(message.call.timeout)
+            times.append(message.request.timeout)
         return not isinstance(message, Forward)
 
     cluster.passes = passes
@@ -262,11 +257,11 @@ def test_a_client_with_little_time_costs_no_hints() -> None:
     reply = cluster.hosts["n1"].replies[number]
     assert isinstance(reply, Failed)
     assert isinstance(reply.error, WriteTimeout)
-    assert cluster.hosts["n1"].node.status().in_flight == 1
+    assert cluster.hosts["n1"].status().in_flight == 1
     cluster.stuck.clear()
     cluster.run()
-    assert cluster.hosts["n1"].node.status().in_flight == 0
-    assert (cluster.hints("n1"), cluster.hosts["n1"].node.status().counters.hints_stored) == ({}, 0)
+    assert cluster.hosts["n1"].status().in_flight == 0
+    assert (cluster.hints("n1"), cluster.hosts["n1"].status().counters.hints_stored) == ({}, 0)
     cluster.stuck.update(("n2", "n3"))
     cluster.start("n1", Put("b", b"other", b"v", timeout=0.2))
     cluster.run()
@@ -284,7 +279,7 @@ def test_a_replica_that_is_overloaded_is_asked_again_while_the_client_has_time()
         (question,) = [m for to, m in host.sent if to == "n2" and isinstance(m, ReplicaWrite)]
         host.sent.clear()
         refused += 1
-        refusal = Refusal(question.request, Overloaded(0.5, "flushes and compactions are behind"))
+        refusal = Refusal(question.number, Overloaded(0.5, "flushes and compactions are behind"))
         host.node.on_frame("n2", [refusal], cluster.instant)
         cluster.run()
         assert number not in host.replies, "there is time"
@@ -304,7 +299,7 @@ def test_a_replica_that_stays_overloaded_ends_a_write_in_time() -> None:
     number = cluster.start("n1", Put("b", b"k", b"v", timeout=1.0))
     (question,) = [m for to, m in host.sent if to == "n2" and isinstance(m, ReplicaWrite)]
     host.sent.clear()
-    refusal = Refusal(question.request, Overloaded(1.5, "flushes and compactions are behind"))
+    refusal = Refusal(question.number, Overloaded(1.5, "flushes and compactions are behind"))
     host.node.on_frame("n2", [refusal], cluster.instant)
     cluster.run()
     reply = host.replies[number]
@@ -319,7 +314,7 @@ def test_what_was_dropped_unsent_is_not_waited_for() -> None:
     writes = [(to, m) for to, m in host.sent]
     host.sent.clear()
     for to, message in writes:
-        host.node.on_unsent(to, [message.request, 12345], cluster.instant)  # type: ignore[union-attr]
+        host.node.on_unsent(to, [message.number, 12345], cluster.instant)  # type: ignore[union-attr]
     cluster.run()
     reply = host.replies[number]
     assert isinstance(reply, Failed)
@@ -339,7 +334,7 @@ def test_a_read_asks_all_replicas_again_whose_links_broke_together() -> None:
         host.sent.clear()
         asked += len(unsent)
         for to, message in unsent:
-            host.node.on_unsent(to, [message.request], cluster.instant)
+            host.node.on_unsent(to, [message.number], cluster.instant)
     assert asked == 2
     cluster.move(1.0)
     assert isinstance(host.replies[number], Found)
@@ -401,7 +396,7 @@ def test_goodput_does_not_collapse_when_four_times_as_much_is_offered() -> None:
                 host.node.on_frame(to, [Ack(message.sequence, ())], cluster.instant)
         host.sent.clear()
         for _ in range(min(capacity, len(waiting))):
-            ack = WriteAck((waiting.popleft().request,))
+            ack = WriteAck((waiting.popleft().number,))
             host.node.on_frame("n2", [ack], cluster.instant)
         host.node.on_durable(host.engine.sync(), cluster.instant)
         for number, reply in host.replies.items():
@@ -410,7 +405,7 @@ def test_goodput_does_not_collapse_when_four_times_as_much_is_offered() -> None:
             elif not isinstance(reply, Failed) or not isinstance(reply.error, Overloaded):
                 late += 1
         host.replies.clear()
-        most = max(most, host.node.status().in_flight)
+        most = max(most, host.status().in_flight)
         cluster.now += 0.01
         if host.timer <= cluster.now:
             host.timer = float("inf")

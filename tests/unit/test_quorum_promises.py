@@ -6,17 +6,12 @@ import pytest
 
 from kvstore.config import AntiEntropySettings, BucketSettings, Limits, QuorumSettings
 from kvstore.errors import Outcome, StaleRing, WriteTimeout
-from kvstore.gossip import Status, Update
-from kvstore.gossip.messages import PushPull
-from kvstore.node.outbox import PeerMessage
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import (
+from kvstore.protocol.client import Delete, Failed, Get, Put
+from kvstore.protocol.gossip import PushPull, Status, Update
+from kvstore.protocol.peer import (
     Candidate,
-    Delete,
-    Failed,
     Forward,
-    Get,
-    Put,
     RangeItems,
     ReapCheck,
     Refusal,
@@ -25,6 +20,7 @@ from kvstore.protocol.messages import (
     TreeRead,
     WriteAck,
 )
+from kvstore.protocol.table import PeerMessage
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
 from tests.unit.quorum_cluster import Cluster
@@ -37,7 +33,7 @@ ALONE = NodeSettings(
 
 
 def plant(cluster: Cluster, node: str, version: Version) -> None:
-    cluster.hosts[node].node._coordinator.store(INTERNAL, encode_version(version), "")
+    cluster.hosts[node].node.base.local.store(INTERNAL, encode_version(version), "")
     cluster.hosts[node].sync_wanted = True
     cluster.run()
 
@@ -175,7 +171,7 @@ def test_an_incarnation_that_was_told_to_others_is_never_used_again() -> None:
 
 
 def incarnation(cluster: Cluster) -> int:
-    members = cluster.hosts["n1"].node.status().members
+    members = cluster.hosts["n1"].status().members
     return next(member.incarnation for member in members if member.node == "n1")
 
 
@@ -231,7 +227,7 @@ def test_a_hint_that_has_changed_since_it_was_sent_is_not_deleted_by_the_ack() -
     cluster.move(3.0)
     assert held, "the hint is at its target, and the ack on its way"
     newer = encode_version(siblings(2))
-    cluster.hosts["n1"].node._coordinator.store(INTERNAL, newer, "n3")
+    cluster.hosts["n1"].node.base.local.store(INTERNAL, newer, "n3")
     cluster.hosts["n1"].sync_wanted = True
     cluster.run()
     for ack in held:
@@ -264,7 +260,7 @@ def test_a_coordinator_s_refusal_of_a_forwarded_request_is_the_client_s_answer()
         stranger = next(node for node in cluster.hosts if node not in (via, to))
         for sender in (stranger, to):
             assert number not in cluster.hosts[via].replies
-            refusal = Refusal(forward.request, StaleRing(7))
+            refusal = Refusal(forward.number, StaleRing(7))
             cluster.hosts[via].node.on_frame(sender, [refusal], cluster.instant)
         reply = cluster.hosts[via].replies[number]
         assert isinstance(reply, Failed)
@@ -318,7 +314,7 @@ def test_anti_entropy_pushes_back_what_differs_on_both_sides(size: int) -> None:
         for key in keys:
             dot = Dot(f"{node}.0", 1)
             version = encode_version(Version((dot,), (Sibling(dot, node.encode() * size),)))
-            cluster.hosts[node].node._coordinator.store(
+            cluster.hosts[node].node.base.local.store(
                 data_key(token("carts", key), "carts", key), version, ""
             )
         cluster.hosts[node].sync_wanted = True

@@ -11,9 +11,11 @@ from collections.abc import Callable
 import pytest
 
 from kvstore.config import AntiEntropySettings
-from kvstore.node.outbox import PeerMessage
+from kvstore.instant import Instant
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import Candidate, Delete, Put, ReapCheck, ReapConfirm, ReplicaWrite
+from kvstore.protocol.client import Delete, Put
+from kvstore.protocol.peer import Candidate, ReapCheck, ReapConfirm, ReplicaWrite
+from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.background.reap import Reaper
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, digest, encode_version
@@ -46,7 +48,16 @@ def candidate(cluster: Cluster, node: str) -> Candidate:
 
 
 def confirms(cluster: Cluster, node: str, asked: Candidate) -> bool:
-    return cluster.hosts[node].node._reaper.confirm([asked]) == (0,)
+    """Asked by another member, at once: what it says never waits for a disk."""
+    host = cluster.hosts[node]
+    asker = next(each for each in cluster.hosts if each != node)
+    before = len(host.sent)
+    host.node.on_frame(asker, [ReapCheck(1, 1, (asked,), commit=False)], cluster.instant)
+    ((to, answer),) = host.sent[before:]
+    del host.sent[before:]
+    assert to == asker
+    assert isinstance(answer, ReapConfirm)
+    return answer.positions == (0,)
 
 
 def under_way(cluster: Cluster, node: str) -> None:
@@ -55,7 +66,7 @@ def under_way(cluster: Cluster, node: str) -> None:
     # the version is here and durable as it was: only the operation speaks against it
     tombstone = cluster.stored("n3" if node != "n3" else "n2", "carts", KEY)
     host = cluster.hosts[node]
-    host.node._coordinator.replica.replace(
+    host.node.base.local.replica.replace(
         INTERNAL, cluster.stored(node, "carts", KEY) or b"", tombstone or b""
     )
     host.sync_wanted = True
@@ -64,34 +75,39 @@ def under_way(cluster: Cluster, node: str) -> None:
 
 def exchanging(cluster: Cluster, node: str) -> None:
     partition = cluster.state.ring.partition("carts", KEY)
-    cluster.hosts[node].node._anti_entropy._exchanging = partition
+    cluster.hosts[node].node.background.anti_entropy._exchanging = partition
 
 
 def not_durable(cluster: Cluster, node: str) -> None:
     cluster.stuck = {node}
     host = cluster.hosts[node]
     stored = cluster.stored(node, "carts", KEY) or b""
-    host.node._coordinator.replica.replace(INTERNAL, stored, stored)
+    host.node.base.local.replica.replace(INTERNAL, stored, stored)
 
 
 def hinted(cluster: Cluster, node: str) -> None:
     other = "n2" if node != "n2" else "n3"
     dot = Dot("a", 1)
     older = encode_version(Version((dot,), (Sibling(dot, b"old"),)))
-    cluster.hosts[node].node._coordinator.store(INTERNAL, older, other)
+    cluster.hosts[node].node.base.local.store(INTERNAL, older, other)
 
 
 def stood_still(cluster: Cluster, node: str) -> None:
-    reaper = cluster.hosts[node].node._reaper
-    reaper._seen -= 6.0
-    reaper._look_at_clocks()
+    looked_before(cluster, node, 6.0, 0)
+
+
+def looked_before(cluster: Cluster, node: str, seconds: float, wall_ms: int) -> None:
+    """So long ago, by the two clocks of a node, it has looked at them last; now it does so again."""
+    now = cluster.instant
+    reaper = cluster.hosts[node].node.background.reaper
+    reaper._seen = Instant(now.mono - seconds, now.wall - wall_ms)
+    cluster.hosts[node].node.on_frame("n1" if node != "n1" else "n2", [ReapCheck(1, 1, (), False)], now)
+    cluster.hosts[node].sent.pop()
 
 
 def was_suspended(cluster: Cluster, node: str) -> None:
     """The monotonic clock may stand still as well."""
-    reaper = cluster.hosts[node].node._reaper
-    reaper._seen_wall -= 6000
-    reaper._look_at_clocks()
+    looked_before(cluster, node, 0.0, 6000)
 
 
 def visible(cluster: Cluster, node: str) -> None:
@@ -166,14 +182,14 @@ def test_one_member_that_does_not_confirm_in_a_round_keeps_the_tombstone(
     node = sorted(cluster.hosts)[member]
     if round_ == 3 and node not in cluster.replicas("carts", KEY):
         pytest.skip("it is not asked to delete anything")
-    reaper, confirm, calls = cluster.hosts[node].node._reaper, Reaper.confirm, [0]
+    reaper, confirm, calls = cluster.hosts[node].node.background.reaper, Reaper.confirm, [0]
 
-    def disagree(self: Reaper, candidates: list[Candidate]) -> tuple[int, ...]:
+    def disagree(self: Reaper, candidates: list[Candidate], now: Instant) -> tuple[int, ...]:
         if self is reaper:
             calls[0] += 1
             if calls[0] >= round_:
                 return ()
-        return confirm(self, candidates)
+        return confirm(self, candidates, now)
 
     monkeypatch.setattr(Reaper, "confirm", disagree)
     cluster.move(60.0)
@@ -193,7 +209,7 @@ def tombstones(cluster: Cluster, count: int) -> dict[bytes, str]:
         internal = data_key(token("carts", key), "carts", key)
         found[internal] = primaries[0]
         for node in primaries:
-            cluster.hosts[node].node._coordinator.store(internal, tombstone, "")
+            cluster.hosts[node].node.base.local.store(internal, tombstone, "")
     for host in cluster.hosts.values():
         host.sync_wanted = True
     cluster.run()
@@ -234,15 +250,13 @@ def test_many_are_reaped_in_messages_of_a_bounded_size_and_in_passes_of_a_bounde
 
 def test_who_stood_still_is_silent_for_half_a_reap_age_and_not_after_a_short_stall() -> None:
     cluster = deleted(quiet())
-    reaper, asked = cluster.hosts["n1"].node._reaper, candidate(cluster, "n1")
-    reaper._seen, reaper._seen_wall = reaper._core.now - 4.9, reaper._seen_wall - 4900
-    reaper._look_at_clocks()
+    asked = candidate(cluster, "n1")
+    looked_before(cluster, "n1", 4.9, 4900)
     assert confirms(cluster, "n1", asked)
     stood_still(cluster, "n1")
     began = cluster.now
     while not confirms(cluster, "n1", asked):
         cluster.move(0.05)
-        reaper._core.now = cluster.now
         assert cluster.now < began + REAP_AGE
     assert cluster.now - began == pytest.approx(REAP_AGE / 2, abs=0.1)
 
@@ -289,7 +303,7 @@ def test_positions_that_nobody_has_asked_about_confirm_nothing() -> None:
 
     def elsewhere(sender: str, to: str, message: PeerMessage) -> bool:
         if isinstance(message, ReapConfirm):
-            wrong = ReapConfirm(message.request, (len(message.positions), 7))
+            wrong = ReapConfirm(message.number, (len(message.positions), 7))
             cluster.hosts[to].node.on_frame(sender, [wrong], cluster.instant)
             return False
         return True
@@ -300,10 +314,19 @@ def test_positions_that_nobody_has_asked_about_confirm_nothing() -> None:
 
 
 def test_the_first_pass_begins_an_interval_after_the_start_whatever_the_clock_says() -> None:
-    cluster = Cluster(3, settings=quiet(reap_interval=2.0))
-    reaper = cluster.hosts["n1"].node._reaper
-    reaper.start(50_000.0)
-    assert reaper.next_deadline() == 50_002.0
+    cluster = deleted(quiet(reap_interval=2.0))
+    asked: list[float] = []
+
+    def note(_: str, __: str, message: PeerMessage) -> bool:
+        if isinstance(message, ReapCheck):
+            asked.append(cluster.now)
+        return True
+
+    cluster.passes = note
+    cluster.now = 50_000.0
+    cluster.start_again()
+    cluster.move(2.2)
+    assert 50_002.0 <= asked[0] < 50_002.2
 
 
 def test_who_has_confirmed_is_not_waited_for_any_more() -> None:
@@ -319,4 +342,4 @@ def test_who_has_confirmed_is_not_waited_for_any_more() -> None:
     cluster.passes = note
     while not asked:
         cluster.move(0.1)
-    assert cluster.hosts[first].node._coordinator.operations.by_number == {}
+    assert cluster.hosts[first].node.base.rpc.waiting == {}

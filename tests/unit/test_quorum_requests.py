@@ -17,17 +17,8 @@ from kvstore.errors import (
 )
 from kvstore.lsm import Durability, Options
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import (
-    Delete,
-    Found,
-    Get,
-    Put,
-    Refusal,
-    ReplicaRead,
-    ReplicaWrite,
-    Stored,
-    WriteAck,
-)
+from kvstore.protocol.client import Delete, Found, Get, Put, Stored
+from kvstore.protocol.peer import Refusal, ReplicaRead, ReplicaWrite, WriteAck
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
 from tests.unit.quorum_cluster import WALL, Cluster
@@ -360,7 +351,7 @@ def test_versions_of_one_key_in_one_frame_are_reconciled() -> None:
     host.engine.sync()
     host.node.on_durable(host.engine.durable_lsn, cluster.instant)
     acks = [message for _, message in host.sent if isinstance(message, WriteAck)]
-    assert acks == [WriteAck(tuple(message.request for message in frame))]
+    assert acks == [WriteAck(tuple(message.number for message in frame))]
     stored = host.engine.get(frame[0].key)
     assert stored is not None
     assert sorted(s.value or b"" for s in decode_version(stored).siblings) == [b"book"] * 2 + [b"pen"] * 2
@@ -380,7 +371,7 @@ def test_a_frame_that_the_disk_has_no_room_for_is_refused_as_a_whole(monkeypatch
         for number in (1, 2)
     ]
     host.node.on_frame("n2", frame, cluster.instant)
-    refused = [message.request for _, message in host.sent if isinstance(message, Refusal)]
+    refused = [message.number for _, message in host.sent if isinstance(message, Refusal)]
     assert refused == [1, 2]
     assert not any(isinstance(message, WriteAck) for _, message in host.sent)
 
@@ -450,7 +441,7 @@ def test_a_write_is_later_than_all_that_it_replaces_whatever_the_clocks_say() ->
     siblings = (Sibling(dots[0], b"early", WALL << 16), Sibling(dots[1], b"late", later))
     internal = data_key(token("carts", KEY), "carts", KEY)
     for host in cluster.hosts.values():
-        host.node._coordinator.store(internal, encode_version(Version(dots, siblings)), "")
+        host.node.base.local.store(internal, encode_version(Version(dots, siblings)), "")
         host.sync_wanted = True
     cluster.run()
     context = cluster.found("n1", Get("carts", KEY)).context

@@ -54,13 +54,13 @@ def test_unary_put_get_delete(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with one_node(tmp_path) as (_, opened):
             stored = await call(
-                opened, "Put", pb.PutRequest(bucket="b", key=b"k", value=b"v"), pb.PutResponse
+                opened, "Put", pb.PutRequest(bucket="b", key=b"k", value=b"v"), pb.WriteResponse
             )
             assert stored.siblings == 1
             got = await call(opened, "Get", pb.GetRequest(bucket="b", key=b"k"), pb.GetResponse)
             assert [sibling.value for sibling in got.siblings] == [b"v"]
             delete = pb.DeleteRequest(bucket="b", key=b"k", context=got.context)
-            await call(opened, "Delete", delete, pb.DeleteResponse)
+            await call(opened, "Delete", delete, pb.WriteResponse)
             got = await call(opened, "Get", pb.GetRequest(bucket="b", key=b"k"), pb.GetResponse)
             assert not got.siblings
             assert got.context
@@ -85,14 +85,14 @@ def test_unary_put_get_delete(tmp_path: Path) -> None:
 def test_bad_input_is_typed_and_names_the_field(tmp_path: Path, request_: pb.PutRequest, field: str) -> None:
     async def scenario() -> None:
         async with one_node(tmp_path) as (server, opened):
-            before = server.driver.node.status().engine.entries
+            before = server.driver.node.status(server.driver.now()).engine.entries
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call(opened, "Put", request_, pb.PutResponse)
+                await call(opened, "Put", request_, pb.WriteResponse)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             error = typed(caught.value)
             assert isinstance(error, InvalidRequest)
             assert error.field == field
-            assert server.driver.node.status().engine.entries == before
+            assert server.driver.node.status(server.driver.now()).engine.entries == before
 
     run(scenario())
 
@@ -103,7 +103,7 @@ def test_the_engine_is_opened_with_the_settings_of_the_node(tmp_path: Path) -> N
         state = cluster_state([port])
         node = replace(settings("n1", port, tmp_path, state), engine=Options(memtable_bytes=1))
         async with serving(node) as (server,):
-            engine = server.driver.node.status().engine
+            engine = server.driver.node.status(server.driver.now()).engine
             assert engine.sealed_memtables + engine.flushes > 0
 
     run(scenario())
@@ -139,9 +139,9 @@ def test_a_session_answers_each_call_in_its_own_kind(tmp_path: Path) -> None:
             ]
             results = await session.exchange(calls)
             kinds = {number: result.WhichOneof("reply") for number, result in results.items()}
-            assert kinds == {1: "put", 2: "get", 3: "delete", 4: "error", 5: "error"}
-            assert results[4].error.field == "key"
-            assert results[5].error.reason == pb.Error.INVALID_REQUEST
+            assert kinds == {1: "stored", 2: "found", 3: "stored", 4: "failed", 5: "failed"}
+            assert results[4].failed.field == "key"
+            assert results[5].failed.reason == pb.Error.INVALID_REQUEST
             await session.stream.done_writing()
             assert await session.stream.read() is grpc.aio.EOF
             assert await session.stream.code() is grpc.StatusCode.OK
@@ -162,10 +162,10 @@ def test_a_session_takes_any_number_of_calls_and_splits_what_is_large(tmp_path: 
                     for i in range(first, first + 2000)
                 ]
                 results = await session.exchange(puts)
-                assert {result.WhichOneof("reply") for result in results.values()} == {"put"}
+                assert {result.WhichOneof("reply") for result in results.values()} == {"stored"}
             # 6 MB of replies, to a client that takes no frame over 4 MiB
             found = await session.exchange([get_call(number) for number in range(6000)])
-            assert all(len(result.get.siblings) == 1 for result in found.values())
+            assert all(len(result.found.siblings) == 1 for result in found.values())
 
     run(scenario())
 
@@ -186,8 +186,8 @@ def test_a_defect_in_one_call_does_not_take_the_others_of_its_frame_along(
             monkeypatch.setattr(coordinator, "_start", fail)
             results = await SessionClient(opened).exchange([get_call(number) for number in range(4)])
             kinds = {number: result.WhichOneof("reply") for number, result in results.items()}
-            assert kinds == {0: "get", 1: "error", 2: "get", 3: "error"}
-            assert results[1].error.reason == pb.Error.INTERNAL
+            assert kinds == {0: "found", 1: "failed", 2: "found", 3: "failed"}
+            assert results[1].failed.reason == pb.Error.INTERNAL
 
     run(scenario())
 
@@ -215,7 +215,7 @@ def test_a_client_that_leaves_leaves_nothing_behind(tmp_path: Path) -> None:
             async with asyncio.timeout(PATIENCE):
                 while True:
                     tasks = [task for task in asyncio.all_tasks() if "session" in repr(task.get_coro())]
-                    if not tasks and not server.driver._waiting:
+                    if not tasks and server.driver.executor.idle:
                         break
                     await asyncio.sleep(0.01)
             assert await call(opened, "Get", pb.GetRequest(bucket="b", key=b"k"), pb.GetResponse) is not None

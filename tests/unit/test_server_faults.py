@@ -12,9 +12,9 @@ import grpc
 import pytest
 
 from kvstore.config import QuorumSettings
-from kvstore.gossip import GossipMessage
-from kvstore.node.outbox import PeerMessage
-from kvstore.protocol.messages import ReplicaWrite
+from kvstore.protocol.gossip import GossipMessage
+from kvstore.protocol.peer import ReplicaWrite
+from kvstore.protocol.table import PeerMessage
 from kvstore.server.links import Links
 from kvstore.v1 import client_pb2 as pb
 from tests.unit.memory_client import MOST, Play, settled
@@ -62,7 +62,7 @@ class Sender:
         assert sender == "n1"
         for message in messages:
             assert isinstance(message, ReplicaWrite)
-            self.arrived.append(message.request)
+            self.arrived.append(message.number)
 
     def _on_open(self, peer: str) -> None:
         assert peer == "n2"
@@ -80,7 +80,7 @@ class Sender:
     def send(self, bulk: bool) -> int:
         number = self.sent
         self.sent += 1
-        self.links.send("n2", ReplicaWrite(number, 1, b"k", b"v", replay=bulk))
+        self.links.send("n2", ReplicaWrite(number, 1, b"k", b"v", background=bulk))
         return number
 
     async def deliver(self, bulk: bool) -> None:
@@ -191,8 +191,8 @@ _WRITE_PATIENCE = QuorumSettings().write_patience + 0.1
 def requests() -> list[tuple[str, Any, Any]]:
     return [
         ("Get", pb.GetRequest(bucket="b", key=b"k", timeout_ms=60_000), pb.GetResponse),
-        ("Put", pb.PutRequest(bucket="b", key=b"k", value=b"v", timeout_ms=60_000), pb.PutResponse),
-        ("Delete", pb.DeleteRequest(bucket="b", key=b"k", timeout_ms=60_000), pb.DeleteResponse),
+        ("Put", pb.PutRequest(bucket="b", key=b"k", value=b"v", timeout_ms=60_000), pb.WriteResponse),
+        ("Delete", pb.DeleteRequest(bucket="b", key=b"k", timeout_ms=60_000), pb.WriteResponse),
     ]
 
 
@@ -310,9 +310,9 @@ def test_a_session_that_is_refused_takes_no_other_stream_down(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await bad.stream.read()
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert (await good.results(1))[1].WhichOneof("reply") == "get"
+        assert (await good.results(1))[1].WhichOneof("reply") == "found"
         result = await good.exchange([pb.Call(id=2, put=requests()[1][1])])
-        assert result[2].WhichOneof("reply") == "put"
+        assert result[2].WhichOneof("reply") == "stored"
         assert streams <= cluster.network.calls
         await opened.close()
         await cluster.stop()

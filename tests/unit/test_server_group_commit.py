@@ -1,19 +1,22 @@
-"""Syncs follow each other, one at a time, and a failed one is the end."""
+"""Syncs on a real thread and disk: one at a time, and a failed one is the end.
+
+What the group commit decides, in every order of events: tests/property/test_lsm_commit.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from kvstore.errors import StorageFailed, StorageFull
-from kvstore.lsm import DiskFileSystem, Durability, Engine, Options, Sync
+from kvstore.lsm import Durability, Engine, Options
 from kvstore.lsm.filesystem import WritableFile
-from kvstore.server.group_commit import GroupCommit
+from kvstore.server.sync_thread import SyncThread
+from kvstore.store import DiskFileSystem
 from tests.patience import PATIENCE
 
 
@@ -68,7 +71,7 @@ class Scenario:
         self.disk.threads.clear()
         self.durable: list[int] = []
         self.fatal: list[BaseException] = []
-        self.commit = GroupCommit(self.engine, self.durable.append, self.fatal.append)
+        self.commit = SyncThread(self.engine, self.durable.append, self.fatal.append)
 
     def write(self, count: int) -> None:
         for i in range(count):
@@ -141,7 +144,9 @@ def test_a_failed_sync_is_fatal_and_never_durable(tmp_path: Path) -> None:
         async with asyncio.timeout(PATIENCE):
             while not scenario.fatal:  # noqa: ASYNC110  (no event for it)
                 await asyncio.sleep(0.002)
-        scenario.write(1)
+        with pytest.raises(StorageFailed):
+            scenario.write(1)
+        scenario.commit.request()
         await asyncio.sleep(0.02)
         assert scenario.durable == []
         assert [type(error) for error in scenario.fatal] == [StorageFailed]
@@ -152,7 +157,7 @@ def test_a_failed_sync_is_fatal_and_never_durable(tmp_path: Path) -> None:
 def test_a_full_disk_is_tried_again_and_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("kvstore.server.group_commit._FULL_PAUSE", 0.01)
+    monkeypatch.setattr("kvstore.lsm.commit.FULL_PAUSE", 0.01)
 
     async def run() -> None:
         scenario = Scenario(tmp_path)
@@ -178,6 +183,8 @@ def test_a_full_disk_is_tried_again_and_said_once(
 
 
 def test_closing_lets_the_running_sync_end_and_says_no_more(tmp_path: Path) -> None:
+    others = set(threading.enumerate())
+
     async def run() -> None:
         scenario = Scenario(tmp_path)
         scenario.disk.gate.clear()
@@ -189,6 +196,8 @@ def test_closing_lets_the_running_sync_end_and_says_no_more(tmp_path: Path) -> N
         assert not closing.done()
         scenario.disk.gate.set()
         await closing
+        mine = set(threading.enumerate()) - others
+        assert not any(thread.name.startswith("sync") for thread in mine)
         assert scenario.durable == []
         assert scenario.engine.durable_lsn == 1
         scenario.engine.close()
@@ -231,7 +240,7 @@ def test_who_is_told_and_fails_does_not_keep_later_writes_from_their_sync(tmp_pa
             if len(told) == 1:
                 raise ZeroDivisionError
 
-        scenario.commit._on_durable = durable
+        scenario.commit.on_durable = durable
         scenario.disk.gate.clear()
         scenario.write(1)
         while not scenario.engine._segments.syncing:  # noqa: ASYNC110  (no event for it)
@@ -244,196 +253,3 @@ def test_who_is_told_and_fails_does_not_keep_later_writes_from_their_sync(tmp_pa
         await scenario.commit.close()
 
     asyncio.run(run())
-
-
-class FakeEngine:
-    """An engine whose syncs end when a test says so; `steps` is what was asked of it, and told."""
-
-    def __init__(self) -> None:
-        self.steps: list[str] = []
-        self.gate = threading.Event()
-        self.delay = 0.0
-        self.durable_lsn = 7
-        self.results: list[object] = []
-        """What the next calls of `begin_sync` answer or raise; a sync when there is nothing."""
-        self.begun = 0
-
-    def sync_delay(self) -> float:
-        return self.delay
-
-    def begin_sync(self) -> Sync | None:
-        self.steps.append("begin")
-        if self.results:
-            result = self.results.pop(0)
-            if isinstance(result, Exception):
-                raise result
-            return None
-        self.begun += 1
-        return Sync((self,), (), self.begun)  # type: ignore[arg-type]
-
-    def sync(self) -> None:
-        assert self.gate.wait(PATIENCE)
-
-    def finish_sync(self, sync: Sync) -> int:
-        self.steps.append("finish")
-        return sync.lsn
-
-
-class Told:
-    """A group commit on a fake engine, whose loop's timers are noted and run at once."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.engine = FakeEngine()
-        self.delays: list[float] = []
-        loop = asyncio.get_running_loop()
-
-        def at_once(delay: float, action: Callable[[], None]) -> None:
-            self.delays.append(delay)
-            loop.call_soon(action)
-
-        monkeypatch.setattr(loop, "call_later", at_once)
-        self.fatal: list[BaseException] = []
-        told = self.engine.steps.append
-        self.commit = GroupCommit(
-            self.engine,  # type: ignore[arg-type]
-            lambda lsn: told(f"durable {lsn}"),
-            self.fatal.append,
-        )
-
-    async def until(self, steps: list[str]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while self.engine.steps != steps:  # noqa: ASYNC110  (no event for it)
-                await asyncio.sleep(0)
-
-    async def turns(self, count: int = 5) -> None:
-        for _ in range(count):
-            await asyncio.sleep(0)
-
-
-def told(monkeypatch: pytest.MonkeyPatch, run: Callable[[Told], Awaitable[None]]) -> None:
-    async def main() -> None:
-        with monkeypatch.context() as patched:
-            scene = Told(patched)
-            try:
-                await run(scene)
-            finally:
-                scene.engine.gate.set()
-                await scene.commit.close()
-        assert scene.fatal == []
-
-    asyncio.run(main())
-
-
-def test_requests_of_a_turn_share_a_sync_and_those_during_it_the_next(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def run(scene: Told) -> None:
-        for _ in range(3):
-            scene.commit.request()
-        assert scene.engine.steps == [], "begun before the end of the turn"
-        await scene.until(["begin"])
-        for _ in range(3):
-            scene.commit.request()
-        await scene.turns()
-        assert scene.engine.steps == ["begin"], "two syncs at a time"
-        scene.engine.gate.set()
-        await scene.until(["begin", "finish", "durable 1", "begin", "finish", "durable 2"])
-        await scene.turns()
-        assert scene.engine.steps[-1] == "durable 2", "nobody has asked for another"
-        scene.commit.request()
-        await scene.until(["begin", "finish", "durable 1", "begin", "finish", "durable 2", "begin"])
-        assert scene.delays == []
-
-    told(monkeypatch, run)
-
-
-def test_it_waits_for_as_long_as_the_engine_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run(scene: Told) -> None:
-        scene.engine.delay = 0.25
-        scene.engine.gate.set()
-        scene.commit.request()
-        scene.commit.request()
-        assert scene.delays == [0.25]
-        await scene.until(["begin", "finish", "durable 1"])
-
-    told(monkeypatch, run)
-
-
-def test_what_needs_no_sync_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run(scene: Told) -> None:
-        scene.engine.results = [None]
-        scene.commit.request()
-        await scene.until(["begin", "durable 7"])
-
-    told(monkeypatch, run)
-
-
-def test_a_full_disk_is_tried_every_half_second_and_told_of_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def run(scene: Told) -> None:
-        scene.engine.gate.set()
-        scene.engine.results = [StorageFull("full"), StorageFull("full")]
-        scene.commit.request()
-        await scene.until(["begin"])
-        scene.commit.request()  # which does not begin another
-        await scene.until(["begin", "begin", "begin", "finish", "durable 1"])
-        assert scene.delays == [0.5, 0.5]
-        await scene.turns()
-        scene.commit.request()
-        await scene.until(["begin", "begin", "begin", "finish", "durable 1", "begin", "finish", "durable 2"])
-
-    told(monkeypatch, run)
-    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
-
-
-def test_after_its_end_nothing_is_begun_and_nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    others = set(threading.enumerate())
-
-    async def run(scene: Told) -> None:
-        scene.commit.request()
-        await scene.until(["begin"])
-        scene.commit.request()
-        closing = asyncio.create_task(scene.commit.close())
-        await scene.turns()
-        assert not closing.done(), "it has not waited for the sync"
-        scene.engine.gate.set()
-        await closing
-        await scene.turns()
-        assert scene.engine.steps == ["begin", "finish"]
-        mine = set(threading.enumerate()) - others
-        assert not any(thread.name.startswith("sync") for thread in mine)
-
-    told(monkeypatch, run)
-
-
-def test_what_was_asked_for_in_the_turn_of_the_end_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run(scene: Told) -> None:
-        scene.commit.request()
-        await scene.commit.close()
-        await scene.turns()
-        assert scene.engine.steps == []
-
-    told(monkeypatch, run)
-
-
-def test_a_sync_that_failed_is_told_of_and_nothing_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        with monkeypatch.context() as patched:
-            scene = Told(patched)
-            error = StorageFailed("input/output error")
-
-            def broken() -> None:
-                raise error
-
-            scene.engine.sync = broken  # type: ignore[method-assign]
-            scene.commit.request()
-            while not scene.fatal:  # noqa: ASYNC110  (no event for it)
-                await asyncio.sleep(0)
-            scene.commit.request()
-            await scene.turns()
-            assert scene.fatal == [error]
-            assert scene.engine.steps == ["begin"], "it is tried again"
-            await scene.commit.close()
-
-    asyncio.run(main())

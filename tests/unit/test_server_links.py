@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from kvstore.config import BucketSettings
-from kvstore.gossip import Status, Update
-from kvstore.gossip.messages import Ack
 from kvstore.local.ports import free_ports
-from kvstore.node.outbox import PeerMessage
-from kvstore.protocol.messages import ReadSame, ReplicaWrite
+from kvstore.protocol.gossip import Ack, Status, Update
+from kvstore.protocol.peer import ReadSame, ReplicaWrite
+from kvstore.protocol.sizes import size_of
+from kvstore.protocol.table import PeerMessage
 from kvstore.ring import ClusterState, Member
 from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction
 from kvstore.server.stream import Stream
 from kvstore.v1.peer_pb2 import Welcome
-from kvstore.wire.queue import Batches, message_bytes
+from kvstore.wire.queue import Batches
 from tests.patience import PATIENCE
 from tests.unit.server_nodes import channel, cluster_state, run, serving, settings
 from tests.unit.swallowing_grpc import Channel
@@ -69,12 +69,12 @@ def test_frames_are_split_at_their_limit_and_lose_nothing() -> None:
     messages: list[PeerMessage] = [write(size) for size in (10, 3 * MIB, 2 * MIB, 9 * MIB, 10, 10)]
     queue: Batches[PeerMessage] = Batches()
     for message in messages:
-        queue.add(message, message_bytes(message))
-    assert queue.bytes == sum(map(message_bytes, messages))
+        queue.add(message, size_of(message))
+    assert queue.bytes == sum(map(size_of, messages))
     batches = [queue.take() for _ in range(len(queue))]
     assert [message for batch in batches for message in batch] == messages
     assert [len(batch) for batch in batches] == [2, 1, 1, 2]
-    assert all(len(batch) == 1 or sum(map(message_bytes, batch)) <= 4 * MIB for batch in batches)
+    assert all(len(batch) == 1 or sum(map(size_of, batch)) <= 4 * MIB for batch in batches)
     assert (len(queue), queue.bytes) == (0, 0)
 
 

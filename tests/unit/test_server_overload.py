@@ -13,10 +13,11 @@ import grpc
 import pytest
 
 from kvstore.config import FRAME_BYTES, MIB, Limits
-from kvstore.gossip.messages import Ack
 from kvstore.local.ports import free_ports
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.messages import ReplicaWrite
+from kvstore.protocol.gossip import Ack
+from kvstore.protocol.peer import ReplicaWrite
+from kvstore.protocol.sizes import size_of
 from kvstore.ring import Member
 from kvstore.server import session
 from kvstore.server.handshake import introduction
@@ -26,7 +27,7 @@ from kvstore.server.stream import Stream
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.wire.peer import decode_frame
-from kvstore.wire.queue import QueueLimits, message_bytes
+from kvstore.wire.queue import QueueLimits
 from tests.patience import PATIENCE
 from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
 
@@ -66,17 +67,17 @@ def test_a_client_that_does_not_read_holds_a_bounded_part_of_memory(
     async def scenario() -> None:
         async with node_of(tmp_path, 1) as (server, opened):
             put = pb.PutRequest(bucket="b", key=b"k", value=VALUE)
-            await call(opened, "Put", put, pb.PutResponse)
+            await call(opened, "Put", put, pb.WriteResponse)
             client = SessionClient(opened)
             await client.send(gets(40))
-            node = server.driver.node
-            await until(lambda: node.status().counters.gets >= 4)
+            driver = server.driver
+            await until(lambda: driver.node.status(driver.now()).counters.gets >= 4)
             begun = -1
-            while begun != (begun := node.status().counters.gets):  # noqa: ASYNC110  (begins no more)
+            while begun != (begun := driver.node.status(driver.now()).counters.gets):  # noqa: ASYNC110  (begins no more)
                 await asyncio.sleep(0.2)
             assert begun < 30, "not all: nobody takes the replies"
             results = await client.results(40)
-            assert {len(result.get.siblings[0].value) for result in results.values()} == {MIB}
+            assert {len(result.found.siblings[0].value) for result in results.values()} == {MIB}
             await client.stream.done_writing()
             assert await client.stream.read() is grpc.aio.EOF
             most_waited = server.clients.most_reply_bytes
@@ -92,13 +93,13 @@ def test_unary_calls_that_are_cancelled_leave_nothing_under_way(tmp_path: Path) 
             calls = [
                 asyncio.ensure_future(call(opened, "Get", request, pb.GetResponse, 30.0)) for _ in range(20)
             ]
-            node = server.driver.node
-            await until(lambda: node.status().in_flight == 20)
+            driver = server.driver
+            await until(lambda: driver.node.status(driver.now()).in_flight == 20)
             for each in calls:
                 each.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
-            await until(lambda: node.status().in_flight == 0)
-            assert node.status().counters.cancelled == 20
+            await until(lambda: driver.node.status(driver.now()).in_flight == 0)
+            assert driver.node.status(driver.now()).counters.cancelled == 20
 
     run(scenario())
 
@@ -109,11 +110,11 @@ def test_a_session_that_ends_leaves_nothing_under_way(tmp_path: Path) -> None:
             other, client = SessionClient(opened), SessionClient(opened)
             await other.send(gets(5))
             await client.send(gets(20))
-            node = server.driver.node
-            await until(lambda: node.status().in_flight == 25)
+            driver = server.driver
+            await until(lambda: driver.node.status(driver.now()).in_flight == 25)
             client.stream.cancel()
-            await until(lambda: node.status().in_flight == 5)
-            assert node.status().counters.cancelled == 20
+            await until(lambda: driver.node.status(driver.now()).in_flight == 5)
+            assert driver.node.status(driver.now()).counters.cancelled == 20
 
     run(scenario())
 
@@ -138,12 +139,12 @@ def test_what_has_waited_too_long_is_refused_and_not_carried_out(tmp_path: Path)
             refused: dict[int, pb.Error] = {}
             while len(refused) < 4:
                 response = await client.stream.read()
-                refused.update((result.id, result.error) for result in response.results)
+                refused.update((result.id, result.failed) for result in response.results)
                 refused.update((number, each.error) for each in response.plain_refused for number in each.ids)
             assert sorted(refused) == [1, 2, 7, 9], "the last has lost more than half of its time"
             for error in refused.values():
                 assert (error.reason, error.outcome_unknown) == (pb.Error.OVERLOADED, False)
-            counters = server.driver.node.status().counters
+            counters = server.driver.node.status(server.driver.now()).counters
             assert (counters.expired, counters.gets, counters.puts) == (4, 1, 1)
 
     run(scenario())
@@ -193,7 +194,7 @@ def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it(
             await until(lambda: link.connected)
             for number in range(400):
                 message = ReplicaWrite(number, 1, b"k", b"v" * 100_000)
-                link.send(message, message_bytes(message))
+                link.send(message, size_of(message))
                 if number % 40 == 0:
                     await asyncio.sleep(0.01)
             await until(lambda: len(unsent) == link.queue.dropped)
@@ -208,7 +209,7 @@ def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it(
             await asyncio.wait([running])
         await peer.server.stop(0)
         messages = [decode_frame(each) for each in peer.frames]
-        writes = [m.request for each in messages for m in each if isinstance(m, ReplicaWrite)]
+        writes = [m.number for each in messages for m in each if isinstance(m, ReplicaWrite)]
         assert sorted(writes + unsent) == list(range(400)), "each was sent or told of"
         overtaken = next(i for i, each in enumerate(messages) if Ack(1, ()) in each)
         assert len(messages) - overtaken > 3, "the queue's frames come after it"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 
+from kvstore.bounds import Setting, settings_of
 from kvstore.errors import (
     ConfigError,
     Corruption,
@@ -18,9 +20,10 @@ from kvstore.errors import (
     WrongDataDirectory,
 )
 from kvstore.lsm import Compaction, Durability, Options
+from kvstore.node.settings import NodeSettings
 from kvstore.server.main import main
 from kvstore.server.server import STOP_SIGNALS, ServerSettings
-from kvstore.server.settings_file import read_settings_file
+from kvstore.server.settings_file import TABLES, read_settings_file
 
 GOOD = """
 node = "from-file"
@@ -105,6 +108,14 @@ def test_a_file_is_read_whole(config: Path, tmp_path: Path) -> None:
         ("[[buckets]]\nn = 1", "must be tables"),
         ("[buckets]\ncarts = 1", "must be tables"),
         ("node = '\udcff'", "can't decode"),
+        ("hint-count = 1", r"hint-count belongs into the table \[quorum\]"),
+        ("quorum = 3", r"quorum must be a table: \[quorum\]"),
+        ("[[gossip]]\nprobe-interval = 1", r"gossip must be a table: \[gossip\]"),
+        ("[quorum]\nhint_count = 1", "quorum: unknown setting 'hint_count' .known: default-timeout, "),
+        ("[anti-entropy]\nTABLE = 1", "anti-entropy: unknown setting 'TABLE'"),
+        ("[limits]\nkey = 1", "unknown setting 'limits'"),
+        ("partitions = " + "1" * 5000, "integer string conversion"),
+        ("node = " + "[" * 100_000, "recursion"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, reason: str) -> None:
@@ -136,6 +147,12 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, reason: str) -> None
         (["--compaction", "none"], "'none' is not one of 'size-tiered', 'leveled'"),
         (["--memtable-bytes", "0"], "0 is not in the range x>=1"),
         (["--cache-bytes", "-1"], "-1 is not in the range x>=0"),
+        (["--hint-count", "-1"], "-1 is not in the range x>=0"),
+        (["--hint-count", "1.5"], "'1.5' is not a valid integer"),
+        (["--hint-count", "1" + "0" * 40], "hint-count=1"),
+        (["--hint-age", "0"], "0.0 is not in the range x>0"),
+        (["--hint-age", "nan"], "hint-age=nan must be more than 0"),
+        (["--hint-rate", "inf"], "hint-rate=inf must be more than 0"),
         (["--log-level", "loud"], "'loud' is not one of"),
         (["--frobnicate"], "No such option"),
         (["extra"], "unexpected extra argument"),
@@ -153,8 +170,8 @@ def test_a_wrong_flag_is_one_line(
     assert not (tmp_path / "data").exists()
 
 
-def engine_options(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Options:
-    """What kvnode would open its engine with."""
+def started_with(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> ServerSettings:
+    """What kvnode would start with."""
     given: list[ServerSettings] = []
 
     async def serve(settings: ServerSettings) -> None:
@@ -165,22 +182,107 @@ def engine_options(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Options:
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
-    return given[0].engine
+    return given[0]
 
 
 def test_settings_of_the_engine_come_from_flags_environment_and_file(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = ("--config", str(config), "--node", "n1")
-    assert engine_options(monkeypatch, *file) == Options()
+    assert started_with(monkeypatch, *file).engine == Options()
     text = 'durability = "none"\ncompaction = "leveled"\nmemtable-bytes = 1000\ncache-bytes = 0\n'
     config.write_text(text + config.read_text())
     monkeypatch.setenv("KVNODE_MEMTABLE_BYTES", "2000")
     monkeypatch.setenv("KVNODE_DURABILITY", "sync")
-    found = engine_options(monkeypatch, *file, "--durability", "interval")
+    found = started_with(monkeypatch, *file, "--durability", "interval").engine
     assert found == Options(
         memtable_bytes=2000, cache_bytes=0, durability=Durability.INTERVAL, compaction=Compaction.LEVELED
     )
+
+
+def test_every_setting_of_a_table_reaches_the_node(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = ("--config", str(config), "--node", "n1")
+    assert started_with(monkeypatch, *file).node_settings == NodeSettings()
+    changed = {kind.TABLE: {each.name: other_value(each) for each in settings_of(kind)} for kind in TABLES}
+    with config.open("a") as text:
+        for table, values in changed.items():
+            text.write(f"[{table}]\n")
+            text.writelines(f"{name.replace('_', '-')} = {value}\n" for name, value in values.items())
+    found = started_with(monkeypatch, *file).node_settings
+    tables = {kind.TABLE: asdict(of) for kind in TABLES for of in vars_of(found) if isinstance(of, kind)}
+    assert tables == changed
+
+
+def other_value(setting: Setting) -> float:
+    """A good value that is not the default, and keeps the settings of a table in order."""
+    return setting.default + 1 if setting.bounds.allow(setting.default + 1) else setting.bounds.most
+
+
+def vars_of(settings: NodeSettings) -> list[object]:
+    return [getattr(settings, field.name) for field in fields(settings)]
+
+
+def test_flags_and_environment_win_over_the_table(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = ("--config", str(config), "--node", "n1")
+    config.write_text(config.read_text() + "[quorum]\nhint-count = 1\nhint-rate = 2\nhint-age = 3.5\n")
+    monkeypatch.setenv("KVNODE_HINT_RATE", "20")
+    quorum = started_with(monkeypatch, *file, "--hint-count", "10").node_settings.quorum
+    assert (quorum.hint_count, quorum.hint_rate, quorum.hint_age) == (10, 20.0, 3.5)
+
+
+def wrong_values(setting: Setting) -> list[str]:
+    """What a setting must not be: text, other kinds, just out of its bounds, absurdly so."""
+    wrong = ["true", '"1"', "[]", "{a = 1}", "1979-05-27", "nan", "-1", "-inf", "1" + "0" * 400]
+    wrong += ["1.0"] if setting.whole else []
+    wrong += [] if setting.bounds.never else ["inf"]
+    wrong += ["0"] if setting.bounds.above else [f"{setting.bounds.least - 1:g}"]
+    return [*wrong, str(int(setting.bounds.most) + 1)]
+
+
+SETTINGS = [(kind.TABLE, setting) for kind in TABLES for setting in settings_of(kind)]
+
+
+@pytest.mark.parametrize(("table", "setting"), SETTINGS, ids=lambda part: getattr(part, "label", part))
+def test_a_wrong_value_in_a_table_is_one_line(table: str, setting: Setting, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.toml"
+    for value in wrong_values(setting):
+        path.write_text(f"[{table}]\n{setting.label} = {value}\n")
+        with pytest.raises(ConfigError) as caught:
+            read_settings_file(path)
+        assert str(caught.value).startswith(f"{path}: {table}: {setting.label}="), value
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("table", "setting"), SETTINGS, ids=lambda part: getattr(part, "label", part))
+def test_bounds_themselves_are_good_values(table: str, setting: Setting) -> None:
+    bounds = setting.bounds
+    good = [bounds.most, bounds.least + 1 if bounds.above else bounds.least, setting.default]
+    for value in [*good, float("inf")] if bounds.never else good:
+        setting.check(table, int(value) if setting.whole else value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("default-timeout = 9\nmax-timeout = 8", "default-timeout=9 must not exceed max-timeout=8"),
+        (
+            "hint-interval = 9\nhint-longest-interval = 8",
+            "hint-interval=9 must not exceed hint-longest-interval=8",
+        ),
+        ("[anti-entropy]\npause = 2", "pause=2 must not exceed longest-pause=1.0"),
+        ("[anti-entropy]\nreap-age = 599.9", "reap-age=599.9 must be at least 600"),
+        ("[gossip]\nprobe-timeout = 0.5", "probe-interval=0.5 must exceed probe-timeout=0.5"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(
+    config: Path,
+    text: str,
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config.write_text(config.read_text() + f"[quorum]\n{text}\n")
+    assert reason in said(capsys, monkeypatch, "--config", str(config), "--node", "n1")
 
 
 def test_what_is_missing_is_named(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,12 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kvstore.lsm import DiskFileSystem, Engine, FlushJob, Job, JobResult, Options
+from kvstore.lsm import Engine, FlushJob, Job, JobResult, Options, RemovalJob
 from kvstore.lsm.sstable import WHOLE
-from kvstore.lsm.worker import Pacer
-from kvstore.server import worker as worker_module
 from kvstore.server.jobs import Jobs
-from kvstore.server.worker import Worker
+from kvstore.store import DiskFileSystem
+from kvstore.store.worker import Pacer
+from kvstore.store.worker_pool import WorkerPool
 from tests.patience import PATIENCE
 
 SMALL = Options(memtable_bytes=1000)
@@ -28,8 +29,36 @@ LONG = 5 * PATIENCE
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No worker is given up because the machine is busy."""
-    monkeypatch.setattr(worker_module, "STALLED", LONG)
+    """No worker is given up because the machine is busy, and what failed is offered again soon."""
+    monkeypatch.setattr("kvstore.store.worker_pool.STALLED", LONG)
+    monkeypatch.setattr("kvstore.lsm.job_queue.PAUSE", 0.05)
+
+
+class Running:
+    """Jobs on this loop, and what became of them."""
+
+    def __init__(self) -> None:
+        self.done: list[JobResult] = []
+        self.failed: list[Job] = []
+        self.fatal: list[BaseException] = []
+        self.jobs = Jobs(self.done.append, self.failed.append, self.fatal.append)
+
+    async def run(self, job: Job) -> JobResult | None:
+        """Its result, None when it has failed."""
+        done, failed = len(self.done), len(self.failed)
+        self.jobs.start(job)
+        async with asyncio.timeout(LONG):
+            while (len(self.done), len(self.failed)) == (done, failed):  # noqa: ASYNC110  (no event for it)
+                await asyncio.sleep(0.01)
+        assert len(self.failed) - failed + len(self.done) - done == 1
+        if len(self.failed) > failed:
+            assert self.failed[-1] == job
+            return None
+        return self.done[-1]
+
+    @property
+    def pool(self) -> WorkerPool:
+        return self.jobs._workers
 
 
 def sealed(directory: Path, options: Options = SMALL) -> tuple[Engine, Job]:
@@ -46,7 +75,7 @@ def workers() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):  # another test's, that has just ended
-            if any("kvstore.lsm.worker" in argument for argument in child.cmdline()):
+            if any("kvstore.store.worker" in argument for argument in child.cmdline()):
                 found.append(child)
     return found
 
@@ -60,20 +89,20 @@ def reap(process: psutil.Process) -> None:
 def test_a_job_is_done_in_another_process_that_stays_for_the_next(tmp_path: Path) -> None:
     async def run() -> None:
         engine, job = sealed(tmp_path)
-        worker = Worker()
+        running = Running()
         assert workers() == []
-        result = await worker.run(job)
+        result = await running.run(job)
         assert isinstance(result, JobResult)
         assert result.tables
         (process,) = workers()
         assert os.getsid(process.pid) == os.getsid(0), "niceness counts only within a session"
         assert process.nice() == 19
         assert os.getpgid(process.pid) != os.getpgid(0), "Ctrl-C is for the owner"
-        assert await worker.run(job) == result
+        assert await running.run(job) == result
         assert workers() == [process]
         engine.job_done(result)
         assert engine.get(b"1") == b"v" * 100
-        await worker.close()
+        await running.jobs.close()
         assert workers() == []
         engine.close()
 
@@ -83,15 +112,16 @@ def test_a_job_is_done_in_another_process_that_stays_for_the_next(tmp_path: Path
 def test_a_job_that_meets_damage_says_where_and_the_worker_lives(tmp_path: Path) -> None:
     async def run() -> None:
         engine, job = sealed(tmp_path)
-        worker = Worker()
+        running = Running()
         assert isinstance(job, FlushJob)
         wrong = FlushJob(str(tmp_path / "nowhere"), job.segment, job.floor, job.last_lsn, (9,), job.options)
-        met = await worker.run(wrong)
+        met = await running.run(wrong)
         assert met is not None
         assert (met.tables, met.damaged, met.reason) == ((), ((job.segment, WHOLE),), "is missing")
         engine.job_done(JobResult(job, (), met.damaged))  # it is in memory still
         assert engine.statistics().tables == 1
-        await worker.close()
+        assert workers()
+        await running.jobs.close()
         engine.close()
 
     asyncio.run(run())
@@ -100,27 +130,15 @@ def test_a_job_that_meets_damage_says_where_and_the_worker_lives(tmp_path: Path)
 def test_a_killed_worker_fails_its_job_and_the_next_finds_another(tmp_path: Path) -> None:
     async def run() -> None:
         engine, job = sealed(tmp_path)
-        done: list[JobResult] = []
-        failed: list[Job] = []
-        jobs = Jobs(done.append, failed.append, lambda error: None)
-        worker = Worker()
-        jobs._workers.append(worker)
-        jobs._idle.append(worker)
-        assert await worker.run(job) is not None
+        running = Running()
+        assert await running.run(job) is not None
         (process,) = workers()
         process.suspend()
-        jobs.start(job)
-        await asyncio.sleep(0.05)
-        process.kill()
-        async with asyncio.timeout(LONG):
-            while not failed:  # noqa: ASYNC110  (no event for it)
-                await asyncio.sleep(0.01)
-        assert (done, failed) == ([], [job])
-        jobs.start(job)
-        async with asyncio.timeout(LONG):
-            while not done:  # noqa: ASYNC110  (no event for it)
-                await asyncio.sleep(0.01)
-        await jobs.close()
+        asyncio.get_running_loop().call_later(0.05, process.kill)
+        assert await running.run(job) is None
+        assert await running.run(job) is not None
+        assert process not in workers()
+        await running.jobs.close()
         assert workers() == []
         engine.close()
 
@@ -130,22 +148,22 @@ def test_a_killed_worker_fails_its_job_and_the_next_finds_another(tmp_path: Path
 def test_a_worker_that_stalls_is_given_up_and_the_job_leaves_no_file(tmp_path: Path) -> None:
     async def run() -> None:
         engine, job = sealed(tmp_path)
-        worker = Worker()
-        assert await worker.run(job) is not None
+        running = Running()
+        assert await running.run(job) is not None
         (process,) = workers()
         process.suspend()
-        worker.patience = 0.2
-        assert await worker.run(job) is None
-        assert worker.patience == 0.4, "or a worker that gets no processor would be begun anew for ever"
+        running.pool.patience = 0.2
+        assert await running.run(job) is None
+        assert running.pool.patience == 0.4, "or a worker that gets no processor would be begun anew for ever"
         assert workers() == []
         engine.job_failed(job)
         assert engine.statistics().tables == 0
         assert not any(name.endswith(".sst") for name in DiskFileSystem().list(str(tmp_path / "engine")))
         (again,) = engine.take_jobs()
-        worker.patience = LONG
-        result = await worker.run(again)
+        running.pool.patience = LONG
+        result = await running.run(again)
         assert result is not None
-        await worker.close()
+        await running.jobs.close()
         engine.job_done(result)
         assert engine.get(b"1") == b"v" * 100
         engine.close()
@@ -156,14 +174,14 @@ def test_a_worker_that_stalls_is_given_up_and_the_job_leaves_no_file(tmp_path: P
 def test_a_worker_whose_end_somebody_else_has_seen_is_replaced(tmp_path: Path) -> None:
     async def run() -> None:
         engine, job = sealed(tmp_path)
-        worker = Worker()
-        assert await worker.run(job) is not None
+        running = Running()
+        assert await running.run(job) is not None
         (process,) = workers()
         reap(process)
-        assert await worker.run(job) is not None
+        assert await running.run(job) is not None
         (process,) = workers()
         reap(process)
-        await worker.close()
+        await running.jobs.close()
         assert workers() == []
         engine.close()
 
@@ -174,32 +192,111 @@ def test_a_killed_worker_that_does_not_get_the_processor_does_not_keep_its_node_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With 20 busy processes on two processors one took 3 s to end: its priority is the lowest there is."""
-    monkeypatch.setattr(worker_module, "_END_SECONDS", 0.05)
+    monkeypatch.setattr("kvstore.server.jobs._END_SECONDS", 0.05)
 
     async def run() -> None:
         engine, job = sealed(tmp_path)
-        worker = Worker()
-        assert await worker.run(job) is not None
-        assert worker._process is not None
-        popen = worker._process._popen
+        running = Running()
+        assert await running.run(job) is not None
+        (worker,) = running.pool._workers()
         with monkeypatch.context() as patch:
-            patch.setattr(popen, "poll", lambda: None)
+            patch.setattr(worker.process, "poll", lambda: None)
             async with asyncio.timeout(LONG):
-                await worker.close()
-        popen.wait(PATIENCE)
+                await running.jobs.close()
+        worker.process.wait(PATIENCE)
         engine.close()
 
     asyncio.run(run())
     assert "was killed, has not ended yet" in caplog.text
 
 
+def test_a_job_is_given_to_another_only_when_the_worker_that_stalled_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would write to the same file. And the loop goes on meanwhile."""
+
+    async def run() -> None:
+        engine, job = sealed(tmp_path)
+        running = Running()
+        assert await running.run(job) is not None
+        (worker,) = running.pool._workers()
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        running.pool.patience = 0.05
+        with monkeypatch.context() as patch:
+            patch.setattr(worker.process, "poll", lambda: None)
+            running.jobs.start(job)
+            await asyncio.sleep(0.5)
+            assert len(running.done) == 1
+            assert not running.failed
+        async with asyncio.timeout(LONG):
+            while not running.failed:  # noqa: ASYNC110  (no event for it)
+                await asyncio.sleep(0.01)
+        await running.jobs.close()
+        engine.close()
+
+    asyncio.run(run())
+
+
+def test_a_job_that_is_more_than_the_pipe_takes_does_not_hold_up_the_loop(tmp_path: Path) -> None:
+    async def run() -> None:
+        running = Running()
+        names = tuple(f"{i:0100d}" for i in range(20_000))
+        began = time.monotonic()
+        running.jobs.start(RemovalJob(str(tmp_path), names))
+        (worker,) = running.pool._workers()
+        assert len(worker.unsent) > 1_000_000, "the worker cannot have read it yet"
+        assert time.monotonic() - began < PATIENCE
+        async with asyncio.timeout(LONG):
+            while not running.done:  # noqa: ASYNC110  (no event for it)
+                await asyncio.sleep(0.01)
+        assert running.done == [JobResult(RemovalJob(str(tmp_path), names), ())]
+        await running.jobs.close()
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_cannot_be_started_fails_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        engine, job = sealed(tmp_path)
+        running = Running()
+        with monkeypatch.context() as patch:
+            patch.setattr("kvstore.store.worker_pool.command", lambda lifeline: [str(tmp_path / "nothing")])
+            assert await running.run(job) is None
+        assert await running.run(job) is not None
+        await running.jobs.close()
+        engine.close()
+
+    asyncio.run(run())
+    assert "no worker process could be started" in caplog.text
+
+
+def test_closing_may_be_cancelled_and_called_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        engine, job = sealed(tmp_path)
+        running = Running()
+        assert await running.run(job) is not None
+        closing = asyncio.create_task(running.jobs.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        for _ in range(2):
+            await running.jobs.close()
+            assert workers() == []
+        engine.close()
+
+    asyncio.run(run())
+
+
 def test_no_job_is_begun_once_jobs_are_closed(tmp_path: Path) -> None:
     async def run() -> None:
         engine, job = sealed(tmp_path)
-        jobs = Jobs(lambda result: None, lambda job: None, lambda error: None)
-        await jobs.close()
-        jobs.start(job)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        running = Running()
+        await running.jobs.close()
+        running.jobs.start(job)
+        await asyncio.sleep(0.1)
+        assert (workers(), running.done, running.failed) == ([], [], [])
         engine.close()
 
     asyncio.run(run())
@@ -214,17 +311,14 @@ def test_jobs_run_beside_each_other(tmp_path: Path) -> None:
         slow.flush()
         slow.write([(b"more", b"v")])
         slow.flush()
-        compaction = slow._maintenance.full_compaction()
+        compaction = slow.maintenance._compactions.full()
         assert compaction is not None
-        done: list[JobResult] = []
-        jobs = Jobs(done.append, lambda job: None, lambda error: None)
-        jobs.start(compaction)
-        jobs.start(flush)
-        async with asyncio.timeout(LONG):
-            while not done:  # noqa: ASYNC110  (no event for it)
-                await asyncio.sleep(0.01)
-        assert done[0].job == flush
-        await jobs.close()
+        running = Running()
+        running.jobs.start(compaction)
+        result = await running.run(flush)
+        assert result is not None
+        assert result.job == flush
+        await running.jobs.close()
         assert workers() == []
         engine.close()
         slow.close()
@@ -243,7 +337,7 @@ def test_a_pacer_keeps_its_rate_and_shows_that_it_lives() -> None:
 
 
 def test_the_worker_imports_no_grpc() -> None:
-    code = "import kvstore.lsm.worker, sys; print(*sys.modules)"
+    code = "import kvstore.store.worker, sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE
     )

@@ -38,7 +38,7 @@ class Suite:
 _LEFT_OUT = ("tests/sim/test_sim_transcripts.py", "tests/sim/test_sim_runs.py")
 _QUORUM = (
     "tests/golden/test_versions_golden.py",
-    "tests/property/test_versions_*.py",
+    "tests/property/test_v*.py",
     "tests/property/test_dot_rules_model.py",
     "tests/unit/test_node_*.py",
     "tests/unit/test_quorum_*.py",
@@ -46,24 +46,43 @@ _QUORUM = (
     "tests/property/test_merkle.py",
     "tests/property/test_quarantine_parts.py",
     "tests/property/test_hedging.py",
-    "tests/property/test_quorum_timers.py",
+    "tests/property/test_quorum_*.py",
     "tests/property/test_contexts.py",
     "tests/test_dynamo_paper.py",
     "tests/hostile/*.py",
     "tests/sim/test_sim_*.py",
 )
+_LSM = (
+    "wal",
+    "segments",
+    "manifest",
+    "engine",
+    "recovery",
+    "back_pressure",
+    "maintenance",
+    "compaction_scheduler",
+    "table_set",
+    "obsolete_files",
+)
 SUITES = (
     Suite(
-        ("kvstore/versions.py", "kvstore/protocol/*.py", "kvstore/quorum/*.py", "kvstore/node/*.py"),
+        (
+            "kvstore/versions.py",
+            "kvstore/protocol/*.py",
+            "kvstore/quorum/*.py",
+            "kvstore/quorum/background/*.py",
+            "kvstore/node/*.py",
+        ),
         _QUORUM,
         ("tests/sim/test_sim_reaping.py",),
         10,
     ),
     Suite(
-        tuple(f"kvstore/lsm/{name}.py" for name in ("wal", "segments", "manifest", "engine", "maintenance")),
+        tuple(f"kvstore/lsm/{name}.py" for name in _LSM),
         (
             "tests/golden/test_lsm_golden.py",
             "tests/unit/test_lsm_*.py",
+            "tests/unit/test_store*.py",
             "tests/property/test_lsm_*.py",
             "tests/crash/test_lsm_*.py",
             "tests/sim/test_sim_disk_faults.py",
@@ -72,8 +91,14 @@ SUITES = (
         10,
     ),
     Suite(
-        ("kvstore/server/group_commit.py",),
         (
+            *("kvstore/lsm/commit.py", "kvstore/lsm/job_queue.py", "kvstore/store/worker_driver.py"),
+            *("kvstore/server/sync_thread.py", "kvstore/server/jobs.py"),
+        ),
+        (
+            "tests/property/test_lsm_commit.py",
+            "tests/property/test_lsm_job_queue.py",
+            "tests/property/test_worker_driver.py",
             "tests/unit/test_group_commit_faults.py",
             "tests/unit/test_server_*.py",
         ),

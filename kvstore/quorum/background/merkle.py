@@ -13,7 +13,7 @@ import mmh3
 
 from kvstore.config import Limits
 from kvstore.errors import Corruption, InvalidRequest
-from kvstore.protocol.messages import NodeHash, TreeNode
+from kvstore.protocol.peer import NodeHash, TreeNode
 from kvstore.ring import ClusterState, check_data_key, partition_bounds
 
 FAN_OUT = 16
@@ -94,17 +94,28 @@ class Trees:
     def __init__(self, state: ClusterState) -> None:
         bits = state.ring.partitions.bit_length() - 1
         self.partitions = state.ring.partitions
-        self.ns = tuple(sorted({state.replicas, *(bucket.n for bucket in state.buckets)}))
         self.corrected = 0
         self._partition_shift = _TOKEN_BITS - bits
         self._leaf_shift = _TOKEN_BITS - bits - _LEAF_BITS
-        self._usual_n = state.replicas
-        self._n = {bucket.name.encode(): bucket.n for bucket in state.buckets}
+        self.ns, self._usual_n, self._n = _ns(state)
         self._ready: list[_Trees | None] = [None] * self.partitions
         self._place = 0
         self._only_missing = False
         self._new = self._empty()
         self._cursor = partition_bounds(0, self.partitions)[0]
+
+    def on_state(self, state: ClusterState) -> bool:
+        """The cluster state has changed; whether all trees have to be built anew.
+
+        They must if the number of replicas of some bucket is another, as its keys change trees.
+        """
+        found = _ns(state)
+        if found == (self.ns, self._usual_n, self._n):
+            return False
+        self.ns, self._usual_n, self._n = found
+        self._ready = [None] * self.partitions
+        self.rebuild()
+        return True
 
     def _empty(self) -> _Trees:
         return {n: Tree() for n in self.ns}
@@ -226,3 +237,9 @@ class Trees:
         if self.building:
             self._new = self._empty()
             self._cursor = partition_bounds(partition, self.partitions)[0]
+
+
+def _ns(state: ClusterState) -> tuple[tuple[int, ...], int, dict[bytes, int]]:
+    """All numbers of replicas that there are, the usual one, and that of each bucket that is configured."""
+    by_bucket = {bucket.name.encode(): bucket.n for bucket in state.buckets}
+    return tuple(sorted({state.replicas, *by_bucket.values()})), state.replicas, by_bucket

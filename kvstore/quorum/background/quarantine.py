@@ -11,17 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 from kvstore.errors import Corruption, Overloaded, StorageFull, VersionTooLarge
+from kvstore.instant import Instant
 from kvstore.lsm import Engine, Fence
-from kvstore.quorum.background.exchange import Exchange, Flow
+from kvstore.quorum.background.conversation import Conversation
+from kvstore.quorum.background.exchange import Exchange
+from kvstore.quorum.background.merkle import Trees
+from kvstore.quorum.counters import Counters
+from kvstore.quorum.flow import Flow, Flows, Sync
+from kvstore.quorum.held_outputs import HeldOutputs
+from kvstore.quorum.local import LocalCopy
+from kvstore.quorum.mint import Mint
+from kvstore.quorum.placement import Placements
 from kvstore.ring import partition_bounds, preference_list
 
-if TYPE_CHECKING:
-    from kvstore.quorum.coordinator import Coordinator
-
-_FOR_EVER = float("inf")
 _NOT_DATA = -1
 """In the place of a partition: hints and this node's own records, which nobody else has."""
 
@@ -49,36 +53,53 @@ class _Part:
 
 
 class Quarantine:
-    """The fences of one node's engine, and how far each is from being lifted."""
+    """The fences of one node's engine, and how far each is from being lifted.
+
+    `lifted` is called when one is, and trees may be missing. `pause` in seconds is between two tries.
+    """
 
     def __init__(
         self,
-        core: Coordinator,
+        flows: Flows,
         engine: Engine,
-        alive: Callable[[str], bool],
+        local: LocalCopy,
+        trees: Trees,
+        placements: Placements,
+        mint: Mint,
+        durability: HeldOutputs,
+        counters: Counters,
         pause: float,
         lifted: Callable[[], None],
     ) -> None:
-        self._core = core
+        self._flows = flows
         self._engine = engine
-        self._alive = alive
+        self._local = local
+        self._trees = trees
+        self._placements = placements
+        self._mint = mint
+        self._durability = durability
+        self._counters = counters
         self._pause = pause
         self._lifted = lifted
         self._parts: dict[Fence, list[_Part]] = {}
         self._tried: dict[str, float] = {}
-        self._wake_at = _FOR_EVER
+        self._timer = flows.deadlines.timer(self._on_time)
 
-    def notice(self) -> None:
+    def notice(self, now: Instant) -> None:
         """The engine has put up fences."""
-        core = self._core
-        for fence in self._engine.take_noticed():
-            core.counters.quarantines += 1
-            core.replica.trees.forget(fence.first, fence.last)
+        for fence in self._engine.quarantine.take_noticed():
+            self._counters.quarantines += 1
+            self._trees.forget(fence.first, fence.last)
             self._parts[fence] = list(self._split(fence))
-        self._wake_at = core.now
+        self._timer.set(now.mono)
+
+    def on_state(self, now: Instant) -> None:
+        """The cluster state has changed: others may have to be asked, from the start."""
+        self._parts = {fence: list(self._split(fence)) for fence in self._parts}
+        self._timer.set(now.mono)
 
     def _split(self, fence: Fence) -> Iterator[_Part]:
-        state, name = self._core.state, self._core.name
+        state, name = self._placements.state, self._placements.name
         partitions = state.ring.partitions
         behind = fence.last + b"\0"
         after_data = partition_bounds(partitions - 1, partitions)[1]
@@ -90,7 +111,7 @@ class Quarantine:
             first, end = max(start, fence.first), min(end, behind)
             if first >= end:
                 continue
-            for n in self._core.replica.trees.ns:
+            for n in self._trees.ns:
                 primaries = frozenset(preference_list(state.ring, partition, n))
                 mine = name in primaries
                 peers = primaries - {name} if mine else frozenset[str]()
@@ -106,23 +127,23 @@ class Quarantine:
 
     # from the others: rounds are driven by kvstore.quorum.background.anti_entropy
 
-    def next_peer(self, now: float) -> str:
+    def next_peer(self, now: Instant) -> str:
         """A live peer that should be asked now; empty: none."""
-        due = [p for p in self.waiting_for if self._tried.get(p, 0.0) <= now and self._alive(p)]
+        alive = self._placements.alive
+        due = [p for p in self.waiting_for if self._tried.get(p, 0.0) <= now.mono and alive(p)]
         return min(due, key=lambda peer: self._tried.get(peer, 0.0), default="")
 
-    def tried(self, peer: str, now: float) -> None:
+    def tried(self, peer: str, now: Instant) -> None:
         """A round with `peer` is over; what it left is tried again after a while."""
-        self._tried[peer] = now + self._pause
+        self._tried[peer] = now.mono + self._pause
 
-    def round(self, peer: str) -> Flow[None]:
+    def round(self, peer: str, conversation: Conversation, now: Instant) -> Flow[None]:
         """Fetch from one peer what it has of all that is hidden here."""
-        core = self._core
         for part in [part for part in self._all_parts() if peer in part.waiting]:
             store = partial(self._fetched, part)
-            exchange = Exchange(core.state.epoch, core.replica.trees, self.known, store, _nobody_cares)
+            exchange = Exchange(conversation, self._trees, self.known, store, _nobody_cares)
             try:
-                yield from exchange.fetch(part.partition, part.n, part.first, part.end)
+                now = yield from exchange.fetch(part.partition, part.n, part.first, part.end, now)
             except Overloaded:  # another peer is being served there: our turn comes
                 continue
             except Corruption:
@@ -130,7 +151,7 @@ class Quarantine:
             else:
                 part.waiting.discard(peer)
                 part.damaged.discard(peer)
-            self._wake_at = core.now
+            self._timer.set(now.mono)
 
     def known(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         """As `Engine.scan`, without what is hidden."""
@@ -140,31 +161,24 @@ class Quarantine:
 
     def _fetched(self, part: _Part, key: bytes, version: bytes) -> bytes:
         """Take a peer's version: at once where what is here is known, else when all have answered."""
-        core = self._core
+        replica = self._local.replica
         try:
-            lsn = core.store(key, version, "")
+            lsn = self._local.store(key, version)
         except Corruption:
-            together = core.replica.combine(key, part.fetched.get(key, b""), version)
-            if len(together) <= core.replica.largest:
+            together = replica.combine(key, part.fetched.get(key, b""), version)
+            if len(together) <= replica.largest:
                 part.fetched[key] = together
         except VersionTooLarge:  # as in an exchange: whoever reads the key has to resolve it
             pass
         else:
-            core.durability.soon(lsn)
+            self._durability.soon(lsn)
         return version
 
     # here
 
-    def next_deadline(self) -> float:
-        """When `on_timer` next has work, in monotonic seconds."""
-        return self._wake_at
-
-    def on_timer(self, now: float) -> None:
+    def _on_time(self, now: Instant) -> None:
         """Write what is complete, and lift the fences behind which all is."""
-        if now < self._wake_at:
-            return
-        self._wake_at = _FOR_EVER
-        standing = set(self._engine.fences)
+        standing = set(self._engine.quarantine.fences)
         for fence, parts in list(self._parts.items()):
             if fence not in standing:  # a compaction could read it after all
                 self._gone(fence)
@@ -174,11 +188,10 @@ class Quarantine:
                     self._write(part)
                     parts.remove(part)
             except (StorageFull, Overloaded):
-                self._wake_at = now + self._pause
+                self._timer.set(now.mono + self._pause)
                 return
             if not parts:
-                durability = self._core.durability
-                durability.after(durability.last, partial(self._lift, fence))
+                self._flows.begin(self._lift(fence), now)
 
     def _write(self, part: _Part) -> None:
         """What the others have; what nobody has was reaped, or was never anywhere else.
@@ -186,8 +199,7 @@ class Quarantine:
         A dot that only the damaged block knew may be forgotten now: the actors of this node are renewed
         before anything can be written over what has come back (riak_kv#679).
         """
-        core = self._core
-        trees = core.replica.trees
+        trees, replica = self._trees, self._local.replica
         hidden = {
             key: part.fetched.get(key)
             for key, version in self._engine.scan_around(part.first, part.end)
@@ -196,37 +208,36 @@ class Quarantine:
         hidden |= {key: version for key, version in part.fetched.items() if self._unknown(key)}
         if not hidden:
             return
-        core.renew_actors()
+        self._mint.renew_actors()
         for entry in sorted(hidden.items()):  # one by one: together they may be more than a batch can hold
-            core.replica.write([entry])  # their trees are not known either
-        core.durability.soon(core.durability.last)
-        core.counters.refetched += sum(1 for version in hidden.values() if version is not None)
+            replica.write([entry])  # their trees are not known either
+        self._durability.soon(self._durability.last)
+        self._counters.refetched += sum(1 for version in hidden.values() if version is not None)
 
     def _unknown(self, key: bytes) -> bool:
         try:
-            self._core.replica.read(key)
+            self._local.replica.read(key)
         except Corruption:
             return True
         return False
 
-    def _lift(self, fence: Fence) -> None:
+    def _lift(self, fence: Fence) -> Flow[None]:
+        now, _ = yield Sync(self._durability.last)
         try:
             self._engine.lift(fence)
         except StorageFull:
-            self._wake_at = self._core.now + self._pause
+            self._timer.set(now.mono + self._pause)
             return
         self._gone(fence)
 
     def _gone(self, fence: Fence) -> None:
         if self._parts.pop(fence, None) is None:
             return
-        core = self._core
         # also where nothing was written: what only a damaged hint knew is forgotten as well
-        core.renew_actors()
-        core.hints.recount()
-        core.replica.trees.build_missing()
+        self._mint.renew_actors()
+        self._local.hints.recount()
         self._lifted()
 
 
-def _nobody_cares(root: object) -> None:
+def _nobody_cares(root: object, asked_at: object) -> None:
     """For roots that are not compared."""

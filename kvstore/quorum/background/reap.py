@@ -10,182 +10,128 @@ docs/anti-entropy.md argues why each of these is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from kvstore.config import AntiEntropySettings, Limits
 from kvstore.errors import Corruption, InvalidRequest, KVError
-from kvstore.protocol.messages import Candidate, ReapCheck, ReapConfirm
-from kvstore.quorum.background.exchange import Lost, Pause
+from kvstore.instant import Instant
+from kvstore.protocol.peer import Candidate, ReapCheck, ReapConfirm
 from kvstore.quorum.background.merkle import Scan
-from kvstore.quorum.operation import Errand
-from kvstore.ring import check_data_key, partition_bounds, partition_of, split_data_key
+from kvstore.quorum.counters import Counters
+from kvstore.quorum.flow import Ask, Flow, Flows, Lost, Pause
+from kvstore.quorum.held_outputs import HeldOutputs
+from kvstore.quorum.local import LocalCopy
+from kvstore.quorum.mint import Mint
+from kvstore.quorum.placement import Placements
+from kvstore.ring import check_data_key, partition_bounds
 from kvstore.versions import decode_version, digest
 
-if TYPE_CHECKING:
-    from kvstore.quorum.coordinator import Coordinator
-
-_FOR_EVER = float("inf")
 _KEYS_A_MESSAGE = 256
 _KEYS_A_PASS = 65_536
 _SLICE_PAUSE = 0.05
 _LIMITS = Limits()
+_CLOCK_INTERVAL = 1.0
 _STOOD_STILL = 5.0
-"""Seconds without a timer: the failure detector's are not half a second apart."""
+"""Seconds between two looks at the clocks, which should be a second apart."""
 
-
-class Ask(NamedTuple):
-    """Ask these nodes; go on with the candidates that all of them confirm."""
-
-    nodes: tuple[str, ...]
-    candidates: tuple[Candidate, ...]
-    commit: bool
-
-
-_Flow: TypeAlias = Generator[Ask | Pause, tuple[Candidate, ...], None]
-_Confirmed: TypeAlias = Generator[Ask | Pause, tuple[Candidate, ...], tuple[Candidate, ...]]
+_Batch = tuple[Candidate, ...]
 
 
 class Reaper:
-    """One node's part: passes over its partitions, and answers to others. `wall` tells the time in ms."""
+    """One node's part: passes over its partitions, and answers to others.
+
+    `known` scans what is not hidden by a fence; `exchanging` tells whether versions of a partition may be on
+    their way here for an exchange.
+    """
 
     def __init__(
         self,
-        core: Coordinator,
-        scan: Scan,
-        wall: Callable[[], int],
+        flows: Flows,
+        local: LocalCopy,
+        known: Scan,
         exchanging: Callable[[int], bool],
+        placements: Placements,
+        mint: Mint,
+        durability: HeldOutputs,
+        counters: Counters,
         settings: AntiEntropySettings,
     ) -> None:
-        self._core = core
-        self._scan = scan
-        self._wall = wall
+        self._rpc = flows.rpc
+        self._local = local
+        self._known = known
         self._exchanging = exchanging
+        self._placements = placements
+        self._mint = mint
+        self._durability = durability
+        self._counters = counters
         self._settings = settings
         self._cursor = b""
-        self._flow: _Flow | None = None
-        self._answers: dict[str, frozenset[Candidate]] = {}
-        self._asked: Ask | None = None
-        self._result: tuple[Candidate, ...] = ()
-        self._failed = False
-        self._wake_at = settings.reap_interval
-        self._seen = 0.0
-        self._seen_wall = 0
+        self._flow = flows.lasting(self._passes)
+        self._clocks = flows.deadlines.timer(self._look_at_clocks)
+        self._seen = Instant(0.0, 0)
         self._silent_until = 0.0
 
     # time
 
-    def next_deadline(self) -> float:
-        """When `on_timer` next has work, in monotonic seconds."""
-        return self._wake_at
-
-    def start(self, now: float) -> None:
+    def start(self, now: Instant) -> None:
         """The node starts: the first pass begins after an interval."""
-        self._wake_at = now + self._settings.reap_interval
-        self._seen, self._seen_wall = now, self._wall()
+        self._flow.start_at(now.mono + self._settings.reap_interval)
+        self._seen = now
+        self._clocks.set(now.mono + _CLOCK_INTERVAL)
 
-    def on_timer(self, now: float) -> None:
-        """Take the pass a step further, or begin one."""
-        self._look_at_clocks()
-        if now < self._wake_at:
-            return
-        self._wake_at = _FOR_EVER
-        try:
-            if self._flow is None:
-                self._flow = self._pass()
-                step = next(self._flow)
-            elif self._failed:
-                step = self._flow.throw(Lost())
-            else:
-                step = self._flow.send(self._result)
-        except (StopIteration, Lost, KVError):
-            self._flow = None
-            self._failed = False
-            self._wake_at = now + self._settings.reap_interval
-        else:
-            self._carry_out(step)
-
-    def _look_at_clocks(self) -> None:
+    def _look_at_clocks(self, now: Instant) -> None:
         """Who stood still has messages of any age before it, and confirms nothing until it has read them.
 
         Monotonic clocks stand still with a machine that is suspended, so both are looked at.
         """
-        now, wall = self._core.now, self._wall()
-        gap = max(now - self._seen, (wall - self._seen_wall) / 1000)
-        self._seen, self._seen_wall = now, wall
-        if gap > _STOOD_STILL and self._everyone():
-            self._silent_until = now + self._settings.reap_age / 2
+        gap = max(now.mono - self._seen.mono, (now.wall - self._seen.wall) / 1000)
+        self._seen = now
+        if gap > _STOOD_STILL and self._placements.others:
+            self._silent_until = now.mono + self._settings.reap_age / 2
+        self._clocks.set(now.mono + _CLOCK_INTERVAL)
 
-    def _carry_out(self, step: Ask | Pause) -> None:
-        self._result = ()
-        if isinstance(step, Pause):
-            self._wake_at = self._core.now + step.seconds
-            return
-        self._asked = step
-        self._answers = {}
-        for node in step.nodes:
-            ConfirmOperation(self, self._core, node, step, self._settings.timeout)
-        self._decide()
+    # passes
 
-    def on_answer(self, asked: Ask, node: str, positions: Sequence[int]) -> None:
-        """What `node` confirms."""
-        if asked is self._asked:
-            candidates = asked.candidates
-            self._answers[node] = frozenset(candidates[i] for i in positions if i < len(candidates))
-            self._decide()
+    def _passes(self, now: Instant) -> Flow[None]:
+        while True:
+            with suppress(Lost, KVError):  # the next pass finds what is left over
+                yield from self._pass(now)
+            now, _ = yield Pause(self._settings.reap_interval)
 
-    def on_lost(self, asked: Ask) -> None:
-        """Somebody does not answer: the pass is over."""
-        if asked is self._asked:
-            self._asked = None
-            self._failed = True
-            self._wake_at = self._core.now
-
-    def _decide(self) -> None:
-        asked = self._asked
-        if asked is not None and len(self._answers) == len(asked.nodes):
-            self._asked = None
-            confirmed = [c for c in asked.candidates if all(c in each for each in self._answers.values())]
-            self._result = tuple(confirmed)
-            self._wake_at = self._core.now
-
-    # a pass
-
-    def _pass(self) -> _Flow:
-        waiting: list[tuple[Candidate, ...]] = []
-        for batch in self._candidates():
-            if not batch:
-                yield Pause(_SLICE_PAUSE)
-            elif confirmed := (yield from self._confirmed(batch)):
+    def _pass(self, now: Instant) -> Flow[None]:
+        waiting: list[_Batch] = []
+        total = 0
+        found: _Batch = ()
+        while total < _KEYS_A_PASS and (entries := self._slice()):
+            found += tuple(
+                Candidate(k, digest(v)) for k, v in entries if self._dead(v, now.wall) and self._is_mine(k)
+            )
+            while len(found) >= _KEYS_A_MESSAGE:
+                batch, found = found[:_KEYS_A_MESSAGE], found[_KEYS_A_MESSAGE:]
+                total += _KEYS_A_MESSAGE
+                now, confirmed = yield from self._confirmed(batch, now)
                 waiting.append(confirmed)
+            now, _ = yield Pause(_SLICE_PAUSE)
+        if found:
+            now, confirmed = yield from self._confirmed(found, now)
+            waiting.append(confirmed)
+        waiting = [batch for batch in waiting if batch]
         if not waiting:
             return
-        yield Pause(self._settings.reap_age)
+        now, _ = yield Pause(self._settings.reap_age)
         for batch in waiting:
-            if confirmed := (yield from self._confirmed(batch)):
-                yield from self._reap(confirmed)
-
-    def _candidates(self) -> Iterator[tuple[Candidate, ...]]:
-        """From where the last pass ended: batches, empty ones for slices of the scan that held too few."""
-        found: list[Candidate] = []
-        total = 0
-        while total < _KEYS_A_PASS and (entries := self._slice()):
-            found += [Candidate(k, digest(v)) for k, v in entries if self._dead(v) and self._is_mine(k)]
-            while len(found) >= _KEYS_A_MESSAGE:
-                yield tuple(found[:_KEYS_A_MESSAGE])
-                total += _KEYS_A_MESSAGE
-                del found[:_KEYS_A_MESSAGE]
-            yield ()
-        if found:
-            yield tuple(found)
+            now, confirmed = yield from self._confirmed(batch, now)
+            if confirmed:
+                now = yield from self._reap_everywhere(confirmed, now)
 
     def _slice(self) -> list[tuple[bytes, bytes]]:
         """The next entries; none at the end, after which the next ones are the first."""
-        partitions = self._core.state.ring.partitions
+        partitions = self._placements.state.ring.partitions
         first, end = partition_bounds(0, partitions)[0], partition_bounds(partitions - 1, partitions)[1]
         entries: list[tuple[bytes, bytes]] = []
         size = 0
-        for key, version in self._scan(max(self._cursor, first), end):
+        for key, version in self._known(max(self._cursor, first), end):
             entries.append((key, version))
             size += len(version)
             if len(entries) >= self._settings.slice or size >= 2**20:
@@ -193,87 +139,84 @@ class Reaper:
         self._cursor = entries[-1][0] + b"\0" if entries else b""
         return entries
 
-    def _confirmed(self, batch: tuple[Candidate, ...]) -> _Confirmed:
+    def _confirmed(self, batch: _Batch, now: Instant) -> Flow[tuple[Instant, _Batch]]:
         """Those of a batch that every member confirms, this one first: it is cheaper to ask."""
-        own = tuple(batch[i] for i in self.confirm(batch))
-        return (yield Ask(self._everyone(), own, False)) if own else ()
+        own = tuple(batch[i] for i in self.confirm(batch, now))
+        if not own:
+            return now, ()
+        return (yield from self._ask(self._placements.others, own, commit=False))
 
-    def _reap(self, batch: tuple[Candidate, ...]) -> _Flow:
+    def _reap_everywhere(self, batch: _Batch, now: Instant) -> Flow[Instant]:
         """The others first: while this node holds a version, another pass will find what was left over."""
-        for nodes in sorted({self._core.primaries(candidate.key) for candidate in batch}):
-            others = tuple(node for node in nodes if node != self._core.name)
-            group = tuple(candidate for candidate in batch if self._core.primaries(candidate.key) == nodes)
-            self.reap((yield Ask(others, group, True)))
+        placements = self._placements
+        for nodes in sorted({placements.primaries(candidate.key) for candidate in batch}):
+            others = [node for node in nodes if node != placements.name]
+            group = tuple(candidate for candidate in batch if placements.primaries(candidate.key) == nodes)
+            now, confirmed = yield from self._ask(others, group, commit=True)
+            self.reap(confirmed, now)
+        return now
+
+    def _ask(self, nodes: Sequence[str], candidates: _Batch, commit: bool) -> Flow[tuple[Instant, _Batch]]:
+        """The candidates that all of these nodes confirm; raises Lost if one of them does not say."""
+        message = ReapCheck(0, self._placements.state.epoch, candidates, commit)
+        now, outcomes = yield Ask(tuple((node, message) for node in nodes), self._settings.timeout)
+        agreed = set(range(len(candidates)))
+        for outcome in outcomes:
+            if not isinstance(outcome, ReapConfirm):
+                raise Lost
+            agreed.intersection_update(outcome.positions)
+        return now, tuple(candidates[i] for i in sorted(agreed))
 
     def _is_mine(self, key: bytes) -> bool:
         try:
             check_data_key(key, _LIMITS)
         except InvalidRequest:  # no internal key: nobody's, and refused by whoever would be asked about it
             return False
-        return self._core.primaries(key)[0] == self._core.name
+        return self._placements.primaries(key)[0] == self._placements.name
 
-    def _everyone(self) -> tuple[str, ...]:
-        """All other members, dead ones too: what they hold counts."""
-        return tuple(m.node for m in self._core.state.members if m.node != self._core.name)
-
-    def _dead(self, version: bytes) -> bool:
+    def _dead(self, version: bytes, wall: int) -> bool:
         """Whether nobody can see anything of it any more, by this node's clock."""
         try:
-            return not decode_version(version).visible(self._wall())
+            return not decode_version(version).visible(wall)
         except Corruption:
             return False
 
     # what this node confirms
 
-    def confirm(self, candidates: Sequence[Candidate]) -> tuple[int, ...]:
+    def confirm(self, candidates: Sequence[Candidate], now: Instant) -> tuple[int, ...]:
         """Positions of those that nothing here speaks against."""
-        if self._core.now < self._silent_until:
+        if now.mono < self._silent_until:
             return ()
-        busy = self._core.keys_under_way()
-        return tuple(i for i, c in enumerate(candidates) if c.key not in busy and self._agrees(c))
+        busy = self._rpc.keys_under_way()
+        return tuple(i for i, c in enumerate(candidates) if c.key not in busy and self._agrees(c, now))
 
-    def _agrees(self, candidate: Candidate) -> bool:
-        core, key = self._core, candidate.key
-        partition = partition_of(split_data_key(key)[0], core.state.ring.partitions)
-        if core.hints.holds(key) or self._exchanging(partition):
+    def _agrees(self, candidate: Candidate, now: Instant) -> bool:
+        key, replica = candidate.key, self._local.replica
+        if self._local.hints.holds(key) or self._exchanging(self._placements.partition(key)):
             return False
-        if core.name not in core.primaries(key):
+        if not self._placements.are_here(key):
             return True
-        version = core.replica.read(key)
-        durable = core.replica.unsynced(key) == 0
-        return durable and bool(version) and digest(version) == candidate.digest and self._dead(version)
+        version = replica.read(key)
+        durable = replica.unsynced(key) == 0
+        same = bool(version) and digest(version) == candidate.digest
+        return durable and same and self._dead(version, now.wall)
 
-    def reap(self, candidates: Sequence[Candidate]) -> tuple[int, ...]:
+    def reap(self, candidates: Sequence[Candidate], now: Instant) -> tuple[int, ...]:
         """Delete what is confirmed still; returns the positions."""
-        confirmed = self.confirm(candidates)
+        confirmed = self.confirm(candidates, now)
         for i in confirmed:
-            self._core.reap(candidates[i].key)
+            self._delete(candidates[i].key, now)
         return confirmed
 
-    def on_check(self, message: ReapCheck) -> ReapConfirm:
+    def _delete(self, key: bytes, now: Instant) -> None:
+        replica = self._local.replica
+        version = replica.read(key)
+        self._mint.reaped(version, now.wall)
+        self._durability.soon(replica.replace(key, version, b""))
+        self._counters.reaped += 1
+
+    def on_check(self, sender: str, message: ReapCheck, now: Instant) -> ReapConfirm:
         """The answer to another node."""
-        self._look_at_clocks()
+        self._look_at_clocks(now)
         act = self.reap if message.commit else self.confirm
-        return ReapConfirm(message.request, act(message.candidates))
-
-
-class ConfirmOperation(Errand):
-    """One node being asked."""
-
-    __slots__ = ("_asked", "_owner")
-
-    def __init__(self, owner: Reaper, core: Coordinator, node: str, asked: Ask, timeout: float) -> None:
-        super().__init__(core, node, timeout)
-        self._owner = owner
-        self._asked = asked
-        core.transport.send(node, ReapCheck(self.number, core.state.epoch, asked.candidates, asked.commit))
-
-    def on_confirm(self, node: str, positions: Sequence[int]) -> None:
-        """What the node confirms."""
-        if node == self.node:
-            self.finish()
-            self._owner.on_answer(self._asked, node, positions)
-
-    def on_lost(self) -> None:
-        """See Errand: who does not know does not confirm."""
-        self._owner.on_lost(self._asked)
+        return ReapConfirm(message.number, act(message.candidates, now))

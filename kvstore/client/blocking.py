@@ -1,0 +1,126 @@
+"""Methods of a sync class, made of those of the asyncio class: same signature, docstring and types.
+
+A sync object stands before an asyncio one. Its methods run the other's coroutines on the event loop behind it
+and wait; what calls its caller back runs in the calling thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+
+from kvstore.client.ports import Runner
+
+A = TypeVar("A")
+B = TypeVar("B")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Facade(Generic[A]):
+    """A sync object before `inner`, whose coroutines `background` runs."""
+
+    def __init__(self, inner: A, background: Runner) -> None:
+        self._inner = inner
+        self._background = background
+
+
+def blocking(
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Facade[A], P], T]:
+    """The method that waits for what this one gives."""
+
+    @wraps(method)
+    def call(self: Facade[A], *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._background.run(method(self._inner, *args, **kwargs))
+
+    return cast(Callable[Concatenate[Facade[A], P], T], call)
+
+
+def blocking_on_items(
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Facade[A], P], T]:
+    """As `blocking`; iterables that are given are gone through in the calling thread."""
+
+    @wraps(method)
+    def call(self: Facade[A], *args: Any, **kwargs: Any) -> T:
+        named = {name: _listed(each) for name, each in kwargs.items()}
+        begin = cast(Callable[..., Coroutine[Any, Any, T]], method)
+        return self._background.run(begin(self._inner, *map(_listed, args), **named))
+
+    return cast(Callable[Concatenate[Facade[A], P], T], call)
+
+
+def _listed(given: Any) -> Any:
+    whole = not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping)
+    return given if whole else list(given)
+
+
+def standing_before(
+    method: Callable[Concatenate[A, P], B], kind: Callable[[B, Runner], T]
+) -> Callable[Concatenate[Facade[A], P], T]:
+    """The method that puts a sync object of this kind before what the other gives at once."""
+
+    @wraps(method)
+    def call(self: Facade[A], *args: P.args, **kwargs: P.kwargs) -> T:
+        return kind(method(self._inner, *args, **kwargs), self._background)
+
+    call.__annotations__ = {**method.__annotations__, "return": kind}
+    return cast(Callable[Concatenate[Facade[A], P], T], call)
+
+
+class _Immediate:
+    """Stands in for the asyncio object in a coroutine of its class: what that awaits blocks, and is there."""
+
+    def __init__(self, facade: Facade[A]) -> None:
+        self._facade = facade
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._facade, name)
+        if not iscoroutinefunction(getattr(self._facade._inner, name)):
+            return method
+
+        async def call(*args: object, **kwargs: object) -> object:
+            return method(*args, **kwargs)
+
+        return call
+
+
+def in_calling_thread(
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Facade[A], P], T]:
+    """The method that does the same step by step, because it calls its caller back."""
+
+    @wraps(method)
+    def call(self: Facade[A], *args: P.args, **kwargs: P.kwargs) -> T:
+        return _result(method(cast(A, _Immediate(self)), *args, **kwargs))
+
+    return cast(Callable[Concatenate[Facade[A], P], T], call)
+
+
+def iterating(
+    method: Callable[Concatenate[A, P], AsyncIterator[T]],
+) -> Callable[Concatenate[Facade[A], P], Iterator[T]]:
+    """As `in_calling_thread`, of an async iterator."""
+
+    @wraps(method)
+    def call(self: Facade[A], *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        items = method(cast(A, _Immediate(self)), *args, **kwargs)
+        while True:
+            try:
+                yield _result(cast(Coroutine[Any, Any, T], anext(items)))
+            except StopAsyncIteration:
+                return
+
+    return cast(Callable[Concatenate[Facade[A], P], Iterator[T]], call)
+
+
+def _result(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What it returns; it waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return cast(T, stop.value)
+    raise AssertionError("it waits for something")

@@ -1,0 +1,144 @@
+"""What a node believes of the members, and what follows: suspicion, refutation, death (SWIM section 4.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from kvstore.gossip.awareness import Awareness
+from kvstore.gossip.dissemination import Dissemination, Outgoing
+from kvstore.gossip.membership import Membership
+from kvstore.gossip.outputs import PersistIncarnation, StatusChanged
+from kvstore.gossip.probing import Probing
+from kvstore.gossip.settings import GossipSettings
+from kvstore.gossip.suspicion import Suspicion
+from kvstore.protocol.fields import MAX_INCARNATION
+from kvstore.protocol.gossip import Status, Update
+
+
+class Beliefs:
+    """Takes claims into the table. It has a suspicion of each SUSPECT member, and pings the DEAD ones."""
+
+    def __init__(
+        self,
+        me: str,
+        settings: GossipSettings,
+        table: Membership,
+        gossip: Dissemination,
+        outgoing: Outgoing,
+        probing: Probing,
+        awareness: Awareness,
+    ) -> None:
+        self._me = me
+        self._settings = settings
+        self._table = table
+        self._gossip = gossip
+        self._outgoing = outgoing
+        self._probing = probing
+        self._awareness = awareness
+        self._suspicions: dict[str, Suspicion] = {}
+        self._dead: dict[str, float] = {}
+        """Dead members, and when to ping each again."""
+
+    @property
+    def deadline(self) -> float:
+        """When a suspect's time is over or a dead member is to be pinged; infinite when there is none."""
+        suspects = min((suspicion.deadline for suspicion in self._suspicions.values()), default=math.inf)
+        return min(suspects, min(self._dead.values(), default=math.inf))
+
+    def forget(self, gone: Iterable[str]) -> None:
+        """These are members no more."""
+        for node in gone:
+            self._gossip.discard(node)
+            self._suspicions.pop(node, None)
+            self._dead.pop(node, None)
+
+    def hear(self, sender: str, update: Update, witness: bool, now: float) -> None:
+        """Good news is believed and passed on; bad news only makes this node look for itself.
+
+        `witness`: the sender may have seen it itself.
+        """
+        node = update.node
+        if node == self._me:
+            self._refute(update)
+            return
+        if node not in self._table:
+            return
+        hearsay = update.status is Status.DEAD and self._table[node].status is not Status.DEAD
+        claim = Update(node, Status.SUSPECT, update.incarnation) if hearsay else update
+        self._believe(claim, now, firsthand=node == sender)
+        suspicion = self._suspicions.get(node)
+        if suspicion and update.incarnation == self._table[node].incarnation:
+            if update.status is Status.DEAD:
+                suspicion.condemned = True
+            elif update.status is Status.SUSPECT and witness:
+                suspicion.confirm(sender)
+
+    def _refute(self, update: Update) -> None:
+        """Outdo whatever outdoes this node's own claim to be alive (SWIM section 4.2)."""
+        mine = self._table[self._me]
+        if not update.supersedes(mine.update()):
+            return
+        if update.status is not Status.ALIVE:
+            self._awareness.worse(1)
+        incarnation = min(update.incarnation + 1, MAX_INCARNATION)
+        if incarnation > mine.incarnation:
+            self._outgoing.add(PersistIncarnation(incarnation))
+            self._table.accept(Update(self._me, Status.ALIVE, incarnation), mine.since)
+
+    def witness(self, node: str, now: float) -> None:
+        """This node's own probe has failed: suspect the member, and say so."""
+        incarnation = self._table[node].incarnation
+        self._believe(Update(node, Status.SUSPECT, incarnation), now)
+        suspicion = self._suspicions[node]
+        if not suspicion.witnessed:
+            suspicion.witnessed = True
+            self._gossip.add(self._table[node].update())
+
+    def bury(self, now: float) -> None:
+        """Declare those dead that did not refute in time."""
+        for node in [node for node, suspicion in self._suspicions.items() if suspicion.deadline <= now]:
+            self._believe(Update(node, Status.DEAD, self._table[node].incarnation), now)
+            self._gossip.add(self._table[node].update())
+
+    def ping_dead(self, now: float) -> None:
+        """Ping those dead members whose turn it is: a healed partition always rejoins."""
+        for node, due in self._dead.items():
+            if due <= now:
+                self._dead[node] = now + self._settings.dead_interval
+                self._outgoing.ping(node)
+
+    def delay(self, seconds: float) -> None:
+        """Give every suspect more time."""
+        for suspicion in self._suspicions.values():
+            suspicion.delay(seconds)
+
+    def _believe(self, update: Update, now: float, firsthand: bool = False) -> None:
+        """Take a claim into the table and do what follows from it."""
+        node, old = update.node, self._table[update.node].status
+        if not self._table.accept(update, now, firsthand):
+            return
+        self._gossip.discard(node)
+        self._suspicions.pop(node, None)
+        self._dead.pop(node, None)
+        if old is not update.status:
+            self._outgoing.add(StatusChanged(node, old, update.status))
+        match update.status:
+            case Status.ALIVE:
+                self._gossip.add(update)
+                if old is Status.DEAD:
+                    self._outgoing.push_pull(node, reply=True)
+            case Status.SUSPECT:
+                self._suspicions[node] = self._suspicion(now)
+                self._probing.probe(node, now)
+            case Status.DEAD:
+                self._probing.give_up(node)
+                self._dead[node] = now + self._settings.dead_interval
+
+    def _suspicion(self, now: float) -> Suspicion:
+        """The time to refute grows with the logarithm of the cluster; see memberlist's suspicionTimeout."""
+        settings = self._settings
+        minimum = settings.suspicion_min * max(1.0, math.log10(len(self._table)))
+        others = self._table.not_dead() - 2
+        expected = settings.confirmations if others >= settings.confirmations else 0
+        return Suspicion(now, expected, minimum, minimum * settings.suspicion_max_factor)

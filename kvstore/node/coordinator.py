@@ -1,0 +1,128 @@
+"""The coordinator: admits clients' requests, chooses who carries them out, and counts their replies.
+
+The way of a put: `request` -> Puts.put -> Writes.write (read here, mint a dot, append here) ->
+WriteOperation (send, count acknowledgements) -> reply. Of a get: `request` -> Gets.get -> ReadOperation
+(digests, repair) -> reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from functools import partial
+from typing import Any
+
+from kvstore.config import Limits, QuorumSettings
+from kvstore.errors import Corruption, InternalError, KVError, StaleRing
+from kvstore.instant import Instant
+from kvstore.principal import Principal
+from kvstore.protocol.client import ClientRequest, Failed, Reply
+from kvstore.quorum.admission import Admission
+from kvstore.quorum.counters import Counters
+from kvstore.quorum.forward import Forwards
+from kvstore.quorum.guard import Guard
+from kvstore.quorum.operation import Respond
+from kvstore.quorum.placement import Placements
+from kvstore.quorum.relief import Relief
+from kvstore.quorum.request import Request, admit, check_available
+from kvstore.quorum.rpc import Rpc
+
+Operations = Mapping[type[ClientRequest], Callable[[Request, Any, Respond], None]]
+"""What begins each kind of request; it raises KVError when nothing was done."""
+
+
+class Coordinator:
+    """One node's part in all requests that it coordinates."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        forwards: Forwards,
+        placements: Placements,
+        admission: Admission,
+        rpc: Rpc,
+        counters: Counters,
+        guard: Guard,
+        settings: QuorumSettings,
+        limits: Limits,
+    ) -> None:
+        self._operations = operations
+        self._forwards = forwards
+        self._placements = placements
+        self._admission = admission
+        self._relief = Relief(rpc, guard)
+        self._rpc = rpc
+        self._counters = counters
+        self._guard = guard
+        self._settings = settings
+        self._limits = limits
+        self._replies = 0
+
+    def request(
+        self,
+        principal: Principal,
+        call: ClientRequest,
+        respond: Callable[[Reply], None],
+        now: Instant,
+        client: int = 0,
+        forwarded: bool = False,
+    ) -> None:
+        """Take a client's request; exactly one reply goes to `respond`, now or later.
+
+        `client` is the request's number with whoever runs this node, for `cancel`.
+        """
+        admission, counters = self._admission, self._counters
+        setattr(counters, call.counter, getattr(counters, call.counter) + 1)
+        if admission.bytes >= admission.strained_bytes:
+            counters.hinted_early += self._relief.relieve(now)
+        if refusal := admission.take(call.timeout or self._settings.default_timeout, now.mono):
+            self._counters.errors += 1
+            self._counters.overloaded += 1
+            respond(refusal)
+            return
+        answered = partial(self._answered, respond, now.mono)
+        replies = self._replies
+        try:
+            request = admit(principal, call, self._placements, self._limits, self._settings, now, client)
+            self._start(request, answered, forwarded)
+        except KVError as error:
+            answered(Failed(error), now)
+        except Exception as error:  # noqa: BLE001  (a defect: nobody else's request may suffer from it)
+            if self._replies == replies:
+                answered(Failed(InternalError(f"the node met a defect: {error!r}")), now)
+            self._guard.report(error)
+
+    def cancel(self, clients: Container[int], now: Instant) -> None:
+        """The clients of these requests have left: nothing more is done for them than must be."""
+        self._counters.cancelled += self._rpc.cancel(clients, now)
+
+    def _answered(self, respond: Callable[[Reply], None], since: float, reply: Reply, now: Instant) -> None:
+        admission = self._admission
+        self._replies += 1
+        admission.unanswered -= 1
+        if type(reply) is Failed:
+            self._counters.errors += 1
+        else:
+            admission.worked(now.mono - since)
+        respond(reply)
+
+    def _start(self, request: Request, respond: Respond, forwarded: bool) -> None:
+        placements, placement = self._placements, request.placement
+        if not placement.here:
+            live = [node for node in placement.primaries if placements.alive(node)]
+            if forwarded:
+                raise StaleRing(placements.state.epoch)
+            if live:
+                self._forwards.pass_on(request, live, respond)
+                return
+        check_available(request)
+        try:
+            self._carry_out(request, respond)
+        except Corruption:
+            # whoever mints a dot must know what is stored: one of the others does
+            others = [n for n in placement.primaries if n != placements.name and placements.alive(n)]
+            if forwarded or not others:
+                raise
+            self._forwards.pass_on(request, others, respond)
+
+    def _carry_out(self, request: Request, respond: Respond) -> None:
+        self._operations[type(request.call)](request, request.call, respond)

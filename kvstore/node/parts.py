@@ -1,0 +1,235 @@
+"""The machines that make up a node, each given what it needs of the others."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from kvstore.hlc import HybridClock
+from kvstore.instant import Instant
+from kvstore.lsm import Engine
+from kvstore.node.coordinator import Coordinator
+from kvstore.node.outbox import Outbox
+from kvstore.node.questions import Answering
+from kvstore.node.settings import NodeSettings
+from kvstore.protocol.client import Delete, Get, Put
+from kvstore.protocol.peer import RangeItems, ReapCheck, TreeRead
+from kvstore.protocol.table import PeerMessage
+from kvstore.quorum.actors import Actors
+from kvstore.quorum.admission import Admission
+from kvstore.quorum.background.answers import Answers
+from kvstore.quorum.background.anti_entropy import AntiEntropy
+from kvstore.quorum.background.hint_expiry import HintExpiry
+from kvstore.quorum.background.merkle import Trees
+from kvstore.quorum.background.pacing import Pacing
+from kvstore.quorum.background.proofs import Proofs
+from kvstore.quorum.background.quarantine import Quarantine
+from kvstore.quorum.background.reap import Reaper
+from kvstore.quorum.background.replay import HintReplay
+from kvstore.quorum.background.tree_building import TreeBuilding
+from kvstore.quorum.context_keys import ContextKeys
+from kvstore.quorum.counters import Counters
+from kvstore.quorum.deadlines import Deadlines
+from kvstore.quorum.delete import Deletes
+from kvstore.quorum.flow import Flows
+from kvstore.quorum.forward import Forwards
+from kvstore.quorum.get import Gets
+from kvstore.quorum.guard import Guard
+from kvstore.quorum.hedging import Hedging
+from kvstore.quorum.held_outputs import HeldOutputs, Output, Send
+from kvstore.quorum.hints import Hints
+from kvstore.quorum.local import LocalCopy
+from kvstore.quorum.mint import Mint
+from kvstore.quorum.placement import Placements
+from kvstore.quorum.put import Puts
+from kvstore.quorum.read import Reads
+from kvstore.quorum.replica import Replica
+from kvstore.quorum.rpc import Rpc
+from kvstore.quorum.write import Writes
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """What all of them stand on: this node's own data, its questions to others, time and disk."""
+
+    counters: Counters
+    guard: Guard
+    placements: Placements
+    trees: Trees
+    local: LocalCopy
+    context_keys: ContextKeys
+    mint: Mint
+    admission: Admission
+    deadlines: Deadlines
+    rpc: Rpc
+    durability: HeldOutputs
+
+    def on_durable(self, lsn: int, now: Instant) -> None:
+        """All writes up to `lsn` are on the disk."""
+        self.counters.syncs += 1
+        self.local.replica.on_durable(lsn)
+        self.durability.on_durable(lsn, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """What runs by itself."""
+
+    flows: Flows
+    anti_entropy: AntiEntropy
+    proofs: Proofs
+    quarantine: Quarantine
+    tree_building: TreeBuilding
+    replay: HintReplay
+    expiry: HintExpiry
+    reaper: Reaper
+    questions: Mapping[type[PeerMessage], Answering]
+    """How questions of other nodes are answered, by type."""
+
+    def start(self, now: Instant) -> None:
+        """Begin, each at its time."""
+        self.tree_building.start(now)
+        self.anti_entropy.start(now)
+        self.replay.start(now)
+        self.expiry.start(now)
+        self.reaper.start(now)
+
+
+def foundation(
+    placements: Placements, engine: Engine, outbox: Outbox, rng: random.Random, settings: NodeSettings
+) -> Foundation:
+    """Of a node whose data is in `engine`."""
+    counters = Counters()
+    guard = Guard(partial(_defect, counters, outbox.defect))
+    trees = Trees(placements.state)
+    replica = Replica(engine, placements.bucket, trees.update, counters)
+    local = LocalCopy(engine, replica, Hints(engine, replica, settings.quorum, counters))
+    context_keys = ContextKeys(engine, replica, placements.others)
+    actors = Actors(placements.name, rng)
+    clock = HybridClock(int(settings.quorum.max_clock_drift * 1000), partial(_clock_ahead, counters))
+    mint = Mint(actors, clock, context_keys, placements, settings.limits)
+    admission = Admission(settings.quorum)
+    deadlines = Deadlines(guard)
+    # random, so that an ack for an operation of before a restart means nothing after it
+    rpc = Rpc(rng.getrandbits(62), outbox, deadlines, admission, guard)
+    release = partial(_release, placements.name, rpc)
+    durability = HeldOutputs(engine, outbox.request_sync, release, guard)
+    return Foundation(
+        counters,
+        guard,
+        placements,
+        trees,
+        local,
+        context_keys,
+        mint,
+        admission,
+        deadlines,
+        rpc,
+        durability,
+    )
+
+
+def coordinator(base: Foundation, settings: NodeSettings) -> Coordinator:
+    """The way of a client's request."""
+    quorum, limits = settings.quorum, settings.limits
+    hedging = Hedging(quorum.read_patience, quorum.hedge_share, quorum.hedge_burst)
+    reads = Reads(base.rpc, base.local, base.placements, base.durability, hedging, base.counters, quorum)
+    writes = Writes(
+        base.rpc,
+        base.local,
+        base.mint,
+        base.context_keys,
+        base.placements,
+        base.durability,
+        base.admission,
+        base.counters,
+        quorum,
+        limits,
+    )
+    return Coordinator(
+        {
+            Put: Puts(writes, base.mint, limits).put,
+            Get: Gets(reads, base.local, base.context_keys).get,
+            Delete: Deletes(reads, writes, base.local, base.mint).delete,
+        },
+        Forwards(base.rpc, base.placements, hedging, base.counters, quorum),
+        base.placements,
+        base.admission,
+        base.rpc,
+        base.counters,
+        base.guard,
+        quorum,
+        limits,
+    )
+
+
+def background(base: Foundation, engine: Engine, settings: NodeSettings) -> Background:
+    """What runs by itself, and hears of what it must from the rest."""
+    flows = Flows(base.placements.name, base.rpc, base.deadlines, base.durability)
+    trees, local, placements, mint = base.trees, base.local, base.placements, base.mint
+    durability, counters, rules = base.durability, base.counters, settings.anti_entropy
+    pacing = Pacing(base.admission, rules)
+    building = TreeBuilding(trees, engine.scan, base.deadlines, base.guard, pacing, rules)
+    quarantine = Quarantine(
+        flows,
+        engine,
+        local,
+        trees,
+        placements,
+        mint,
+        durability,
+        counters,
+        rules.settle,
+        building.missing,
+    )
+    proofs = Proofs(placements, trees, rules)
+    anti_entropy = AntiEntropy(
+        flows,
+        local,
+        trees,
+        engine.scan,
+        proofs,
+        quarantine,
+        placements,
+        durability,
+        pacing,
+        counters,
+        rules,
+    )
+    replay = HintReplay(flows, local, placements, mint, durability, base.admission, counters, settings.quorum)
+    expiry = HintExpiry(flows, local, placements, mint, durability, settings.quorum)
+    exchanging = anti_entropy.exchanging
+    reaper = Reaper(flows, local, quarantine.known, exchanging, placements, mint, durability, counters, rules)
+    building.built = anti_entropy.built
+    local.replica.on_distrust = building.distrust
+    local.hints.on_dropped = anti_entropy.hint_dropped
+    local.hints.on_kept = replay.on_kept
+    questions = _questions(Answers(trees, engine.scan, counters, rules), reaper)
+    return Background(flows, anti_entropy, proofs, quarantine, building, replay, expiry, reaper, questions)
+
+
+def _questions(answers: Answers, reaper: Reaper) -> dict[type[PeerMessage], Answering]:
+    return {
+        TreeRead: Answering(answers.on_tree_read, durable=True),
+        RangeItems: Answering(answers.on_range_items, durable=True),
+        ReapCheck: Answering(reaper.on_check, durable=False),
+    }
+
+
+def _defect(counters: Counters, report: Callable[[Exception], None], error: Exception) -> None:
+    counters.defects += 1
+    report(error)
+
+
+def _clock_ahead(counters: Counters) -> None:
+    counters.clock_ahead += 1
+
+
+def _release(name: str, rpc: Rpc, output: Output, now: Instant) -> None:
+    """Carry out what has waited for the disk."""
+    if isinstance(output, Send):
+        rpc.send(output.to, output.message)
+    else:
+        rpc.on_answer(name, output.number, output.answer, now)

@@ -1,0 +1,192 @@
+"""What clients ask, and what they get: frozen records, turned into protobuf by `kvstore.wire`.
+
+An operation says itself what it is: whether it reads and writes, what reply it gets, what error when its time
+is over, where it is counted. Its message in client.proto has its name, and `Request` behind it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypeAlias, TypeVar, get_args
+
+import msgspec
+
+from kvstore.config import BucketSettings, QuorumMode
+from kvstore.errors import KVError, ReadTimeout, WriteTimeout
+from kvstore.protocol.fields import (
+    BucketName,
+    Content,
+    ContentType,
+    Context,
+    Count,
+    Epoch,
+    Key,
+    NodeId,
+    Partition,
+    Replicas,
+    Seconds,
+    Seen,
+    Time,
+    Ttl,
+)
+
+
+class Explain(msgspec.Struct, frozen=True, gc=False):
+    """How a reply came about: see client.proto."""
+
+    coordinator: NodeId
+    epoch: Epoch
+    partition: Partition
+    asked: tuple[NodeId, ...] = ()
+    answered: tuple[NodeId, ...] = ()
+    repaired: tuple[NodeId, ...] = ()
+    hinted: tuple[NodeId, ...] = ()
+    hedged: tuple[NodeId, ...] = ()
+
+
+class Value(msgspec.Struct, frozen=True, gc=False):
+    """One visible sibling as a client gets it; times in milliseconds since 1970, expiry 0: never."""
+
+    value: Content
+    content_type: ContentType = ""
+    time: Time = 0
+    expiry: Time = 0
+
+
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """Reply to Get: visible siblings (none: no value) and the context (opaque bytes)."""
+
+    siblings: tuple[Value, ...]
+    context: Context
+    explain: Explain | None = None
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """Reply to a write.
+
+    `context` allows overwriting what was just written; it is empty when siblings remain that the
+    client did not see; `written` is for a session then, in its place. `siblings` counts them all.
+    `overwritten`: in an lww bucket, how many values were replaced that the client's context had not seen.
+    """
+
+    context: Context
+    siblings: Count
+    explain: Explain | None = None
+    overwritten: Count = 0
+    written: Seen = b""
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The request ended with a typed error."""
+
+    error: KVError
+
+
+Reply: TypeAlias = Found | Stored | Failed
+
+
+class Get(msgspec.Struct, frozen=True, gc=False):
+    """A client's read. `r` 0 and `quorum` None: as the bucket says; `timeout` in seconds, 0: default.
+
+    `seen` is a session's token that the answer must cover, or, when `seen_empty`, be nothing at all.
+    """
+
+    reply: ClassVar[type[Found]] = Found
+    writes: ClassVar[bool] = False
+    timeout_error: ClassVar[type[ReadTimeout]] = ReadTimeout
+    counter: ClassVar[str] = "gets"
+
+    bucket: BucketName
+    key: Key
+    r: Replicas = 0
+    quorum: QuorumMode | None = None
+    timeout: Seconds = 0.0
+    explain: bool = False
+    epoch: Epoch = 0
+    seen: Seen = b""
+    seen_empty: bool = False
+
+    @property
+    def reads(self) -> bool:
+        """Whether it waits for what R replicas hold."""
+        return True
+
+    def required(self, bucket: BucketSettings) -> int:
+        """Replicas that it waits for, in a bucket with these settings."""
+        return self.r or bucket.r
+
+
+class Put(msgspec.Struct, frozen=True, gc=False):
+    """A client's write of `value` over what `context` (opaque bytes) saw. `ttl` in seconds."""
+
+    reply: ClassVar[type[Stored]] = Stored
+    writes: ClassVar[bool] = True
+    timeout_error: ClassVar[type[WriteTimeout]] = WriteTimeout
+    counter: ClassVar[str] = "puts"
+
+    bucket: BucketName
+    key: Key
+    value: Content
+    context: Context = b""
+    content_type: ContentType = ""
+    ttl: Ttl = 0
+    w: Replicas = 0
+    quorum: QuorumMode | None = None
+    timeout: Seconds = 0.0
+    explain: bool = False
+    epoch: Epoch = 0
+
+    @property
+    def reads(self) -> bool:
+        """Whether it waits for what R replicas hold."""
+        return False
+
+    def required(self, bucket: BucketSettings) -> int:
+        """Replicas that it waits for, in a bucket with these settings."""
+        return self.w or bucket.w
+
+
+class Delete(msgspec.Struct, frozen=True, gc=False):
+    """A client's tombstone over what `context` saw; without a context, over what a read of `r` sees."""
+
+    reply: ClassVar[type[Stored]] = Stored
+    writes: ClassVar[bool] = True
+    timeout_error: ClassVar[type[WriteTimeout]] = WriteTimeout
+    counter: ClassVar[str] = "deletes"
+
+    bucket: BucketName
+    key: Key
+    context: Context = b""
+    r: Replicas = 0
+    w: Replicas = 0
+    quorum: QuorumMode | None = None
+    timeout: Seconds = 0.0
+    explain: bool = False
+    epoch: Epoch = 0
+
+    @property
+    def reads(self) -> bool:
+        """Whether it waits for what R replicas hold."""
+        return not self.context
+
+    def required(self, bucket: BucketSettings) -> int:
+        """Replicas that it waits for, in a bucket with these settings."""
+        return self.w or bucket.w
+
+
+WriteRequest: TypeAlias = Put | Delete
+ClientRequest: TypeAlias = Get | WriteRequest
+CLIENT_REQUESTS: tuple[type[ClientRequest], ...] = get_args(ClientRequest)
+
+_LITTLE = 0.05
+
+R = TypeVar("R", bound=ClientRequest)
+
+
+def aged(call: R, seconds: float) -> R:
+    """A request that has waited somewhere: so much of its time is gone. It must have more than that.
+
+    When less than a twentieth of its time is gone, the request itself: no copy is made for that.
+    """
+    if seconds <= _LITTLE * call.timeout or not call.timeout:
+        return call
+    return msgspec.structs.replace(call, timeout=call.timeout - seconds)

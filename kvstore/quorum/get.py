@@ -1,0 +1,60 @@
+"""A client's get: a read of R replicas, and what of the version that they hold is shown."""
+
+from __future__ import annotations
+
+from kvstore.config import MAX_REPLY_BYTES
+from kvstore.contexts import decode_seen
+from kvstore.errors import Corruption, VersionTooLarge
+from kvstore.hlc import wall_time
+from kvstore.instant import Instant
+from kvstore.protocol.client import Explain, Failed, Found, Get, Value
+from kvstore.quorum.context_keys import ContextKeys
+from kvstore.quorum.local import LocalCopy
+from kvstore.quorum.operation import Respond
+from kvstore.quorum.read import Reads
+from kvstore.quorum.request import Request
+from kvstore.versions import EMPTY, decode_version
+
+
+class Gets:
+    """The gets of one node."""
+
+    def __init__(self, reads: Reads, local: LocalCopy, context_keys: ContextKeys) -> None:
+        self._reads = reads
+        self._local = local
+        self._context_keys = context_keys
+
+    def get(self, request: Request, call: Get, respond: Respond) -> None:
+        """Begin one; raises KVError when it cannot be begun."""
+        seen = decode_seen(call.seen, request.token) if call.seen else ()
+        self._reads.read(request, self._own(request), respond, self._found, seen)
+
+    def _own(self, request: Request) -> bytes | None:
+        """What this node holds of the key; None for what it cannot read.
+
+        That is no answer, least of all "not found": raises Corruption when the others are fewer than R.
+        """
+        try:
+            return self._local.read(request.placement, request.key)
+        except Corruption:
+            remote = request.placement.remote.values()
+            if request.r > sum(1 for hint_for in remote if request.sloppy or not hint_for):
+                raise
+            return None
+
+    def _found(
+        self, request: Request, result: bytes, explain: Explain | None, respond: Respond, now: Instant
+    ) -> None:
+        try:
+            if len(result) > MAX_REPLY_BYTES:
+                raise VersionTooLarge(len(result), MAX_REPLY_BYTES)
+            version = decode_version(result) if result else EMPTY
+        except (Corruption, VersionTooLarge) as error:  # what all R replicas hold, or have together
+            respond(Failed(error), now)
+            return
+        values = tuple(
+            Value(sibling.value or b"", sibling.content_type, wall_time(sibling.time), sibling.expiry)
+            for sibling in version.visible(request.now.wall)
+        )
+        context = self._context_keys.sign(version.context, request.key) if result else b""
+        respond(Found(values, context, explain), now)

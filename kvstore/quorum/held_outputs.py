@@ -1,0 +1,104 @@
+"""What must wait until the engine's log is on the disk: every acknowledgement does.
+
+Persist before send, made explicit: what is given to `after` is an output, a value, and it is released when
+its LSN is durable. An output is a message to another node, or this node's own answer to one of its questions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from kvstore.instant import Instant
+from kvstore.lsm import Engine
+from kvstore.protocol.peer import Forward, ForwardReply, QuorumMessage, ReadSame, WriteAck
+from kvstore.quorum.guard import Guard
+
+
+class Send(msgspec.Struct, frozen=True, gc=False):
+    """A message to another node."""
+
+    to: str
+    message: QuorumMessage | Forward | ForwardReply
+
+
+class Own(msgspec.Struct, frozen=True, gc=False):
+    """What this node itself answers to the question `number`, as any other replica would."""
+
+    number: int
+    answer: WriteAck | ReadSame
+
+
+Output = Send | Own
+
+ACK = WriteAck(())
+"""This node's own: what was to be written is on its disk."""
+SAME = ReadSame(0)
+"""This node's own: what it has read here is on its disk."""
+
+
+class HeldOutputs:
+    """Outputs in order of the LSN they wait for; one sync is requested at a time (group commit).
+
+    `release` carries an output out.
+    """
+
+    __slots__ = ("_engine", "_guard", "_release", "_request_sync", "_requested", "_waiting", "_wanted")
+
+    def __init__(
+        self,
+        engine: Engine,
+        request_sync: Callable[[], None],
+        release: Callable[[Output, Instant], None],
+        guard: Guard,
+    ) -> None:
+        self._engine = engine
+        self._guard = guard
+        self._release = release
+        self._request_sync = request_sync
+        self._requested = False
+        self._wanted = 0
+        self._waiting: deque[tuple[int, Output]] = deque()
+
+    @property
+    def last(self) -> int:
+        """The LSN of the last write: all is durable when this is."""
+        return self._engine.last_lsn
+
+    def must_wait(self, lsn: int) -> bool:
+        """Whether what depends on all writes up to `lsn` has to wait for the disk: `after` tells when."""
+        if lsn <= self._engine.durable_lsn:
+            return False
+        self._request()
+        return self._engine.waits_for_disk
+
+    def after(self, lsn: int, output: Output, now: Instant) -> None:
+        """Release `output` once all writes up to `lsn` are durable, at once if they are or need not be."""
+        if not self.must_wait(lsn):
+            self._release(output, now)
+            return
+        # `lsn` may be that of an earlier write; the queue stays in order all the same
+        last = self._waiting[-1][0] if self._waiting else 0
+        self._waiting.append((max(lsn, last), output))
+
+    def soon(self, lsn: int) -> None:
+        """Have all writes up to `lsn` synced soon, although nothing waits for that."""
+        if lsn > self._engine.durable_lsn:
+            self._wanted = max(self._wanted, lsn)
+            self._request()
+
+    def on_durable(self, lsn: int, now: Instant) -> None:
+        """All writes up to `lsn` are durable: release what waited for them, in order."""
+        self._requested = False
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= lsn:
+            self._guard.run(self._release, waiting.popleft()[1], now)
+        if waiting or self._wanted > lsn:
+            self._request()
+
+    def _request(self) -> None:
+        if not self._requested:
+            self._requested = True
+            self._request_sync()

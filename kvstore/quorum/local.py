@@ -1,0 +1,72 @@
+"""What this node itself keeps of a key: the version of its replica or, as a fallback, hints for primaries."""
+
+from __future__ import annotations
+
+from kvstore.errors import Corruption, Overloaded, VersionTooLarge
+from kvstore.instant import Instant
+from kvstore.lsm import Engine
+from kvstore.quorum.hints import HintChange, Hints
+from kvstore.quorum.placement import Placement
+from kvstore.quorum.replica import Replica
+
+
+class LocalCopy:
+    """Reads and writes both as one."""
+
+    __slots__ = ("_engine", "hints", "replica")
+
+    def __init__(self, engine: Engine, replica: Replica, hints: Hints) -> None:
+        self._engine = engine
+        self.replica = replica
+        self.hints = hints
+
+    def read(self, placement: Placement, key: bytes) -> bytes:
+        """What a coordinator holds of a key, empty: nothing; raises Corruption."""
+        if placement.here:
+            return self.replica.read(key)
+        known = b""
+        for node in placement.primaries:
+            known = self.replica.combine(key, known, self.hints.read(node, key))
+        return known
+
+    def store(self, key: bytes, version: bytes, hint_for: str = "") -> int:
+        """Reconcile a version into the replica, or keep it as a hint; returns the LSN to wait for.
+
+        Raises StorageFull, Corruption of what is stored, VersionTooLarge, Overloaded when hints are at
+        their limit.
+        """
+        if not hint_for:
+            return self.replica.apply(key, version)
+        change = self.hints.plan(hint_for, key, version)
+        if change is None:
+            return self._engine.last_lsn
+        lsn = self.replica.write([(change.key, change.version)])
+        self.hints.applied(change)
+        return lsn
+
+    def append(self, placement: Placement, key: bytes, stored: bytes, version: bytes, now: Instant) -> int:
+        """A coordinator's own copy over what is `stored`, and the hints it must keep, in one batch.
+
+        Returns the LSN to wait for. Raises StorageFull; Overloaded, Corruption or VersionTooLarge when its
+        own copy is a hint that cannot be kept.
+        """
+        changes: list[HintChange] = []
+        if placement.stands_in_for:
+            self._plan(changes, placement.stands_in_for, key, version)
+        for target in placement.unplaced:
+            try:
+                self._plan(changes, target, key, version)
+            except (Overloaded, Corruption, VersionTooLarge):  # W acks come from others
+                self.hints.lost(target, key, version, now)
+        batch = [(change.key, change.version) for change in changes]
+        if placement.here:
+            lsn = self.replica.replace(key, stored, version, batch)
+        else:
+            lsn = self.replica.write(batch)
+        for change in changes:
+            self.hints.applied(change)
+        return lsn
+
+    def _plan(self, changes: list[HintChange], target: str, key: bytes, version: bytes) -> None:
+        if change := self.hints.plan(target, key, version):
+            changes.append(change)

@@ -1,0 +1,108 @@
+"""Making new versions: what a client has seen, a dot that nobody used, the time, and what is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kvstore.config import Conflict, Limits
+from kvstore.errors import InvalidRequest, TooManySiblings
+from kvstore.hlc import HybridClock
+from kvstore.quorum.actors import Actors
+from kvstore.quorum.context_keys import ContextKeys
+from kvstore.quorum.placement import Placements
+from kvstore.quorum.request import Request
+from kvstore.versions import CausalContext, Dot, Sibling, Version, covers, decode_version, join, write
+
+
+class Written(NamedTuple):
+    """What a write puts in place of what its writer has seen: a value, or None, a tombstone. See Sibling."""
+
+    value: bytes | None
+    expiry: int = 0
+    content_type: str = ""
+
+
+class Minted(NamedTuple):
+    """A new version; `overwritten`: in an lww bucket, how many values that its writer had not seen."""
+
+    version: Version
+    overwritten: int
+
+
+class Mint:
+    """One node's: it has the actors and the hybrid clock."""
+
+    def __init__(
+        self,
+        actors: Actors,
+        clock: HybridClock,
+        context_keys: ContextKeys,
+        placements: Placements,
+        limits: Limits,
+    ) -> None:
+        self._actors = actors
+        self._clock = clock
+        self._context_keys = context_keys
+        self._placements = placements
+        self._limits = limits
+
+    def seen(self, context: bytes, key: bytes) -> CausalContext:
+        """What a client's context says that it has seen; raises InvalidRequest, UnverifiedContext.
+
+        It is signed, so this cluster has given it out. But a counter that this node has yet to reach was
+        given out by nobody, whatever became of the keys: it would cover what is written later.
+        """
+        seen = self._context_keys.verify(context, key)
+        if not all(map(self._actors.can_have_minted, seen)):
+            raise InvalidRequest("context", "names writes that were never made")
+        return seen
+
+    def mint(self, request: Request, current: Version, seen: CausalContext, written: Written) -> Minted:
+        """The version that has `written` in place of what of `current` was `seen`; raises TooManySiblings."""
+        overwritten = 0
+        if request.bucket.conflict is Conflict.LWW:
+            unseen = [s for s in current.visible(request.now.wall) if not covers(seen, s.dot)]
+            overwritten = len(unseen)
+            seen = join(seen, current.context)
+        seen_time = max(s.time for s in current.siblings) if current.siblings else 0
+        time = self._clock.tick(request.now.wall, seen_time)
+        dot = self._actors.mint(request.partition, join(seen, current.context))
+        sibling = Sibling(dot, written.value, time, written.expiry, written.content_type)
+        version = write(current, seen, sibling)
+        siblings = len(version.siblings)
+        if siblings > self._limits.siblings and siblings > len(current.siblings):
+            raise TooManySiblings(len(current.siblings), self._limits.siblings)
+        return Minted(version, overwritten)
+
+    def can_have_minted(self, dots: Iterable[Dot]) -> bool:
+        """False if one of them, which another node believes in, is of this node and yet to be made.
+
+        Then it never will be: this node takes new actors, whose dots nobody claims to have seen.
+        """
+        for dot in dots:
+            if not self._actors.can_have_minted(dot):
+                self._actors.renew_all()
+                return False
+        return True
+
+    def on_state(self, changed: Iterable[int]) -> None:
+        """The replicas of these partitions have changed: if this node has gained one, it may lack dots."""
+        for partition in changed:
+            self._actors.renew(partition)
+
+    # dots that may be forgotten (kvstore.quorum.actors)
+
+    def hint_discarded(self, key: bytes) -> None:
+        """A hint was deleted: if its key is only known here by hints, dots may be forgotten now."""
+        if not self._placements.are_here(key):
+            self._actors.renew(self._placements.partition(key))
+
+    def renew_actors(self) -> None:
+        """Dots that this node has minted may be forgotten here."""
+        self._actors.renew_all()
+
+    def reaped(self, version: bytes, wall: int) -> None:
+        """A version is forgotten here: in an lww bucket a later write must not lose to it elsewhere."""
+        times = [sibling.time for sibling in decode_version(version).siblings]
+        self._clock.observe(wall, max(times, default=0))

@@ -1,0 +1,86 @@
+"""On whose disks a write is."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from kvstore.quorum.hints import hint_key
+from kvstore.sim.checker import Violation
+from kvstore.sim.history import Mint
+from kvstore.sim.invariants.keyspace import Keyspace, decoded, shown
+from kvstore.sim.invariants.watched import Watched
+from kvstore.versions import Dot, covers
+
+
+class Copies:
+    """Durable copies of writes; raises Violation where there are too few."""
+
+    def __init__(self, hosts: Mapping[str, Watched], keyspace: Keyspace, counts: Counter[str]) -> None:
+        self._hosts = hosts
+        self._keyspace = keyspace
+        self._counts = counts
+        self._held: defaultdict[Dot, set[str]] = defaultdict(set)
+        """Nodes whose disk had a write, or a hint that has it, when they told somebody."""
+
+    def must_be_durable(self, node: str, key: bytes, version: bytes, hint_for: str, how: str) -> None:
+        """A node lets another know that it has a version, as data or as a hint; `how` it does so."""
+        self._counts["shown is durable"] += 1
+        engine = self._hosts[node].engine
+        if not engine.waits_for_disk:
+            return
+        durable = engine.durable(hint_key(hint_for, key) if hint_for else key)
+        if durable is not None and not self._keyspace.dominates(key, durable, version):
+            # a hint may have gone home while it was being synced
+            homes = self._keyspace.primaries(key)
+            if not hint_for or not any(self.has(each, key, version) for each in homes):
+                raise Violation(
+                    f"{node} {how} {shown(version)} of {self._keyspace.name(key)}"
+                    f"{' for ' + hint_for if hint_for else ''}: on its disk is {shown(durable)}"
+                )
+            return
+        for sibling in decoded(version).siblings:
+            self._held[sibling.dot].add(node)
+
+    def has(self, node: str, key: bytes, version: bytes) -> bool:
+        """Whether a version, or one that knows it, is on a node's disk, as far as that can be said."""
+        if all(node in self._held[sibling.dot] for sibling in decoded(version).siblings):
+            return True
+        if self._hosts[node].node is None:
+            return False
+        durable = self._hosts[node].engine.durable(key)
+        return durable is None or self._keyspace.dominates(key, durable, version)
+
+    def must_be_on(
+        self, node: str, key: bytes, minted: Sequence[Mint], needed: int, sloppy: bool, how: str
+    ) -> None:
+        """One of these writes is on `needed` disks, as `node` has told a client; `how` it did so."""
+        having: set[str] = set()
+        for mint in minted:
+            having = self._disks_with(key, mint.dot, sloppy, needed)
+            if len(having) >= needed:
+                return
+        what = minted[-1].dot if minted else "a write that no disk has seen"
+        raise Violation(
+            f"{what} of {self._keyspace.name(key)} {how} by {node} as on {needed} disks, "
+            f"and is on those of {sorted(having) or 'nobody'}"
+        )
+
+    def _disks_with(self, key: bytes, dot: Dot, sloppy: bool, needed: int) -> set[str]:
+        """Nodes that durably have a write: of its primaries, where sloppy also in hints."""
+        primaries = self._keyspace.primaries(key)
+        having = {node for node in self._held[dot] if sloppy or node in primaries}
+        if len(having) < needed:
+            for node in self._hosts if sloppy else primaries:
+                if node not in having and self._looked_up(node, key, dot):
+                    having.add(node)
+                    self._held[dot].add(node)
+        return having
+
+    def _looked_up(self, node: str, key: bytes, dot: Dot) -> bool:
+        """Whether the disk of a node has a write, or what knows it: a primary as data, others in a hint."""
+        if self._hosts[node].node is None:
+            return False
+        engine, primaries = self._hosts[node].engine, self._keyspace.primaries(key)
+        places = [key] if node in primaries else [hint_key(target, key) for target in primaries]
+        return any((kept := engine.durable(p)) and covers(decoded(kept).context, dot) for p in places)

@@ -1,0 +1,46 @@
+"""What the engines of all nodes do: see WatchedEngine."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from kvstore.errors import Corruption, InvalidRequest
+from kvstore.lsm.quarantine import Fence
+from kvstore.quorum.hints import HINT_KEYSPACE, split_hint_key
+from kvstore.ring import DATA_KEYSPACE
+from kvstore.sim.checker import Violation
+from kvstore.sim.invariants.deletions import Deletions
+from kvstore.sim.invariants.writes import Writes
+from kvstore.sim.watched_engine import WatchedEngine
+
+
+class Engines:
+    """The watcher of all engines: tells writes from deletions; raises Violation."""
+
+    def __init__(self, writes: Writes, deletions: Deletions, counts: Counter[str]) -> None:
+        self._writes = writes
+        self._deletions = deletions
+        self._counts = counts
+
+    def written(self, node: str, key: bytes, old: bytes | None, new: bytes) -> None:
+        """See Watcher."""
+        try:
+            if key[:1] == DATA_KEYSPACE:
+                if new:
+                    self._writes.written(node, key, key, old, new)
+                elif old:
+                    self._deletions.data_deleted(node, key, old)
+            elif key[:1] == HINT_KEYSPACE:
+                target, about = split_hint_key(key)
+                if new:
+                    self._writes.written(node, key, about, old, new)
+                elif old:
+                    self._deletions.hint_deleted(node, target, about, old)
+        except (Corruption, InvalidRequest):
+            return  # rubbish, which tests put there: whether nodes bear it is for them to say
+
+    def lifting(self, node: str, engine: WatchedEngine, fence: Fence) -> None:
+        """See Watcher."""
+        self._counts["fences are lifted when refetched is durable"] += 1
+        if keys := engine.restored_in_memory(fence):
+            raise Violation(f"{node} lifts a fence, and {len(keys)} keys behind it are not on its disk")

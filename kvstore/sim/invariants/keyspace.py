@@ -1,0 +1,82 @@
+"""Where versions of a key belong, and how they compare."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from kvstore.config import Conflict
+from kvstore.ring import ClusterState, partition_of, preference_list
+from kvstore.ring import split_data_key as split
+from kvstore.sim.scheduler import Scheduler
+from kvstore.versions import (
+    Sibling,
+    Version,
+    covers,
+    decode_version,
+    encode_version,
+    reconcile,
+    reconcile_lww,
+)
+
+
+class Keyspace:
+    """What the cluster's state says of internal keys."""
+
+    def __init__(self, state: ClusterState, scheduler: Scheduler) -> None:
+        self._state = state
+        self._scheduler = scheduler
+        self._primaries: dict[bytes, tuple[str, ...]] = {}
+
+    def primaries(self, key: bytes) -> tuple[str, ...]:
+        """The nodes that should hold an internal key."""
+        found = self._primaries.get(key)
+        if found is None:
+            key_token, bucket, _ = split(key)
+            ring = self._state.ring
+            partition = partition_of(key_token, ring.partitions)
+            found = self._primaries[key] = preference_list(ring, partition, self._state.bucket(bucket).n)
+        return found
+
+    def _lww(self, key: bytes) -> bool:
+        return self._state.bucket(split(key)[1]).conflict is Conflict.LWW
+
+    def dominates(self, key: bytes, known: bytes, version: bytes) -> bool:
+        """Whether `known` has all that `version` has, or what replaced it."""
+        return known == version or (bool(known) and combined(self._lww(key), known, version) == known)
+
+    def lost_to(self, key: bytes, tombstone: bytes, version: bytes) -> list[Sibling]:
+        """The values of a version that the tombstone covers, and that would be back without it."""
+        left = {s.dot for s in decoded(combined(self._lww(key), tombstone, version)).siblings}
+        seen = decoded(tombstone).context  # in an lww bucket what it has not seen may be a later write
+        return [
+            s
+            for s in decoded(version).siblings
+            if s.value is not None and s.dot not in left and covers(seen, s.dot)
+        ]
+
+    def name(self, key: bytes) -> str:
+        """Of an internal key, for messages: with its bucket and the time."""
+        _, bucket, name = split(key)
+        return f"{bucket}/{name!r} at {self._scheduler.now:.3f}"
+
+
+@lru_cache(4096)
+def decoded(encoded: bytes) -> Version:
+    """A version, from its bytes."""
+    return decode_version(encoded)
+
+
+@lru_cache(4096)
+def combined(lww: bool, a: bytes, b: bytes) -> bytes:
+    """What two versions of a key make together."""
+    return encode_version((reconcile_lww if lww else reconcile)(decoded(a), decoded(b)))
+
+
+def shown(encoded: bytes) -> str:
+    """A version, for messages."""
+    if not encoded:
+        return "nothing"
+    siblings = decoded(encoded).siblings
+    return " and ".join(
+        f"{s.dot.actor}#{s.dot.counter} ({(s.value or b'a tombstone')[:20]!r})" for s in siblings
+    )

@@ -1,0 +1,79 @@
+"""A setting of a bucket reaches every place where there are such settings: who forgets one is told which."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import Field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import kvstore
+from kvstore.config import BucketSettings, bucket_from_settings, parse_bucket
+from kvstore.errors import ConfigError
+from kvstore.ring import decode_state, encode_state, initial_state, parse_members, since_now
+from kvstore.server.main import kvnode
+from kvstore.v1 import client_pb2 as pb
+from kvstore.wire.ring import state_from_wire, state_to_wire
+
+USUAL = BucketSettings("carts", n=4, r=3, w=3)
+SETTINGS = [field for field in fields(BucketSettings) if field.name != "name"]
+
+each_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+
+
+def other_value(setting: Field[Any]) -> Any:
+    """One that is not the default, and that nothing else stands for."""
+    usual = getattr(USUAL, setting.name)
+    if isinstance(usual, Enum):
+        return next(member for member in type(usual) if member is not usual)
+    return {"n": 5, "r": 4, "w": 4}.get(setting.name, 70 + SETTINGS.index(setting))
+
+
+def written(value: Any) -> str:
+    return str(value.value if isinstance(value, Enum) else value)
+
+
+def unusual() -> BucketSettings:
+    return BucketSettings("carts", **{setting.name: other_value(setting) for setting in SETTINGS})
+
+
+@each_setting
+def test_it_can_be_given_as_text(setting: Field[Any]) -> None:
+    """To kvnode and kvctl, in the environment and in a file."""
+    value = other_value(setting)
+    assert getattr(parse_bucket(f"carts:{setting.name}={written(value)}", 4), setting.name) == value
+    assert getattr(bucket_from_settings("carts", {setting.name: written(value)}, 4), setting.name) == value
+
+
+@each_setting
+def test_the_help_names_it(setting: Field[Any]) -> None:
+    text = "".join(CliRunner().invoke(kvnode, ["--help"]).output.split())
+    assert f"{setting.name}=" in text[text.index("Settingsofabucket:") :]
+
+
+def test_clients_and_a_restart_find_it_again() -> None:
+    members = parse_members(",".join(f"n{i}=h:{i}" for i in range(1, 6)))
+    state = initial_state("", members, 4, 5, [unusual()])
+    message = pb.GetRingResponse.FromString(state_to_wire(state).SerializeToString())
+    assert state_from_wire(message) == state
+    assert decode_state(encode_state(state, since_now(state)))[0] == state
+
+
+@each_setting
+def test_it_is_acted_by(setting: Field[Any]) -> None:
+    """Something in the core reads it from a bucket's settings."""
+    core = [
+        path for part in ("quorum", "node") for path in (Path(kvstore.__file__).parent / part).rglob("*.py")
+    ]
+    use = re.compile(rf"\bbucket(?:\([a-z.]+\))?\.{setting.name}\b")
+    assert [path for path in core if use.search(path.read_text())]
+
+
+@each_setting
+def test_what_it_cannot_be_is_refused(setting: Field[Any]) -> None:
+    with pytest.raises(ConfigError, match=setting.name):
+        parse_bucket(f"carts:{setting.name}=-1")

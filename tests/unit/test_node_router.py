@@ -1,0 +1,93 @@
+"""A message that the table names is one that the node handles; who forgets that is told here."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+import msgspec
+import pytest
+
+from kvstore.node.parts import Background
+from kvstore.node.questions import partitions_of
+from kvstore.protocol.client import CLIENT_REQUESTS
+from kvstore.protocol.fields import Number
+from kvstore.protocol.peer import (
+    Forward,
+    RangeItems,
+    ReapCheck,
+    ReplicaRead,
+    ReplicaWrite,
+    TreeRead,
+    WriteAck,
+)
+from kvstore.protocol.table import ANSWERS, PEER_TABLE
+from kvstore.ring import data_key, token
+from tests.unit.quorum_cluster import Cluster
+from tests.wire_samples import sample
+
+APART = {WriteAck, ReplicaWrite, Forward}
+"""What `Router.route` handles before it looks into its table."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Cluster:
+    return Cluster()
+
+
+def test_every_message_of_the_table_is_handled(cluster: Cluster) -> None:
+    assert set(cluster.hosts["n1"].node._router._handlers) | APART == set(PEER_TABLE)
+
+
+def test_every_question_of_background_work_is_answered(cluster: Cluster) -> None:
+    questions = set(cluster.hosts["n1"].node.background.questions)
+    assert questions == set(ANSWERS.values()) - {ReplicaRead, ReplicaWrite, Forward}
+
+
+def test_all_that_can_be_started_is() -> None:
+    """Left out of `Background.start`, it would never run, and nobody would miss it."""
+    started: list[str] = []
+
+    class Part:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def start(self, now: object) -> None:
+            started.append(self.name)
+
+    parts: dict[str, Any] = {field.name: Part(field.name) for field in fields(Background)}
+    now: Any = None
+    Background(**parts).start(now)
+    types = get_type_hints(Background)
+    assert sorted(started) == sorted(name for name, kind in types.items() if hasattr(kind, "start"))
+
+
+@pytest.mark.parametrize("question", [TreeRead, RangeItems, ReapCheck])
+def test_a_question_about_partitions_that_have_changed_is_refused(cluster: Cluster, question: type) -> None:
+    """Which these are follows from the kinds of its fields."""
+    placements = cluster.hosts["n1"].node.base.placements
+    key_token = token("carts", b"k")
+    key = data_key(key_token, "carts", b"k")
+    message = sample(question)
+    if isinstance(message, ReapCheck):
+        candidates = tuple(candidate._replace(key=key) for candidate in message.candidates)
+        message = msgspec.structs.replace(message, candidates=candidates)
+        expected = [cluster.state.ring.partition("carts", b"k")] * 2
+    elif isinstance(message, TreeRead):
+        expected = [node.partition for node in message.nodes]
+    else:
+        expected = [message.partition]
+    assert list(partitions_of(question)(message, placements)) == expected
+
+
+class AboutNothing(msgspec.Struct):
+    number: Number
+
+
+def test_a_question_that_names_no_partition_cannot_be_put() -> None:
+    with pytest.raises(TypeError, match="AboutNothing does not say which partitions"):
+        partitions_of(AboutNothing)
+
+
+def test_every_request_of_clients_is_carried_out(cluster: Cluster) -> None:
+    assert set(cluster.hosts["n1"].node._coordinator._operations) == set(CLIENT_REQUESTS)
