@@ -48,7 +48,7 @@ def decode_state(data: bytes) -> tuple[ClusterState, Since]:
     try:
         found = msgspec.msgpack.decode(data[1:], type=_Document)
         check_lists(found.members, found.replica_lists)
-    except (msgspec.MsgspecError, ConfigError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, ConfigError) as error:
         raise Corruption("cluster state", str(error)) from error
     if len(found.since.partitions) != len(found.replica_lists) or found.since.epoch != found.epoch:
         raise Corruption("cluster state", "and what is remembered of earlier ones do not fit together")

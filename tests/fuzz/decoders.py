@@ -48,7 +48,14 @@ from kvstore.protocol.client import Put, Reply
 from kvstore.protocol.peer import Forward, ForwardReply
 from kvstore.protocol.table import PEER_TABLE
 from kvstore.quorum.hints import hint_key, split_hint_key
-from kvstore.ring import data_key, initial_state, split_data_key
+from kvstore.ring import (
+    data_key,
+    decode_state,
+    encode_state,
+    initial_state,
+    since_now,
+    split_data_key,
+)
 from kvstore.ring.member import parse_members
 from kvstore.store.worker import read_frame
 from kvstore.store.worker_driver import frame
@@ -394,6 +401,7 @@ WIRE = [
         [encode_replies([(1, reply, columns)]) for reply in _REPLIES for columns in (False, True)],
         _PROTOBUF,
     ),
+    Decoder("cluster state on a disk", decode_state, [encode_state(_STATE, since_now(_STATE))]),
     Decoder("cluster state", read_state, [state_to_wire(_STATE).SerializeToString()], _PROTOBUF),
     Decoder(
         "status of a failed call",

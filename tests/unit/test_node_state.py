@@ -289,3 +289,11 @@ def test_a_write_of_an_earlier_epoch_whose_replicas_are_the_same_is_stored() -> 
     give(cluster, after(cluster.state), "n2", "n3")
     cluster.stored_reply("n1", Put("carts", b"k", b"w", w=3))
     assert set(seen) == {1}
+
+
+def test_a_name_that_is_no_text_is_a_corrupt_state() -> None:
+    """Found by fuzzing: it raised what no start expects."""
+    state = Cluster().state
+    data = encode_state(state, since_now(state)).replace(b"\xa2n1", b"\xa2n\x80")
+    with pytest.raises(Corruption):
+        decode_state(data)
