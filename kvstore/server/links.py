@@ -58,7 +58,10 @@ class Links:
 
     def _open(self, peer: Member) -> _Pair:
         assert self._told is not None
-        return _Pair(peer, introduction(self._me, self._state), self._told)
+        return _Pair(peer, self._introduce, self._told)
+
+    def _introduce(self) -> Metadata:
+        return introduction(self._me, self._state)
 
     def send(self, to: str, message: PeerMessage) -> None:
         """Send to a peer; bulk goes its own way so that probes do not wait behind it."""
@@ -119,10 +122,10 @@ class _Told(NamedTuple):
 class _Pair:
     """The streams to one peer."""
 
-    def __init__(self, peer: Member, introduced: Metadata, told: _Told) -> None:
+    def __init__(self, peer: Member, introduce: Callable[[], Metadata], told: _Told) -> None:
         self.address = peer.address
-        self.link = Stream(_LINK, peer, introduced, *told)
-        self.bulk = Stream(_BULK, peer, introduced, *told)
+        self.link = Stream(_LINK, peer, introduce, *told)
+        self.bulk = Stream(_BULK, peer, introduce, *told)
         self.streams = (self.link, self.bulk)
         self._channels = [grpc.aio.insecure_channel(peer.address, options=CHANNEL) for _ in self.streams]
         self._tasks = [

@@ -40,6 +40,7 @@ def _messages(batch: list[PeerMessage]) -> int:
 class Stream:
     """Sends to `peer` with one method of the Peer service, while it is connected.
 
+    `introduction` gives the metadata whenever a stream is opened: the node's cluster state may have changed.
     `on_open` is called with the peer's id when messages can be sent, `on_lost` when what was sent may be
     lost, `on_unsent` with it and the numbers of the requests whose messages were dropped.
     """
@@ -48,7 +49,7 @@ class Stream:
         self,
         method: str,
         peer: Member,
-        introduction: Metadata,
+        introduction: Callable[[], Metadata],
         on_open: Callable[[str], None],
         on_lost: Callable[[str], None],
         on_unsent: OnUnsent,
@@ -118,7 +119,7 @@ class Stream:
     async def _connect_and_send(self, channel: grpc.aio.Channel) -> None:
         """Open the stream and work until it ends; raises the reason."""
         call: Call = channel.stream_stream(self._method, response_deserializer=Welcome.FromString)(
-            metadata=self._introduction
+            metadata=self._introduction()
         )
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):

@@ -33,23 +33,9 @@ def request_from_wire(m: WireRequest) -> ClientRequest:
     return request
 
 
-def request_to_wire(call: ClientRequest) -> WireRequest:
-    """Inverse of `request_from_wire`."""
-    m = WIRE_REQUESTS[type(call)]()
-    codec_of(type(call), m.DESCRIPTOR).fill(m, call)
-    return m
-
-
 def fill_call(m: pb.Call, call: ClientRequest) -> Any:
     """Set the request of a new message, and return its message."""
     return _CALL.fill(m, call)
-
-
-def call_to_wire(number: int, call: ClientRequest) -> pb.Call:
-    """One request within a Session."""
-    m = pb.Call(id=number)
-    fill_call(m, call)
-    return m
 
 
 def call_from_wire(m: pb.Call) -> ClientRequest:
@@ -68,13 +54,6 @@ def reply_to_wire(reply: Found | Stored) -> WireReply:
 def fill_result(m: pb.Result, reply: Reply) -> None:
     """Set the reply of a new message."""
     _RESULT.fill(m, reply)
-
-
-def result_to_wire(number: int, reply: Reply) -> pb.Result:
-    """One reply within a Session."""
-    m = pb.Result(id=number)
-    fill_result(m, reply)
-    return m
 
 
 def reply_from_wire(m: pb.Result) -> Reply:

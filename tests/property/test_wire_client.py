@@ -15,16 +15,10 @@ from kvstore.protocol.client import ClientRequest, Found, Put, Reply
 from kvstore.protocol.sizes import size_of
 from kvstore.ring import ClusterState, initial_state, parse_members
 from kvstore.v1 import client_pb2 as pb
-from kvstore.wire.client import (
-    call_from_wire,
-    call_to_wire,
-    reply_from_wire,
-    request_from_wire,
-    request_to_wire,
-    result_to_wire,
-)
+from kvstore.wire.client import call_from_wire, reply_from_wire, request_from_wire
 from kvstore.wire.errors import error_from_status, error_from_wire, error_to_status, error_to_wire
 from kvstore.wire.ring import state_from_wire, state_to_wire
+from tests.client_messages import call_to_wire, request_to_wire, result_to_wire
 from tests.property.wire_messages import comparable, damaged, errors, founds, replies, requests, u64
 
 

@@ -14,9 +14,10 @@ from kvstore.protocol.fields import fields_of
 from kvstore.protocol.sizes import size_of
 from kvstore.protocol.table import PEER_TABLE
 from kvstore.v1 import client_pb2 as pb
-from kvstore.wire.client import call_from_wire, result_to_wire
+from kvstore.wire.client import call_from_wire
 from kvstore.wire.peer import decode_frame, encode_frame
 from kvstore.wire.session import OpenCall, decode_calls, encode_calls, encode_replies, replies_from_wire
+from tests.client_messages import result_to_wire
 from tests.property.wire_messages import comparable, peer_messages, replies, requests
 from tests.wire_samples import sample, variants
 

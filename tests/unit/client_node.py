@@ -17,9 +17,10 @@ from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, P
 from kvstore.ring import ClusterState, data_key, initial_state, parse_members, token
 from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import EMPTY, Dot, Sibling, Version, write
-from kvstore.wire.client import call_from_wire, result_to_wire
+from kvstore.wire.client import call_from_wire
 from kvstore.wire.ring import state_to_wire
 from kvstore.wire.session import decode_calls
+from tests.client_messages import result_to_wire
 
 KEYRING = Keyring([b"k" * 16])
 run = shared_background().run

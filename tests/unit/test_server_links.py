@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from kvstore.config import BucketSettings
@@ -18,6 +20,7 @@ from kvstore.protocol.sizes import size_of
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import ClusterState, Member
 from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction
+from kvstore.server.links import Links
 from kvstore.server.stream import Stream
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.wire.queue import Batches
@@ -95,7 +98,7 @@ def link(peer: str, port: int, me: str, state: ClusterState) -> tuple[Stream, li
         pass
 
     method = "/kvstore.v1.Peer/Link"
-    return Stream(method, member, introduction(me, state), opened, lost.append, unsent), lost
+    return Stream(method, member, lambda: introduction(me, state), opened, lost.append, unsent), lost
 
 
 def test_what_cannot_be_sent_is_dropped_counted_and_told() -> None:
@@ -137,6 +140,36 @@ def test_a_stream_comes_back_after_its_peer(tmp_path: Path) -> None:
                 await until(lambda: server.driver.messages_received == 1)
             running.cancel()
             await asyncio.wait([running])
+
+    run(scenario())
+
+
+def test_a_stream_that_is_opened_again_introduces_its_node_with_the_state_of_now() -> None:
+    """With that of when the peer became a member, nobody noticed two states of the same epoch."""
+    epochs: set[str] = set()
+
+    async def receive(_frames: Any, context: Any) -> None:
+        epochs.add(dict(context.invocation_metadata())["kvstore-epoch"])
+        await context.write(Welcome(node="n2"))
+
+    async def scenario() -> None:
+        ports = free_ports(2)
+        state = cluster_state(ports)
+        peer = grpc.aio.server()
+        handler: Any = grpc.stream_stream_rpc_method_handler(
+            receive, response_serializer=Welcome.SerializeToString
+        )
+        methods = dict.fromkeys(("Link", "Bulk"), handler)
+        peer.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("kvstore.v1.Peer", methods),))
+        peer.add_insecure_port(f"127.0.0.1:{ports[1]}")
+        await peer.start()
+        links = Links("n1", state)
+        links.open(lambda _: None, lambda _: None, lambda _node, _numbers: None)
+        await until(lambda: epochs == {"1"})
+        links.on_state(replace(state, epoch=2))
+        await until(lambda: "2" in epochs)
+        await links.close()
+        await peer.stop(None)
 
     run(scenario())
 

@@ -183,7 +183,7 @@ def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it(
         link = Stream(
             "/kvstore.v1.Peer/Link",
             Member("n2", f"127.0.0.1:{port}"),
-            introduction("n1", cluster_state([1, 2])),
+            lambda: introduction("n1", cluster_state([1, 2])),
             lambda _node: None,
             lost.append,
             lambda _node, numbers: unsent.extend(numbers),

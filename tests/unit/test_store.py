@@ -51,6 +51,16 @@ def fill(store: Store, first: int, last: int) -> None:
         store.put(key, value)
 
 
+def with_suspended_workers(store: Store) -> list[psutil.Process]:
+    """The workers of a store with 200 entries, all of which are stopped before they get their next job."""
+    fill(store, 0, 200)
+    store.settle()
+    suspended = workers()
+    for worker in suspended:
+        worker.suspend()
+    return suspended
+
+
 @pytest.mark.parametrize("durability", Durability)
 def test_what_was_written_is_there_after_flushes_compactions_and_reopening(
     tmp_path: Path, durability: Durability
@@ -104,13 +114,10 @@ def test_a_killed_worker_is_replaced_and_its_job_done_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Store.open(tmp_path / "s", SMALL) as store:
-        fill(store, 0, 200)
-        store.settle()
-        suspended = workers()
+        suspended = with_suspended_workers(store)
         for worker in suspended:
             assert os.getsid(worker.pid) == os.getsid(0), "niceness counts only within a session"
             assert worker.nice() == 19
-            worker.suspend()
         fill(store, 200, 350)
         for worker in suspended:
             worker.kill()
@@ -129,11 +136,7 @@ def test_a_stalled_worker_is_killed_and_its_job_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Store.open(tmp_path / "s", SMALL) as store:
-        fill(store, 0, 200)
-        store.settle()
-        suspended = workers()
-        for worker in suspended:
-            worker.suspend()
+        suspended = with_suspended_workers(store)
         monkeypatch.setattr(store._jobs.workers, "patience", 0.2)
         fill(store, 200, 350)
         store.settle()
@@ -145,11 +148,7 @@ def test_a_stalled_worker_is_killed_and_its_job_done_again(
 def test_a_writer_waits_for_the_flush_it_is_ahead_of(tmp_path: Path) -> None:
     options = Options(memtable_bytes=20_000, max_sealed=1, durability=Durability.NONE)
     with Store.open(tmp_path / "s", options) as store:
-        fill(store, 0, 200)
-        store.settle()
-        suspended = workers()
-        for worker in suspended:
-            worker.suspend()
+        suspended = with_suspended_workers(store)
         fill(store, 200, 300)
         assert store.statistics().sealed_memtables == 1
         everyone = " ".join(str(worker.pid) for worker in suspended)
