@@ -117,10 +117,15 @@ class SimulatedCluster:
             self.hosts[node].crash(fate)
 
     def restart(self, node: str) -> None:
-        """Start a host that is down."""
-        if not self.hosts[node].up:
+        """Start a host that is down; one that is kept down so long, when that is over."""
+        host = self.hosts[node]
+        if host.up:
+            return
+        if self.scheduler.now < host.kept_down_until:
+            self.scheduler.after(host.kept_down_until - self.scheduler.now, lambda: self.restart(node))
+        else:
             self.scheduler.note(f"{node} starts")
-            self.hosts[node].start()
+            host.start()
 
     def links(self, side: Iterable[str]) -> list[Link]:
         """All links between `side` and the other hosts, in both directions."""

@@ -5,8 +5,9 @@ lost with it. The simulator damages one disk at a time, the next one when all re
 and only when what is on it is durable elsewhere: a bit of a table flips if one other node has each
 version, for the fence keeps a quorum of this replica and a stale one from being believed. A log or a
 whole disk is lost only if *every* other primary has it: an empty replica does not know that it has
-forgotten, and R=2 of an empty one and a stale one would not see a write on the third. The operator of a
-real cluster waits likewise (docs/anti-entropy.md).
+forgotten, and R=2 of an empty one and a stale one would not see a write on the third. Nor does it start
+before every read has ended that has an answer from before the others were whole. The operator of a real
+cluster waits likewise (docs/anti-entropy.md).
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from kvstore.versions import decode_version, reconcile, reconcile_lww
 
 _OVERDUE = 5.0
 """Seconds after which the operator reads all blocks of a damaged disk: nobody else may have."""
+
+_LONGEST_READ = 6.0
+"""Seconds, by the slowest clock, after which no read is under way that had begun when a disk was lost."""
 
 
 class Damage:
@@ -120,14 +124,19 @@ class Damage:
     def wipe(self, host: Host) -> None:
         """Replace the disk of a host that is down by an empty one."""
         self._note(host, "")
-        host.wipe()
+        self._empty(host)
 
     def start(self, host: Host) -> None:
         """Start a host with a damaged log; if it refuses to, with an empty disk, as an operator would."""
         self._cluster.restart(host.name)
         if not host.up and isinstance(host.ended_by, (Corruption, UnsupportedFormat)):
-            host.wipe()
+            self._empty(host)
             self._cluster.restart(host.name)
+
+    def _empty(self, host: Host) -> None:
+        """A read under way may have an answer from before all others had what was on this disk."""
+        host.wipe()
+        host.kept_down_until = self._cluster.scheduler.now + _LONGEST_READ
 
     def _note(self, host: Host, path: str) -> None:
         self._host, self._path, self._since = host, path, self._cluster.scheduler.now

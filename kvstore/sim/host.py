@@ -48,6 +48,8 @@ class Host:
         """The most that has waited on one stream to a peer, in lives that are over."""
         self.ended_by: StorageError | None = None
         """What the last life has ended itself for, or refused to start for."""
+        self.kept_down_until = 0.0
+        """The operator starts it no sooner."""
         self.watch: Callable[[], None] | None = None
         """Called after every input, for transcripts."""
 

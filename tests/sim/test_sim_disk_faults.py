@@ -11,7 +11,7 @@ from kvstore.errors import Corruption, Overloaded, StorageFailed, StorageFull
 from kvstore.lsm import Engine
 from kvstore.protocol.client import Delete, Failed, Found, Get, Put, Reply, Stored
 from kvstore.sim.cluster import SimulatedCluster
-from kvstore.sim.faults.damaged_disks import bit_flip
+from kvstore.sim.faults.damaged_disks import bit_flip, wipe
 from kvstore.sim.faults.scene import Scene
 from kvstore.sim.nemesis import Faults, kinds
 from kvstore.sim.shell import OPTIONS
@@ -218,3 +218,16 @@ def test_a_wiped_node_mints_with_a_new_actor_and_loses_nothing_that_others_hold(
     assert values(cluster.call("n2", Get("carts", KEY, r=3))) == [b"blind", b"three"]
     assert isinstance(cluster.call("n1", Delete("carts", KEY, w=3)), Stored)
     assert values(cluster.call("n3", Get("carts", KEY, r=3))) == []
+
+
+def test_a_host_that_lost_its_disk_starts_when_the_reads_of_before_are_over() -> None:
+    """One of them may count an answer that another replica gave while it was behind: seed 41, three nodes."""
+    cluster = started()
+    scene = Scene(cluster, random.Random(1))
+    host = cluster.hosts["n1"]
+    wipe(scene, host)
+    cluster.run(5.0)
+    cluster.restart("n1")
+    assert not host.up
+    cluster.run(2.0)
+    assert host.up
