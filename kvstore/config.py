@@ -50,8 +50,9 @@ class Conflict(Enum):
 class BucketSettings:
     """How the keys of one bucket are replicated.
 
-    `n` replicas hold each key; a read waits for `r` of them, a write for `w`. `ttl` is in seconds,
-    0 means for ever. Raises ConfigError when the numbers do not fit together.
+    `n` replicas hold each key; a read waits for `r` of them, a write for `w`. `quorum` says whether other
+    nodes may stand in for those that are away, `conflict` what becomes of concurrent values. `ttl` is in
+    seconds, 0 means for ever. Raises ConfigError when the numbers do not fit together.
     """
 
     name: str

@@ -55,6 +55,11 @@ def test_the_help_names_it(setting: Field[Any]) -> None:
     assert f"{setting.name}=" in text[text.index("Settingsofabucket:") :]
 
 
+@each_setting
+def test_its_meaning_is_told(setting: Field[Any]) -> None:
+    assert f"`{setting.name}`" in (BucketSettings.__doc__ or "")
+
+
 def test_clients_and_a_restart_find_it_again() -> None:
     members = parse_members(",".join(f"n{i}=h:{i}" for i in range(1, 6)))
     state = initial_state("", members, 4, 5, [unusual()])

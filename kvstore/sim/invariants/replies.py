@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from kvstore.config import QuorumMode
-from kvstore.protocol.client import ClientRequest, Found, Get, Put, Reply, Stored
+from kvstore.config import BucketSettings, QuorumMode
+from kvstore.protocol.client import ClientRequest, Delete, Found, Get, Put, Reply, Stored
 from kvstore.ring import ClusterState, data_key, token
 from kvstore.sim.invariants.copies import Copies
 from kvstore.sim.invariants.writes import Writes
@@ -22,17 +22,36 @@ class Replies:
 
     def replied(self, node: str, call: ClientRequest, since: float, reply: Reply) -> None:
         """A client, or the node that has forwarded its request, is answered; asked `since` then."""
-        bucket = self._state.bucket(call.bucket)
-        sloppy = (call.quorum or bucket.quorum) is QuorumMode.SLOPPY
+        match call:
+            case Get():
+                if isinstance(reply, Found):
+                    self._read(node, call, reply)
+            case Put():
+                if isinstance(reply, Stored):
+                    self._written(node, call, call.value, since)
+            case Delete():
+                if isinstance(reply, Stored):
+                    self._written(node, call, None, since)
+
+    def _read(self, node: str, call: Get, found: Found) -> None:
+        key, bucket = self._place(call)
+        for sibling in found.siblings:
+            self._counts["read is on R disks"] += 1
+            minted = [mint for mint in self._writes.mints[key] if mint.value == sibling.value]
+            self._copies.must_be_on(node, key, minted, call.r or bucket.r, _sloppy(call, bucket), "is read")
+
+    def _written(self, node: str, call: Put | Delete, value: bytes | None, since: float) -> None:
+        key, bucket = self._place(call)
+        minted = [mint for mint in self._writes.mints[key] if mint.value == value and mint.at >= since]
+        if minted or value is not None:  # a delete of nothing writes nothing
+            self._counts["acknowledged is on W disks"] += 1
+            needed, sloppy = call.w or bucket.w, _sloppy(call, bucket)
+            self._copies.must_be_on(node, key, minted, needed, sloppy, "is acknowledged")
+
+    def _place(self, call: ClientRequest) -> tuple[bytes, BucketSettings]:
         key = data_key(token(call.bucket, call.key), call.bucket, call.key)
-        if isinstance(reply, Found) and isinstance(call, Get):
-            for sibling in reply.siblings:
-                self._counts["read is on R disks"] += 1
-                minted = [mint for mint in self._writes.mints[key] if mint.value == sibling.value]
-                self._copies.must_be_on(node, key, minted, call.r or bucket.r, sloppy, "is read")
-        elif isinstance(reply, Stored) and not isinstance(call, Get):
-            value = call.value if isinstance(call, Put) else None
-            minted = [mint for mint in self._writes.mints[key] if mint.value == value and mint.at >= since]
-            if minted or value is not None:  # a delete of nothing writes nothing
-                self._counts["acknowledged is on W disks"] += 1
-                self._copies.must_be_on(node, key, minted, call.w or bucket.w, sloppy, "is acknowledged")
+        return key, self._state.bucket(call.bucket)
+
+
+def _sloppy(call: ClientRequest, bucket: BucketSettings) -> bool:
+    return (call.quorum or bucket.quorum) is QuorumMode.SLOPPY
