@@ -53,8 +53,10 @@ class Gets:
             respond(Failed(error), now)
             return
         values = tuple(
-            Value(sibling.value or b"", sibling.content_type, wall_time(sibling.time), sibling.expiry)
-            for sibling in version.visible(request.now.wall)
+            [
+                Value(sibling.value or b"", sibling.content_type, wall_time(sibling.time), sibling.expiry)
+                for sibling in version.visible(request.now.wall)
+            ]
         )
         context = self._context_keys.sign(version.context, request.key) if result else b""
         respond(Found(values, context, explain), now)

@@ -67,7 +67,17 @@ class Hedging:
     `patience` in seconds is the longest that a hedge waits, and what a peer gets of which nothing is known.
     """
 
-    __slots__ = ("_bound", "_burst", "_patience", "_peers", "_quickest", "_share", "_tokens", "slow")
+    __slots__ = (
+        "_bound",
+        "_burst",
+        "_delays",
+        "_patience",
+        "_peers",
+        "_quickest",
+        "_share",
+        "_tokens",
+        "slow",
+    )
 
     def __init__(self, patience: float, share: float = SHARE, burst: float = BURST) -> None:
         self._patience = patience
@@ -76,6 +86,8 @@ class Hedging:
         self._tokens = burst
         self._peers: defaultdict[str, _Peer] = defaultdict(_Peer)
         self._quickest = self._bound = _UNKNOWN
+        self._delays: dict[str, float] = {}
+        """Those that were asked for since the last judgement."""
         self.slow: frozenset[str] = frozenset()
         """Peers much slower than the quickest one, or late many times in a row: to be asked last."""
 
@@ -83,7 +95,8 @@ class Hedging:
 
     def earn(self) -> None:
         """A read has begun."""
-        self._tokens = min(self._burst, self._tokens + self._share)
+        if self._tokens < self._burst:
+            self._tokens = min(self._burst, self._tokens + self._share)
 
     def take(self) -> bool:
         """Take an extra read out of the budget; whether it had one."""
@@ -100,6 +113,12 @@ class Hedging:
 
     def delay(self, node: str) -> float:
         """Seconds after which `node` is late: somewhat more than its p95, or what another one would take."""
+        delay = self._delays.get(node)
+        if delay is None:
+            delay = self._delays[node] = self._delay(node)
+        return delay
+
+    def _delay(self, node: str) -> float:
         peer = self._peers.get(node)
         longest = _LATE * peer.p95 if peer else _UNKNOWN
         if node not in self.slow:
@@ -135,6 +154,7 @@ class Hedging:
         return True
 
     def _judge(self) -> None:
+        self._delays.clear()
         peers = self._peers
         quickest = self._quickest = min(peer.p95 for peer in peers.values())
         bound = self._bound = max(_SLOWER * quickest, quickest + _MARGIN)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+import msgspec
 
 from kvstore.config import Conflict, Limits
 from kvstore.errors import InvalidRequest, TooManySiblings
@@ -15,7 +16,7 @@ from kvstore.quorum.request import Request
 from kvstore.versions import CausalContext, Dot, Sibling, Version, covers, decode_version, join, write
 
 
-class Written(NamedTuple):
+class Written(msgspec.Struct, frozen=True, gc=False):
     """What a write puts in place of what its writer has seen: a value, or None, a tombstone. See Sibling."""
 
     value: bytes | None
@@ -23,7 +24,7 @@ class Written(NamedTuple):
     content_type: str = ""
 
 
-class Minted(NamedTuple):
+class Minted(msgspec.Struct, frozen=True):
     """A new version; `overwritten`: in an lww bucket, how many values that its writer had not seen."""
 
     version: Version

@@ -36,6 +36,10 @@ class Placement:
     unplaced: tuple[str, ...]
     remote: dict[str, str]
     """The targets but the coordinator: `hint_for` by node."""
+    to_read: tuple[Target, ...]
+    """Those again, the last one first: a sloppy read asks them from the end."""
+    to_read_strictly: tuple[Target, ...]
+    """The primaries among them."""
     here: bool
     """Whether the coordinator is a primary."""
     stands_in_for: str
@@ -80,11 +84,14 @@ def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[
     asked = {target.node: target.hint_for for target in targets}
     strict, sloppy = frozenset(primaries), frozenset(asked)
     stands_in_for = asked.pop(coordinator, "")
+    to_read = tuple(target for target in reversed(targets) if target.node != coordinator)
     return Placement(
         primaries,
         tuple(targets),
         tuple(unplaced),
         asked,
+        to_read,
+        tuple(target for target in to_read if not target.hint_for),
         here,
         stands_in_for,
         strict,

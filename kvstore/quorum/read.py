@@ -114,7 +114,7 @@ class Reads:
             if self.durability.must_wait(unsynced):
                 self.durability.after(unsynced, Own(operation.number, SAME), now)
             else:
-                operation.on_answer(self.placements.name, SAME, now)
+                operation.on_own(now)
 
 
 class ReadOperation(Operation):
@@ -178,19 +178,16 @@ class ReadOperation(Operation):
         self._asked_at = now.mono
         self._asked_later: dict[str, float] = {}
         self._hedged: tuple[str, ...] = ()
-        self._quorums: Quorums = (request.read_quorum,)
+        placement = request.placement
+        self._quorums: Quorums = (placement.quorum(request.r, request.sloppy),)
         self.answers: dict[str, bytes] = {}
         self._repairs: dict[str, bytes] = {}
         self._repaired: set[str] = set()
         self.asked: dict[str, str] = {}
-        self._left: list[Target] = []
+        if local is not None and (placement.here or placement.stands_in_for):
+            self.asked[common.placements.name] = placement.stands_in_for
+        self._left = list(placement.to_read if request.sloppy else placement.to_read_strictly)
         self._again: tuple[Target, ...] = ()
-        for target in reversed(request.placement.targets):
-            if target.node == common.placements.name:
-                if local is not None:
-                    self.asked[target.node] = target.hint_for
-            elif request.sloppy or not target.hint_for:
-                self._left.append(target)
         slow = common.hedging.slow
         if slow:
             self._left.sort(key=lambda target: target.node not in slow)
@@ -241,6 +238,13 @@ class ReadOperation(Operation):
         return self.request.key if self._waited_for else b""
 
     # what happens to it
+
+    def on_own(self, now: Instant) -> None:
+        """What this node holds counts as its answer: it is on the disk."""
+        if self._common.placements.name in self.asked:
+            self.answers[self._common.placements.name] = self.local
+            if self.request.r == 1:
+                self._evaluate(now)
 
     def on_answer(self, node: str, answer: Answer, now: Instant) -> None:
         """The replica holds what this node held when it asked, or something else; both durably."""

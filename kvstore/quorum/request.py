@@ -10,7 +10,7 @@ from kvstore.instant import Instant
 from kvstore.principal import Principal
 from kvstore.protocol.client import ClientRequest, Get, Put
 from kvstore.quorum.placement import Placement, Placements
-from kvstore.quorum.votes import NOBODY, Outcome, Quorum, count
+from kvstore.quorum.votes import NOBODY, Outcome, count
 from kvstore.ring import data_key, partition_of, token
 
 
@@ -32,16 +32,6 @@ class Request(msgspec.Struct, frozen=True):
     deadline: float
     now: Instant
     client: int
-
-    @property
-    def read_quorum(self) -> Quorum:
-        """Who must hold what a read shows."""
-        return self.placement.quorum(self.r, self.sloppy)
-
-    @property
-    def write_quorum(self) -> Quorum:
-        """Who must have a write before it is acknowledged."""
-        return self.placement.quorum(self.w, self.sloppy)
 
 
 def check_available(request: Request) -> None:
@@ -69,14 +59,21 @@ def admit(
         limits.check_bucket(call.bucket)
     limits.check_key(call.key)
     bucket = state.bucket(call.bucket)
+    n = bucket.n
+    r = 0 if isinstance(call, Put) else call.r or bucket.r
+    w = 0 if isinstance(call, Get) else call.w or bucket.w
     # checked also where no read or write follows: r of a Delete with a context
-    r = 0 if isinstance(call, Put) else _replicas("r", call.r or bucket.r, bucket.n)
-    w = 0 if isinstance(call, Get) else _replicas("w", call.w or bucket.w, bucket.n)
+    if not (0 <= r <= n and 0 <= w <= n):
+        raise _not_between(n, r=r, w=w)
     key_token = token(call.bucket, call.key)
     partition = partition_of(key_token, state.ring.partitions)
-    if call.epoch and not placements.since.is_current(partition, call.bucket, call.epoch):
+    if (
+        call.epoch
+        and call.epoch != state.epoch
+        and not placements.since.is_current(partition, call.bucket, call.epoch)
+    ):
         raise StaleRing(state.epoch)
-    timeout = min(call.timeout or settings.default_timeout, settings.max_timeout)
+    timeout = call.timeout or settings.default_timeout
     return Request(
         principal,
         call,
@@ -87,15 +84,14 @@ def admit(
         r if call.reads else 0,
         w,
         (call.quorum or bucket.quorum) is QuorumMode.SLOPPY,
-        placements.place(partition, bucket.n),
-        now.mono + timeout,
+        placements.place(partition, n),
+        now.mono + (min(settings.max_timeout, timeout)),
         now,
         client,
     )
 
 
-def _replicas(field: str, number: int, n: int) -> int:
-    """How many replicas to wait for; raises InvalidRequest."""
-    if not 1 <= number <= n:
-        raise InvalidRequest(field, f"is {number}, must be between 1 and n={n} of the bucket")
-    return number
+def _not_between(n: int, **numbers: int) -> InvalidRequest:
+    """For the first number of replicas to wait for that is none."""
+    field, number = next((field, number) for field, number in numbers.items() if not 0 <= number <= n)
+    return InvalidRequest(field, f"is {number}, must be between 1 and n={n} of the bucket")
