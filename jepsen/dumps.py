@@ -8,6 +8,7 @@ from kvstore.lsm.stopped import open_stopped
 from kvstore.ring import DATA_KEYSPACE, ClusterState, partition_of, preference_list, split_data_key
 from kvstore.server.data_directory import find_store
 from kvstore.store import DiskFileSystem
+from kvstore.versions import InternalKey
 
 Replicas = dict[str, dict[str, dict[str, bytes]]]
 """By the primaries of some partitions (`n1,n2,n3`): what each of them holds, by `bucket/key`."""
@@ -24,7 +25,7 @@ def replicas(dumps: dict[str, dict[bytes, bytes]], state: ClusterState, n: int) 
     found: Replicas = {}
     for node, held in dumps.items():
         for key, version in held.items():
-            token, bucket, name = split_data_key(key)
+            token, bucket, name = split_data_key(InternalKey(key))
             primaries = preference_list(state.ring, partition_of(token, state.ring.partitions), n)
             group = found.setdefault(",".join(primaries), {primary: {} for primary in primaries})
             if node in group:

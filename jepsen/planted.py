@@ -21,7 +21,7 @@ from kvstore.quorum.read import ReadOperation
 from kvstore.quorum.request import Request
 from kvstore.quorum.write import WriteEvent, WriteOperation, WriteState
 from kvstore.server.main import main
-from kvstore.versions import CausalContext, Dot
+from kvstore.versions import NO_VERSION, CausalContext, Dot, EncodedVersion, InternalKey
 
 _LEASE = 1000
 
@@ -54,7 +54,7 @@ def repair_dropped() -> None:
 
     def reply_at_once(self: ReadOperation, now: Instant) -> None:
         if self._waited_for and self._has(self.answers.keys()):
-            result = b""
+            result = NO_VERSION
             for version in self.answers.values():
                 result = self._common.local.replica.combine(self.request.key, result, version)
             self._reply(result, now)
@@ -66,7 +66,9 @@ def hint_deleted_before_ack() -> None:
     """A hint is deleted when it is sent, not when its target has it."""
     page = Hints.page
 
-    def forget(self: Hints, target: str, after: bytes, count: int, size: int) -> list[tuple[bytes, bytes]]:
+    def forget(
+        self: Hints, target: str, after: InternalKey, count: int, size: int
+    ) -> list[tuple[InternalKey, EncodedVersion]]:
         found = page(self, target, after, count, size)
         for key, version in found:
             self.delivered(target, key, version)

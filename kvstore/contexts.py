@@ -16,7 +16,7 @@ import google_crc32c
 import msgspec
 
 from kvstore.errors import InvalidRequest, UnverifiedContext
-from kvstore.versions import CausalContext
+from kvstore.versions import CausalContext, InternalKey
 
 KEY_BYTES = 16
 _FORMAT = b"\x02"
@@ -63,11 +63,11 @@ class Keyring:
         """All keys, in order of their ids."""
         return tuple(self._keys[name] for name in sorted(self._keys))
 
-    def sign(self, place: bytes, payload: bytes) -> bytes:
+    def sign(self, place: InternalKey, payload: bytes) -> bytes:
         """The id of a key, and the MAC of `payload` at `place` under it. There must be a key."""
         return self._signing + _mac(self._keys[self._signing], place, payload)
 
-    def verify(self, name: bytes, mac: bytes, place: bytes, payload: bytes) -> bool:
+    def verify(self, name: bytes, mac: bytes, place: InternalKey, payload: bytes) -> bool:
         """Whether `mac` is that of the key with the id `name`; raises UnverifiedContext without that key."""
         key = self._keys.get(name)
         if key is None:
@@ -80,12 +80,12 @@ def key_id(key: bytes) -> bytes:
     return blake2b(key, digest_size=_ID_BYTES).digest()
 
 
-def _mac(key: bytes, place: bytes, payload: bytes) -> bytes:
+def _mac(key: bytes, place: InternalKey, payload: bytes) -> bytes:
     # the length in front: no other place and payload give the same bytes
     return blake2b(_LENGTH.pack(len(place)) + place + payload, key=key, digest_size=_MAC_BYTES).digest()
 
 
-def encode_context(context: CausalContext, place: bytes, keyring: Keyring) -> bytes:
+def encode_context(context: CausalContext, place: InternalKey, keyring: Keyring) -> bytes:
     """The opaque context that a client gets with a read and passes back with its write.
 
     `place` is the internal key: used for another one, it would claim to have seen what nobody saw.
@@ -94,7 +94,7 @@ def encode_context(context: CausalContext, place: bytes, keyring: Keyring) -> by
     return _FORMAT + keyring.sign(place, payload) + payload
 
 
-def decode_context(data: bytes, place: bytes, keyring: Keyring) -> CausalContext:
+def decode_context(data: bytes, place: InternalKey, keyring: Keyring) -> CausalContext:
     """Inverse of `encode_context`; an empty `data` is an empty context.
 
     Raises InvalidRequest for what was not given out for this key, UnverifiedContext if that cannot be told.

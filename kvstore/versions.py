@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 from operator import lt
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NewType
 
 import mmh3
 import msgspec
@@ -23,6 +23,15 @@ from kvstore.hlc import MAX_TIME
 
 FORMAT = b"\x01"
 """First byte of every encoded version."""
+
+InternalKey = NewType("InternalKey", bytes)
+"""A key as the engine has it, in the keyspace of data (kvstore.ring.token)."""
+EncodedVersion = NewType("EncodedVersion", bytes)
+"""What `encode_version` has made, or what is to be checked for that; empty: no version."""
+Digest = NewType("Digest", bytes)
+"""Of an encoded version."""
+NO_KEY = InternalKey(b"")
+NO_VERSION = EncodedVersion(b"")
 
 MAX_COUNTER = 2**48 - 1
 """Of an actor: 8,000 years at a thousand writes a second. Far below the type's end, as all bounds here, so
@@ -159,12 +168,12 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Version)
 
 
-def encode_version(version: Version) -> bytes:
+def encode_version(version: Version) -> EncodedVersion:
     """Canonical bytes: equal versions encode equally (docs/versions.md has the layout)."""
-    return FORMAT + _encoder.encode(version)
+    return EncodedVersion(FORMAT + _encoder.encode(version))
 
 
-def decode_version(data: bytes) -> Version:
+def decode_version(data: EncodedVersion) -> Version:
     """Inverse of `encode_version`, all numbers within their bounds; raises Corruption."""
     if data[:1] != FORMAT:
         raise Corruption("version", f"unknown format byte {data[:1]!r}")
@@ -174,7 +183,7 @@ def decode_version(data: bytes) -> Version:
         raise Corruption("version", str(error)) from error
 
 
-def check_version(data: bytes) -> Version:
+def check_version(data: EncodedVersion) -> Version:
     """As `decode_version`, of bytes that another made: they must be canonical as well; raises Corruption.
 
     Else replicas would hold different bytes for what is equal, or siblings that no reconciling removes.
@@ -202,6 +211,6 @@ def _ascend(items: list[Any]) -> bool:
     return all(map(lt, items, islice(items, 1, None)))
 
 
-def digest(encoded: bytes) -> bytes:
+def digest(encoded: EncodedVersion) -> Digest:
     """16 bytes that stand for an encoded version when replicas compare what they hold."""
-    return mmh3.hash_bytes(encoded)
+    return Digest(mmh3.hash_bytes(encoded))

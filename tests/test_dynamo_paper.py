@@ -25,6 +25,7 @@ from kvstore.quorum.flow import Flow
 from kvstore.ring import Member, fallbacks, initial_state, preference_list
 from kvstore.sim.cluster import SETTINGS
 from kvstore.testing import Cluster
+from kvstore.versions import InternalKey
 
 PARTITIONS = 256
 
@@ -70,7 +71,7 @@ def drop_hints(cluster: Cluster) -> None:
         hints = host.node.base.local.hints
         host.engine.watch("", None)  # who would object
         for target in hints.targets:
-            for key, version in hints.page(target, b"", 1000, 2**20):
+            for key, version in hints.page(target, InternalKey(b""), 1000, 2**20):
                 hints.delivered(target, key, version)
         host.engine.watch(host.name, cluster._cluster.invariants.engines)
 

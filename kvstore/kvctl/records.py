@@ -10,7 +10,7 @@ from kvstore.hlc import wall_time
 from kvstore.quorum.context_keys import CONTEXT_KEYS
 from kvstore.quorum.hints import HINT_KEYSPACE, hint_key, split_hint_key
 from kvstore.ring.token import data_key, split_data_key, token
-from kvstore.versions import Sibling, decode_version
+from kvstore.versions import EncodedVersion, InternalKey, Sibling, decode_version
 
 Fields = dict[str, object]
 
@@ -60,7 +60,7 @@ def describe_key(key: bytes) -> str:
 def _data(key: bytes) -> Fields | None:
     """What a data key says; None for a key that is none, whatever it begins with."""
     try:
-        key_token, bucket, name = split_data_key(key)
+        key_token, bucket, name = split_data_key(InternalKey(key))
     except InvalidRequest:
         return None
     if not NAME.fullmatch(bucket) or key != data_key(token(bucket, name), bucket, name):
@@ -79,7 +79,7 @@ def _hint(key: bytes) -> Fields | None:
 
 def _version(value: bytes) -> Fields:
     try:
-        version = decode_version(value)
+        version = decode_version(EncodedVersion(value))
     except Corruption as error:
         return {"damaged": error.reason, "value_base64": _base64(value)}
     return {"context": dict(version.context), "siblings": [_sibling(s) for s in version.siblings]}

@@ -25,7 +25,7 @@ from kvstore.quorum.background.merkle import NODES
 from kvstore.quorum.background.range_items import ITEM_BYTES
 from kvstore.quorum.placement import Placements
 from kvstore.ring import check_data_key
-from kvstore.versions import Dot, check_version
+from kvstore.versions import Dot, EncodedVersion, InternalKey, check_version
 
 _DIGEST_BYTES = 16
 _TOKEN_BYTES = 9
@@ -114,18 +114,18 @@ class FrameCheck:
             check = self._of(field.type)
         return _each(check) if field.many and check is not None else check
 
-    def _key(self, key: bytes) -> None:
+    def _key(self, key: InternalKey) -> None:
         check_data_key(key, self._limits)
 
-    def _key_bound(self, key: bytes) -> None:
+    def _key_bound(self, key: InternalKey) -> None:
         if len(key) > self._longest_key:
             raise InvalidRequest("key", f"a bound of {len(key)} bytes is longer than any key")
 
-    def _version(self, version: bytes) -> None:
+    def _version(self, version: EncodedVersion) -> None:
         if not self._can_have_minted(check_version(version).context):
             raise InvalidRequest("version", "names writes that this node has yet to make")
 
-    def _version_or_none(self, version: bytes) -> None:
+    def _version_or_none(self, version: EncodedVersion) -> None:
         if version:
             self._version(version)
 

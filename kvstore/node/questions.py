@@ -12,6 +12,7 @@ from kvstore.protocol.fields import Kind, fields_of, is_record
 from kvstore.protocol.peer import Refusal
 from kvstore.quorum.held_outputs import HeldOutputs, Send
 from kvstore.quorum.placement import Placements
+from kvstore.versions import InternalKey
 
 _Partitions = Callable[[Any, Placements], Iterator[int]]
 
@@ -85,7 +86,7 @@ def _itself(partition: int, _placements: Placements) -> Iterator[int]:
     yield partition
 
 
-def _of_key(key: bytes, placements: Placements) -> Iterator[int]:
+def _of_key(key: InternalKey, placements: Placements) -> Iterator[int]:
     yield placements.partition(key)
 
 

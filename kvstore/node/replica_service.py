@@ -15,7 +15,7 @@ from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.placement import Placements
 from kvstore.quorum.replica import Changes
 from kvstore.quorum.rpc import Transport
-from kvstore.versions import check_version, digest
+from kvstore.versions import EncodedVersion, check_version, digest
 
 
 class ReplicaService:
@@ -81,7 +81,7 @@ class ReplicaService:
         self._durability.after(lsn, Send(sender, answer), now)
 
 
-def _answer(asked: ReplicaRead, version: bytes) -> ReadSame | ReadReply:
+def _answer(asked: ReplicaRead, version: EncodedVersion) -> ReadSame | ReadReply:
     """What a node that holds `version` says; raises Corruption for one that the asker would refuse."""
     if digest(version) == asked.digest:
         return ReadSame(asked.number)

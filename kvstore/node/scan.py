@@ -6,7 +6,7 @@ from kvstore.config import Limits
 from kvstore.errors import InvalidRequest
 from kvstore.lsm import Engine
 from kvstore.ring import Ring, check_data_key, partition_bounds, split_data_key
-from kvstore.versions import decode_version
+from kvstore.versions import EncodedVersion, InternalKey, decode_version
 
 _LIMITS = Limits()
 
@@ -27,7 +27,8 @@ def scan_keys(
     room = min(limit or Limits.scan_keys, Limits.scan_keys)
     size = Limits.scan_page
     keys: list[bytes] = []
-    for internal, version in engine.scan(after + b"\0" if after else start, end):
+    for stored_key, stored in engine.scan(after + b"\0" if after else start, end):
+        internal, version = InternalKey(stored_key), EncodedVersion(stored)
         try:
             check_data_key(internal, _LIMITS)
         except InvalidRequest:  # no internal key: no client can have written it

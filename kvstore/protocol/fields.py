@@ -8,6 +8,8 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, Union, get_args, get_o
 
 import msgspec
 
+from kvstore.versions import Digest, EncodedVersion, InternalKey
+
 MAX_INCARNATION = 2**48 - 1
 """A claim about a higher incarnation counts as one about this: far below the type's end, and beyond what
 restarts and refutations come to in the life of a cluster. A member that was pushed so far stays there, and is
@@ -81,11 +83,11 @@ class Kind(Enum):
 
 Number: TypeAlias = Annotated[int, Kind.NUMBER]
 Epoch: TypeAlias = Annotated[int, Kind.EPOCH]
-InternalKey: TypeAlias = Annotated[bytes, Kind.INTERNAL_KEY]
+InternalKeyField: TypeAlias = Annotated[InternalKey, Kind.INTERNAL_KEY]
 KeyBound: TypeAlias = Annotated[bytes, Kind.KEY_BOUND]
-EncodedVersion: TypeAlias = Annotated[bytes, Kind.VERSION]
-EncodedVersionOrNone: TypeAlias = Annotated[bytes, Kind.VERSION_OR_NONE]
-Digest: TypeAlias = Annotated[bytes, Kind.DIGEST]
+EncodedVersionField: TypeAlias = Annotated[EncodedVersion, Kind.VERSION]
+EncodedVersionOrNone: TypeAlias = Annotated[EncodedVersion, Kind.VERSION_OR_NONE]
+DigestField: TypeAlias = Annotated[Digest, Kind.DIGEST]
 HintTarget: TypeAlias = Annotated[str, Kind.HINT_TARGET]
 NodeId: TypeAlias = Annotated[str, Kind.NODE]
 Partition: TypeAlias = Annotated[int, Kind.PARTITION]
@@ -159,6 +161,7 @@ def _field(name: str, hint: Any, default: Any) -> Field:
     kind = None
     if get_origin(hint) is Annotated:
         hint, kind = get_args(hint)
+    hint = getattr(hint, "__supertype__", hint)  # of a NewType
     types = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     some = tuple(each for each in types if each is not NoneType)
     return Field(name, some, kind, many, len(some) < len(types), default)

@@ -16,12 +16,12 @@ from kvstore.errors import KVError
 from kvstore.protocol.client import ClientRequest, Reply
 from kvstore.protocol.fields import (
     ContextKey,
-    Digest,
-    EncodedVersion,
+    DigestField,
+    EncodedVersionField,
     EncodedVersionOrNone,
     Epoch,
     HintTarget,
-    InternalKey,
+    InternalKeyField,
     ItemCount,
     Items,
     KeyBound,
@@ -45,8 +45,8 @@ class ReplicaWrite(msgspec.Struct, frozen=True, gc=False):
 
     number: Number
     epoch: Epoch
-    key: InternalKey
-    version: EncodedVersion
+    key: InternalKeyField
+    version: EncodedVersionField
     hint_for: HintTarget = ""
     background: bool = False
     """It brings a hint home, or repairs: no client waits for it, so it travels on the bulk stream."""
@@ -65,8 +65,8 @@ class ReplicaRead(msgspec.Struct, frozen=True, gc=False):
 
     number: Number
     epoch: Epoch
-    key: InternalKey
-    digest: Digest
+    key: InternalKeyField
+    digest: DigestField
     hint_for: HintTarget = ""
     ttl_ms: TimeLeft = 0
 
@@ -165,8 +165,8 @@ class RangeItems(msgspec.Struct, frozen=True, gc=False):
 class KeyVersion(NamedTuple):
     """What is stored under a key."""
 
-    key: InternalKey
-    version: EncodedVersion
+    key: InternalKeyField
+    version: EncodedVersionField
 
 
 @peer_message("range_differences", answers=RangeItems)
@@ -196,8 +196,8 @@ class RepairWanted(msgspec.Struct, frozen=True, gc=False):
 class Candidate(NamedTuple):
     """A key whose version, with this digest, nobody can see any more."""
 
-    key: InternalKey
-    digest: Digest
+    key: InternalKeyField
+    digest: DigestField
 
 
 @peer_message("reap_checks", question=True)

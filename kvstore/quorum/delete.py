@@ -11,7 +11,7 @@ from kvstore.quorum.operation import Respond
 from kvstore.quorum.read import Reads
 from kvstore.quorum.request import Request
 from kvstore.quorum.write import Writes
-from kvstore.versions import decode_version
+from kvstore.versions import EncodedVersion, decode_version
 
 _TOMBSTONE = Written(None)
 
@@ -35,7 +35,12 @@ class Deletes:
             self._reads.read(request, local, respond, self._delete_what_was_read)
 
     def _delete_what_was_read(
-        self, request: Request, result: bytes, explain: Explain | None, respond: Respond, now: Instant
+        self,
+        request: Request,
+        result: EncodedVersion,
+        explain: Explain | None,
+        respond: Respond,
+        now: Instant,
     ) -> None:
         if not result:
             respond(Stored(b"", 0, explain), now)

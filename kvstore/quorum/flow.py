@@ -20,6 +20,7 @@ from kvstore.protocol.table import ANSWERS
 from kvstore.quorum.deadlines import NEVER, Deadlines
 from kvstore.quorum.held_outputs import ACK, HeldOutputs, Own
 from kvstore.quorum.rpc import Answer, Rpc, Waiting
+from kvstore.versions import NO_KEY, InternalKey
 
 _REST = 1.0
 """Seconds before a flow that met a defect begins again."""
@@ -215,9 +216,9 @@ class _Question(Waiting):
         rpc.register(self, until)
         rpc.send(node, msgspec.structs.replace(message, number=self.number))
 
-    def touches(self) -> bytes:
+    def touches(self) -> InternalKey:
         """See Waiting."""
-        return self._message.key if isinstance(self._message, ReplicaWrite) else b""
+        return self._message.key if isinstance(self._message, ReplicaWrite) else NO_KEY
 
     def on_answer(self, node: str, answer: Answer, now: Instant) -> None:
         """The node has answered."""

@@ -13,7 +13,7 @@ from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.read import Reads
 from kvstore.quorum.request import Request
-from kvstore.versions import EMPTY, decode_version
+from kvstore.versions import EMPTY, EncodedVersion, decode_version
 
 
 class Gets:
@@ -29,7 +29,7 @@ class Gets:
         seen = decode_seen(call.seen, request.token) if call.seen else ()
         self._reads.read(request, self._own(request), respond, self._found, seen)
 
-    def _own(self, request: Request) -> bytes | None:
+    def _own(self, request: Request) -> EncodedVersion | None:
         """What this node holds of the key; None for what it cannot read.
 
         That is no answer, least of all "not found": raises Corruption when the others are fewer than R.
@@ -43,7 +43,12 @@ class Gets:
             return None
 
     def _found(
-        self, request: Request, result: bytes, explain: Explain | None, respond: Respond, now: Instant
+        self,
+        request: Request,
+        result: EncodedVersion,
+        explain: Explain | None,
+        respond: Respond,
+        now: Instant,
     ) -> None:
         try:
             if len(result) > MAX_REPLY_BYTES:

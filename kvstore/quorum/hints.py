@@ -20,7 +20,7 @@ from kvstore.lsm import Engine
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.replica import Replica
 from kvstore.ring import check_data_key
-from kvstore.versions import check_version, decode_version
+from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey, check_version, decode_version
 
 HINT_KEYSPACE = b"h"
 """What every internal key of a hint begins with."""
@@ -44,9 +44,9 @@ class HintChange:
     """One hint to be written over what is kept (`old`, empty: nothing)."""
 
     target: str
-    data_key: bytes
-    old: bytes
-    version: bytes
+    data_key: InternalKey
+    old: EncodedVersion
+    version: EncodedVersion
 
     @property
     def key(self) -> bytes:
@@ -63,17 +63,17 @@ class _Kept:
     steps: Counter[int] = field(default_factory=Counter)
 
 
-def hint_key(target: str, key: bytes) -> bytes:
+def hint_key(target: str, key: InternalKey) -> bytes:
     """Where the hint for `target` about the data key `key` is kept."""
     return HINT_KEYSPACE + target.encode() + b"\0" + key
 
 
-def split_hint_key(key: bytes) -> tuple[str, bytes]:
+def split_hint_key(key: bytes) -> tuple[str, InternalKey]:
     """Inverse of `hint_key`; raises Corruption."""
     target, nul, data_key = key[len(HINT_KEYSPACE) :].partition(b"\0")
     if not nul or not target.isascii():
         raise Corruption("hints", f"{key[:80]!r} is no key of a hint")
-    return target.decode(), data_key
+    return target.decode(), InternalKey(data_key)
 
 
 class Hints:
@@ -99,7 +99,7 @@ class Hints:
         self._replica = replica
         self._settings = settings
         self._counters = counters
-        self.on_dropped: Callable[[str, bytes, Instant], None] = _nobody_cares
+        self.on_dropped: Callable[[str, InternalKey, Instant], None] = _nobody_cares
         """Called with the target and the data key of a hint that is kept no more, and was not delivered."""
         self.on_kept: Callable[[str], None] = _nobody_waits
         """Called with the target when a hint has been written."""
@@ -119,7 +119,7 @@ class Hints:
             if version is None:
                 continue
             if _is_hint(key, version):
-                self._count(split_hint_key(key)[0], b"", version)
+                self._count(split_hint_key(key)[0], NO_VERSION, EncodedVersion(version))
             else:
                 self._unreadable.add(key)
 
@@ -157,21 +157,21 @@ class Hints:
         """Whether a hint for `target` is too old at wall time `wall` (milliseconds)."""
         return target in self._pending and self._is_past(self._oldest(self._pending[target]), wall)
 
-    def is_too_old(self, version: bytes, wall: int) -> bool:
+    def is_too_old(self, version: EncodedVersion, wall: int) -> bool:
         """Whether a hint that is this version is too old."""
         return self._is_past(self._end(self._written(version)), wall)
 
-    def read(self, target: str, key: bytes) -> bytes:
+    def read(self, target: str, key: InternalKey) -> EncodedVersion:
         """The version kept for `target`, empty when there is none."""
-        return self._engine.get(hint_key(target, key)) or b""
+        return EncodedVersion(self._engine.get(hint_key(target, key)) or b"")
 
-    def holds(self, key: bytes) -> bool:
+    def holds(self, key: InternalKey) -> bool:
         """Whether a hint about the data key is kept, for anyone, or would be again after a power failure."""
         unsynced = self._replica.unsynced
         deleted = any(unsynced(hint_key(target, key)) for target in self._deleted)
         return deleted or any(self.read(target, key) for target in self._pending)
 
-    def plan(self, target: str, key: bytes, version: bytes) -> HintChange | None:
+    def plan(self, target: str, key: InternalKey, version: EncodedVersion) -> HintChange | None:
         """What keeping `version` for `target` changes, None if it is kept already.
 
         The caller writes it and then calls `applied`. Raises Overloaded when there is no room,
@@ -193,7 +193,7 @@ class Hints:
         self._counters.hints_stored += 1
         self.on_kept(change.target)
 
-    def lost(self, target: str, key: bytes, version: bytes, now: Instant) -> None:
+    def lost(self, target: str, key: InternalKey, version: EncodedVersion, now: Instant) -> None:
         """A hint is kept nowhere: there is no room for it here, or the disk did not take it."""
         if self._room(target, len(version)):
             self._counters.hints_unwritable += 1
@@ -201,7 +201,7 @@ class Hints:
             self._counters.hints_overflowed += 1
         self._dropped(target, key, now)
 
-    def delivered(self, target: str, key: bytes, version: bytes) -> bool:
+    def delivered(self, target: str, key: InternalKey, version: EncodedVersion) -> bool:
         """Forget a hint that was acknowledged by those it is for, unless it has changed since it was sent.
 
         The caller lets it be synced soon.
@@ -212,7 +212,7 @@ class Hints:
         self._counters.hints_delivered += 1
         return True
 
-    def expired(self, target: str, key: bytes, version: bytes, now: Instant) -> bool:
+    def expired(self, target: str, key: InternalKey, version: EncodedVersion, now: Instant) -> bool:
         """Drop a hint that is too old, unless it has changed. The caller lets it be synced soon."""
         if self.read(target, key) != version:
             return False
@@ -221,25 +221,27 @@ class Hints:
         self._dropped(target, key, now)
         return True
 
-    def page(self, target: str, after: bytes, count: int, size: int) -> list[tuple[bytes, bytes]]:
+    def page(
+        self, target: str, after: InternalKey, count: int, size: int
+    ) -> list[tuple[InternalKey, EncodedVersion]]:
         """Up to `count` hints of about `size` bytes in all, those behind data key `after`."""
         start = hint_key(target, after) + (b"\0" if after else b"")
-        found: list[tuple[bytes, bytes]] = []
+        found: list[tuple[InternalKey, EncodedVersion]] = []
         for key, version in self._engine.scan(start, HINT_KEYSPACE + target.encode() + b"\x01"):
             if key in self._unreadable:
                 continue
-            found.append((split_hint_key(key)[1], version))
+            found.append((split_hint_key(key)[1], EncodedVersion(version)))
             size -= len(version)
             if len(found) >= count or size <= 0:
                 break
         return found
 
-    def _delete(self, target: str, key: bytes, version: bytes) -> None:
+    def _delete(self, target: str, key: InternalKey, version: EncodedVersion) -> None:
         self._replica.write([(hint_key(target, key), None)])
         self._deleted.add(target)
-        self._count(target, version, b"")
+        self._count(target, version, NO_VERSION)
 
-    def _dropped(self, target: str, key: bytes, now: Instant) -> None:
+    def _dropped(self, target: str, key: InternalKey, now: Instant) -> None:
         self._counters.hints_dropped += 1
         self.on_dropped(target, key, now)
 
@@ -247,7 +249,7 @@ class Hints:
         kept = self._pending.get(target) or _Kept()
         return kept.count < self._settings.hint_count and kept.size + size <= self._settings.hint_bytes
 
-    def _count(self, target: str, old: bytes, new: bytes) -> None:
+    def _count(self, target: str, old: EncodedVersion, new: EncodedVersion) -> None:
         """A hint has become `new`; empty: none."""
         kept = self._pending.setdefault(target, _Kept())
         for version, change in ((old, -1), (new, 1)):
@@ -261,7 +263,7 @@ class Hints:
         if not kept.count:
             del self._pending[target]
 
-    def _written(self, version: bytes) -> int:
+    def _written(self, version: EncodedVersion) -> int:
         """The step in which the newest write of a hint was made.
 
         By its coordinator's clock: if that is wrong, the hint goes sooner or later, and anti-entropy repairs.
@@ -288,13 +290,13 @@ def _is_hint(key: bytes, version: bytes) -> bool:
     try:
         target, data_key = split_hint_key(key)
         check_data_key(data_key, _LIMITS)
-        check_version(version)
+        check_version(EncodedVersion(version))
     except (Corruption, InvalidRequest):
         return False
     return NAME.fullmatch(target) is not None
 
 
-def _nobody_cares(target: str, key: bytes, now: Instant) -> None:
+def _nobody_cares(target: str, key: InternalKey, now: Instant) -> None:
     """Until somebody wants to hear of dropped hints."""
 
 

@@ -8,6 +8,7 @@ from kvstore.lsm import Engine
 from kvstore.quorum.hints import HintChange, Hints
 from kvstore.quorum.placement import Placement
 from kvstore.quorum.replica import Replica
+from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey
 
 
 class LocalCopy:
@@ -20,16 +21,16 @@ class LocalCopy:
         self.replica = replica
         self.hints = hints
 
-    def read(self, placement: Placement, key: bytes) -> bytes:
+    def read(self, placement: Placement, key: InternalKey) -> EncodedVersion:
         """What a coordinator holds of a key, empty: nothing; raises Corruption."""
         if placement.here:
             return self.replica.read(key)
-        known = b""
+        known = NO_VERSION
         for node in placement.primaries:
             known = self.replica.combine(key, known, self.hints.read(node, key))
         return known
 
-    def store(self, key: bytes, version: bytes, hint_for: str = "") -> int:
+    def store(self, key: InternalKey, version: EncodedVersion, hint_for: str = "") -> int:
         """Reconcile a version into the replica, or keep it as a hint; returns the LSN to wait for.
 
         Raises StorageFull, Corruption of what is stored, VersionTooLarge, Overloaded when hints are at
@@ -44,7 +45,14 @@ class LocalCopy:
         self.hints.applied(change)
         return lsn
 
-    def append(self, placement: Placement, key: bytes, stored: bytes, version: bytes, now: Instant) -> int:
+    def append(
+        self,
+        placement: Placement,
+        key: InternalKey,
+        stored: EncodedVersion,
+        version: EncodedVersion,
+        now: Instant,
+    ) -> int:
         """A coordinator's own copy over what is `stored`, and the hints it must keep, in one batch.
 
         Returns the LSN to wait for. Raises StorageFull; Overloaded, Corruption or VersionTooLarge when its
@@ -67,6 +75,8 @@ class LocalCopy:
             self.hints.applied(change)
         return lsn
 
-    def _plan(self, changes: list[HintChange], target: str, key: bytes, version: bytes) -> None:
+    def _plan(
+        self, changes: list[HintChange], target: str, key: InternalKey, version: EncodedVersion
+    ) -> None:
         if change := self.hints.plan(target, key, version):
             changes.append(change)

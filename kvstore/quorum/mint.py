@@ -13,7 +13,18 @@ from kvstore.quorum.actors import Actors
 from kvstore.quorum.context_keys import ContextKeys
 from kvstore.quorum.placement import Placements
 from kvstore.quorum.request import Request
-from kvstore.versions import CausalContext, Dot, Sibling, Version, covers, decode_version, join, write
+from kvstore.versions import (
+    CausalContext,
+    Dot,
+    EncodedVersion,
+    InternalKey,
+    Sibling,
+    Version,
+    covers,
+    decode_version,
+    join,
+    write,
+)
 
 
 class Written(msgspec.Struct, frozen=True, gc=False):
@@ -48,7 +59,7 @@ class Mint:
         self._placements = placements
         self._limits = limits
 
-    def seen(self, context: bytes, key: bytes) -> CausalContext:
+    def seen(self, context: bytes, key: InternalKey) -> CausalContext:
         """What a client's context says that it has seen; raises InvalidRequest, UnverifiedContext.
 
         It is signed, so this cluster has given it out. But a counter that this node has yet to reach was
@@ -94,7 +105,7 @@ class Mint:
 
     # dots that may be forgotten (kvstore.quorum.actors)
 
-    def hint_discarded(self, key: bytes) -> None:
+    def hint_discarded(self, key: InternalKey) -> None:
         """A hint was deleted: if its key is only known here by hints, dots may be forgotten now."""
         if not self._placements.are_here(key):
             self._actors.renew(self._placements.partition(key))
@@ -103,7 +114,7 @@ class Mint:
         """Dots that this node has minted may be forgotten here."""
         self._actors.renew_all()
 
-    def reaped(self, version: bytes, wall: int) -> None:
+    def reaped(self, version: EncodedVersion, wall: int) -> None:
         """A version is forgotten here: in an lww bucket a later write must not lose to it elsewhere."""
         times = [sibling.time for sibling in decode_version(version).siblings]
         self._clock.observe(wall, max(times, default=0))

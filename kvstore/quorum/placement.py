@@ -17,6 +17,7 @@ from kvstore.ring import (
     preference_list,
     split_data_key,
 )
+from kvstore.versions import InternalKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Placements:
         self.since = since
         self._chosen.clear()
 
-    def check_epoch(self, epoch: int, *keys: bytes) -> None:
+    def check_epoch(self, epoch: int, *keys: InternalKey) -> None:
         """Raise StaleRing if some of these internal keys had other replicas at `epoch` than they have now."""
         if epoch == self.state.epoch:
             return
@@ -157,17 +158,17 @@ class Placements:
         """Other live nodes behind the `n` primaries of a partition, in ring order."""
         return [f for f in fallbacks(self.state.ring, partition, n) if f != self.name and self.alive(f)]
 
-    def partition(self, key: bytes) -> int:
+    def partition(self, key: InternalKey) -> int:
         """The partition of an internal key."""
         return partition_of(split_data_key(key)[0], self.state.ring.partitions)
 
-    def primaries(self, key: bytes) -> tuple[str, ...]:
+    def primaries(self, key: InternalKey) -> tuple[str, ...]:
         """The replicas of an internal key, most preferred first."""
         key_token, bucket, _ = split_data_key(key)
         ring = self.state.ring
         return preference_list(ring, partition_of(key_token, ring.partitions), self.state.bucket(bucket).n)
 
-    def are_here(self, key: bytes) -> bool:
+    def are_here(self, key: InternalKey) -> bool:
         """Whether this node is a primary of an internal key."""
         return self.name in self.primaries(key)
 

@@ -36,9 +36,9 @@ from kvstore.quorum.read_result import has_seen, reconciled, unreadable
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc
 from kvstore.quorum.votes import Outcome, Quorums, count
-from kvstore.versions import CausalContext, digest
+from kvstore.versions import NO_KEY, NO_VERSION, CausalContext, EncodedVersion, InternalKey, digest
 
-Complete = Callable[[Request, bytes, Explain | None, Respond, Instant], None]
+Complete = Callable[[Request, EncodedVersion, Explain | None, Respond, Instant], None]
 """Called with the reconciled version once R replicas hold it."""
 
 
@@ -96,7 +96,7 @@ class Reads:
     def read(
         self,
         request: Request,
-        local: bytes | None,
+        local: EncodedVersion | None,
         respond: Respond,
         complete: Complete,
         seen: CausalContext = (),
@@ -163,7 +163,7 @@ class ReadOperation(Operation):
         common: Reads,
         respond: Respond,
         request: Request,
-        local: bytes | None,
+        local: EncodedVersion | None,
         complete: Complete,
         seen: CausalContext,
         now: Instant,
@@ -172,7 +172,7 @@ class ReadOperation(Operation):
         self._common = common
         self.state = _S.ASKING
         self.request = request
-        self.local = local or b""
+        self.local = local or NO_VERSION
         self._complete = complete
         self._seen = seen
         self._asked_at = now.mono
@@ -180,8 +180,8 @@ class ReadOperation(Operation):
         self._hedged: tuple[str, ...] = ()
         placement = request.placement
         self._quorums: Quorums = (placement.quorum(request.r, request.sloppy),)
-        self.answers: dict[str, bytes] = {}
-        self._repairs: dict[str, bytes] = {}
+        self.answers: dict[str, EncodedVersion] = {}
+        self._repairs: dict[str, EncodedVersion] = {}
         self._repaired: set[str] = set()
         self.asked: dict[str, str] = {}
         if local is not None and (placement.here or placement.stands_in_for):
@@ -233,9 +233,9 @@ class ReadOperation(Operation):
         """Whether somebody waits for the reply: the state is neither REPLIED nor FINISHED."""
         return self._respond is not None
 
-    def touches(self) -> bytes:
+    def touches(self) -> InternalKey:
         """See Waiting."""
-        return self.request.key if self._waited_for else b""
+        return self.request.key if self._waited_for else NO_KEY
 
     # what happens to it
 
@@ -254,7 +254,7 @@ class ReadOperation(Operation):
         else:
             self._answered(node, self.local, now)
 
-    def on_repaired(self, node: str, version: bytes, now: Instant) -> None:
+    def on_repaired(self, node: str, version: EncodedVersion, now: Instant) -> None:
         """The repair with `version` is durable at a stale replica."""
         if self._repairs.get(node) == version:
             del self._repairs[node]
@@ -320,7 +320,7 @@ class ReadOperation(Operation):
         """`node` has answered, or never will: that it took so long is worth knowing."""
         self._common.hedging.answered(node, now.mono - self._asked_later.get(node, self._asked_at))
 
-    def _answered(self, node: str, version: bytes, now: Instant) -> None:
+    def _answered(self, node: str, version: EncodedVersion, now: Instant) -> None:
         if node in self.asked and node not in self.answers:
             self.answers[node] = version
             if node != self._common.placements.name:
@@ -400,7 +400,7 @@ class ReadOperation(Operation):
         if len(self.answers) == len(self.asked):
             self._fail(StaleRead(len(self.answers)), now)
 
-    def _repair(self, node: str, result: bytes, now: Instant) -> None:
+    def _repair(self, node: str, result: EncodedVersion, now: Instant) -> None:
         placements = self._common.placements
         repair = Repair(self._rpc, self, node, result)
         if node != placements.name:
@@ -416,7 +416,7 @@ class ReadOperation(Operation):
 
     # how it ends
 
-    def _reply(self, result: bytes, now: Instant) -> None:
+    def _reply(self, result: EncodedVersion, now: Instant) -> None:
         self.move(_E.HELD)
         respond, self._respond = self._respond, None
         assert respond is not None

@@ -12,6 +12,7 @@ from kvstore.instant import Instant
 from kvstore.protocol.peer import ReplicaWrite, WriteAck
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc, Waiting
+from kvstore.versions import EncodedVersion, InternalKey
 
 
 class Repaired(Protocol):
@@ -19,7 +20,7 @@ class Repaired(Protocol):
 
     request: Request
 
-    def on_repaired(self, node: str, version: bytes, now: Instant) -> None:
+    def on_repaired(self, node: str, version: EncodedVersion, now: Instant) -> None:
         """The repair with `version` is durable at `node`."""
 
     def on_refusal(self, node: str, error: KVError, now: Instant) -> None:
@@ -33,7 +34,7 @@ class Repair(Waiting):
 
     EXPECTS = (WriteAck,)
 
-    def __init__(self, rpc: Rpc, read: Repaired, node: str, version: bytes) -> None:
+    def __init__(self, rpc: Rpc, read: Repaired, node: str, version: EncodedVersion) -> None:
         self._rpc = rpc
         self._read = read
         self.node = node
@@ -46,7 +47,7 @@ class Repair(Waiting):
         key = self._read.request.key
         self._rpc.send(self.node, ReplicaWrite(self.number, epoch, key, self.version, hint_for))
 
-    def touches(self) -> bytes:
+    def touches(self) -> InternalKey:
         """See Waiting."""
         return self._read.request.key
 

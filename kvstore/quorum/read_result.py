@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from kvstore.errors import Corruption
 from kvstore.protocol.client import ClientRequest, Get
 from kvstore.quorum.replica import Replica
-from kvstore.versions import CausalContext, decode_version, join
+from kvstore.versions import NO_VERSION, CausalContext, EncodedVersion, InternalKey, decode_version, join
 
-Answers = Mapping[str, bytes]
+Answers = Mapping[str, EncodedVersion]
 """By node the version that it holds; empty: none."""
 
 
-def reconciled(replica: Replica, key: bytes, answers: Answers) -> bytes:
+def reconciled(replica: Replica, key: InternalKey, answers: Answers) -> EncodedVersion:
     """The version that has what all of them have; raises Corruption when one of them cannot be decoded."""
     versions = answers.values()
-    result = next(iter(versions), b"")
+    result = next(iter(versions), NO_VERSION)
     for version in versions:
         if version != result:
             break
@@ -41,7 +41,7 @@ def unreadable(answers: Answers) -> list[tuple[str, Corruption]]:
     return found
 
 
-def has_seen(call: ClientRequest, seen: CausalContext, result: bytes) -> bool:
+def has_seen(call: ClientRequest, seen: CausalContext, result: EncodedVersion) -> bool:
     """Whether a session may be shown this: it covers all that the session has `seen` of the key."""
     if not result:
         # a key that had no value and is known nowhere now was reaped

@@ -9,10 +9,18 @@ from kvstore.errors import VersionTooLarge
 from kvstore.lsm import Engine
 from kvstore.quorum.counters import Counters
 from kvstore.ring.token import split_data_key
-from kvstore.versions import decode_version, discarded, encode_version, reconcile, reconcile_lww
+from kvstore.versions import (
+    EncodedVersion,
+    InternalKey,
+    decode_version,
+    discarded,
+    encode_version,
+    reconcile,
+    reconcile_lww,
+)
 
 Batch = Sequence[tuple[bytes, bytes | None]]
-Changes = dict[bytes, tuple[bytes, bytes]]
+Changes = dict[InternalKey, tuple[EncodedVersion, EncodedVersion]]
 """By key what is stored (empty: nothing), and the version that is to be written over it."""
 
 
@@ -25,7 +33,7 @@ class Replica:
         self,
         engine: Engine,
         bucket: Callable[[str], BucketSettings],
-        update: Callable[[bytes, bytes, bytes], None],
+        update: Callable[[InternalKey, EncodedVersion, EncodedVersion], None],
         counters: Counters,
     ) -> None:
         """`update` takes each change into the Merkle trees: a key, what was stored, and what is."""
@@ -35,19 +43,19 @@ class Replica:
         self.largest = engine.options.value_bytes
         """The most bytes that an encoded version may have."""
         self._update = update
-        self.on_distrust: Callable[[bytes, Exception], None] = _nobody_cares
+        self.on_distrust: Callable[[InternalKey, Exception], None] = _nobody_cares
         """Called when the trees of a key are no longer known to be those of the disk, with the reason."""
         self._unsynced: dict[bytes, int] = {}
 
-    def read(self, key: bytes) -> bytes:
+    def read(self, key: InternalKey) -> EncodedVersion:
         """The encoded version of `key`, empty when there is none; raises Corruption."""
-        return self._engine.get(key) or b""
+        return EncodedVersion(self._engine.get(key) or b"")
 
     def unsynced(self, key: bytes) -> int:
         """The LSN that must be durable before the version of `key` may be shown; 0: it is."""
         return self._unsynced.get(key, 0)
 
-    def apply(self, key: bytes, incoming: bytes) -> int:
+    def apply(self, key: InternalKey, incoming: EncodedVersion) -> int:
         """Reconcile `incoming` into the stored version; returns the LSN that makes it durable.
 
         Raises StorageFull when nothing could be written, Corruption when the stored version is bad,
@@ -57,7 +65,7 @@ class Replica:
         lsn = self.prepare(key, incoming, changes)
         return self.replace_all(changes) if changes else lsn
 
-    def prepare(self, key: bytes, incoming: bytes, changes: Changes) -> int:
+    def prepare(self, key: InternalKey, incoming: EncodedVersion, changes: Changes) -> int:
         """Add to `changes` what must be written to have `incoming` reconciled into the stored version.
 
         If that is nothing, returns the LSN that makes the stored version durable. Raises Corruption,
@@ -77,7 +85,9 @@ class Replica:
         changes[key] = stored, result
         return 0
 
-    def combine(self, key: bytes, a: bytes, b: bytes, to_be_stored: bool = False) -> bytes:
+    def combine(
+        self, key: InternalKey, a: EncodedVersion, b: EncodedVersion, to_be_stored: bool = False
+    ) -> EncodedVersion:
         """Two encoded versions of `key` reconciled by the rule of its bucket.
 
         What an lww bucket loses by it is counted when the result is `to_be_stored`.
@@ -95,7 +105,7 @@ class Replica:
             self._counters.lww_discarded += discarded(one, other, result)
         return encode_version(result)
 
-    def replace(self, key: bytes, old: bytes, new: bytes, others: Batch = ()) -> int:
+    def replace(self, key: InternalKey, old: EncodedVersion, new: EncodedVersion, others: Batch = ()) -> int:
         """Write `new` (empty: nothing) over `old`, which is what is stored, in one batch with `others`.
 
         This and `replace_all` are the only ways to change a version: the trees depend on it. `others` are
@@ -112,7 +122,7 @@ class Replica:
             self._follow(key, old, new)
         return lsn
 
-    def _follow(self, key: bytes, old: bytes, new: bytes) -> None:
+    def _follow(self, key: InternalKey, old: EncodedVersion, new: EncodedVersion) -> None:
         """Take a change that is written into the trees. One that cannot follow must prove nothing."""
         try:
             self._update(key, old, new)
@@ -143,5 +153,5 @@ class Replica:
             del unsynced[key]
 
 
-def _nobody_cares(key: bytes, error: Exception) -> None:
+def _nobody_cares(key: InternalKey, error: Exception) -> None:
     """Until somebody wants to hear of trees that are not known."""

@@ -12,6 +12,7 @@ from kvstore.protocol.client import ClientRequest, Get, Put
 from kvstore.quorum.placement import Placement, Placements
 from kvstore.quorum.votes import NOBODY, Outcome, count
 from kvstore.ring import data_key, partition_of, token
+from kvstore.versions import InternalKey
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -21,7 +22,7 @@ class Request(msgspec.Struct, frozen=True):
     call: ClientRequest
     bucket: BucketSettings
     token: int
-    key: bytes
+    key: InternalKey
     partition: int
     r: int
     """Replicas that a read waits for; of a Delete, the read before it (0: its context tells)."""

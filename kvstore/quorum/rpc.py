@@ -22,6 +22,7 @@ from kvstore.quorum.admission import Admission
 from kvstore.quorum.deadlines import Deadlines, Sleeper
 from kvstore.quorum.guard import Guard
 from kvstore.quorum.held_outputs import ACK
+from kvstore.versions import NO_KEY, InternalKey
 
 Answer: TypeAlias = QuorumMessage
 """What a question is answered with, if it is not refused: which is for which, the table of messages says."""
@@ -60,9 +61,9 @@ class Waiting(Sleeper):
     def on_cancelled(self, now: Instant) -> None:
         """The client has left: do what must be done, but reply to nobody."""
 
-    def touches(self) -> bytes:
+    def touches(self) -> InternalKey:
         """The internal key that this may yet bring to a replica; empty: none."""
-        return b""
+        return NO_KEY
 
 
 class Rpc:
@@ -156,6 +157,6 @@ class Rpc:
 
     # what others must know of it
 
-    def keys_under_way(self) -> set[bytes]:
+    def keys_under_way(self) -> set[InternalKey]:
         """The keys that something may yet be brought to a replica of."""
         return {waiting.touches() for waiting in self.waiting.values()}

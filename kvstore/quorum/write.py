@@ -27,7 +27,7 @@ from kvstore.quorum.placement import Placements
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc
 from kvstore.quorum.votes import Outcome, Quorum, Quorums, count
-from kvstore.versions import EMPTY, CausalContext, decode_version, encode_version
+from kvstore.versions import EMPTY, CausalContext, EncodedVersion, InternalKey, decode_version, encode_version
 
 
 class WriteState(Named):
@@ -135,7 +135,13 @@ class WriteOperation(Operation):
     }
 
     def __init__(
-        self, common: Writes, respond: Respond, request: Request, version: bytes, result: Stored, now: Instant
+        self,
+        common: Writes,
+        respond: Respond,
+        request: Request,
+        version: EncodedVersion,
+        result: Stored,
+        now: Instant,
     ) -> None:
         self._common = common
         self.state = _WAITING
@@ -162,7 +168,7 @@ class WriteOperation(Operation):
         epoch = self._common.placements.state.epoch
         self._rpc.send(node, ReplicaWrite(self.number, epoch, self.request.key, self.version, hint_for))
 
-    def touches(self) -> bytes:
+    def touches(self) -> InternalKey:
         """See Waiting."""
         return self.request.key
 

@@ -12,6 +12,7 @@ import mmh3
 
 from kvstore.config import NAME, Limits
 from kvstore.errors import InvalidRequest
+from kvstore.versions import InternalKey
 
 _SEED = 0x6B767374  # "kvst"
 DATA_KEYSPACE = b"d"
@@ -30,12 +31,13 @@ def partition_of(key_token: int, partitions: int) -> int:
     return key_token >> (_TOKEN_BITS - partitions.bit_length() + 1)
 
 
-def data_key(key_token: int, bucket: str, key: bytes) -> bytes:
+def data_key(key_token: int, bucket: str, key: bytes) -> InternalKey:
     """The internal key: keyspace tag, token (big-endian), bucket, NUL, key."""
-    return b"".join((DATA_KEYSPACE, key_token.to_bytes(_TOKEN_BYTES, "big"), bucket.encode(), b"\0", key))
+    parts = (DATA_KEYSPACE, key_token.to_bytes(_TOKEN_BYTES, "big"), bucket.encode(), b"\0", key)
+    return InternalKey(b"".join(parts))
 
 
-def split_data_key(internal: bytes) -> tuple[int, str, bytes]:
+def split_data_key(internal: InternalKey) -> tuple[int, str, bytes]:
     """Inverse of `data_key`: token, bucket, key; raises InvalidRequest."""
     key_token = int.from_bytes(internal[1 : 1 + _TOKEN_BYTES], "big")
     bucket, nul, key = internal[1 + _TOKEN_BYTES :].partition(b"\0")
@@ -44,7 +46,7 @@ def split_data_key(internal: bytes) -> tuple[int, str, bytes]:
     return key_token, bucket.decode(), key
 
 
-def check_data_key(internal: bytes, limits: Limits) -> None:
+def check_data_key(internal: InternalKey, limits: Limits) -> None:
     """Raise InvalidRequest unless `internal` is exactly what `data_key` makes of a bucket and a key."""
     # on the way of every write: what is behind the token is just what it is the hash of
     named = internal[1 + _TOKEN_BYTES :]
@@ -65,7 +67,7 @@ def _is_bucket(name: bytes) -> bool:
     return name.isascii() and NAME.fullmatch(name.decode()) is not None
 
 
-def _say_what_is_wrong(internal: bytes, limits: Limits) -> NoReturn:
+def _say_what_is_wrong(internal: InternalKey, limits: Limits) -> NoReturn:
     if internal[:1] != DATA_KEYSPACE:
         raise InvalidRequest("key", f"{internal[:80]!r} is outside the keyspace of data")
     key_token, bucket, key = split_data_key(internal)

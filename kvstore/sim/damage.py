@@ -21,7 +21,7 @@ from kvstore.quorum.hints import HINT_KEYSPACE, split_hint_key
 from kvstore.ring import DATA_KEYSPACE, split_data_key
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.host import Host
-from kvstore.versions import decode_version, reconcile, reconcile_lww
+from kvstore.versions import EncodedVersion, InternalKey, decode_version, reconcile, reconcile_lww
 
 _OVERDUE = 5.0
 """Seconds after which the operator reads all blocks of a damaged disk: nobody else may have."""
@@ -90,8 +90,8 @@ class Damage:
         if not mine or mine == version:
             return mine == version
         lww = self._cluster.state.bucket(_place(key)[0]).conflict is Conflict.LWW
-        known = decode_version(mine)
-        return (reconcile_lww if lww else reconcile)(known, decode_version(version)) == known
+        known = decode_version(EncodedVersion(mine))
+        return (reconcile_lww if lww else reconcile)(known, decode_version(EncodedVersion(version))) == known
 
     def _caught_up(self, host: Host) -> bool:
         """Whether a host that lost its disk has all that the others have."""
@@ -151,5 +151,5 @@ def _versions(host: Host, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _place(key: bytes) -> tuple[str, bytes]:
-    _, bucket, name = split_data_key(key)
+    _, bucket, name = split_data_key(InternalKey(key))
     return bucket, name

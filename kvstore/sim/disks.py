@@ -8,7 +8,7 @@ from kvstore.ring import DATA_KEYSPACE, split_data_key
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.history import History
-from kvstore.versions import Dot, Sibling, covers, decode_version
+from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, covers, decode_version
 
 
 def check_disks(cluster: SimulatedCluster, history: History) -> int:
@@ -32,8 +32,8 @@ def check_disks(cluster: SimulatedCluster, history: History) -> int:
 def _siblings(cluster: SimulatedCluster) -> Iterator[tuple[str, str, bytes, Sibling]]:
     for node, host in cluster.hosts.items():
         for internal, encoded in host.engine.scan_prefix(DATA_KEYSPACE):
-            _, bucket, key = split_data_key(internal)
-            version = decode_version(encoded)
+            _, bucket, key = split_data_key(InternalKey(internal))
+            version = decode_version(EncodedVersion(encoded))
             for sibling in version.siblings:
                 if not covers(version.context, sibling.dot):
                     raise Violation(f"{node}: {bucket}/{key!r} has a sibling its context does not cover")

@@ -29,7 +29,7 @@ from kvstore.protocol.table import PeerMessage
 from kvstore.ring import split_data_key
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.requests import Respond
-from kvstore.versions import decode_version
+from kvstore.versions import EncodedVersion, InternalKey, decode_version
 from kvstore.wire.peer import decode_frame
 
 Write = Callable[[str], None]
@@ -168,7 +168,7 @@ def _counts(**counts: int) -> str:
 
 
 def _key(internal: bytes) -> str:
-    _, bucket, key = split_data_key(internal)
+    _, bucket, key = split_data_key(InternalKey(internal))
     return f"{bucket}/{key.decode(errors='replace')}"
 
 
@@ -176,7 +176,7 @@ def _version(encoded: bytes) -> str:
     """The siblings by their values: their dots are drawn anew by every start of a node."""
     if not encoded:
         return "nothing"
-    siblings = decode_version(encoded).siblings
+    siblings = decode_version(EncodedVersion(encoded)).siblings
     return " | ".join(sorted("tombstone" if s.value is None else _value(s.value) for s in siblings))
 
 

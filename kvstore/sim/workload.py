@@ -21,7 +21,7 @@ from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.history import SESSION_SECONDS, SESSIONS, History, Read, Result, Write
 from kvstore.sim.host import Host
 from kvstore.sim.shape import EXPIRING, Shape
-from kvstore.versions import decode_version
+from kvstore.versions import EncodedVersion, decode_version
 
 _TIMEOUTS = (2.0, 5.0)
 """Both less and more than what a write waits for a replica before it asks another node."""
@@ -200,7 +200,7 @@ class User:
 
     def _is_visible(self, host: Host, bucket: str, key: bytes) -> bool:
         version = self._cluster.stored(host.name, bucket, key)
-        return bool(version and decode_version(version).visible(host.machine.wall))
+        return bool(version and decode_version(EncodedVersion(version)).visible(host.machine.wall))
 
     # writing
 

@@ -19,7 +19,16 @@ from kvstore.protocol.fields import Field, Kind, fields_of
 from kvstore.protocol.gossip import Update
 from kvstore.protocol.peer import Candidate, KeyVersion, NodeHash, TreeNode
 from kvstore.protocol.table import PeerMessage
-from kvstore.versions import MAX_COUNTER, Dot, Sibling, Version, decode_version, encode_version
+from kvstore.versions import (
+    MAX_COUNTER,
+    Dot,
+    EncodedVersion,
+    InternalKey,
+    Sibling,
+    Version,
+    decode_version,
+    encode_version,
+)
 from kvstore.wire.peer import decode_timed_frame, encode_frame
 
 _LAST_32, _LAST_64 = 2**32 - 1, 2**64 - 1
@@ -91,7 +100,7 @@ def _wrong_version(encoded: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.4:
         return rng.choice((b"", b"\1", b"\2" + encoded[1:], encoded[:-1], encoded + b"\0", b"\xff" * 40))
     try:
-        version = decode_version(encoded)
+        version = decode_version(EncodedVersion(encoded))
     except Corruption:  # of no version: a reply that there is none
         return b"\1\1"
     return encode_version(rng.choice(_VERSIONS)(version))
@@ -140,8 +149,8 @@ def _wrong_update(update: Update, rng: random.Random) -> Update:
 
 def _wrong_key_version(pair: KeyVersion, rng: random.Random) -> KeyVersion:
     if rng.random() < 0.5:
-        return pair._replace(key=_wrong_key(pair.key, rng))
-    return pair._replace(version=_wrong_version(pair.version, rng))
+        return pair._replace(key=InternalKey(_wrong_key(pair.key, rng)))
+    return pair._replace(version=EncodedVersion(_wrong_version(pair.version, rng)))
 
 
 CHANGES: dict[Any, Change] = {

@@ -24,7 +24,7 @@ from kvstore.server.handshake import introduction
 from kvstore.server.options import CHANNEL
 from kvstore.store import DiskFileSystem
 from kvstore.v1.peer_pb2 import Welcome
-from kvstore.versions import Dot, Sibling, Version, encode_version
+from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, Version, encode_version
 from kvstore.wire.peer import encode_frame
 from tests.cluster.clusters import serving
 from tests.patience import PATIENCE
@@ -95,17 +95,28 @@ def wrong_frames(state: ClusterState) -> dict[str, tuple[list[PeerMessage], str]
     def internal(name: bytes) -> bytes:
         return data_key(token("b", name), "b", name)
 
-    good: list[PeerMessage] = [ReplicaWrite(10 + i, 1, internal(b"g%d" % i), GOOD) for i in range(5)]
+    good: list[PeerMessage] = [
+        ReplicaWrite(10 + i, 1, InternalKey(internal(b"g%d" % i)), GOOD) for i in range(5)
+    ]
     bad_key = internal(b"g9").replace(b"\0", b"")
     epoch = state.epoch
     return {
         "incarnation": ([PushPull((Update("n1", Status.DEAD, 2**64 - 2),), True)], "OK"),
         "last incarnation": ([PushPull((Update("n2", Status.SUSPECT, 2**64 - 1),), True)], "OK"),
-        "garbage hint": ([ReplicaWrite(1, epoch, internal(b"k"), b"rubbish", "n3")], "INVALID_ARGUMENT"),
-        "hint for nobody": ([ReplicaWrite(1, epoch, internal(b"k"), GOOD, "n77")], "INVALID_ARGUMENT"),
-        "garbage version": ([ReplicaWrite(1, epoch, internal(b"k"), b"rubbish")], "INVALID_ARGUMENT"),
-        "keyspace": ([ReplicaWrite(1, epoch, b"n/incarnation", GOOD)], "INVALID_ARGUMENT"),
-        "half a frame": ([*good, ReplicaWrite(1, epoch, bad_key, GOOD)], "INVALID_ARGUMENT"),
+        "garbage hint": (
+            [ReplicaWrite(1, epoch, InternalKey(internal(b"k")), EncodedVersion(b"rubbish"), "n3")],
+            "INVALID_ARGUMENT",
+        ),
+        "hint for nobody": (
+            [ReplicaWrite(1, epoch, InternalKey(internal(b"k")), GOOD, "n77")],
+            "INVALID_ARGUMENT",
+        ),
+        "garbage version": (
+            [ReplicaWrite(1, epoch, InternalKey(internal(b"k")), EncodedVersion(b"rubbish"))],
+            "INVALID_ARGUMENT",
+        ),
+        "keyspace": ([ReplicaWrite(1, epoch, InternalKey(b"n/incarnation"), GOOD)], "INVALID_ARGUMENT"),
+        "half a frame": ([*good, ReplicaWrite(1, epoch, InternalKey(bad_key), GOOD)], "INVALID_ARGUMENT"),
     }
 
 

@@ -10,7 +10,7 @@ import io
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import google_crc32c
 import msgspec
@@ -60,14 +60,7 @@ from kvstore.ring.member import parse_members
 from kvstore.store.worker import read_frame
 from kvstore.store.worker_driver import frame
 from kvstore.v1 import client_pb2 as pb
-from kvstore.versions import (
-    Dot,
-    Sibling,
-    Version,
-    check_version,
-    decode_version,
-    encode_version,
-)
+from kvstore.versions import Dot, InternalKey, Sibling, Version, check_version, decode_version, encode_version
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.errors import error_from_status, error_to_status
 from kvstore.wire.peer import decode_frame, encode_frame
@@ -84,7 +77,7 @@ class Decoder:
     """`wrap` makes of the bytes that were mutated the bytes that `decode` is given."""
 
     name: str
-    decode: Callable[[bytes], object]
+    decode: Callable[[Any], object]
     seeds: Sequence[bytes]
     refusals: tuple[type[Exception], ...] = (KVError,)
     wrap: Callable[[bytes], bytes] = bytes
@@ -326,7 +319,7 @@ _KEYRING = Keyring([bytes(range(16))])
 
 def context_of(payload: bytes) -> bytes:
     """The context with its signature."""
-    return b"\x02" + _KEYRING.sign(b"place", payload) + payload
+    return b"\x02" + _KEYRING.sign(InternalKey(b"place"), payload) + payload
 
 
 VERSIONS = [
@@ -335,12 +328,12 @@ VERSIONS = [
     Decoder("token of a session", lambda data: decode_seen(data, _TOKEN), [encode_seen(_CONTEXT, _TOKEN)]),
     Decoder(
         "context",
-        lambda data: decode_context(data, b"place", _KEYRING),
-        [encode_context(_CONTEXT, b"place", _KEYRING)],
+        lambda data: decode_context(data, InternalKey(b"place"), _KEYRING),
+        [encode_context(_CONTEXT, InternalKey(b"place"), _KEYRING)],
     ),
     Decoder(
         "context, repaired",
-        lambda data: decode_context(data, b"place", _KEYRING),
+        lambda data: decode_context(data, InternalKey(b"place"), _KEYRING),
         [msgspec.msgpack.encode(_CONTEXT), msgspec.msgpack.encode(())],
         wrap=context_of,
     ),

@@ -14,6 +14,8 @@ from kvstore.contexts import Keyring, decode_context, decode_seen, encode_contex
 from kvstore.versions import (
     EMPTY,
     Dot,
+    EncodedVersion,
+    InternalKey,
     Sibling,
     Version,
     decode_version,
@@ -45,13 +47,13 @@ def test_versions_digests_and_contexts(name: str) -> None:
     encoded = bytes.fromhex(golden["version"])
     context = bytes.fromhex(golden["token of a session"])
     assert encode_version(version) == encoded
-    assert decode_version(encoded) == version
-    assert digest(encoded).hex() == golden["digest"]
+    assert decode_version(EncodedVersion(encoded)) == version
+    assert digest(EncodedVersion(encoded)).hex() == golden["digest"]
     assert encode_seen(version.context, TOKEN) == context
     assert decode_seen(context, TOKEN) == version.context
     signed = bytes.fromhex(golden["signed"])
-    assert encode_context(version.context, PLACE, KEYRING) == signed
-    assert decode_context(signed, PLACE, KEYRING) == version.context
+    assert encode_context(version.context, InternalKey(PLACE), KEYRING) == signed
+    assert decode_context(signed, InternalKey(PLACE), KEYRING) == version.context
 
 
 def test_every_version_is_pinned() -> None:

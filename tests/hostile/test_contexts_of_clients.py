@@ -13,7 +13,7 @@ from kvstore.protocol.client import Delete, Get, Put
 from kvstore.protocol.peer import KeyOffer
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import data_key, token
-from kvstore.versions import Dot, decode_version
+from kvstore.versions import Dot, EncodedVersion, decode_version
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"user:1"
@@ -25,7 +25,7 @@ def actor_of(cluster: Cluster) -> Dot:
     """The dot of the last write, whose actor makes the next ones too."""
     stored = cluster.stored("n1", "carts", KEY)
     assert stored is not None
-    return decode_version(stored).context[-1]
+    return decode_version(EncodedVersion(stored)).context[-1]
 
 
 def checksummed(context: tuple[Dot, ...]) -> bytes:
@@ -147,7 +147,9 @@ def test_what_was_read_can_be_written_back_however_long_the_history_of_the_key_i
         found = cluster.found("n2", Get("carts", KEY, r=3))
         assert found.siblings == ()
         assert cluster.stored_reply("n3", Put("carts", KEY, b"new", found.context)).siblings == 1
-        seen = encode_seen(decode_version(cluster.stored("n3", "carts", KEY) or b"").context, TOKEN)
+        seen = encode_seen(
+            decode_version(EncodedVersion(cluster.stored("n3", "carts", KEY) or b"")).context, TOKEN
+        )
         assert cluster.found("n1", Get("carts", KEY, r=1, seen=seen)).siblings[0].value == b"new", life
         context = cluster.found("n1", Get("carts", KEY)).context
         assert cluster.stored_reply("n2", Delete("carts", KEY, context)).siblings == 0

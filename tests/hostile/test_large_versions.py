@@ -11,7 +11,7 @@ from kvstore.node.settings import NodeSettings
 from kvstore.protocol.client import Delete, Failed, Get, Put, Stored
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PeerMessage
-from kvstore.versions import decode_version
+from kvstore.versions import EncodedVersion, decode_version
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"user:1"
@@ -173,4 +173,6 @@ def test_one_key_that_is_too_large_keeps_no_other_from_being_repaired() -> None:
     cluster.move(60.0)
     for key in others:
         assert len({cluster.stored(node, "sloppy", key) for node in cluster.hosts}) == 1
-    assert all(decode_version(cluster.stored(node, "sloppy", KEY) or b"") for node in cluster.hosts)
+    assert all(
+        decode_version(EncodedVersion(cluster.stored(node, "sloppy", KEY) or b"")) for node in cluster.hosts
+    )

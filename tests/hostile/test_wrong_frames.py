@@ -30,7 +30,18 @@ from kvstore.protocol.peer import (
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
 from kvstore.ring import data_key, token
 from kvstore.sim.wrong_frames import change_of, make_wrong
-from kvstore.versions import MAX_COUNTER, MAX_EXPIRY, Dot, Sibling, Version, decode_version, encode_version
+from kvstore.versions import (
+    MAX_COUNTER,
+    MAX_EXPIRY,
+    Digest,
+    Dot,
+    EncodedVersion,
+    InternalKey,
+    Sibling,
+    Version,
+    decode_version,
+    encode_version,
+)
 from kvstore.wire.peer import decode_frame, encode_frame
 from tests.unit.quorum_cluster import Cluster
 
@@ -95,36 +106,60 @@ WRONG_VERSIONS = {
 }
 
 WRONG: dict[str, PeerMessage] = {
-    **{f"write, key: {name}": ReplicaWrite(1, 1, key, GOOD) for name, key in WRONG_KEYS.items()},
-    **{f"hint, key: {name}": ReplicaWrite(1, 1, key, GOOD, "n3") for name, key in WRONG_KEYS.items()},
-    **{f"read, key: {name}": ReplicaRead(1, 1, key, DIGEST) for name, key in WRONG_KEYS.items()},
+    **{f"write, key: {name}": ReplicaWrite(1, 1, InternalKey(key), GOOD) for name, key in WRONG_KEYS.items()},
     **{
-        f"reap, key: {name}": ReapCheck(1, 1, (Candidate(KEY, DIGEST), Candidate(key, DIGEST)), True)
+        f"hint, key: {name}": ReplicaWrite(1, 1, InternalKey(key), GOOD, "n3")
+        for name, key in WRONG_KEYS.items()
+    },
+    **{
+        f"read, key: {name}": ReplicaRead(1, 1, InternalKey(key), Digest(DIGEST))
+        for name, key in WRONG_KEYS.items()
+    },
+    **{
+        f"reap, key: {name}": ReapCheck(
+            1,
+            1,
+            (Candidate(InternalKey(KEY), Digest(DIGEST)), Candidate(InternalKey(key), Digest(DIGEST))),
+            True,
+        )
         for name, key in WRONG_KEYS.items()
     },
     **{
         f"difference, key: {name}": RangeDifference(
-            1, (KeyVersion(KEY, GOOD), KeyVersion(key, GOOD)), (), b""
+            1, (KeyVersion(InternalKey(KEY), GOOD), KeyVersion(InternalKey(key), GOOD)), (), b""
         )
         for name, key in WRONG_KEYS.items()
     },
-    **{f"write, {name}": ReplicaWrite(1, 1, KEY, bad) for name, bad in WRONG_VERSIONS.items()},
-    **{f"hint, {name}": ReplicaWrite(1, 1, KEY, bad, "n3") for name, bad in WRONG_VERSIONS.items()},
     **{
-        f"repair, {name}": ReplicaWrite(1, 1, KEY, bad, background=True)
+        f"write, {name}": ReplicaWrite(1, 1, InternalKey(KEY), EncodedVersion(bad))
         for name, bad in WRONG_VERSIONS.items()
     },
-    **{f"reply, {name}": ReadReply(1, bad) for name, bad in WRONG_VERSIONS.items() if bad},
     **{
-        f"difference, {name}": RangeDifference(1, (KeyVersion(OTHER, GOOD), KeyVersion(KEY, bad)), (), b"")
+        f"hint, {name}": ReplicaWrite(1, 1, InternalKey(KEY), EncodedVersion(bad), "n3")
         for name, bad in WRONG_VERSIONS.items()
     },
-    "a hint for nobody": ReplicaWrite(1, 1, KEY, GOOD, "n9"),
-    "a hint for the receiver": ReplicaWrite(1, 1, KEY, GOOD, "n1"),
-    "a hint for a name with NUL": ReplicaWrite(1, 1, KEY, GOOD, "n3\0n2"),
-    "a read of a hint for nobody": ReplicaRead(1, 1, KEY, DIGEST, "n9"),
-    "a digest that is too short": ReplicaRead(1, 1, KEY, DIGEST[:15]),
-    "a candidate's digest that is too long": ReapCheck(1, 1, (Candidate(KEY, bytes(17)),), False),
+    **{
+        f"repair, {name}": ReplicaWrite(1, 1, InternalKey(KEY), EncodedVersion(bad), background=True)
+        for name, bad in WRONG_VERSIONS.items()
+    },
+    **{f"reply, {name}": ReadReply(1, EncodedVersion(bad)) for name, bad in WRONG_VERSIONS.items() if bad},
+    **{
+        f"difference, {name}": RangeDifference(
+            1,
+            (KeyVersion(InternalKey(OTHER), GOOD), KeyVersion(InternalKey(KEY), EncodedVersion(bad))),
+            (),
+            b"",
+        )
+        for name, bad in WRONG_VERSIONS.items()
+    },
+    "a hint for nobody": ReplicaWrite(1, 1, InternalKey(KEY), GOOD, "n9"),
+    "a hint for the receiver": ReplicaWrite(1, 1, InternalKey(KEY), GOOD, "n1"),
+    "a hint for a name with NUL": ReplicaWrite(1, 1, InternalKey(KEY), GOOD, "n3\0n2"),
+    "a read of a hint for nobody": ReplicaRead(1, 1, InternalKey(KEY), Digest(DIGEST), "n9"),
+    "a digest that is too short": ReplicaRead(1, 1, InternalKey(KEY), Digest(DIGEST[:15])),
+    "a candidate's digest that is too long": ReapCheck(
+        1, 1, (Candidate(InternalKey(KEY), Digest(bytes(17))),), False
+    ),
     "a partition that there is none of": RangeItems(1, 1, 16, 3, b"\0", b"", b"", b""),
     "a tree of a partition that there is none of": TreeRead(1, 1, (TreeNode(0, 3, 0), TreeNode(16, 3, 0))),
     "a repair of a partition that there is none of": RepairWanted(1, 16, 3, "n3"),
@@ -149,7 +184,7 @@ def test_a_frame_with_one_wrong_message_among_five_good_ones_changes_nothing(nam
     cluster = Cluster()
     host = cluster.hosts["n1"]
     before, lsn = cluster.contents("n1"), host.engine.last_lsn
-    good = [ReplicaWrite(10 + i, 1, internal(b"k%d" % i), GOOD) for i in range(5)]
+    good = [ReplicaWrite(10 + i, 1, InternalKey(internal(b"k%d" % i)), GOOD) for i in range(5)]
     (wrong,) = decode_frame(encode_frame([WRONG[name]]))  # as it comes over the wire
     with pytest.raises(InvalidRequest):
         host.node.on_frame("n2", [*good[:3], wrong, *good[3:]], cluster.instant)
@@ -168,11 +203,13 @@ def test_a_version_that_names_writes_which_this_node_has_yet_to_make_is_refused(
     host = cluster.hosts["n1"]
     stored = cluster.stored("n1", "carts", b"key")
     assert stored is not None
-    (dot,) = decode_version(stored).context
+    (dot,) = decode_version(EncodedVersion(stored)).context
     ahead = version([Dot(dot.actor, dot.counter + 1)], ())
     with pytest.raises(InvalidRequest, match="yet to make"):
-        host.node.on_frame("n2", [ReplicaWrite(1, 1, KEY, ahead)], cluster.instant)
-    host.node.on_frame("n2", [ReplicaWrite(1, 1, KEY, stored)], cluster.instant)
+        host.node.on_frame(
+            "n2", [ReplicaWrite(1, 1, InternalKey(KEY), EncodedVersion(ahead))], cluster.instant
+        )
+    host.node.on_frame("n2", [ReplicaWrite(1, 1, InternalKey(KEY), EncodedVersion(stored))], cluster.instant)
 
 
 @pytest.mark.parametrize("incarnation", [2**64 - 1, 2**64 - 2, 2**63, MAX_INCARNATION, MAX_INCARNATION - 1])

@@ -28,7 +28,7 @@ from kvstore.quorum.counters import Counters
 from kvstore.quorum.flow import Ask, Flow, Outcome, Question, Resumed, Step
 from kvstore.quorum.replica import Replica
 from kvstore.ring import Member, data_key, initial_state, token
-from kvstore.versions import Dot, Sibling, Version, encode_version
+from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, Version, encode_version
 
 STATE = initial_state("test", [Member("n1", "h:1"), Member("n2", "h:2")], 4, 2)
 NOW = Instant(0.0, 0)
@@ -56,7 +56,7 @@ class Side:
         self.trees.build(self.engine.scan, 1000)
         assert not self.trees.building
 
-    def store(self, key: bytes, version: bytes) -> bytes:
+    def store(self, key: InternalKey, version: EncodedVersion) -> EncodedVersion:
         self.replica.apply(key, version)
         return self.replica.read(key)
 
@@ -129,7 +129,10 @@ def test_any_two_replicas_converge(
     for sides, history in (((pair.a, pair.b), both), ((pair.a,), left), ((pair.b,), right)):
         for side in sides:
             for number, counter, value in history:
-                side.store(key(number), version(f"actor{len(sides)}{side is pair.a}", counter, value))
+                side.store(
+                    InternalKey(key(number)),
+                    EncodedVersion(version(f"actor{len(sides)}{side is pair.a}", counter, value)),
+                )
     pair.converge()
     assert pair.a.entries() == pair.b.entries()
     pair.converge()
@@ -150,7 +153,7 @@ def filled(full: Side, numbers: Iterator[int] | range, size: int) -> int:
     moved = 0
     for number in numbers:
         content = version("n1.0", number + 1, b"x" * size)
-        full.store(key(number), content)
+        full.store(InternalKey(key(number)), EncodedVersion(content))
         moved += len(key(number)) + len(content)
     return moved
 
@@ -171,7 +174,7 @@ def test_few_differences_among_many_keys_cost_few_bytes() -> None:
     filled(pair.a, range(4000), 100)
     filled(pair.b, range(4000), 100)
     for number in range(0, 4000, 400):
-        pair.a.store(key(number), version("n1.1", 1, b"newer"))
+        pair.a.store(InternalKey(key(number)), EncodedVersion(version("n1.1", 1, b"newer")))
     pair.converge()
     assert pair.a.entries() == pair.b.entries()
     assert pair.bytes < 20_000
@@ -181,9 +184,9 @@ def test_bugs_18_duplicate_content_and_missing_pairs_are_seen_and_brought_back()
     pair = Pair()
     same = version("n1.0", 1, b"same")
     for number in range(100):
-        pair.a.store(key(number), same)
+        pair.a.store(InternalKey(key(number)), EncodedVersion(same))
     for number in range(2, 100):
-        pair.b.store(key(number), same)
+        pair.b.store(InternalKey(key(number)), EncodedVersion(same))
     pair.converge()
     assert pair.a.entries() == pair.b.entries()
     assert len(pair.b.entries()) == 100

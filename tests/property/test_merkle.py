@@ -12,6 +12,7 @@ from kvstore.config import BucketSettings
 from kvstore.protocol.peer import NodeHash, TreeNode
 from kvstore.quorum.background.merkle import FIRST_LEAF, LEAVES, NODES, ROOT, Tree, Trees, children
 from kvstore.ring import Member, data_key, initial_state, partition_bounds, token
+from kvstore.versions import EncodedVersion, InternalKey
 
 STATE = initial_state(
     "test", [Member(f"n{i}", f"h:{i}") for i in (1, 2, 3)], 4, 3, [BucketSettings("two", n=2, r=1, w=1)]
@@ -35,7 +36,7 @@ class Store:
         old = self.entries.pop(key, b"")
         if version:
             self.entries[key] = version
-        self.trees.update(key, old, version)
+        self.trees.update(InternalKey(key), EncodedVersion(old), EncodedVersion(version))
 
     def hashes(self) -> list[NodeHash | None]:
         return [self.trees.node(name) for name in NAMES]

@@ -14,6 +14,7 @@ from kvstore.errors import Corruption
 from kvstore.versions import (
     EMPTY,
     Dot,
+    EncodedVersion,
     Sibling,
     Version,
     check_version,
@@ -113,14 +114,14 @@ def test_damaged_bytes_give_a_typed_error_or_another_valid_version(
     encoded = bytearray(encode_version(held[0]))
     encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
     with suppress(Corruption):
-        decode_version(bytes(encoded))
+        decode_version(EncodedVersion(bytes(encoded)))
 
 
 @given(st.binary(max_size=60))
 def test_random_bytes_give_only_typed_errors(data: bytes) -> None:
     for decode in (decode_version, check_version):
         with suppress(Corruption):
-            decode(data)
+            decode(EncodedVersion(data))
 
 
 def _raw(*context: str, siblings: str = "", counter: int = 1) -> bytes:
@@ -155,19 +156,19 @@ def _raw(*context: str, siblings: str = "", counter: int = 1) -> bytes:
 def test_what_another_has_made_must_be_in_the_one_form_that_equal_versions_have(
     data: bytes, right: bool
 ) -> None:
-    decode_version(data)
+    decode_version(EncodedVersion(data))
     if right:
-        assert encode_version(check_version(data)) == data
+        assert encode_version(check_version(EncodedVersion(data))) == data
     else:
         with pytest.raises(Corruption):
-            check_version(data)
+            check_version(EncodedVersion(data))
 
 
 @pytest.mark.parametrize("byte", [0, 2, 255])
 def test_another_format_is_not_taken_for_this_one(byte: int) -> None:
     for decode in (decode_version, check_version):
         with pytest.raises(Corruption, match="format"):
-            decode(bytes([byte]) + _raw("a", siblings="a")[1:])
+            decode(EncodedVersion(bytes([byte]) + _raw("a", siblings="a")[1:]))
 
 
 def test_a_late_tombstone_does_not_erase_a_recreated_key() -> None:

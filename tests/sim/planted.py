@@ -49,7 +49,7 @@ from kvstore.quorum.write import WriteEvent, WriteOperation, Writes, WriteState
 from kvstore.sim.host import Host
 from kvstore.sim.run import Plan, Report, try_plan
 from kvstore.store.worker_driver import WorkerDriver
-from kvstore.versions import CausalContext, Dot, Sibling, Version, join, write
+from kvstore.versions import CausalContext, Dot, EncodedVersion, InternalKey, Sibling, Version, join, write
 from kvstore.wire.queue import Batches
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -94,8 +94,8 @@ def repair_without_waiting(patch: pytest.MonkeyPatch) -> None:
         if self._waited_for and self._has(self.answers.keys()):
             result = b""
             for version in self.answers.values():
-                result = self._common.local.replica.combine(self.request.key, result, version)
-            self._reply(result, now)
+                result = self._common.local.replica.combine(self.request.key, EncodedVersion(result), version)
+            self._reply(EncodedVersion(result), now)
 
     patch.setattr(ReadOperation, "_evaluate", reply_at_once)
 
@@ -140,7 +140,7 @@ def a_leaf_not_updated_by_the_coordinator(patch: pytest.MonkeyPatch) -> None:
 
 def an_old_hash_left_in_its_leaf(patch: pytest.MonkeyPatch) -> None:
     update = Trees.update
-    patch.setattr(Trees, "update", lambda self, key, old, new: update(self, key, b"", new))
+    patch.setattr(Trees, "update", lambda self, key, old, new: update(self, key, EncodedVersion(b""), new))
 
 
 def reaping_by_timer_alone(patch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,9 @@ def hint_deleted_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     """BUGS 10: what the network then loses is lost."""
     page = Hints.page
 
-    def forget(self: Hints, target: str, after: bytes, count: int, size: int) -> list[tuple[bytes, bytes]]:
+    def forget(
+        self: Hints, target: str, after: InternalKey, count: int, size: int
+    ) -> list[tuple[InternalKey, EncodedVersion]]:
         found = page(self, target, after, count, size)
         for key, version in found:
             with suppress(StorageFull, Overloaded):
@@ -187,7 +189,7 @@ def corrupt_read_as_not_found(patch: pytest.MonkeyPatch) -> None:
 
     def nothing_there(self: Replica, key: bytes) -> bytes:
         try:
-            return read(self, key)
+            return read(self, InternalKey(key))
         except Corruption:
             return b""
 
@@ -217,7 +219,7 @@ def fetched_versions_written_at_once(patch: pytest.MonkeyPatch) -> None:
 
     def write_at_once(self: Quarantine, _: _Part, key: bytes, version: bytes) -> bytes:
         try:
-            self._local.store(key, version)
+            self._local.store(InternalKey(key), EncodedVersion(version))
         except Corruption:
             self._local.replica.write([(key, version)])
         return version
@@ -359,9 +361,9 @@ def hint_deleted_although_it_has_changed(patch: pytest.MonkeyPatch) -> None:
     """The target has what was sent, and not what was added since."""
 
     def delivered(self: Hints, target: str, key: bytes, _: bytes) -> bool:
-        if not (kept := self.read(target, key)):
+        if not (kept := self.read(target, InternalKey(key))):
             return False
-        self._delete(target, key, kept)
+        self._delete(target, InternalKey(key), kept)
         self._counters.hints_delivered += 1
         return True
 
@@ -382,7 +384,7 @@ def what_comes_in_replaces_what_is_stored(patch: pytest.MonkeyPatch) -> None:
     combine = Replica.combine
 
     def replaced(self: Replica, key: bytes, a: bytes, b: bytes, to_be_stored: bool = False) -> bytes:
-        return b if to_be_stored else combine(self, key, a, b)
+        return b if to_be_stored else combine(self, InternalKey(key), EncodedVersion(a), EncodedVersion(b))
 
     patch.setattr(Replica, "combine", replaced)
 

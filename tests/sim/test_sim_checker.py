@@ -12,7 +12,7 @@ from kvstore.sim.checker import Checker, Place, Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.disks import check_disks
 from kvstore.sim.history import History, Read, Result, Write
-from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
+from kvstore.versions import Dot, EncodedVersion, Sibling, Version, decode_version, encode_version
 
 BUCKETS = {
     "strict": BucketSettings("strict"),
@@ -181,7 +181,7 @@ def stored() -> tuple[SimulatedCluster, History, bytes, Version]:
         cluster,
         Story().put(1, b"1").history,
         key,
-        decode_version(cluster.hosts["n2"].engine.get(key) or b""),
+        decode_version(EncodedVersion(cluster.hosts["n2"].engine.get(key) or b"")),
     )
 
 

@@ -12,7 +12,7 @@ from kvstore.protocol.client import Delete, Get, Put, Stored
 from kvstore.ring import data_key, token
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SimulatedCluster
-from kvstore.versions import Dot, Sibling, Version, encode_version
+from kvstore.versions import Dot, EncodedVersion, Sibling, Version, encode_version
 from tests.sim import planted
 from tests.sim.hints import hold_hints_back
 from tests.sim.test_sim_quarantine import Damaged
@@ -135,7 +135,7 @@ def reap_while_a_hint_is_kept() -> SimulatedCluster:
     assert keeper.node is not None
     assert old is not None
     hold_hints_back(keeper)
-    keeper.node.base.local.store(INTERNAL, old, primaries[1])
+    keeper.node.base.local.store(INTERNAL, EncodedVersion(old), primaries[1])
     keeper.shell.request_sync()
     cluster.run(30.0)
     return cluster

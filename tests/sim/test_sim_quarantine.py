@@ -14,7 +14,15 @@ from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, P
 from kvstore.ring import data_key, token
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.host import Host
-from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
+from kvstore.versions import (
+    Dot,
+    EncodedVersion,
+    InternalKey,
+    Sibling,
+    Version,
+    decode_version,
+    encode_version,
+)
 
 KEYS = [b"k%d" % i for i in range(12)]
 BUCKETS = (BucketSettings("carts", r=1),)
@@ -358,14 +366,16 @@ def test_what_the_others_hold_is_reconciled_before_it_takes_the_place_of_what_wa
         for i, key in enumerate(KEYS, 1):
             dot = Dot(f"written through {name}", i)
             version = Version((dot,), (Sibling(dot, name.encode()),))
-            node(damaged.cluster.hosts[name]).base.local.store(internal(key), encode_version(version))
+            node(damaged.cluster.hosts[name]).base.local.store(
+                InternalKey(internal(key)), encode_version(version)
+            )
     damaged.cluster.restart("n1")
     damaged.cluster.run(0.0)
     lost = damaged.unreadable()
     assert lost
     damaged.wait_until_whole()
     for key in lost:
-        version = decode_version(damaged.cluster.stored("n1", "carts", key) or b"")
+        version = decode_version(EncodedVersion(damaged.cluster.stored("n1", "carts", key) or b""))
         assert {sibling.value for sibling in version.siblings} == {b"new", b"n2", b"n3"}, key
 
 
@@ -381,7 +391,7 @@ def test_a_fence_stays_until_what_was_refetched_is_durable() -> None:
     before = actors._generation
     waited = False
     for _ in range(2000):
-        if any(replica.unsynced(internal(key)) for key in KEYS):
+        if any(replica.unsynced(InternalKey(internal(key))) for key in KEYS):
             waited = True
             assert actors._generation != before, "what is back can be written to, and a dot may be forgotten"
         if not damaged.engine.quarantine.fences:
@@ -389,7 +399,7 @@ def test_a_fence_stays_until_what_was_refetched_is_durable() -> None:
         damaged.cluster.run(0.01)
     assert waited, "it was written while the fence was up"
     assert not damaged.engine.quarantine.fences
-    assert not any(replica.unsynced(internal(key)) for key in KEYS)
+    assert not any(replica.unsynced(InternalKey(internal(key))) for key in KEYS)
 
 
 def without_primaries() -> tuple[SimulatedCluster, str]:

@@ -15,7 +15,7 @@ from kvstore.ring import data_key, token
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import REAP_AGE, SimulatedCluster
 from kvstore.sim.host import Host
-from kvstore.versions import digest
+from kvstore.versions import EncodedVersion, digest
 from tests.sim import planted
 from tests.sim.hints import hold_hints_back
 
@@ -82,7 +82,7 @@ def test_bugs_3_a_copy_of_a_reaped_tombstone_does_not_erase_what_was_created_aft
     assert isinstance(cluster.call(slow, Put(bucket, KEY, b"recreated", w=3)), Stored)
     node = cluster.hosts[last].node
     assert node is not None
-    node.base.local.store(data_key(token(bucket, KEY), bucket, KEY), tombstone)
+    node.base.local.store(data_key(token(bucket, KEY), bucket, KEY), EncodedVersion(tombstone))
     cluster.run(LONG)
     assert values(cluster.call(first, Get(bucket, KEY, r=3))) == [b"recreated"]
 
@@ -159,7 +159,9 @@ def test_a_hint_kept_anywhere_keeps_the_tombstone() -> None:
     cluster.call(primaries[0], Delete("carts", KEY, w=3))
     cluster.run(0.5)
     hold_hints_back(keeper)
-    keeper.node.base.local.store(data_key(token("carts", KEY), "carts", KEY), old, primaries[1])
+    keeper.node.base.local.store(
+        data_key(token("carts", KEY), "carts", KEY), EncodedVersion(old), primaries[1]
+    )
     cluster.run(LONG)
     assert held(cluster) == [True] * 3
 
@@ -189,7 +191,9 @@ def test_a_hint_that_a_power_failure_would_bring_back_keeps_the_tombstone() -> N
     assert keeper.node is not None
     assert old is not None
     let_go = hold_hints_back(keeper)
-    keeper.node.base.local.store(data_key(token("carts", KEY), "carts", KEY), old, primaries[1])
+    keeper.node.base.local.store(
+        data_key(token("carts", KEY), "carts", KEY), EncodedVersion(old), primaries[1]
+    )
     keeper.shell.request_sync()
     cluster.run(1.0)
     keeper.machine.slow_down(10_000.0)
@@ -228,7 +232,7 @@ def test_who_stood_still_confirms_nothing_until_it_has_read_what_was_sent_to_it(
     tombstone = cluster.stored("n2", "carts", KEY)
     assert host.node is not None
     assert tombstone is not None
-    candidate = Candidate(data_key(token("carts", KEY), "carts", KEY), digest(tombstone))
+    candidate = Candidate(data_key(token("carts", KEY), "carts", KEY), digest(EncodedVersion(tombstone)))
     reaper = host.node.background.reaper
     assert reaper.confirm([candidate], host.machine.instant()) == (0,)
     stand_still(host)

@@ -18,7 +18,15 @@ from kvstore.quorum.flow import Flow
 from kvstore.ring import partition_of, token
 from kvstore.sim.cluster import SETTINGS
 from kvstore.sim.invariants.deletions import Deletions
-from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
+from kvstore.versions import (
+    Dot,
+    EncodedVersion,
+    InternalKey,
+    Sibling,
+    Version,
+    decode_version,
+    encode_version,
+)
 from tests.sim.test_sim_quarantine import KEYS, Damaged, internal, node, without_primaries
 
 PAUSE = SETTINGS.anti_entropy.settle
@@ -156,7 +164,9 @@ def test_of_a_key_that_the_others_have_reaped_no_older_version_comes_back(
     for name in ("n2", "n3"):
         for key in KEYS:
             replica = node(cluster.hosts[name]).base.local.replica
-            replica.replace(internal(key), replica.read(internal(key)), b"")
+            replica.replace(
+                InternalKey(internal(key)), replica.read(InternalKey(internal(key))), EncodedVersion(b"")
+            )
     cluster.run(1.0)
     cluster.heal()
     damaged.wait_until_whole()
@@ -195,7 +205,7 @@ def test_what_is_together_too_large_for_a_replica_keeps_no_fence_up(monkeypatch:
         dot = Dot(f"of {key!r}", 1)
         version = encode_version(Version((dot,), (Sibling(dot, b"large" * 300),)))
         damaged.cluster.run(0.5)
-        node(damaged.cluster.hosts["n2"]).base.local.store(internal(key), version)
+        node(damaged.cluster.hosts["n2"]).base.local.store(InternalKey(internal(key)), version)
     damaged.cluster.restart("n1")
     node(damaged.host).base.local.replica.largest = 1000
     damaged.cluster.crash("n2")
@@ -207,5 +217,5 @@ def test_what_is_together_too_large_for_a_replica_keeps_no_fence_up(monkeypatch:
     assert len(lost) < len(KEYS)
     damaged.wait_until_whole()
     for key in lost:
-        stored = decode_version(damaged.cluster.stored("n1", "carts", key) or b"")
+        stored = decode_version(EncodedVersion(damaged.cluster.stored("n1", "carts", key) or b""))
         assert [sibling.value for sibling in stored.siblings] == [b"new"], "what fits"

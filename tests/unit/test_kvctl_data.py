@@ -21,7 +21,7 @@ from kvstore.ring.token import data_key, token
 from kvstore.server.data_directory import IDENTITY, claim
 from kvstore.server.identity import Identity
 from kvstore.store import DiskFileSystem
-from kvstore.versions import Dot, Sibling, Version, encode_version
+from kvstore.versions import Dot, InternalKey, Sibling, Version, encode_version
 from tests.unit.kvctl_calls import Done, Kvctl
 
 OPTIONS = Options(block_bytes=600, tier_tables=100, slow_tables=200, max_tables=300)
@@ -51,7 +51,7 @@ def fill(directory: Path, options: Options = OPTIONS) -> Path:
     engine.write(
         [(internal("carts", b"user:1"), version(b"old", None)), (b"n/incarnation", b"\0" * 7 + b"\3")]
     )
-    engine.write([(hint_key("n2", internal("other", b"\xff")), version(b"\xfe", expiry=5))])
+    engine.write([(hint_key("n2", InternalKey(internal("other", b"\xff"))), version(b"\xfe", expiry=5))])
     engine.write([(internal("carts", b"user:%d" % i), None) for i in range(100, 200)])
     engine.close()
     return directory

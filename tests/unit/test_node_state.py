@@ -20,7 +20,7 @@ from kvstore.ring import (
     since_after,
     since_now,
 )
-from kvstore.versions import decode_version
+from kvstore.versions import EncodedVersion, decode_version
 from tests.unit.quorum_cluster import Cluster, Host
 
 LISTS = dict[int, tuple[str, ...]]
@@ -139,7 +139,7 @@ def test_writes_go_to_the_present_replicas_under_a_new_actor() -> None:
     give(cluster, after(cluster.state, {3: now}))
     stored = cluster.stored_reply(before[0], Put("carts", key, b"w"))
     assert stored.siblings == 2
-    version = decode_version(cluster.stored(now[1], "carts", key) or b"")
+    version = decode_version(EncodedVersion(cluster.stored(now[1], "carts", key) or b""))
     assert len({dot.actor for dot in version.context}) == 2, (
         "dots of the replica that gains it may be unknown"
     )

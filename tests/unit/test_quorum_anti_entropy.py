@@ -22,7 +22,7 @@ from kvstore.protocol.peer import (
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.background.merkle import LEAVES, ROOT
 from kvstore.ring import data_key, token
-from kvstore.versions import Dot, Sibling, Version, encode_version
+from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, Version, encode_version
 from tests.unit.quorum_cluster import Cluster
 
 INTERVAL, SETTLE = 10.0, 1.0
@@ -49,7 +49,7 @@ def internal(key: bytes) -> bytes:
 
 
 def plant(cluster: Cluster, node: str, key: bytes, value: bytes) -> None:
-    cluster.hosts[node].node.base.local.store(internal(key), value, "")
+    cluster.hosts[node].node.base.local.store(InternalKey(internal(key)), EncodedVersion(value), "")
     cluster.hosts[node].sync_wanted = True
     cluster.run()
 
@@ -179,7 +179,9 @@ def test_a_proof_is_as_old_as_the_question() -> None:
         if isinstance(message, TreeRead):
             asked[0] = cluster.now
             cluster.stuck = {to}
-            cluster.hosts[to].node.base.local.store(internal(b"x"), version("a"), "")
+            cluster.hosts[to].node.base.local.store(
+                InternalKey(internal(b"x")), EncodedVersion(version("a")), ""
+            )
         return True
 
     cluster.passes = slow
@@ -213,7 +215,7 @@ def test_what_a_fallback_had_to_drop_is_told_to_one_primary_that_is_alive_and_no
         (primaries[2], 0.0),
     ):
         cluster.move(wait)
-        entropy.hint_dropped(target, internal(b"k"), cluster.instant)
+        entropy.hint_dropped(target, InternalKey(internal(b"k")), cluster.instant)
         cluster.run()
     told = [(sender, to) for sender, to in watched.of(RepairWanted)]
     assert told == [(outsider, primaries[2]), (outsider, primaries[2]), (outsider, primaries[1])]
@@ -284,7 +286,9 @@ def test_versions_are_pushed_in_pages_and_a_page_waits_for_the_acks_of_the_last(
     first, second, third = cluster.replicas("carts", b"k")
     for key in keys:
         for node in (first, third):
-            cluster.hosts[node].node.base.local.store(internal(key), version("a", b"x" * 100_000), "")
+            cluster.hosts[node].node.base.local.store(
+                InternalKey(internal(key)), EncodedVersion(version("a", b"x" * 100_000)), ""
+            )
     for host in cluster.hosts.values():
         host.sync_wanted = True
     cluster.run()

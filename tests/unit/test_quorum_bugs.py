@@ -14,7 +14,7 @@ from kvstore.protocol.client import Get, Put
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import data_key, token
-from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
+from kvstore.versions import Dot, EncodedVersion, Sibling, Version, decode_version, encode_version
 from tests.unit.quorum_cluster import WALL, Cluster
 
 KEY = b"user:1"
@@ -46,7 +46,7 @@ def test_bugs_5_no_repair_prunes_a_context_however_many_actors_it_has() -> None:
     assert sorted(sibling.value for sibling in found.siblings) == [b"one", b"two"]
     (version,) = held(cluster)
     assert version is not None
-    assert decode_version(version).context == old + new
+    assert decode_version(EncodedVersion(version)).context == old + new
 
 
 @pytest.mark.parametrize("deadline", [0.5, 10.0])
@@ -117,7 +117,7 @@ def test_bugs_19_repair_works_at_and_above_the_sibling_cap(siblings: int, way: W
         cluster.move(30.0)
     (stored,) = held(cluster)
     assert stored is not None
-    assert len(decode_version(stored).siblings) == siblings
+    assert len(decode_version(EncodedVersion(stored)).siblings) == siblings
     read = cluster.found("n3", Get("carts", KEY, r=3))
     assert cluster.stored_reply("n3", Put("carts", KEY, b"all", context=read.context)).siblings == 1
 

@@ -10,7 +10,16 @@ from kvstore.node.settings import NodeSettings
 from kvstore.protocol.client import ClientRequest, Delete, Get, Put
 from kvstore.protocol.peer import Candidate, ReapCheck, ReplicaRead, ReplicaWrite
 from kvstore.ring import data_key, token
-from kvstore.versions import Dot, Sibling, Version, digest, encode_version
+from kvstore.versions import (
+    Digest,
+    Dot,
+    EncodedVersion,
+    InternalKey,
+    Sibling,
+    Version,
+    digest,
+    encode_version,
+)
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"user:1"
@@ -131,7 +140,7 @@ def test_a_client_that_leaves_and_a_question_that_comes_too_late_are_counted() -
     cluster.hosts["n1"].node.on_cancelled({*numbers, 4711}, cluster.instant)
     cluster.run()
     assert counted("n1") == {"gets": 1, "puts": 1, "errors": 2, "cancelled": 2}
-    late = ReplicaRead(1, 1, INTERNAL, bytes(16), "", 1000)
+    late = ReplicaRead(1, 1, INTERNAL, Digest(bytes(16)), "", 1000)
     cluster.hosts["n2"].node.on_frame("n1", [late], cluster.instant, delay=2.0)
     assert counted("n2") == {"expired": 1}
 
@@ -159,7 +168,7 @@ def test_what_lww_loses_is_counted_by_the_coordinator_or_by_each_replica() -> No
 def test_frames_that_are_wrong_are_counted_and_nothing_of_them() -> None:
     cluster = cluster_of()
     counted = Counted(cluster)
-    cluster.hosts["n2"].sent.append(("n1", ReplicaWrite(1, 1, b"no key", b"")))
+    cluster.hosts["n2"].sent.append(("n1", ReplicaWrite(1, 1, InternalKey(b"no key"), EncodedVersion(b""))))
     cluster.run()
     assert counted("n1") == {"frames_refused": 1}
 
@@ -170,7 +179,7 @@ def test_versions_that_are_reaped_are_counted_by_each_replica() -> None:
     counted = Counted(cluster)
     stored = cluster.hosts["n1"].engine.get(INTERNAL)
     assert stored
-    asked = Candidate(INTERNAL, digest(stored))
+    asked = Candidate(INTERNAL, digest(EncodedVersion(stored)))
     cluster.hosts["n1"].node.on_frame("n2", [ReapCheck(1, 1, (asked,), commit=True)], cluster.instant)
     assert counted("n1") == {"reaped": 1}
     assert cluster.hosts["n1"].engine.get(INTERNAL) is None

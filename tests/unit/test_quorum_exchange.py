@@ -32,7 +32,7 @@ from kvstore.quorum.counters import Counters
 from kvstore.quorum.flow import Ask, Flow, Lost, Outcome, Pause, Question, Resumed, Step
 from kvstore.quorum.replica import Replica
 from kvstore.ring import Member, data_key, initial_state, partition_bounds, token
-from kvstore.versions import Dot, Sibling, Version, encode_version
+from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, Version, encode_version
 
 STATE = initial_state(
     "test", [Member(f"n{i}", f"h:{i}") for i in (1, 2, 3)], 1, 3, [BucketSettings("two", n=2, r=1, w=1)]
@@ -80,7 +80,7 @@ class Side:
             peer, self.trees, self.engine.scan, self.store, lambda root, _: self.equal.append(root)
         )
 
-    def store(self, key: bytes, version: bytes) -> bytes:
+    def store(self, key: InternalKey, version: EncodedVersion) -> EncodedVersion:
         self.replica.apply(key, version)
         return self.replica.read(key)
 
@@ -96,7 +96,7 @@ def asked(step: Step) -> Question:
     return question
 
 
-def pushed(step: Step) -> list[bytes]:
+def pushed(step: Step) -> list[InternalKey]:
     """The keys that a step pushes to the peer."""
     assert isinstance(step, Ask)
     writes = [question for _, question in step.questions]
@@ -174,7 +174,7 @@ def until_items(flow: Flow[T], side: Side) -> RangeItems:
 
 def fill(side: Side, numbers: range, size: int, actor: str = "a") -> None:
     for number in numbers:
-        side.store(key(number), version(actor, b"x" * size))
+        side.store(InternalKey(key(number)), EncodedVersion(version(actor, b"x" * size)))
 
 
 @pytest.mark.parametrize("larger", ["asker", "asked"])
@@ -207,7 +207,7 @@ def test_roots_are_compared_again_after_the_pause_and_in_messages_of_a_bounded_s
         assert isinstance(step, Ask) or step == Pause(PAUSE)
         step = flow.send(answered(b, step))
     assert [len(question.nodes) for question in a.asked if isinstance(question, TreeRead)] == [512, 512, 176]
-    b.store(key(0), a.replica.read(key(0)))  # it was in flight
+    b.store(InternalKey(key(0)), a.replica.read(InternalKey(key(0))))  # it was in flight
     assert ended(flow, flow.send(Resumed(NOW)), b) == []
     assert len(a.equal) == 1200
 
@@ -298,9 +298,9 @@ def test_what_is_pushed_is_what_the_peer_lacks_and_each_once() -> None:
     until_items(flow, b)
     keys = sorted(a.entries())
     theirs = (
-        KeyVersion(keys[0], version("b", b"other")),
-        KeyVersion(keys[1], a.entries()[keys[1]]),
-        KeyVersion(key(9), version("b", b"new")),
+        KeyVersion(InternalKey(keys[0]), EncodedVersion(version("b", b"other"))),
+        KeyVersion(InternalKey(keys[1]), EncodedVersion(a.entries()[keys[1]])),
+        KeyVersion(InternalKey(key(9)), EncodedVersion(version("b", b"new"))),
     )
     assert pushed(told(flow, RangeDifference(0, theirs, (0, 2), b""))) == [keys[0], keys[2]]
     assert key(9) in a.entries()
@@ -325,8 +325,8 @@ def test_a_range_is_fetched_whole_and_nothing_beside_it(numbers: range, size: in
 
 def test_keys_of_other_buckets_belong_to_other_trees() -> None:
     side = Side()
-    side.store(key(1), version("a", b"three"))
-    side.store(key(1, "two"), version("a", b"two"))
+    side.store(InternalKey(key(1)), EncodedVersion(version("a", b"three")))
+    side.store(InternalKey(key(1, "two")), EncodedVersion(version("a", b"two")))
     leaves = bytes(range(LEAVES))
     for n, held in ((3, key(1)), (2, key(1, "two"))):
         found = held_in(side.trees, side.engine.scan, 0, n, leaves, b"", b"")

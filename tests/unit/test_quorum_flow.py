@@ -28,6 +28,7 @@ from kvstore.quorum.flow import Ask, Flow, Flows, FlowState, Idle, Pause, Questi
 from kvstore.quorum.guard import Guard
 from kvstore.quorum.held_outputs import HeldOutputs, Output, Own
 from kvstore.quorum.rpc import Answer, Rpc
+from kvstore.versions import Digest, EncodedVersion, InternalKey
 
 REST = 1.0
 """Seconds before a flow that met a defect begins again."""
@@ -111,8 +112,8 @@ def nothing_left(node: Node) -> bool:
 
 
 READ = TreeRead(0, 1, ())
-WRITE = ReplicaWrite(0, 1, KEY, b"version", background=True)
-CHECK = ReapCheck(0, 1, (Candidate(KEY, bytes(16)),), False)
+WRITE = ReplicaWrite(0, 1, InternalKey(KEY), EncodedVersion(b"version"), background=True)
+CHECK = ReapCheck(0, 1, (Candidate(InternalKey(KEY), Digest(bytes(16))),), False)
 THREE = Ask((("n2", READ), ("n3", WRITE), ("n4", CHECK)), 5.0)
 
 

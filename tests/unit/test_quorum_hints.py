@@ -14,7 +14,7 @@ from kvstore.protocol.client import Get, Put
 from kvstore.protocol.peer import RepairWanted, ReplicaWrite, WriteAck
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.counters import Counters
-from kvstore.versions import decode_version
+from kvstore.versions import EncodedVersion, InternalKey, decode_version
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"user:1"
@@ -100,7 +100,9 @@ def test_a_fallback_that_refuses_drops_nothing_as_the_coordinator_keeps_the_hint
     primaries = cluster.replicas("carts", KEY)
     fallback = next(node for node in cluster.hosts if node not in primaries)
     local = cluster.hosts[fallback].node.base.local
-    local.store(b"d" + bytes(8) + b"other\0key", cluster_version(cluster), primaries[2])
+    local.store(
+        InternalKey(b"d" + bytes(8) + b"other\0key"), EncodedVersion(cluster_version(cluster)), primaries[2]
+    )
     lost = primaries[2]
     cluster.passes = lambda sender, to, message: not (isinstance(message, ReplicaWrite) and to == lost)
     cluster.stored_reply(primaries[0], Put("carts", KEY, b"v"))
@@ -395,7 +397,7 @@ def test_a_hint_whose_target_is_no_primary_any_more_goes_to_the_present_primarie
         assert len(stored) == 1
         version = stored.pop()
         assert version is not None
-        assert [sibling.value for sibling in decode_version(version).siblings] == [b"v"]
+        assert [sibling.value for sibling in decode_version(EncodedVersion(version)).siblings] == [b"v"]
 
 
 def test_a_hint_is_rerouted_although_its_target_is_dead_and_waits_for_all_present_primaries() -> None:

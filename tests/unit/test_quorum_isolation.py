@@ -25,7 +25,7 @@ from kvstore.quorum.hints import Hints
 from kvstore.quorum.rpc import Answer
 from kvstore.quorum.write import WriteOperation
 from kvstore.ring import data_key, token
-from kvstore.versions import Dot, Sibling, Version, encode_version
+from kvstore.versions import Digest, Dot, EncodedVersion, InternalKey, Sibling, Version, encode_version
 from tests.unit.quorum_cluster import Cluster, Host
 
 
@@ -202,7 +202,7 @@ def test_a_failing_message_does_not_take_the_others_of_its_frame_along(
     node = cluster.hosts["n1"].node
     key = data_key(token("b", b"k"), "b", b"k")
     version = encode_version(Version((Dot("a", 1),), (Sibling(Dot("a", 1), b"v"),)))
-    read = ReplicaRead(1, 1, key, bytes(16))
+    read = ReplicaRead(1, 1, key, Digest(bytes(16)))
     node.on_frame("n2", [read, ReplicaWrite(2, 1, key, version), read], cluster.instant)
     assert cluster.stored("n1", "b", b"k") == version
     assert len(defects) == 2
@@ -234,7 +234,7 @@ def test_a_tree_that_could_not_follow_a_write_proves_nothing_until_it_is_built_a
     def fail(self: Trees, key: bytes, old: bytes, new: bytes) -> None:
         if self in broken and key == bad:
             raise Defect
-        update(self, key, old, new)
+        update(self, InternalKey(key), EncodedVersion(old), EncodedVersion(new))
 
     monkeypatch.setattr(Trees, "update", fail)
     cluster = Cluster()

@@ -9,7 +9,7 @@ from kvstore.hlc import wall_time
 from kvstore.protocol.client import Delete, Get, Put
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.quorum.counters import Counters
-from kvstore.versions import decode_version
+from kvstore.versions import EncodedVersion, decode_version
 from tests.unit.quorum_cluster import WALL, Cluster
 
 KEY = b"user:1"
@@ -59,7 +59,7 @@ def test_bugs_1_replicas_count_what_concurrent_writes_of_an_lww_bucket_lose(firs
     for node in cluster.hosts:
         version = cluster.stored(node, "lww", KEY)
         assert version is not None
-        assert [sibling.value for sibling in decode_version(version).siblings] == [b"kept"]
+        assert [sibling.value for sibling in decode_version(EncodedVersion(version)).siblings] == [b"kept"]
         assert counters(cluster, node).lww_overwritten == 0
     lost = [counters(cluster, node).lww_discarded for node in cluster.hosts]
     assert 1 in lost, "where both met"
@@ -100,6 +100,6 @@ def test_all_replicas_of_an_lww_bucket_hold_the_same_whatever_their_clocks_say()
     for key in (b"k0", b"k1", b"k2", b"k3"):
         (version,) = {cluster.stored(node, "lww", key) for node in cluster.hosts}
         assert version is not None
-        (sibling,) = decode_version(version).siblings
+        (sibling,) = decode_version(EncodedVersion(version)).siblings
         assert int(sibling.value or b"") >= 26, "one after the other: the last one wins"
         assert wall_time(sibling.time) >= WALL

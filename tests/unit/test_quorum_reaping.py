@@ -18,7 +18,7 @@ from kvstore.protocol.peer import Candidate, ReapCheck, ReapConfirm, ReplicaWrit
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.background.reap import Reaper
 from kvstore.ring import data_key, token
-from kvstore.versions import Dot, Sibling, Version, digest, encode_version
+from kvstore.versions import Digest, Dot, EncodedVersion, Sibling, Version, digest, encode_version
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"user:1"
@@ -44,7 +44,7 @@ def deleted(settings: NodeSettings, nodes: int = 3) -> Cluster:
 
 
 def candidate(cluster: Cluster, node: str) -> Candidate:
-    return Candidate(INTERNAL, digest(cluster.stored(node, "carts", KEY) or b""))
+    return Candidate(INTERNAL, digest(EncodedVersion(cluster.stored(node, "carts", KEY) or b"")))
 
 
 def confirms(cluster: Cluster, node: str, asked: Candidate) -> bool:
@@ -67,7 +67,7 @@ def under_way(cluster: Cluster, node: str) -> None:
     tombstone = cluster.stored("n3" if node != "n3" else "n2", "carts", KEY)
     host = cluster.hosts[node]
     host.node.base.local.replica.replace(
-        INTERNAL, cluster.stored(node, "carts", KEY) or b"", tombstone or b""
+        INTERNAL, EncodedVersion(cluster.stored(node, "carts", KEY) or b""), EncodedVersion(tombstone or b"")
     )
     host.sync_wanted = True
     cluster.run()
@@ -82,7 +82,7 @@ def not_durable(cluster: Cluster, node: str) -> None:
     cluster.stuck = {node}
     host = cluster.hosts[node]
     stored = cluster.stored(node, "carts", KEY) or b""
-    host.node.base.local.replica.replace(INTERNAL, stored, stored)
+    host.node.base.local.replica.replace(INTERNAL, EncodedVersion(stored), EncodedVersion(stored))
 
 
 def hinted(cluster: Cluster, node: str) -> None:
@@ -141,8 +141,8 @@ def test_a_replica_does_not_confirm_while_something_speaks_against_it(
 
 def test_a_replica_confirms_only_exactly_what_it_holds() -> None:
     cluster = deleted(quiet())
-    assert not confirms(cluster, "n1", Candidate(INTERNAL, bytes(16)))
-    gone = Candidate(data_key(token("carts", b"nothing"), "carts", b"nothing"), digest(b""))
+    assert not confirms(cluster, "n1", Candidate(INTERNAL, Digest(bytes(16))))
+    gone = Candidate(data_key(token("carts", b"nothing"), "carts", b"nothing"), digest(EncodedVersion(b"")))
     assert not confirms(cluster, "n1", gone), "who has nothing cannot say that it has the tombstone"
 
 

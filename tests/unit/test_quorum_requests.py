@@ -20,7 +20,7 @@ from kvstore.node.settings import NodeSettings
 from kvstore.protocol.client import Delete, Found, Get, Put, Stored
 from kvstore.protocol.peer import Refusal, ReplicaRead, ReplicaWrite, WriteAck
 from kvstore.ring import data_key, token
-from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
+from kvstore.versions import Dot, EncodedVersion, Sibling, Version, decode_version, encode_version
 from tests.unit.quorum_cluster import WALL, Cluster
 
 KEY = b"user:1"
@@ -354,7 +354,10 @@ def test_versions_of_one_key_in_one_frame_are_reconciled() -> None:
     assert acks == [WriteAck(tuple(message.number for message in frame))]
     stored = host.engine.get(frame[0].key)
     assert stored is not None
-    assert sorted(s.value or b"" for s in decode_version(stored).siblings) == [b"book"] * 2 + [b"pen"] * 2
+    assert (
+        sorted(s.value or b"" for s in decode_version(EncodedVersion(stored)).siblings)
+        == [b"book"] * 2 + [b"pen"] * 2
+    )
 
 
 def test_a_frame_that_the_disk_has_no_room_for_is_refused_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,5 +451,5 @@ def test_a_write_is_later_than_all_that_it_replaces_whatever_the_clocks_say() ->
     cluster.stored_reply("n1", Put("carts", KEY, b"new", context))
     stored = cluster.stored("n1", "carts", KEY)
     assert stored is not None
-    (sibling,) = decode_version(stored).siblings
+    (sibling,) = decode_version(EncodedVersion(stored)).siblings
     assert sibling.time > later

@@ -26,7 +26,7 @@ from kvstore.quorum.read_repair import Repair
 from kvstore.quorum.rpc import Waiting
 from kvstore.quorum.write import WriteOperation, WriteState
 from kvstore.ring import data_key, token
-from kvstore.versions import Dot, Sibling, Version, encode_version
+from kvstore.versions import Dot, EncodedVersion, Sibling, Version, encode_version
 from tests.unit.quorum_cluster import Cluster, Host
 
 KINDS: list[tuple[type[Operation], Enum, Enum]] = [
@@ -102,7 +102,7 @@ class Play:
         self._full: set[str] = set()
         for node, actors in zip(replicas, planted, strict=True):
             if actors:
-                self._host(node).node.base.local.store(INTERNAL, version(*actors))
+                self._host(node).node.base.local.store(INTERNAL, EncodedVersion(version(*actors)))
                 self._host(node).sync_wanted = True
         self.cluster.run()
         self.cluster.stuck.update(self.cluster.hosts)  # from now on disks sync when they are told to

@@ -17,6 +17,7 @@ from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PeerMessage
 from kvstore.server.links import Links
 from kvstore.v1 import client_pb2 as pb
+from kvstore.versions import EncodedVersion, InternalKey
 from tests.unit.memory_client import MOST, Play, settled
 from tests.unit.memory_grpc import RUBBISH, Fault, Network, Plan
 from tests.unit.memory_nodes import Cluster, MemoryNode
@@ -80,7 +81,9 @@ class Sender:
     def send(self, bulk: bool) -> int:
         number = self.sent
         self.sent += 1
-        self.links.send("n2", ReplicaWrite(number, 1, b"k", b"v", background=bulk))
+        self.links.send(
+            "n2", ReplicaWrite(number, 1, InternalKey(b"k"), EncodedVersion(b"v"), background=bulk)
+        )
         return number
 
     async def deliver(self, bulk: bool) -> None:

@@ -23,6 +23,7 @@ from kvstore.server.handshake import Refused, check_caller, check_welcome, intro
 from kvstore.server.links import Links
 from kvstore.server.stream import Stream
 from kvstore.v1.peer_pb2 import Welcome
+from kvstore.versions import EncodedVersion, InternalKey
 from kvstore.wire.queue import Batches
 from tests.patience import PATIENCE
 from tests.unit.server_nodes import channel, cluster_state, run, serving, settings
@@ -65,7 +66,7 @@ def test_another_node_at_a_peers_address_is_noticed() -> None:
 
 
 def write(size: int) -> ReplicaWrite:
-    return ReplicaWrite(1, 1, b"k", b"v" * size)
+    return ReplicaWrite(1, 1, InternalKey(b"k"), EncodedVersion(b"v" * size))
 
 
 def test_frames_are_split_at_their_limit_and_lose_nothing() -> None:
@@ -109,7 +110,7 @@ def test_what_cannot_be_sent_is_dropped_counted_and_told() -> None:
         assert (stream.queue.dropped, lost) == (1, [])  # probes find out by themselves
         stream.send(ReadSame(7), 64)  # nobody here waits for an answer to it
         for number in range(3):
-            stream.send(ReplicaWrite(number, 1, b"k", b"v"), 64)
+            stream.send(ReplicaWrite(number, 1, InternalKey(b"k"), EncodedVersion(b"v")), 64)
         assert lost == []  # never while the node is still in the middle of something
         await asyncio.sleep(0)
         assert (stream.queue.dropped, lost) == (5, ["n2:0", "n2:1", "n2:2"])

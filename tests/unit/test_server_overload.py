@@ -26,6 +26,7 @@ from kvstore.server.server import NodeServer
 from kvstore.server.stream import Stream
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1.peer_pb2 import Welcome
+from kvstore.versions import EncodedVersion, InternalKey
 from kvstore.wire.peer import decode_frame
 from kvstore.wire.queue import QueueLimits
 from tests.patience import PATIENCE
@@ -193,7 +194,7 @@ def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it(
             running = asyncio.create_task(link.run(opened))
             await until(lambda: link.connected)
             for number in range(400):
-                message = ReplicaWrite(number, 1, b"k", b"v" * 100_000)
+                message = ReplicaWrite(number, 1, InternalKey(b"k"), EncodedVersion(b"v" * 100_000))
                 link.send(message, size_of(message))
                 if number % 40 == 0:
                     await asyncio.sleep(0.01)

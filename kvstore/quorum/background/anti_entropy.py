@@ -27,6 +27,7 @@ from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.placement import Placements
 from kvstore.ring import preference_list, split_data_key
+from kvstore.versions import EncodedVersion, InternalKey
 
 _NONE = -1
 
@@ -97,7 +98,7 @@ class AntiEntropy:
         self._quarantine.on_state(now)
         self.hurry(now.mono)
 
-    def hint_dropped(self, peer: str, key: bytes, now: Instant) -> None:
+    def hint_dropped(self, peer: str, key: InternalKey, now: Instant) -> None:
         """A hint about `key` for `peer` was dropped: their partition is next, here or at a primary."""
         placements = self._placements
         _, bucket, _ = split_data_key(key)
@@ -191,7 +192,7 @@ class AntiEntropy:
         primaries = preference_list(self._placements.state.ring, root.partition, root.n)
         return primaries.index(self._placements.name) < primaries.index(peer)
 
-    def _store(self, key: bytes, version: bytes) -> bytes:
+    def _store(self, key: InternalKey, version: EncodedVersion) -> EncodedVersion:
         replica = self._local.replica
         before = replica.read(key)
         try:

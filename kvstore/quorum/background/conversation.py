@@ -17,9 +17,10 @@ from kvstore.protocol.sizes import content_of
 from kvstore.quorum.background.range_items import can_be_sent
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.flow import Ask, Flow, Lost, Pause
+from kvstore.versions import EncodedVersion, InternalKey
 
 _PUSH_BYTES = MIB
-Entry = tuple[bytes, bytes]
+Entry = tuple[InternalKey, EncodedVersion]
 
 
 class Conversation:
@@ -32,7 +33,7 @@ class Conversation:
         self,
         peer: str,
         epoch: int,
-        read: Callable[[bytes], bytes],
+        read: Callable[[InternalKey], EncodedVersion],
         asking: Callable[[TreeRead | RangeItems], None],
         pause: Callable[[Instant], float],
         counters: Counters,
@@ -58,7 +59,7 @@ class Conversation:
             raise Lost
         return now, outcome
 
-    def push(self, keys: Iterable[bytes], now: Instant) -> Flow[Instant]:
+    def push(self, keys: Iterable[InternalKey], now: Instant) -> Flow[Instant]:
         """Send what is stored here under these keys; the time when all of it is durable there.
 
         A version that the peer cannot take is left out. Raises Lost, KVError.
@@ -79,7 +80,7 @@ class Conversation:
         now, _ = yield Pause(self._pause(now))
         return now
 
-    def _page(self, keys: Iterator[bytes]) -> Iterator[Entry]:
+    def _page(self, keys: Iterator[InternalKey]) -> Iterator[Entry]:
         """The next versions, about 1 MiB of them."""
         size = 0
         for key in keys:

@@ -12,6 +12,7 @@ from kvstore.quorum.background.conversation import Conversation
 from kvstore.quorum.background.merkle import FAN_OUT, FIRST_LEAF, LEAVES, ROOT, Scan, Trees, children
 from kvstore.quorum.background.range_items import held_in, packed_item
 from kvstore.quorum.flow import Flow, Lost, Pause
+from kvstore.versions import EncodedVersion, InternalKey
 
 _NODES_A_MESSAGE = 512
 _ITEMS_A_MESSAGE = 1024
@@ -31,7 +32,7 @@ class Exchange:
         peer: Conversation,
         trees: Trees,
         scan: Scan,
-        store: Callable[[bytes, bytes], bytes],
+        store: Callable[[InternalKey, EncodedVersion], EncodedVersion],
         equal: Callable[[TreeNode, Instant], None],
     ) -> None:
         self._peer = peer
@@ -123,7 +124,7 @@ class Exchange:
 
     def _items(
         self, partition: int, n: int, leaves: bytes, after: bytes, end: bytes
-    ) -> tuple[list[bytes], bytes, bytes]:
+    ) -> tuple[list[InternalKey], bytes, bytes]:
         """Keys and items of one message, and where the next one begins (empty: there is none)."""
         held = held_in(self._trees, self._scan, partition, n, leaves, after, end)
         page = list(islice(held, _ITEMS_A_MESSAGE))
@@ -131,7 +132,7 @@ class Exchange:
         items = b"".join(packed_item(key, version) for key, version in page)
         return keys, items, keys[-1] + b"\0" if len(page) == _ITEMS_A_MESSAGE else b""
 
-    def _due(self, keys: Sequence[bytes], answer: RangeDifference) -> tuple[bytes, ...]:
+    def _due(self, keys: Sequence[InternalKey], answer: RangeDifference) -> tuple[InternalKey, ...]:
         """Take the peer's versions; returns the keys of which it lacks what is stored here now."""
         stored = [(key, version, self._store(key, version)) for key, version in answer.versions]
         due = [key for key, theirs, ours in stored if theirs != ours]

@@ -17,6 +17,7 @@ from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint
 from kvstore.quorum.placement import Placements
+from kvstore.versions import NO_KEY, EncodedVersion, InternalKey
 
 _SLICE = 256
 _SLICE_BYTES = MIB
@@ -58,7 +59,7 @@ class HintExpiry:
             now, _ = yield Pause(self._interval)
 
     def _pass(self, target: str, now: Instant) -> Flow[None]:
-        after = b""
+        after = NO_KEY
         while self._hints.have_expired(target, now.wall):
             try:
                 page = self._hints.page(target, after, _SLICE, _SLICE_BYTES)
@@ -71,9 +72,11 @@ class HintExpiry:
             yield from self._part_with(target, old, now)
             now, _ = yield Pause(_PAUSE)
 
-    def _part_with(self, target: str, hints: list[tuple[bytes, bytes]], now: Instant) -> Flow[None]:
+    def _part_with(
+        self, target: str, hints: list[tuple[InternalKey, EncodedVersion]], now: Instant
+    ) -> Flow[None]:
         placements = self._placements
-        given: list[tuple[bytes, bytes]] = []
+        given: list[tuple[InternalKey, EncodedVersion]] = []
         questions: list[tuple[str, ReplicaWrite]] = []
         for key, version in hints:
             if placements.are_here(key):
@@ -87,7 +90,7 @@ class HintExpiry:
             if isinstance(outcome, WriteAck):
                 self._drop(target, key, version, now)
 
-    def _take(self, target: str, key: bytes, version: bytes, now: Instant) -> None:
+    def _take(self, target: str, key: InternalKey, version: EncodedVersion, now: Instant) -> None:
         """This node is a primary itself."""
         try:
             self._local.store(key, version)
@@ -95,7 +98,7 @@ class HintExpiry:
             return  # it cannot be written now, nor need it be
         self._drop(target, key, version, now)
 
-    def _drop(self, target: str, key: bytes, version: bytes, now: Instant) -> None:
+    def _drop(self, target: str, key: InternalKey, version: EncodedVersion, now: Instant) -> None:
         """A primary holds what this hint does."""
         try:
             dropped = self._hints.expired(target, key, version, now)

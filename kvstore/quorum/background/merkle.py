@@ -15,6 +15,7 @@ from kvstore.config import Limits
 from kvstore.errors import Corruption, InvalidRequest
 from kvstore.protocol.peer import NodeHash, TreeNode
 from kvstore.ring import ClusterState, check_data_key, partition_bounds
+from kvstore.versions import EncodedVersion, InternalKey
 
 FAN_OUT = 16
 LEAVES = FAN_OUT * FAN_OUT
@@ -39,7 +40,7 @@ Scan = Callable[[bytes, bytes | None], Iterator[tuple[bytes, bytes]]]
 """`Engine.scan`."""
 
 
-def item(key: bytes, version: bytes) -> int:
+def item(key: InternalKey, version: EncodedVersion) -> int:
     """64 bits, signed, that stand for an internal key with its encoded version: for trees and exchanges."""
     return _hash64(_digest(version) + key)[0]
 
@@ -120,7 +121,7 @@ class Trees:
     def _empty(self) -> _Trees:
         return {n: Tree() for n in self.ns}
 
-    def update(self, key: bytes, old: bytes, new: bytes) -> None:
+    def update(self, key: InternalKey, old: EncodedVersion, new: EncodedVersion) -> None:
         """The stored version of `key` has changed; empty stands for none."""
         token = int.from_bytes(key[1:9], "big")
         partition = token >> self._partition_shift
@@ -143,7 +144,7 @@ class Trees:
             leaves[leaf] += change
             leaves[_ALL] += change
 
-    def n_of(self, key: bytes) -> int:
+    def n_of(self, key: InternalKey) -> int:
         """The n of the bucket of an internal key; 0 for what is none, and so in no tree.
 
         Such keys are only where an earlier version took them from a wrong peer. Nobody can ask for them.
@@ -154,7 +155,7 @@ class Trees:
             return 0
         return self._n.get(key[9 : key.index(0, 9)], self._usual_n)
 
-    def leaf_of(self, key: bytes) -> int:
+    def leaf_of(self, key: InternalKey) -> int:
         """The leaf that an internal key falls into, from 0."""
         return int.from_bytes(key[1:9], "big") >> self._leaf_shift & (LEAVES - 1)
 
@@ -212,7 +213,8 @@ class Trees:
     def _take_in(self, scan: Scan, entries: int) -> int:
         end = partition_bounds(self._place, self.partitions)[1]
         taken = size = 0
-        for key, version in scan(self._cursor, end):
+        for stored_key, stored in scan(self._cursor, end):
+            key, version = InternalKey(stored_key), EncodedVersion(stored)
             if n := self.n_of(key):
                 self._new[n].change(self.leaf_of(key), item(key, version), 1)
             self._cursor = key + b"\0"

@@ -25,6 +25,7 @@ from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint
 from kvstore.quorum.placement import Placements
 from kvstore.ring import partition_bounds, preference_list
+from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey
 
 _NOT_DATA = -1
 """In the place of a partition: hints and this node's own records, which nobody else has."""
@@ -42,7 +43,7 @@ class _Part:
     mine: bool
     waiting: set[str]
     damaged: set[str] = field(default_factory=set)
-    fetched: dict[bytes, bytes] = field(default_factory=dict)
+    fetched: dict[InternalKey, EncodedVersion] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -153,19 +154,19 @@ class Quarantine:
                 part.damaged.discard(peer)
             self._timer.set(now.mono)
 
-    def known(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+    def known(self, start: bytes, end: bytes | None) -> Iterator[tuple[InternalKey, EncodedVersion]]:
         """As `Engine.scan`, without what is hidden."""
         for key, version in self._engine.scan_around(start, end):
             if version is not None:
-                yield key, version
+                yield InternalKey(key), EncodedVersion(version)
 
-    def _fetched(self, part: _Part, key: bytes, version: bytes) -> bytes:
+    def _fetched(self, part: _Part, key: InternalKey, version: EncodedVersion) -> EncodedVersion:
         """Take a peer's version: at once where what is here is known, else when all have answered."""
         replica = self._local.replica
         try:
             lsn = self._local.store(key, version)
         except Corruption:
-            together = replica.combine(key, part.fetched.get(key, b""), version)
+            together = replica.combine(key, part.fetched.get(key, NO_VERSION), version)
             if len(together) <= replica.largest:
                 part.fetched[key] = together
         except VersionTooLarge:  # as in an exchange: whoever reads the key has to resolve it
@@ -200,10 +201,10 @@ class Quarantine:
         before anything can be written over what has come back (riak_kv#679).
         """
         trees, replica = self._trees, self._local.replica
-        hidden = {
-            key: part.fetched.get(key)
+        hidden: dict[bytes, bytes | None] = {
+            key: part.fetched.get(InternalKey(key))
             for key, version in self._engine.scan_around(part.first, part.end)
-            if version is None and (part.partition == _NOT_DATA or trees.n_of(key) == part.n)
+            if version is None and (part.partition == _NOT_DATA or trees.n_of(InternalKey(key)) == part.n)
         }
         hidden |= {key: version for key, version in part.fetched.items() if self._unknown(key)}
         if not hidden:
@@ -214,7 +215,7 @@ class Quarantine:
         self._durability.soon(self._durability.last)
         self._counters.refetched += sum(1 for version in hidden.values() if version is not None)
 
-    def _unknown(self, key: bytes) -> bool:
+    def _unknown(self, key: InternalKey) -> bool:
         try:
             self._local.replica.read(key)
         except Corruption:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kvstore.errors import Corruption
 from kvstore.protocol.peer import KeyVersion, RangeDifference, RangeItems
 from kvstore.quorum.background.merkle import Scan, Trees, item
-from kvstore.versions import check_version
+from kvstore.versions import EncodedVersion, InternalKey, check_version
 
 ITEM_BYTES = 8
 
@@ -32,7 +32,7 @@ def difference(trees: Trees, scan: Scan, asked: RangeItems, most_bytes: int) -> 
     return RangeDifference(asked.number, tuple(versions), tuple(sorted(missing.values())), b"")
 
 
-def can_be_sent(version: bytes) -> bool:
+def can_be_sent(version: EncodedVersion) -> bool:
     """Whether another node would take it: an earlier kvstore may have stored what a wrong peer had sent."""
     try:
         check_version(version)
@@ -43,17 +43,18 @@ def can_be_sent(version: bytes) -> bool:
 
 def held_in(
     trees: Trees, scan: Scan, partition: int, n: int, leaves: bytes, after: bytes, until: bytes
-) -> Iterator[tuple[bytes, bytes]]:
+) -> Iterator[tuple[InternalKey, EncodedVersion]]:
     """What these leaves hold, in order, from `after` up to and without `until` (empty: no bound)."""
     for first, last in _runs(leaves):
         start = max(after, trees.leaf_bounds(partition, first)[0])
         end = trees.leaf_bounds(partition, last)[1]
         end = min(end, until) if until else end
         if start < end:
-            yield from ((key, version) for key, version in scan(start, end) if trees.n_of(key) == n)
+            entries = ((InternalKey(key), EncodedVersion(version)) for key, version in scan(start, end))
+            yield from ((key, version) for key, version in entries if trees.n_of(key) == n)
 
 
-def packed_item(key: bytes, version: bytes) -> bytes:
+def packed_item(key: InternalKey, version: EncodedVersion) -> bytes:
     """An item as it travels."""
     return item(key, version).to_bytes(ITEM_BYTES, "big", signed=True)
 

@@ -25,7 +25,7 @@ from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint
 from kvstore.quorum.placement import Placements
 from kvstore.ring import check_data_key, partition_bounds
-from kvstore.versions import decode_version, digest
+from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey, decode_version, digest
 
 _KEYS_A_MESSAGE = 256
 _KEYS_A_PASS = 65_536
@@ -125,14 +125,14 @@ class Reaper:
             if confirmed:
                 now = yield from self._reap_everywhere(confirmed, now)
 
-    def _slice(self) -> list[tuple[bytes, bytes]]:
+    def _slice(self) -> list[tuple[InternalKey, EncodedVersion]]:
         """The next entries; none at the end, after which the next ones are the first."""
         partitions = self._placements.state.ring.partitions
         first, end = partition_bounds(0, partitions)[0], partition_bounds(partitions - 1, partitions)[1]
-        entries: list[tuple[bytes, bytes]] = []
+        entries: list[tuple[InternalKey, EncodedVersion]] = []
         size = 0
         for key, version in self._known(max(self._cursor, first), end):
-            entries.append((key, version))
+            entries.append((InternalKey(key), EncodedVersion(version)))
             size += len(version)
             if len(entries) >= self._settings.slice or size >= 2**20:
                 break
@@ -167,14 +167,14 @@ class Reaper:
             agreed.intersection_update(outcome.positions)
         return now, tuple(candidates[i] for i in sorted(agreed))
 
-    def _is_mine(self, key: bytes) -> bool:
+    def _is_mine(self, key: InternalKey) -> bool:
         try:
             check_data_key(key, _LIMITS)
         except InvalidRequest:  # no internal key: nobody's, and refused by whoever would be asked about it
             return False
         return self._placements.primaries(key)[0] == self._placements.name
 
-    def _dead(self, version: bytes, wall: int) -> bool:
+    def _dead(self, version: EncodedVersion, wall: int) -> bool:
         """Whether nobody can see anything of it any more, by this node's clock."""
         try:
             return not decode_version(version).visible(wall)
@@ -208,11 +208,11 @@ class Reaper:
             self._delete(candidates[i].key, now)
         return confirmed
 
-    def _delete(self, key: bytes, now: Instant) -> None:
+    def _delete(self, key: InternalKey, now: Instant) -> None:
         replica = self._local.replica
         version = replica.read(key)
         self._mint.reaped(version, now.wall)
-        self._durability.soon(replica.replace(key, version, b""))
+        self._durability.soon(replica.replace(key, version, NO_VERSION))
         self._counters.reaped += 1
 
     def on_check(self, sender: str, message: ReapCheck, now: Instant) -> ReapConfirm:

@@ -23,6 +23,7 @@ from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint
 from kvstore.quorum.placement import Placements
+from kvstore.versions import NO_KEY, EncodedVersion, InternalKey
 
 _PAGE_BYTES = MIB
 _LONGEST_PAUSE = 1.0
@@ -39,7 +40,7 @@ class _Target:
     """
 
     under_way: bool = False
-    after: bytes = b""
+    after: InternalKey = NO_KEY
     retry_at: float = 0.0
     served_at: float = 0.0
     failures: int = 0
@@ -51,8 +52,8 @@ class _Target:
 class _Delivery(NamedTuple):
     """One hint of a page, and the nodes that must have it before it can go."""
 
-    key: bytes
-    version: bytes
+    key: InternalKey
+    version: EncodedVersion
     to: tuple[str, ...]
 
 
@@ -96,7 +97,7 @@ class HintReplay:
         if state := self._targets.get(node):
             state.retry_at = 0.0
             state.failures = 0
-            state.after = b""
+            state.after = NO_KEY
         self._sleep()
 
     def on_state(self) -> None:
@@ -140,7 +141,7 @@ class HintReplay:
             # from the start again: some were kept or changed behind the cursor
             if not state.astray:
                 state.fits = state.began
-            state.after = b""
+            state.after = NO_KEY
             state.astray = False
             state.retry_at = now.mono + settings.hint_interval
             return
@@ -151,14 +152,16 @@ class HintReplay:
             state.under_way = True
             self._flows.begin(self._deliver(target, deliveries), now)
 
-    def _pause(self, page: list[tuple[bytes, bytes]]) -> float:
+    def _pause(self, page: list[tuple[InternalKey, EncodedVersion]]) -> float:
         """How long after a page the next one follows, to whichever target."""
         settings = self._settings
         size = sum(len(version) for _, version in page)
         pause = max(len(page) / settings.hint_rate, size / settings.hint_byte_rate)
         return min(pause * (1 + self._admission.load), _LONGEST_PAUSE)
 
-    def _delivery(self, state: _Target, target: str, key: bytes, version: bytes) -> _Delivery | None:
+    def _delivery(
+        self, state: _Target, target: str, key: InternalKey, version: EncodedVersion
+    ) -> _Delivery | None:
         """What to do about one hint; None: it has to wait for somebody who is dead."""
         primaries = self._placements.primaries(key)
         if target in primaries:
@@ -229,5 +232,5 @@ class HintReplay:
         pause = settings.hint_interval * 2 ** min(state.failures, 16)
         state.retry_at = now.mono + min(pause, settings.hint_longest_interval)
         state.failures += 1
-        state.after = b""
+        state.after = NO_KEY
         state.astray = False

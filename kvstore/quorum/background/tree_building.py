@@ -11,6 +11,7 @@ from kvstore.quorum.background.pacing import Pacing
 from kvstore.quorum.deadlines import NEVER, Deadlines
 from kvstore.quorum.guard import Guard
 from kvstore.ring import ClusterState
+from kvstore.versions import InternalKey
 
 
 class TreeBuilding:
@@ -49,7 +50,7 @@ class TreeBuilding:
         self._trees.build_missing()
         self._timer.set(0.0)
 
-    def distrust(self, key: bytes, error: Exception) -> None:
+    def distrust(self, key: InternalKey, error: Exception) -> None:
         """The trees of a key could not follow a write: they say nothing until they are built anew."""
         self._trees.forget(key, key)
         self.missing()

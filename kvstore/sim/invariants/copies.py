@@ -10,7 +10,7 @@ from kvstore.sim.checker import Violation
 from kvstore.sim.history import Mint
 from kvstore.sim.invariants.keyspace import Keyspace, decoded, shown
 from kvstore.sim.invariants.watched import Watched
-from kvstore.versions import Dot, covers
+from kvstore.versions import Dot, InternalKey, covers
 
 
 class Copies:
@@ -29,7 +29,7 @@ class Copies:
         engine = self._hosts[node].engine
         if not engine.waits_for_disk:
             return
-        durable = engine.durable(hint_key(hint_for, key) if hint_for else key)
+        durable = engine.durable(hint_key(hint_for, InternalKey(key)) if hint_for else key)
         if durable is not None and not self._keyspace.dominates(key, durable, version):
             # a hint may have gone home while it was being synced
             homes = self._keyspace.primaries(key)
@@ -82,5 +82,5 @@ class Copies:
         if self._hosts[node].node is None:
             return False
         engine, primaries = self._hosts[node].engine, self._keyspace.primaries(key)
-        places = [key] if node in primaries else [hint_key(target, key) for target in primaries]
+        places = [key] if node in primaries else [hint_key(target, InternalKey(key)) for target in primaries]
         return any((kept := engine.durable(p)) and covers(decoded(kept).context, dot) for p in places)

@@ -15,6 +15,7 @@ from kvstore.sim.invariants.keyspace import Keyspace, decoded, shown
 from kvstore.sim.invariants.messages import Messages
 from kvstore.sim.invariants.watched import Watched
 from kvstore.sim.invariants.writes import Writes
+from kvstore.versions import InternalKey
 
 
 class Deletions:
@@ -83,14 +84,14 @@ class Deletions:
         if name in self._keyspace.primaries(key):
             yield "the replica", host.engine.durable(key) or b""
         for target in base.local.hints.targets:
-            yield "a hint", host.engine.get(hint_key(target, key)) or b""
+            yield "a hint", host.engine.get(hint_key(target, InternalKey(key))) or b""
         for operation in base.rpc.all():
             for write in self._messages.asked_to_write(name, operation.number):
                 if write.key == key:
                     yield "an operation", write.version
             if isinstance(operation, ReadOperation) and operation.touches() == key:
-                for version in (operation.local, *operation.answers.values()):
-                    yield "a read", version
+                for answer in (operation.local, *operation.answers.values()):
+                    yield "a read", answer
             for told, version in self._messages.told_to(name, operation.number):
                 if told == key:
                     yield "an exchange", version

@@ -9,6 +9,8 @@ from kvstore.ring import ClusterState, partition_of, preference_list
 from kvstore.ring import split_data_key as split
 from kvstore.sim.scheduler import Scheduler
 from kvstore.versions import (
+    EncodedVersion,
+    InternalKey,
     Sibling,
     Version,
     covers,
@@ -31,14 +33,14 @@ class Keyspace:
         """The nodes that should hold an internal key."""
         found = self._primaries.get(key)
         if found is None:
-            key_token, bucket, _ = split(key)
+            key_token, bucket, _ = split(InternalKey(key))
             ring = self._state.ring
             partition = partition_of(key_token, ring.partitions)
             found = self._primaries[key] = preference_list(ring, partition, self._state.bucket(bucket).n)
         return found
 
     def _lww(self, key: bytes) -> bool:
-        return self._state.bucket(split(key)[1]).conflict is Conflict.LWW
+        return self._state.bucket(split(InternalKey(key))[1]).conflict is Conflict.LWW
 
     def dominates(self, key: bytes, known: bytes, version: bytes) -> bool:
         """Whether `known` has all that `version` has, or what replaced it."""
@@ -56,14 +58,14 @@ class Keyspace:
 
     def name(self, key: bytes) -> str:
         """Of an internal key, for messages: with its bucket and the time."""
-        _, bucket, name = split(key)
+        _, bucket, name = split(InternalKey(key))
         return f"{bucket}/{name!r} at {self._scheduler.now:.3f}"
 
 
 @lru_cache(4096)
 def decoded(encoded: bytes) -> Version:
     """A version, from its bytes."""
-    return decode_version(encoded)
+    return decode_version(EncodedVersion(encoded))
 
 
 @lru_cache(4096)

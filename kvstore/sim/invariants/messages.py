@@ -34,7 +34,7 @@ from kvstore.sim.invariants.replies import Replies
 from kvstore.sim.invariants.watched import Watched
 from kvstore.sim.invariants.writes import Writes
 from kvstore.sim.scheduler import Scheduler
-from kvstore.versions import digest
+from kvstore.versions import EncodedVersion, digest
 
 
 class Messages:
@@ -148,7 +148,7 @@ class Messages:
             if sender in self._keyspace.primaries(key):
                 self._counts["shown is durable"] += 1
                 held = self._hosts[sender].engine.durable(key)
-                if held is not None and digest(held) != wanted:
+                if held is not None and digest(EncodedVersion(held)) != wanted:
                     raise Violation(
                         f"{sender} confirms a tombstone of {self._keyspace.name(key)}, and has {shown(held)}"
                     )

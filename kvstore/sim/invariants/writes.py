@@ -9,7 +9,7 @@ from kvstore.sim.checker import Violation
 from kvstore.sim.history import Mint
 from kvstore.sim.invariants.keyspace import Keyspace, decoded, shown
 from kvstore.sim.scheduler import Scheduler
-from kvstore.versions import Dot, Sibling, digest
+from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, digest
 
 
 class Writes:
@@ -31,12 +31,12 @@ class Writes:
 
     def mints_by_place(self) -> dict[tuple[str, bytes], list[Mint]]:
         """All writes by bucket and key."""
-        return {split(key)[1:]: mints for key, mints in self.mints.items()}
+        return {split(InternalKey(key))[1:]: mints for key, mints in self.mints.items()}
 
     def written(self, node: str, place: bytes, key: bytes, old: bytes | None, new: bytes) -> None:
         """At `place` a node has `new` instead of `old`: as data, or as a hint about `key`."""
-        split(key)
-        self.versions[digest(new)] = new
+        split(InternalKey(key))
+        self.versions[digest(EncodedVersion(new))] = new
         for sibling in decoded(new).siblings:
             meaning = self._meanings.get(sibling.dot)
             if meaning is None:
