@@ -16,7 +16,7 @@ import google_crc32c
 import msgspec
 
 from kvstore.errors import InvalidRequest, UnverifiedContext
-from kvstore.versions import CausalContext, InternalKey
+from kvstore.versions import CausalContext, InternalKey, SignedContext
 
 KEY_BYTES = 16
 _FORMAT = b"\x02"
@@ -85,16 +85,16 @@ def _mac(key: bytes, place: InternalKey, payload: bytes) -> bytes:
     return blake2b(_LENGTH.pack(len(place)) + place + payload, key=key, digest_size=_MAC_BYTES).digest()
 
 
-def encode_context(context: CausalContext, place: InternalKey, keyring: Keyring) -> bytes:
+def encode_context(context: CausalContext, place: InternalKey, keyring: Keyring) -> SignedContext:
     """The opaque context that a client gets with a read and passes back with its write.
 
     `place` is the internal key: used for another one, it would claim to have seen what nobody saw.
     """
     payload = _encoder.encode(context)
-    return _FORMAT + keyring.sign(place, payload) + payload
+    return SignedContext(_FORMAT + keyring.sign(place, payload) + payload)
 
 
-def decode_context(data: bytes, place: InternalKey, keyring: Keyring) -> CausalContext:
+def decode_context(data: SignedContext, place: InternalKey, keyring: Keyring) -> CausalContext:
     """Inverse of `encode_context`; an empty `data` is an empty context.
 
     Raises InvalidRequest for what was not given out for this key, UnverifiedContext if that cannot be told.

@@ -24,12 +24,15 @@ from kvstore.hlc import MAX_TIME
 FORMAT = b"\x01"
 """First byte of every encoded version."""
 
+SignedContext = NewType("SignedContext", bytes)
+"""A context as clients hold it: opaque, signed (kvstore.contexts); empty: nothing was seen."""
 InternalKey = NewType("InternalKey", bytes)
 """A key as the engine has it, in the keyspace of data (kvstore.ring.token)."""
 EncodedVersion = NewType("EncodedVersion", bytes)
 """What `encode_version` has made, or what is to be checked for that; empty: no version."""
 Digest = NewType("Digest", bytes)
 """Of an encoded version."""
+NO_CONTEXT = SignedContext(b"")
 NO_KEY = InternalKey(b"")
 NO_VERSION = EncodedVersion(b"")
 

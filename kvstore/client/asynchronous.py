@@ -20,6 +20,7 @@ from kvstore.client.results import K, Key, Resolver, Result, Stored
 from kvstore.errors import KVError
 from kvstore.protocol.client import Found, Get, WriteRequest
 from kvstore.ring import ClusterState
+from kvstore.versions import SignedContext
 
 if TYPE_CHECKING:
     from kvstore.client.status import AntiEntropyStatus, NodeStatus
@@ -256,7 +257,7 @@ class Bucket:
                 timeout=timeout,
             )
         if not got:
-            return Stored(got.context, 0)
+            return Stored(SignedContext(got.context), 0)
         return await self.delete(key, context=got.context, w=w, quorum=quorum, timeout=timeout)
 
     async def get_many(

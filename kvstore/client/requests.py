@@ -12,6 +12,7 @@ from kvstore.client.results import Key, Resolver
 from kvstore.config import Limits, QuorumMode
 from kvstore.errors import InvalidRequest
 from kvstore.protocol.client import Delete, Get, Put
+from kvstore.versions import SignedContext
 
 _LIMITS = Limits(value=Limits.MAX_VALUE)
 _MAX_COUNT = 255
@@ -61,7 +62,7 @@ class Requests:
             self.bucket,
             key_bytes(key),
             _value_bytes(value),
-            _context(context),
+            SignedContext(_context(context)),
             _content_type(content_type),
             0 if ttl is None else _whole("ttl", ttl, _MAX_TTL),
             self.w if w is None else count("w", w),
@@ -84,7 +85,7 @@ class Requests:
         return Delete(
             self.bucket,
             key_bytes(key),
-            _context(context),
+            SignedContext(_context(context)),
             self.r if r is None else count("r", r),
             self.w if w is None else count("w", w),
             self.quorum if quorum is None else mode(quorum),

@@ -16,7 +16,7 @@ from kvstore.protocol.fields import (
     BucketName,
     Content,
     ContentType,
-    Context,
+    ContextField,
     Count,
     Epoch,
     Key,
@@ -28,6 +28,7 @@ from kvstore.protocol.fields import (
     Time,
     Ttl,
 )
+from kvstore.versions import NO_CONTEXT
 
 
 class Explain(msgspec.Struct, frozen=True, gc=False):
@@ -56,7 +57,7 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     """Reply to Get: visible siblings (none: no value) and the context (opaque bytes)."""
 
     siblings: tuple[Value, ...]
-    context: Context
+    context: ContextField
     explain: Explain | None = None
 
 
@@ -68,7 +69,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     `overwritten`: in an lww bucket, how many values were replaced that the client's context had not seen.
     """
 
-    context: Context
+    context: ContextField
     siblings: Count
     explain: Explain | None = None
     overwritten: Count = 0
@@ -126,7 +127,7 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     bucket: BucketName
     key: Key
     value: Content
-    context: Context = b""
+    context: ContextField = NO_CONTEXT
     content_type: ContentType = ""
     ttl: Ttl = 0
     w: Replicas = 0
@@ -155,7 +156,7 @@ class Delete(msgspec.Struct, frozen=True, gc=False):
 
     bucket: BucketName
     key: Key
-    context: Context = b""
+    context: ContextField = NO_CONTEXT
     r: Replicas = 0
     w: Replicas = 0
     quorum: QuorumMode | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, Union, get_args, get_o
 
 import msgspec
 
-from kvstore.versions import Digest, EncodedVersion, InternalKey
+from kvstore.versions import Digest, EncodedVersion, InternalKey, SignedContext
 
 MAX_INCARNATION = 2**48 - 1
 """A claim about a higher incarnation counts as one about this: far below the type's end, and beyond what
@@ -106,7 +106,7 @@ BucketName: TypeAlias = Annotated[str, Kind.BUCKET]
 Key: TypeAlias = Annotated[bytes, Kind.KEY]
 Content: TypeAlias = Annotated[bytes, Kind.VALUE]
 ContentType: TypeAlias = Annotated[str, Kind.CONTENT_TYPE]
-Context: TypeAlias = Annotated[bytes, Kind.CONTEXT]
+ContextField: TypeAlias = Annotated[SignedContext, Kind.CONTEXT]
 Seen: TypeAlias = Annotated[bytes, Kind.SEEN]
 Replicas: TypeAlias = Annotated[int, Kind.REPLICAS]
 Ttl: TypeAlias = Annotated[int, Kind.TTL]

@@ -11,7 +11,7 @@ from kvstore.quorum.operation import Respond
 from kvstore.quorum.read import Reads
 from kvstore.quorum.request import Request
 from kvstore.quorum.write import Writes
-from kvstore.versions import EncodedVersion, decode_version
+from kvstore.versions import NO_CONTEXT, EncodedVersion, decode_version
 
 _TOMBSTONE = Written(None)
 
@@ -43,7 +43,7 @@ class Deletes:
         now: Instant,
     ) -> None:
         if not result:
-            respond(Stored(b"", 0, explain), now)
+            respond(Stored(NO_CONTEXT, 0, explain), now)
             return
         try:
             seen = decode_version(result).context

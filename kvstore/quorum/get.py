@@ -13,7 +13,7 @@ from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.read import Reads
 from kvstore.quorum.request import Request
-from kvstore.versions import EMPTY, EncodedVersion, decode_version
+from kvstore.versions import EMPTY, NO_CONTEXT, EncodedVersion, decode_version
 
 
 class Gets:
@@ -63,5 +63,5 @@ class Gets:
                 for sibling in version.visible(request.now.wall)
             ]
         )
-        context = self._context_keys.sign(version.context, request.key) if result else b""
+        context = self._context_keys.sign(version.context, request.key) if result else NO_CONTEXT
         respond(Found(values, context, explain), now)

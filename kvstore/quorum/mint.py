@@ -19,6 +19,7 @@ from kvstore.versions import (
     EncodedVersion,
     InternalKey,
     Sibling,
+    SignedContext,
     Version,
     covers,
     decode_version,
@@ -59,7 +60,7 @@ class Mint:
         self._placements = placements
         self._limits = limits
 
-    def seen(self, context: bytes, key: InternalKey) -> CausalContext:
+    def seen(self, context: SignedContext, key: InternalKey) -> CausalContext:
         """What a client's context says that it has seen; raises InvalidRequest, UnverifiedContext.
 
         It is signed, so this cluster has given it out. But a counter that this node has yet to reach was

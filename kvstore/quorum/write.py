@@ -27,7 +27,15 @@ from kvstore.quorum.placement import Placements
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc
 from kvstore.quorum.votes import Outcome, Quorum, Quorums, count
-from kvstore.versions import EMPTY, CausalContext, EncodedVersion, InternalKey, decode_version, encode_version
+from kvstore.versions import (
+    EMPTY,
+    NO_CONTEXT,
+    CausalContext,
+    EncodedVersion,
+    InternalKey,
+    decode_version,
+    encode_version,
+)
 
 
 class WriteState(Named):
@@ -100,7 +108,7 @@ class Writes:
     def _stored(self, request: Request, minted: Minted) -> Stored:
         version = minted.version
         alone = len(version.siblings) == 1
-        context = self._context_keys.sign(version.context, request.key) if alone else b""
+        context = self._context_keys.sign(version.context, request.key) if alone else NO_CONTEXT
         written = b"" if alone else encode_seen(version.context, request.token)
         siblings = len(version.visible(request.now.wall))
         return Stored(context, siblings, overwritten=minted.overwritten, written=written)

@@ -21,7 +21,7 @@ from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.history import SESSION_SECONDS, SESSIONS, History, Read, Result, Write
 from kvstore.sim.host import Host
 from kvstore.sim.shape import EXPIRING, Shape
-from kvstore.versions import EncodedVersion, decode_version
+from kvstore.versions import EncodedVersion, SignedContext, decode_version
 
 _TIMEOUTS = (2.0, 5.0)
 """Both less and more than what a write waits for a replica before it asks another node."""
@@ -212,7 +212,14 @@ class User:
         write.ttl = ttl or bucket.ttl
         value, context = write.value or b"", seen.context if seen else b""
         put = Put(
-            bucket.name, key, value, context, ttl=ttl, w=quorum.w, quorum=quorum.mode, timeout=self._timeout()
+            bucket.name,
+            key,
+            value,
+            SignedContext(context),
+            ttl=ttl,
+            w=quorum.w,
+            quorum=quorum.mode,
+            timeout=self._timeout(),
         )
         return put, partial(self._was_written, write, put)
 
@@ -222,7 +229,9 @@ class User:
         write = self._write(bucket, key, None, seen, quorum)
         write.blind, write.r = seen is None, quorum.r
         context = seen.context if seen else b""
-        delete = Delete(bucket.name, key, context, quorum.r, quorum.w, quorum.mode, self._timeout())
+        delete = Delete(
+            bucket.name, key, SignedContext(context), quorum.r, quorum.w, quorum.mode, self._timeout()
+        )
         return delete, partial(self._was_written, write, delete)
 
     def _write(

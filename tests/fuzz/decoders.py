@@ -60,7 +60,16 @@ from kvstore.ring.member import parse_members
 from kvstore.store.worker import read_frame
 from kvstore.store.worker_driver import frame
 from kvstore.v1 import client_pb2 as pb
-from kvstore.versions import Dot, InternalKey, Sibling, Version, check_version, decode_version, encode_version
+from kvstore.versions import (
+    Dot,
+    InternalKey,
+    Sibling,
+    SignedContext,
+    Version,
+    check_version,
+    decode_version,
+    encode_version,
+)
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.errors import error_from_status, error_to_status
 from kvstore.wire.peer import decode_frame, encode_frame
@@ -345,7 +354,7 @@ VERSIONS = [
 # the wire
 
 _CALLS = [OpenCall(number, call, 1000, 1) for number, call in enumerate(client_samples())]
-_PLAIN = [OpenCall(9, Put("bucket", b"key", b"value", b"context"), 1000, 1)]
+_PLAIN = [OpenCall(9, Put("bucket", b"key", b"value", SignedContext(b"context")), 1000, 1)]
 _REPLIES = [sample(struct) for struct in get_args(Reply)]
 _FRAMES = [encode_frame([message]) for message in peer_samples()]
 _FRAMES += [encode_frame(peer_samples(), 12345)]

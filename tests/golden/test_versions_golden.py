@@ -17,6 +17,7 @@ from kvstore.versions import (
     EncodedVersion,
     InternalKey,
     Sibling,
+    SignedContext,
     Version,
     decode_version,
     digest,
@@ -53,7 +54,7 @@ def test_versions_digests_and_contexts(name: str) -> None:
     assert decode_seen(context, TOKEN) == version.context
     signed = bytes.fromhex(golden["signed"])
     assert encode_context(version.context, InternalKey(PLACE), KEYRING) == signed
-    assert decode_context(signed, InternalKey(PLACE), KEYRING) == version.context
+    assert decode_context(SignedContext(signed), InternalKey(PLACE), KEYRING) == version.context
 
 
 def test_every_version_is_pinned() -> None:

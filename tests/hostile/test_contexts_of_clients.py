@@ -13,7 +13,7 @@ from kvstore.protocol.client import Delete, Get, Put
 from kvstore.protocol.peer import KeyOffer
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import data_key, token
-from kvstore.versions import Dot, EncodedVersion, decode_version
+from kvstore.versions import Dot, EncodedVersion, SignedContext, decode_version
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"user:1"
@@ -59,7 +59,10 @@ def test_twenty_of_twenty_later_writes_survive_a_forged_context(kind: str) -> No
     """A counter that nobody has minted yet covered them: all were acknowledged, and gone."""
     cluster = Cluster()
     context = forged(cluster)[kind]
-    for call in (Put("carts", KEY, b"x", context), Delete("carts", KEY, context)):
+    for call in (
+        Put("carts", KEY, b"x", SignedContext(context)),
+        Delete("carts", KEY, SignedContext(context)),
+    ):
         for node in cluster.hosts:
             assert isinstance(cluster.error(node, call), InvalidRequest)
     values = {b"first"}

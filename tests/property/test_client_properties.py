@@ -29,6 +29,7 @@ from kvstore.errors import (
     WriteTimeout,
 )
 from kvstore.protocol.client import Delete, Get, Put
+from kvstore.versions import NO_CONTEXT
 from kvstore.wire.session import decode_calls
 
 small = st.integers(0, 5)
@@ -66,7 +67,7 @@ def test_pauses_are_bounded_and_respect_the_node(attempt: int, error: KVError, r
 
 @given(
     st.dictionaries(st.text(min_size=1), errors, min_size=1),
-    st.dictionaries(st.text(), st.just(Stored(b"", 1))),
+    st.dictionaries(st.text(), st.just(Stored(NO_CONTEXT, 1))),
 )
 def test_partial_failures_are_unknown_if_one_is(
     failed: dict[str, KVError], succeeded: dict[str, Stored]

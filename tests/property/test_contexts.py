@@ -19,7 +19,7 @@ from kvstore.contexts import (
     read_context,
 )
 from kvstore.errors import InvalidRequest, KVError, UnverifiedContext
-from kvstore.versions import MAX_COUNTER, CausalContext, Dot, InternalKey
+from kvstore.versions import MAX_COUNTER, NO_CONTEXT, CausalContext, Dot, InternalKey, SignedContext
 
 _actors = st.text("abc.0123456789", min_size=1, max_size=12)
 contexts = st.dictionaries(_actors, st.integers(1, MAX_COUNTER), max_size=6).map(
@@ -36,7 +36,7 @@ def test_a_context_fits_only_its_key(
 ) -> None:
     signed = encode_context(context, InternalKey(place), keyring)
     assert decode_context(signed, InternalKey(place), keyring) == context == read_context(signed)
-    assert decode_context(b"", InternalKey(place), keyring) == ()
+    assert decode_context(NO_CONTEXT, InternalKey(place), keyring) == ()
     if other != place:
         with pytest.raises(InvalidRequest):
             decode_context(signed, InternalKey(other), keyring)
@@ -49,7 +49,7 @@ def test_a_changed_context_is_refused_whatever_was_changed(
     changed = bytearray(encode_context(context, InternalKey(place), keyring))
     changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
     with pytest.raises((InvalidRequest, UnverifiedContext)):
-        decode_context(bytes(changed), InternalKey(place), keyring)
+        decode_context(SignedContext(bytes(changed)), InternalKey(place), keyring)
 
 
 @given(contexts, places, keys, keys)

@@ -11,6 +11,7 @@ from kvstore.config import QuorumMode
 from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.protocol.client import ClientRequest, Failed, Get, Put, Reply, Stored
 from kvstore.v1 import client_pb2 as pb
+from kvstore.versions import SignedContext
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.session import (
     OpenCall,
@@ -39,7 +40,7 @@ def test_every_call_arrives_once(calls: list[OpenCall]) -> None:
 
 
 def test_only_puts_without_options_travel_in_columns() -> None:
-    plain = Put("b", b"k", b"v", b"context")
+    plain = Put("b", b"k", b"v", SignedContext(b"context"))
     calls: list[ClientRequest] = [
         plain,
         replace(plain, content_type="t"),

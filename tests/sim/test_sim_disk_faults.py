@@ -15,6 +15,7 @@ from kvstore.sim.faults.damaged_disks import bit_flip, wipe
 from kvstore.sim.faults.scene import Scene
 from kvstore.sim.nemesis import Faults, kinds
 from kvstore.sim.shell import OPTIONS
+from kvstore.versions import NO_CONTEXT, SignedContext
 
 SLOPPY = BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)
 KEY = b"user:1"
@@ -159,7 +160,9 @@ def test_a_failed_sync_ends_the_process_and_recovery_decides() -> None:
     cluster = started()
     cluster.call("n1", Put("carts", KEY, b"before"))
     cluster.hosts["n1"].machine.disk.broken = True
-    assert cluster.call("n1", Put("carts", KEY, b"during", context=b""), 5.0) is None, "its connection breaks"
+    assert cluster.call("n1", Put("carts", KEY, b"during", context=NO_CONTEXT), 5.0) is None, (
+        "its connection breaks"
+    )
     assert not cluster.hosts["n1"].up
     assert cluster.hosts["n1"].counts["ends after StorageFailed"] == 1
     cluster.restart("n1")
@@ -207,7 +210,7 @@ def test_a_wiped_node_mints_with_a_new_actor_and_loses_nothing_that_others_hold(
     cluster = started()
     context = b""
     for value in (b"one", b"two", b"three"):
-        reply = cluster.call("n1", Put("carts", KEY, value, context=context, w=3))
+        reply = cluster.call("n1", Put("carts", KEY, value, context=SignedContext(context), w=3))
         assert isinstance(reply, Stored)
         context = reply.context
     cluster.crash("n1")

@@ -19,6 +19,7 @@ from kvstore.versions import (
     EncodedVersion,
     InternalKey,
     Sibling,
+    SignedContext,
     Version,
     decode_version,
     encode_version,
@@ -68,7 +69,7 @@ class Damaged:
         return self.host.engine
 
     def put(self, at: str, key: bytes, value: bytes, context: bytes = b"") -> None:
-        reply = self.cluster.call(at, Put("carts", key, value, context))
+        reply = self.cluster.call(at, Put("carts", key, value, SignedContext(context)))
         assert isinstance(reply, Stored), reply
 
     def get(self, at: str, key: bytes, r: int = 1) -> list[bytes]:

@@ -13,6 +13,7 @@ from kvstore.node.settings import NodeSettings
 from kvstore.protocol.client import Failed, Found, Get, Put, Reply, Stored
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SETTINGS, SimulatedCluster
+from kvstore.versions import SignedContext
 from tests.sim import planted
 
 SLOPPY = BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)
@@ -45,7 +46,7 @@ def test_two_clients_unseen_leave_two_siblings_on_every_replica_and_a_third_leav
     for node in cluster.hosts:
         read = cluster.call(node, Get("carts", KEY, r=1))
         assert values(read) == [b"one", b"two"]
-    cluster.call("n3", Put("carts", KEY, b"three", context=context(read)))
+    cluster.call("n3", Put("carts", KEY, b"three", context=SignedContext(context(read))))
     cluster.run(1.0)
     for node in cluster.hosts:
         assert values(cluster.call(node, Get("carts", KEY, r=1))) == [b"three"]
@@ -165,7 +166,9 @@ def test_a_long_pause_and_a_clock_an_hour_wrong_lose_nothing() -> None:
         cluster.hosts["n1"].process.pause(45.0)
         for node in ("n3", "n2", "n1"):  # the last one answers when it has woken up
             put_blindly(node, f"{node}-{i}".encode())
-        reply = cluster.call("n2" if i % 2 else "n3", Put("carts", KEY, b"%d" % i, context=seen))
+        reply = cluster.call(
+            "n2" if i % 2 else "n3", Put("carts", KEY, b"%d" % i, context=SignedContext(seen))
+        )
         seen = context(reply)
         cluster.run(50.0 if i % 2 else 10.0)
     cluster.run(60.0)
@@ -221,5 +224,7 @@ def test_interleaved_updates_of_one_key_do_not_pile_up_siblings() -> None:
         reads = {node: cluster.call(node, Get("carts", KEY)) for node in cluster.hosts}
         for node, read in reads.items():
             most = max(most, len(values(read)))
-            cluster.call(node, Put("carts", KEY, f"{node}-{i}".encode(), context=context(read)))
+            cluster.call(
+                node, Put("carts", KEY, f"{node}-{i}".encode(), context=SignedContext(context(read)))
+            )
     assert most == 3

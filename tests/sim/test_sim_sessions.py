@@ -12,6 +12,7 @@ from kvstore.protocol.client import Delete, Failed, Found, Get, Put, Stored, Val
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.testing import Cluster
 from kvstore.testing.carrier import SimulatedCarrier
+from kvstore.versions import SignedContext
 
 KEY = b"user:1"
 WEAK = BucketSettings("weak", r=1, w=1)
@@ -106,7 +107,7 @@ def test_a_blind_write_beside_siblings_is_read_back_although_its_context_is_with
     scene.cluster.network.cut.clear()
     assert scene.plain("n2") == []
     assert sorted(scene.seen("n2")) == [b"mine", b"other"]
-    refused = scene.cluster.call("n2", Put("weak", KEY, b"x", context=reply.written))
+    refused = scene.cluster.call("n2", Put("weak", KEY, b"x", context=SignedContext(reply.written)))
     assert isinstance(refused, Failed)
     assert isinstance(refused.error, kvstore.InvalidRequest), "a session's token is no context to write with"
 

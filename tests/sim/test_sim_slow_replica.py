@@ -14,6 +14,7 @@ from kvstore.protocol.client import Found, Get, Put, Reply, Stored
 from kvstore.quorum.hedging import BURST, SHARE, Hedging
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.testing import Cluster
+from kvstore.versions import SignedContext
 
 KEYS = 400
 CALLERS = 16
@@ -77,7 +78,7 @@ class Load:
         key = b"k%d" % self._rng.randrange(KEYS)
         node = next(n for n in self.cluster.replicas("b", key) if n != self._slow)
         if self._rng.random() < 0.05:
-            put = Put("b", key, b"v", self._contexts.get(key, b""))
+            put = Put("b", key, b"v", SignedContext(self._contexts.get(key, b"")))
             self.cluster.request("c", node, put, partial(self._written, key))
         else:
             self.cluster.request("c", node, Get("b", key), partial(self._read, self.cluster.scheduler.now))

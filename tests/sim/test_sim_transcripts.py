@@ -18,6 +18,7 @@ from kvstore.node.settings import NodeSettings
 from kvstore.protocol.client import Delete, Found, Get, Put, Reply, Stored
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.transcript import Transcript
+from kvstore.versions import SignedContext
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = b"user:1"
@@ -101,7 +102,7 @@ def two_blind_writers_leave_siblings_and_a_third_resolves_them() -> Scene:
     scene.ask("Ann", "n1", Put("carts", KEY, b"apples"))
     scene.ask("Bob", "n2", Put("carts", KEY, b"pears"))
     seen = scene.context("Cid", "n3", Get("carts", KEY))
-    scene.ask("Cid", "n3", Put("carts", KEY, b"apples, pears", context=seen))
+    scene.ask("Cid", "n3", Put("carts", KEY, b"apples, pears", context=SignedContext(seen)))
     scene.ask("Ann", "n1", Get("carts", KEY))
     return scene
 
@@ -135,7 +136,7 @@ def a_read_repairs_a_stale_replica_before_it_answers() -> Scene:
     scene.ask("Ann", "n1", Put("carts", KEY, b"old"))
     scene.cluster.network.cut |= {("n1", "n3"), ("n2", "n3")}
     seen = scene.context("Ann", "n1", Get("carts", KEY))
-    scene.ask("Ann", "n1", Put("carts", KEY, b"new", context=seen))
+    scene.ask("Ann", "n1", Put("carts", KEY, b"new", context=SignedContext(seen)))
     scene.cluster.network.cut.clear()
     scene.ask("Bob", "n3", Get("carts", KEY))
     return scene
@@ -179,7 +180,7 @@ def a_put_that_a_delete_has_not_seen_survives_it() -> Scene:
     scene = Scene()
     seen = scene.context("Ann", "n1", Put("carts", KEY, b"apples"))
     scene.ask("Bob", "n2", Put("carts", KEY, b"pears"))
-    scene.ask("Ann", "n1", Delete("carts", KEY, context=seen))
+    scene.ask("Ann", "n1", Delete("carts", KEY, context=SignedContext(seen)))
     scene.ask("Ann", "n1", Get("carts", KEY))
     return scene
 

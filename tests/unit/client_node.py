@@ -16,7 +16,7 @@ from kvstore.errors import InvalidRequest, KVError
 from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored, Value
 from kvstore.ring import ClusterState, data_key, initial_state, parse_members, token
 from kvstore.v1 import client_pb2 as pb
-from kvstore.versions import EMPTY, Dot, Sibling, Version, write
+from kvstore.versions import EMPTY, NO_CONTEXT, Dot, InternalKey, Sibling, SignedContext, Version, write
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.ring import state_to_wire
 from kvstore.wire.session import decode_calls
@@ -43,7 +43,9 @@ class Store:
         match call:
             case Get():
                 values = tuple(Value(s.value or b"", s.content_type, s.time) for s in version.visible(0))
-                context = encode_context(version.context, internal, KEYRING) if version.context else b""
+                context = (
+                    encode_context(version.context, internal, KEYRING) if version.context else NO_CONTEXT
+                )
                 return Found(values, context)
             case Put():
                 value: bytes | None = call.value
@@ -58,8 +60,13 @@ class Store:
         self.applied.append((call.key, value))
         alone = len(version.siblings) == 1
         return Stored(
-            encode_context(version.context, internal, KEYRING) if alone else b"", len(version.visible(0))
+            encode_context(version.context, internal, KEYRING) if alone else NO_CONTEXT,
+            len(version.visible(0)),
         )
+
+
+def _context(version: Version, internal: InternalKey) -> SignedContext:
+    return encode_context(version.context, internal, KEYRING) if version.context else NO_CONTEXT
 
 
 class FakeNode:
@@ -156,7 +163,7 @@ class FakeNode:
         self.calls.append(request)
         self.store.calls.append(request)
         if self.wrong_kind:
-            return Stored(b"", 1) if isinstance(request, Get) else Found((), b"")
+            return Stored(NO_CONTEXT, 1) if isinstance(request, Get) else Found((), NO_CONTEXT)
         if self.refusals:
             return Failed(self.refusals.popleft())
         try:

@@ -13,11 +13,12 @@ from kvstore.config import BucketSettings
 from kvstore.errors import KVError
 from kvstore.protocol.client import ClientRequest, Failed, Found, Put, Reply, Stored
 from kvstore.ring import ClusterState, initial_state, parse_members
+from kvstore.versions import NO_CONTEXT
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.session import decode_calls
 
-STORED = Stored(b"", 1)
-FOUND = Found((), b"")
+STORED = Stored(NO_CONTEXT, 1)
+FOUND = Found((), NO_CONTEXT)
 PUT = Put("b", b"k", b"v", timeout=5.0)
 
 

@@ -10,6 +10,7 @@ from kvstore.client.core.window import Window
 from kvstore.client.errors import ClientClosed
 from kvstore.errors import Unavailable
 from kvstore.protocol.client import ClientRequest, Get, Stored
+from kvstore.versions import NO_CONTEXT
 from tests.unit.core_client import PUT, World
 
 
@@ -43,14 +44,14 @@ def test_the_next_is_begun_when_one_has_ended_and_answers_keep_their_order(
     assert batch.keys == [b"0", b"1", b"2"]
     refused = Unavailable(2, 1)
     batch.begun[2][1].set_exception(refused)
-    batch.begun[0][1].set_result(Stored(b"", 0))
+    batch.begun[0][1].set_result(Stored(NO_CONTEXT, 0))
     assert batch.keys == [b"0", b"1", b"2", b"3", b"4"]
     for i in (4, 3):
-        batch.begun[i][1].set_result(Stored(b"", i))
+        batch.begun[i][1].set_result(Stored(NO_CONTEXT, i))
     assert not batch.ended
-    batch.begun[1][1].set_result(Stored(b"", 1))
+    batch.begun[1][1].set_result(Stored(NO_CONTEXT, 1))
     assert batch.ended == [True]
-    zero, one, three, four = (Stored(b"", i) for i in (0, 1, 3, 4))
+    zero, one, three, four = (Stored(NO_CONTEXT, i) for i in (0, 1, 3, 4))
     assert batch.window.answers == [zero, one, refused, three, four]
 
 
@@ -65,7 +66,7 @@ def test_nothing_more_is_begun_for_a_caller_who_has_left(monkeypatch: pytest.Mon
     assert not batch.begun[1][1].done()
     batch.has_left = True
     assert all(waiter.done() for _, waiter in batch.begun), "so what waits is not sent either"
-    batch.begun[0][1].set_result(Stored(b"", 0))
+    batch.begun[0][1].set_result(Stored(NO_CONTEXT, 0))
     assert len(batch.begun) == 3
 
 

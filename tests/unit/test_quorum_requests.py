@@ -20,7 +20,15 @@ from kvstore.node.settings import NodeSettings
 from kvstore.protocol.client import Delete, Found, Get, Put, Stored
 from kvstore.protocol.peer import Refusal, ReplicaRead, ReplicaWrite, WriteAck
 from kvstore.ring import data_key, token
-from kvstore.versions import Dot, EncodedVersion, Sibling, Version, decode_version, encode_version
+from kvstore.versions import (
+    Dot,
+    EncodedVersion,
+    Sibling,
+    SignedContext,
+    Version,
+    decode_version,
+    encode_version,
+)
 from tests.unit.quorum_cluster import WALL, Cluster
 
 KEY = b"user:1"
@@ -278,8 +286,8 @@ def test_a_replica_that_does_not_answer_gets_a_hint_and_then_the_write() -> None
         (Get("carts", b""), "key"),
         (Get("carts", b"k" * 4097), "key"),
         (Put("carts", KEY, b"v" * (1024 * 1024 + 1)), "value"),
-        (Put("carts", KEY, b"v", context=b"c" * 16385), "context"),
-        (Put("carts", KEY, b"v", context=b"nonsense"), "context"),
+        (Put("carts", KEY, b"v", context=SignedContext(b"c" * 16385)), "context"),
+        (Put("carts", KEY, b"v", context=SignedContext(b"nonsense")), "context"),
         (Put("carts", KEY, b"v", w=4), "w"),
         (Get("carts", KEY, r=4), "r"),
     ],
@@ -325,7 +333,9 @@ def test_a_node_that_is_no_replica_passes_requests_on() -> None:
     assert reply.explain is not None
     assert reply.explain.coordinator in cluster.replicas("carts", KEY)
     assert isinstance(cluster.error(outsider, Put("carts", b"", b"v")), InvalidRequest)
-    assert isinstance(cluster.error(outsider, Put("carts", KEY, b"v", context=b"bad")), InvalidRequest)
+    assert isinstance(
+        cluster.error(outsider, Put("carts", KEY, b"v", context=SignedContext(b"bad"))), InvalidRequest
+    )
 
 
 def test_versions_of_one_key_in_one_frame_are_reconciled() -> None:

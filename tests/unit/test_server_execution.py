@@ -9,9 +9,10 @@ from kvstore.errors import Overloaded
 from kvstore.principal import ANYONE, Principal
 from kvstore.protocol.client import ClientRequest, Failed, Found, Get, Put, Reply
 from kvstore.server.execution import Executor
+from kvstore.versions import NO_CONTEXT
 
 GET = Get("carts", b"k")
-NOTHING = Found((), b"")
+NOTHING = Found((), NO_CONTEXT)
 INFINITE = float("inf")
 
 
