@@ -9,7 +9,7 @@ JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check structure tables format demo bench bench-slow bench-engine bench-overload sim sim-long planted mutants jepsen jepsen-long jepsen-hunt heal overload stops fuzz power-loss proto clean
+.PHONY: help venv run test check structure tables format demo bench bench-slow bench-engine bench-overload sim sim-long planted mutants jepsen jepsen-long jepsen-hunt heal overload stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -67,8 +67,11 @@ jepsen-long: venv ## one long run: WORKLOAD=set NEMESIS=network+hosts TIME=900 Q
 		--time $(or $(TIME),900) --quorum $(or $(QUORUM),strict) --rate $(or $(RATE),700) --threads 100 \
 		$(if $(SEED),--seed $(SEED)) $(if $(DRIVER),--driver $(DRIVER)) $(ARGS)
 
-fuzz: venv ## every decoder under a million damaged inputs: SEED=7 EXECUTIONS=5000000
-	@$(BIN)/python -m tests.fuzz --executions $(or $(EXECUTIONS),1000000) --seed $(or $(SEED),0)
+hostile: venv ## real servers under 100,000 damaged messages, and every field at its ends sent to every node
+	@KVSTORE_HOSTILE=1 $(BIN)/python -m pytest -q -s tests/hostile
+
+fuzz: venv ## every decoder under two million damaged inputs: SEED=7 EXECUTIONS=5000000
+	@$(BIN)/python -m tests.fuzz --executions $(or $(EXECUTIONS),2000000) --seed $(or $(SEED),0)
 
 power-loss: venv ## 200 times cut the power of a disk that is written to (root only): CYCLES=1000
 	@POWER_LOSS_CYCLES=$(or $(CYCLES),200) $(BIN)/python -m pytest -s --timeout 3600 tests/crash/test_power_loss.py

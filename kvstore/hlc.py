@@ -12,8 +12,9 @@ _COUNTER_BITS = 16
 
 _LEAST_TIME = 1
 """Also of a clock that stands before 1970: other nodes take no negative time."""
-MAX_TIME = 2**63 - 1
-"""In the year 6429. Time stops there, rather than that a key with it could not be written any more."""
+MAX_TIME = 2**59 - 1
+"""In the year 2248: a claim beyond it is no time, whatever clock one has, so all nodes refuse the same ones.
+Time stops there, rather than that a key with it could not be written any more."""
 
 
 class HybridClock:

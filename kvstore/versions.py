@@ -149,8 +149,17 @@ def reconcile_lww(a: Version, b: Version) -> Version:
     """
     if a == b:
         return a
-    latest = sorted((*a.siblings, *b.siblings), key=lambda s: (s.time, s.dot))[-1:]
+    latest = sorted((*a.siblings, *b.siblings), key=_lateness)[-1:]
     return Version(join(a.context, b.context), tuple(latest))
+
+
+def _lateness(sibling: Sibling) -> tuple[int, Dot]:
+    return sibling.time, sibling.dot
+
+
+def wins(sibling: Sibling, others: Iterable[Sibling]) -> bool:
+    """Whether, in an `lww` bucket, a sibling is what is left where it meets these."""
+    return all(_lateness(sibling) >= _lateness(other) for other in others)
 
 
 def discarded(a: Version, b: Version, result: Version) -> int:

@@ -78,6 +78,8 @@ def _row(node: str, statuses: Mapping[str, NodeStatus]) -> Row:
     }
     if node in statuses:
         row |= _own_words(statuses[node])
+        if statuses[node].engine.full:
+            row["state"] = f"{row['state']}, disk full"
     return row
 
 

@@ -238,7 +238,7 @@ class LocalCluster:
 
 def _write(directory: Path, layout: Layout) -> None:
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = directory / f"{_FILE}.new"
         unfinished.write_text(json.dumps(asdict(layout)))
         unfinished.rename(directory / _FILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -37,8 +38,8 @@ class NodeProcess:
 
     def start(self, arguments: Sequence[str]) -> None:
         """Start `kvnode` with these arguments."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(self.log, "ab", opener=_private) as log:
             # a session of its own: Ctrl-C in a terminal is for whoever watches, not for the nodes
             child = subprocess.Popen(
                 [sys.executable, "-m", "kvstore.server", *arguments],
@@ -95,6 +96,11 @@ class NodeProcess:
                 return False
             time.sleep(_POLL_SECONDS)
         return True
+
+
+def _private(path: str, flags: int) -> int:
+    """A log names keys and addresses: a new one is for its owner alone."""
+    return os.open(path, flags, 0o600)
 
 
 def _ended(process: psutil.Process) -> bool:

@@ -16,7 +16,7 @@ from kvstore.errors import Corruption, StorageError, StorageFull
 from kvstore.lsm.filesystem import FileSystem, WritableFile, read_file, sync_file
 from kvstore.lsm.magic import check_magic
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record, readable_records
-from kvstore.lsm.sstable import TableInfo
+from kvstore.lsm.sstable import Position, TableInfo
 
 MAGIC = b"kvsman\x00\x02"
 CURRENT = "CURRENT"
@@ -28,10 +28,10 @@ _GIVEN_OUT = 10_000
 class Edit(msgspec.Struct, frozen=True, array_like=True):
     """One change: tables that come and go, the next free file number, the LSN that is all in tables."""
 
-    next_file: int
-    flushed_lsn: int
+    next_file: Position
+    flushed_lsn: Position
     added: tuple[TableInfo, ...] = ()
-    removed: tuple[int, ...] = ()
+    removed: tuple[Position, ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()

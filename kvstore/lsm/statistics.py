@@ -15,7 +15,8 @@ class EngineStatistics:
     """Sizes now, counts since the engine was opened.
 
     `write_amplification` is what was written for each byte of the log, `space_amplification` what the
-    tables take for each byte of the largest of their runs (0 while there is nothing to tell).
+    tables take for each byte of the largest of their runs (0 while there is nothing to tell). `full` tells
+    that the disk is: what is stored is served, and writes are refused until there is space.
     """
 
     memtable_bytes: int
@@ -33,6 +34,7 @@ class EngineStatistics:
     cache_misses: int
     cache_bytes: int
     quarantined: int
+    full: bool
     write_amplification: float
     space_amplification: float
 
@@ -65,6 +67,7 @@ def engine_statistics(
         cache_misses=cache.misses,
         cache_bytes=cache.memory,
         quarantined=len(table_set.quarantine.fences),
+        full=segments.full,
         write_amplification=written / segments.written_bytes if segments.written_bytes else 0.0,
         space_amplification=table_bytes / largest if largest else 0.0,
     )

@@ -46,7 +46,9 @@ class ReplicaService:
                 if message.hint_for:
                     lsn = self._local.store(message.key, message.version, message.hint_for)
                 else:
-                    lsn = self._local.replica.prepare(message.key, message.version, changes)
+                    lsn = self._local.replica.prepare(
+                        message.key, message.version, changes, 0 if message.background else now.wall
+                    )
             except KVError as error:
                 self._send(sender, Refusal(message.number, error))
             else:

@@ -24,6 +24,7 @@ from kvstore.versions import (
     covers,
     decode_version,
     join,
+    wins,
     write,
 )
 
@@ -82,6 +83,8 @@ class Mint:
         time = self._clock.tick(request.now.wall, seen_time)
         dot = self._actors.mint(request.partition, join(seen, current.context))
         sibling = Sibling(dot, written.value, time, written.expiry, written.content_type)
+        if request.bucket.conflict is Conflict.LWW and not wins(sibling, current.siblings):
+            raise InvalidRequest("key", "holds a value of the last time there is: this write would be lost")
         version = write(current, seen, sibling)
         siblings = len(version.siblings)
         if siblings > self._limits.siblings and siblings > len(current.siblings):

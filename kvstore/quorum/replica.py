@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kvstore.config import BucketSettings, Conflict
-from kvstore.errors import VersionTooLarge
+from kvstore.errors import InvalidRequest, VersionTooLarge
+from kvstore.hlc import wall_time
 from kvstore.lsm import Engine
 from kvstore.quorum.counters import Counters
 from kvstore.ring.token import split_data_key
 from kvstore.versions import (
     EncodedVersion,
     InternalKey,
+    Version,
     decode_version,
     discarded,
     encode_version,
     reconcile,
     reconcile_lww,
 )
+
+_ABSURDLY_AHEAD = 86_400_000
+"""Milliseconds, a day: clocks that are wrong by less decide, as an lww bucket has it."""
 
 Batch = Sequence[tuple[bytes, bytes | None]]
 Changes = dict[InternalKey, tuple[EncodedVersion, EncodedVersion]]
@@ -65,18 +70,19 @@ class Replica:
         lsn = self.prepare(key, incoming, changes)
         return self.replace_all(changes) if changes else lsn
 
-    def prepare(self, key: InternalKey, incoming: EncodedVersion, changes: Changes) -> int:
+    def prepare(self, key: InternalKey, incoming: EncodedVersion, changes: Changes, wall: int = 0) -> int:
         """Add to `changes` what must be written to have `incoming` reconciled into the stored version.
 
         If that is nothing, returns the LSN that makes the stored version durable. Raises Corruption,
-        VersionTooLarge.
+        VersionTooLarge; at the time `wall` (0: nobody wants to know) InvalidRequest for a new value that is
+        lost to an absurd time.
         """
         planned = changes.get(key)
         if planned:
             stored, current = planned
         else:
             stored = current = self.read(key)
-        result = self.combine(key, current, incoming, to_be_stored=True) if current else incoming
+        result = self.combine(key, current, incoming, to_be_stored=True, wall=wall) if current else incoming
         if result == current:
             return 0 if planned else self.unsynced(key)
         if len(result) > self.largest:
@@ -86,11 +92,16 @@ class Replica:
         return 0
 
     def combine(
-        self, key: InternalKey, a: EncodedVersion, b: EncodedVersion, to_be_stored: bool = False
+        self,
+        key: InternalKey,
+        a: EncodedVersion,
+        b: EncodedVersion,
+        to_be_stored: bool = False,
+        wall: int = 0,
     ) -> EncodedVersion:
         """Two encoded versions of `key` reconciled by the rule of its bucket.
 
-        What an lww bucket loses by it is counted when the result is `to_be_stored`.
+        What an lww bucket loses by it is counted when the result is `to_be_stored`. For `wall` see `prepare`.
         """
         if a == b or not b:
             return a
@@ -101,6 +112,8 @@ class Replica:
         if self._bucket(bucket).conflict is not Conflict.LWW:
             return encode_version(reconcile(one, other))
         result = reconcile_lww(one, other)
+        if wall:
+            _check_not_swallowed(other, result, wall)
         if to_be_stored:
             self._counters.lww_discarded += discarded(one, other, result)
         return encode_version(result)
@@ -151,6 +164,13 @@ class Replica:
             done.append(key)
         for key in done:
             del unsynced[key]
+
+
+def _check_not_swallowed(new: Version, result: Version, wall: int) -> None:
+    """A write that a wrong clock has overtaken must not be acknowledged: its client would never see it."""
+    for kept in result.siblings:
+        if kept not in new.siblings and wall_time(kept.time) > wall + _ABSURDLY_AHEAD:
+            raise InvalidRequest("time", "a value that was stamped far in the future would outlast this one")
 
 
 def _nobody_cares(key: InternalKey, error: Exception) -> None:

@@ -8,13 +8,14 @@ from operator import methodcaller
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
 from kvstore.errors import InvalidRequest, KVError
 from kvstore.principal import ANYONE
 from kvstore.protocol.client import Failed
 from kvstore.server.driver import Driver
+from kvstore.server.refusals import Refusals
 from kvstore.server.session import ClientStream, Context
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import WIRE_REQUESTS, WireReply, WireRequest, reply_to_wire, request_from_wire
@@ -102,10 +103,22 @@ class ClientService:
 
 
 def unary(method: Any, request: type[Message]) -> Any:
-    """The handler of a method that takes one request and gives one answer."""
-    return grpc.unary_unary_rpc_method_handler(
-        method, request_deserializer=request.FromString, response_serializer=methodcaller("SerializeToString")
-    )
+    """The handler of a method that takes one request and gives one answer.
+
+    Bytes that are no request are refused here: gRPC's own deserializing would log a traceback for each.
+    """
+    refusals, name = Refusals(), request.DESCRIPTOR.name
+
+    async def handle(data: bytes, context: Context) -> Message:
+        try:
+            message = request.FromString(data)
+        except DecodeError as error:
+            refusals.tell(f"{len(data)} bytes that are no {name}")
+            await abort(context, InvalidRequest("request", f"is no {name}: {error}"))
+        found: Message = await method(message, context)
+        return found
+
+    return grpc.unary_unary_rpc_method_handler(handle, response_serializer=methodcaller("SerializeToString"))
 
 
 def _deadline(context: Context) -> float:

@@ -17,6 +17,7 @@ _NODE = "kvstore-node"
 _CLUSTER = "kvstore-cluster"
 _EPOCH = "kvstore-epoch"
 _STATE = "kvstore-state"
+_LASTING = "kvstore-lasting"
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -32,6 +33,7 @@ def introduction(me: str, state: ClusterState) -> Metadata:
         (_CLUSTER, state.cluster_id),
         (_EPOCH, str(state.epoch)),
         (_STATE, _fingerprint(state)),
+        (_LASTING, _lasting(state)),
     )
 
 
@@ -47,7 +49,8 @@ def check_caller(metadata: Iterable[tuple[str, str | bytes]], me: str, state: Cl
         raise Refused(
             f"node {node!r} is this one: two processes run under one node id, or an address is wrong"
         )
-    if given.get(_EPOCH) == str(state.epoch) and given.get(_STATE) != _fingerprint(state):
+    same_epoch = given.get(_EPOCH) == str(state.epoch)
+    if given.get(_LASTING) != _lasting(state) or (same_epoch and given.get(_STATE) != _fingerprint(state)):
         raise Refused(f"node {node!r} was started with other members, partitions, replicas or buckets")
     return node
 
@@ -56,6 +59,11 @@ def check_welcome(welcome: Welcome, peer: str) -> None:
     """Raise Refused when who answers at a peer's address is not that peer."""
     if welcome.node != peer:
         raise Refused(f"at the address of node {peer!r} answers node {welcome.node!r}")
+
+
+def _lasting(state: ClusterState) -> str:
+    """What no epoch changes: whoever claims another one has to have it all the same."""
+    return f"{state.ring.partitions}/{state.replicas}"
 
 
 def _fingerprint(state: ClusterState) -> str:

@@ -31,7 +31,7 @@ def _typed(path: str) -> Iterator[None]:
 
 def _open(path: str, flags: int) -> int:
     with _typed(path):
-        return os.open(path, flags | os.O_CLOEXEC, 0o644)
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)  # what is stored is for nobody else to read
 
 
 def _free(descriptor: int, pace: Pace) -> None:
@@ -150,7 +150,7 @@ class DiskFileSystem:
         parent = os.path.dirname(path.rstrip("/")) or "."
         self.make_directory(parent)
         with _typed(path):
-            os.mkdir(path)
+            os.mkdir(path, 0o700)
         self.sync_directory(parent)
 
     def lock(self, path: str) -> _DiskWriter:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import grpc
 import pytest
+from click.testing import CliRunner
 
+from kvstore.kvctl.main import kvctl
 from kvstore.local.ports import free_ports
 from kvstore.server.data_directory import IDENTITY
 from tests.cluster.test_server_processes import Nodes, get, put, until
@@ -49,6 +51,13 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
         found.end()
 
 
+def state(address: str) -> str:
+    """What kvctl shows of a single node."""
+    shown = CliRunner().invoke(kvctl, ["--endpoints", address, "-o", "json", "status"])
+    (row,) = json.loads(shown.output)
+    return str(row["state"])
+
+
 def test_a_node_starts_on_a_full_disk_and_takes_writes_when_there_is_space(nodes: Nodes) -> None:
     (port,) = free_ports(1)
     address, full = f"127.0.0.1:{port}", nodes.directory / "full"
@@ -67,6 +76,7 @@ def test_a_node_starts_on_a_full_disk_and_takes_writes_when_there_is_space(nodes
     with pytest.raises(grpc.RpcError) as refused:
         put(address, b"more", b"v")
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert state(address) == "alive, disk full"
     assert nodes.log("n1").count("reads are served, writes are refused until there is space") == 1
     assert nodes.log("n1").count("stays of format 1 until there is space") == 1
     assert "empty --data" not in nodes.log("n1")
@@ -77,6 +87,7 @@ def test_a_node_starts_on_a_full_disk_and_takes_writes_when_there_is_space(nodes
     until(lambda: nodes.log("n1").count("reads are served, writes are refused until there is space") == 2)
     full.unlink()
     until(lambda: "there is space on the disk again" in nodes.log("n1"))
+    until(lambda: state(address) == "alive")
     put(address, b"more", b"v")
     process.kill()
     process.wait()

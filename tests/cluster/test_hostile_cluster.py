@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,20 @@ def test_blind_puts_of_16_mib_to_one_key_are_refused_or_can_be_read_for_good(six
         assert bucket.put("pile", "resolved", context=found.context).siblings == 1
         bucket.delete("pile")
         assert not bucket.get("pile")
+
+
+def test_what_a_cluster_stores_and_logs_is_for_its_owner_alone(cluster: LocalCluster) -> None:
+    """Everybody on the machine could read the values and the log."""
+    with kvstore.connect(cluster.endpoints, timeout=PATIENCE) as db:
+        db.bucket("b").put("k", "v", w=3)
+    found = [cluster.directory, *cluster.directory.rglob("*")]
+    assert any(path.suffix == ".wal" for path in found)
+    assert any(path.name == "node.log" for path in found)
+    within = {path: stat.S_IMODE(path.stat().st_mode) & 0o077 for path in found if path.is_dir()}
+    assert not any(within.values()), within
+    files = {path: stat.S_IMODE(path.stat().st_mode) & 0o077 for path in found if path.is_file()}
+    open_to_all = {path.name for path, mode in files.items() if mode}
+    assert open_to_all <= {"cluster.json", "pid"}, "in directories that nobody else may enter"
 
 
 async def send(address: str, me: str, state: ClusterState, frames: list[bytes]) -> list[str]:

@@ -15,7 +15,7 @@ from tests.fuzz.runner import Found, Tally, execute, fuzz, limit_memory
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--executions", type=int, default=1_000_000)
+    parser.add_argument("--executions", type=int, default=2_000_000)
     parser.add_argument("--seed", default="0")
     parser.add_argument("--decoder", action="append", default=[])
     parser.add_argument("--input", type=bytes.fromhex)

@@ -21,7 +21,7 @@ def node_status(node: str, **known: Any) -> NodeStatus:
         "members": (),
         "hints": (),
         "counters": Counters(),
-        "engine": EngineStatistics(**dict.fromkeys((f.name for f in fields(EngineStatistics)), 0)),
+        "engine": _nothing(EngineStatistics),
         "anti_entropy": AntiEntropyStatus(0, 0, 0.0, 0, ()),
         "in_flight": 0,
         "in_flight_bytes": 0,
@@ -31,12 +31,16 @@ def node_status(node: str, **known: Any) -> NodeStatus:
     return NodeStatus(node, **values | known)
 
 
+def _nothing(kind: Any) -> Any:
+    return kind(**dict.fromkeys((f.name for f in fields(kind)), 0))
+
+
 def full_status() -> NodeStatus:
     """A status without an empty field, no two of which are equal."""
     numbers = iter(range(1, 1000))
 
     def filled(kind: Any) -> Any:
-        return kind(**{field.name: next(numbers) for field in fields(kind)})
+        return kind(**{f.name: f.type == "bool" or next(numbers) for f in fields(kind)})
 
     plain = {f.name: next(numbers) for f in fields(NodeStatus) if f.type in ("int", "float")}
     return node_status(

@@ -18,6 +18,7 @@ from kvstore.errors import Corruption, InvalidRequest, KVError
 from kvstore.instant import Instant
 from kvstore.protocol.peer import Candidate, ReapCheck, ReapConfirm
 from kvstore.quorum.background.merkle import Scan
+from kvstore.quorum.background.reap_rounds import ReapRounds
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.flow import Ask, Flow, Flows, Lost, Pause
 from kvstore.quorum.held_outputs import HeldOutputs
@@ -69,6 +70,7 @@ class Reaper:
         self._cursor = b""
         self._flow = flows.lasting(self._passes)
         self._clocks = flows.deadlines.timer(self._look_at_clocks)
+        self._rounds = ReapRounds(settings.reap_age / 2)  # the clocks of two nodes need not be equally fast
         self._seen = Instant(0.0, 0)
         self._silent_until = 0.0
 
@@ -201,12 +203,10 @@ class Reaper:
         same = bool(version) and digest(version) == candidate.digest
         return durable and same and self._dead(version, now.wall)
 
-    def reap(self, candidates: Sequence[Candidate], now: Instant) -> tuple[int, ...]:
-        """Delete what is confirmed still; returns the positions."""
-        confirmed = self.confirm(candidates, now)
-        for i in confirmed:
+    def reap(self, candidates: Sequence[Candidate], now: Instant) -> None:
+        """Delete what is confirmed still."""
+        for i in self.confirm(candidates, now):
             self._delete(candidates[i].key, now)
-        return confirmed
 
     def _delete(self, key: InternalKey, now: Instant) -> None:
         replica = self._local.replica
@@ -218,5 +218,21 @@ class Reaper:
     def on_check(self, sender: str, message: ReapCheck, now: Instant) -> ReapConfirm:
         """The answer to another node."""
         self._look_at_clocks(now)
-        act = self.reap if message.commit else self.confirm
-        return ReapConfirm(message.number, act(message.candidates, now))
+        confirmed = self._confirm_to(sender, message, now)
+        if message.commit:
+            for i in confirmed:
+                self._rounds.forget(sender, message.candidates[i])
+                self._delete(message.candidates[i].key, now)
+        return ReapConfirm(message.number, confirmed)
+
+    def _confirm_to(self, sender: str, message: ReapCheck, now: Instant) -> tuple[int, ...]:
+        """Positions that are confirmed; of those to be deleted only what was confirmed a round before."""
+        rounds, candidates = self._rounds, message.candidates
+        confirmed = self.confirm(candidates, now)
+        for i in set(range(len(candidates))).difference(confirmed):
+            rounds.forget(sender, candidates[i])
+        if message.commit:
+            return tuple(i for i in confirmed if rounds.may_commit(sender, candidates[i], now.mono))
+        for i in confirmed:
+            rounds.confirmed(sender, candidates[i], now.mono)
+        return confirmed
