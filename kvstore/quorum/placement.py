@@ -120,6 +120,11 @@ class Placements:
         self.since = since
         self._chosen.clear()
 
+    def check_client(self, partition: int, bucket: str, epoch: int) -> None:
+        """Raise StaleRing if these keys have other replicas than at `epoch`, which a client knows."""
+        if not self.since.is_current(partition, bucket, epoch):
+            raise StaleRing(self.state.epoch)
+
     def check_epoch(self, epoch: int, *keys: InternalKey) -> None:
         """Raise StaleRing if some of these internal keys had other replicas at `epoch` than they have now."""
         if epoch == self.state.epoch:

@@ -8,7 +8,6 @@ what the answer must have seen: if R replicas do not know it, all are asked (doc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
 from typing import ClassVar
 
 from kvstore.config import QuorumSettings
@@ -35,7 +34,7 @@ from kvstore.quorum.read_repair import Repair
 from kvstore.quorum.read_result import has_seen, reconciled, unreadable
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc
-from kvstore.quorum.votes import Outcome, Quorums, count
+from kvstore.quorum.votes import Quorums, won
 from kvstore.versions import NO_KEY, NO_VERSION, CausalContext, EncodedVersion, InternalKey, digest
 
 Complete = Callable[[Request, EncodedVersion, Explain | None, Respond, Instant], None]
@@ -340,7 +339,7 @@ class ReadOperation(Operation):
             if not self._awaited():
                 self._finish()
             return
-        if self.state is _S.REPAIRING and not self._has(self.answers.keys()):
+        if self.state is _S.REPAIRING and not won(self._quorums, self.answers.keys()):
             self.move(_E.TOO_FEW)
         if error is None and node != self._common.placements.name:
             # its connection may come back before the deadline
@@ -354,14 +353,10 @@ class ReadOperation(Operation):
 
     # what it knows
 
-    def _has(self, nodes: AbstractSet[str]) -> bool:
-        """Whether R replicas are among these."""
-        return count(self._quorums, nodes) is Outcome.WON
-
     def _evaluate(self, now: Instant) -> None:
         """Reply if R replicas hold the result; else repair those that answered something older."""
         answers = self.answers
-        if self._respond is None or len(answers) < self.request.r or not self._has(answers.keys()):
+        if self._respond is None or len(answers) < self.request.r or not won(self._quorums, answers.keys()):
             return
         replica = self._common.local.replica
         try:
@@ -383,7 +378,7 @@ class ReadOperation(Operation):
             if self._repairs.get(node) != result:
                 self._repairs[node] = result
                 self._repair(node, result, now)
-        held = not stale or self._has(answers.keys() - stale)
+        held = not stale or won(self._quorums, answers.keys() - stale)
         if held and self._waited_for:
             if unseen:
                 self._ask_all(now)

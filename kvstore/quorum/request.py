@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kvstore.config import BucketSettings, Limits, QuorumMode, QuorumSettings
-from kvstore.errors import InvalidRequest, StaleRing, Unavailable
+from kvstore.errors import InvalidRequest, Unavailable
 from kvstore.instant import Instant
 from kvstore.principal import Principal
 from kvstore.protocol.client import ClientRequest, Get, Put
@@ -68,12 +68,8 @@ def admit(
         raise _not_between(n, r=r, w=w)
     key_token = token(call.bucket, call.key)
     partition = partition_of(key_token, state.ring.partitions)
-    if (
-        call.epoch
-        and call.epoch != state.epoch
-        and not placements.since.is_current(partition, call.bucket, call.epoch)
-    ):
-        raise StaleRing(state.epoch)
+    if call.epoch and call.epoch != state.epoch:
+        placements.check_client(partition, call.bucket, call.epoch)
     timeout = call.timeout or settings.default_timeout
     return Request(
         principal,

@@ -44,7 +44,7 @@ from kvstore.quorum.read import ReadOperation
 from kvstore.quorum.replica import Changes, Replica
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Rpc, Waiting
-from kvstore.quorum.votes import Quorum
+from kvstore.quorum.votes import Quorum, won
 from kvstore.quorum.write import WriteEvent, WriteOperation, Writes, WriteState
 from kvstore.sim.host import Host
 from kvstore.sim.run import Plan, Report, try_plan
@@ -91,7 +91,7 @@ def repair_without_waiting(patch: pytest.MonkeyPatch) -> None:
 
     def reply_at_once(self: ReadOperation, now: Instant) -> None:
         evaluate(self, now)
-        if self._waited_for and self._has(self.answers.keys()):
+        if self._waited_for and won(self._quorums, self.answers.keys()):
             result = b""
             for version in self.answers.values():
                 result = self._common.local.replica.combine(self.request.key, EncodedVersion(result), version)
