@@ -48,6 +48,10 @@ class Copies:
         for sibling in decoded(version).siblings:
             self._held[sibling.dot].add(node)
 
+    def reaped(self, node: str, key: bytes) -> None:
+        """A node deletes what it has of a key: nobody expects that of it any more."""
+        self._shown.pop((node, key), None)
+
     def must_come_back(self, node: str, key: bytes, new: bytes) -> None:
         """`new` is written over what a node cannot read any more: it has all that others still hold of it."""
         shown_before = self._shown.get((node, key))

@@ -34,6 +34,7 @@ class Engines:
                     self._writes.written(node, key, key, old, new)
                 elif old:
                     self._deletions.data_deleted(node, key, old)
+                    self._copies.reaped(node, key)
             elif key[:1] == HINT_KEYSPACE:
                 target, about = split_hint_key(key)
                 if new:
