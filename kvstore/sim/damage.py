@@ -29,6 +29,9 @@ _OVERDUE = 5.0
 _LONGEST_READ = 6.0
 """Seconds, by the slowest clock, after which no read is under way that had begun when a disk was lost."""
 
+_SMALLEST_BLOCK = 50
+"""Bytes: less than a block of a table has."""
+
 
 class Damage:
     """What is damaged now, and whether more may be."""
@@ -115,6 +118,12 @@ class Damage:
         """
         self._note(host, path)
         host.machine.disk.corrupt(path, int((host.machine.disk.size(path) - len(MAGIC)) * place), 1 << bit)
+
+    def flip_throughout(self, host: Host, path: str) -> None:
+        """Flip a bit in each block of a table."""
+        self._note(host, path)
+        for place in range(0, host.machine.disk.size(path) - len(MAGIC), _SMALLEST_BLOCK):
+            host.machine.disk.corrupt(path, place, 1)
 
     def flip_in_log(self, host: Host, path: str, place: float, bit: int) -> None:
         """Flip a bit of a log or manifest of a host that is down."""

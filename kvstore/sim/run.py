@@ -80,7 +80,8 @@ class Run:
             for i in range(shape.clients)
         ]
         self._anti_entropy_always = shape.settings.anti_entropy.interval < float("inf")
-        self.trials = Trials(self.cluster, shape, self.history, random.Random(f"{plan.seed}/trials"))
+        rngs = random.Random(f"{plan.seed}/trials"), random.Random(f"{plan.seed}/later trials")
+        self.trials = Trials(self.cluster, shape, self.history, *rngs)
         self.nemesis = Nemesis(self.cluster, random.Random(f"{plan.seed}/schedule"), plan.faults)
 
     def execute(self) -> Report:
@@ -124,12 +125,19 @@ class Run:
                 self.trials.hints()
             self.trials.split()
             self._heal()
+            if self.trials.with_crowd:
+                self.trials.crowd()
+                self._heal()
         if self.shape.copied:
             self.trials.damage()
             self._heal()
             self._make_whole()
             self._converge(finally_=False)
             self.trials.wipe()
+            self._heal()
+        if self.shape.copied and self.trials.with_refetch:
+            self._converge(finally_=False)
+            self.trials.refetch()
             self._heal()
         self._converge()
 
@@ -144,7 +152,7 @@ class Run:
 
     def _supervise(self) -> None:
         """A node that ended itself, even now because of a fault that is over, is started again."""
-        for node in [node for node in self.cluster.hosts if node != self.trials.away]:
+        for node in [node for node in self.cluster.hosts if node not in self.trials.away]:
             self.cluster.restart(node)
         self.cluster.scheduler.after(1.0, self._supervise)
 

@@ -17,6 +17,8 @@ EXPIRING = "expiring"
 TTL = 4
 """Seconds, in the bucket whose values expire."""
 STRICT = "strict"
+ONE = "one"
+"""Its writes are acknowledged when they are on one disk."""
 
 _ANSWER_BYTES = 4 * KIB
 _NODES = (1, 2, 3, 3, 3, 3, 3, 5, 5, 5, 5, 9)
@@ -94,7 +96,7 @@ def _buckets(n: int, another: int) -> tuple[BucketSettings, ...]:
     return (
         BucketSettings(STRICT, n=n, r=r, w=r),
         BucketSettings("all", n=n, r=n, w=n),
-        BucketSettings("one", n=n, r=n, w=1),
+        BucketSettings(ONE, n=n, r=n, w=1),
         BucketSettings("sloppy", n=n, r=r, w=r, quorum=QuorumMode.SLOPPY),
         BucketSettings("lww", n=n, r=r, w=r, conflict=Conflict.LWW),
         BucketSettings(SESSIONS, n=n, r=1, w=1, quorum=QuorumMode.SLOPPY),

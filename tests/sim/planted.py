@@ -43,7 +43,7 @@ from kvstore.quorum.mint import Mint, Minted
 from kvstore.quorum.read import ReadOperation
 from kvstore.quorum.replica import Changes, Replica
 from kvstore.quorum.request import Request
-from kvstore.quorum.rpc import Rpc, Waiting
+from kvstore.quorum.rpc import Answer, Rpc, Waiting
 from kvstore.quorum.votes import Quorum, won
 from kvstore.quorum.write import WriteEvent, WriteOperation, Writes, WriteState
 from kvstore.sim.host import Host
@@ -293,17 +293,18 @@ def the_clocks_of_others_believed(patch: pytest.MonkeyPatch) -> None:
 
 def acknowledged_by_too_few_disks(patch: pytest.MonkeyPatch) -> None:
     """One replica less than W."""
-    advance = WriteOperation._advance
+    on_answer = WriteOperation.on_answer
 
-    def advance_early(self: WriteOperation, now: Instant) -> None:
+    def acknowledge_early(self: WriteOperation, node: str, answer: Answer, now: Instant) -> None:
+        self.acked.add(node)
         durable_here = self._common.placements.name in self.acked
         enough = len(self._voted()) + 1 >= self.request.w
         if self.state is WriteState.WAITING and durable_here and enough:
             self.move(WriteEvent.ACKNOWLEDGED)
             self.answer(self._stored(), now)
-        advance(self, now)
+        on_answer(self, node, answer, now)
 
-    patch.setattr(WriteOperation, "_advance", advance_early)
+    patch.setattr(WriteOperation, "on_answer", acknowledge_early)
 
 
 def shown_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:

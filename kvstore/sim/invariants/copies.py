@@ -22,12 +22,16 @@ class Copies:
         self._counts = counts
         self._held: defaultdict[Dot, set[str]] = defaultdict(set)
         """Nodes whose disk had a write, or a hint that has it, when they told somebody."""
+        self._shown: dict[tuple[str, bytes], bytes] = {}
+        """By node and key the last version that it has let others know to be on its disk."""
 
     def must_be_durable(self, node: str, key: bytes, version: bytes, hint_for: str, how: str) -> None:
         """A node lets another know that it has a version, as data or as a hint; `how` it does so."""
         self._counts["shown is durable"] += 1
         engine = self._hosts[node].engine
         if not engine.waits_for_disk:
+            if not hint_for:
+                self._shown[node, key] = version
             return
         durable = engine.durable(hint_key(hint_for, InternalKey(key)) if hint_for else key)
         if durable is not None and not self._keyspace.dominates(key, durable, version):
@@ -39,8 +43,32 @@ class Copies:
                     f"{' for ' + hint_for if hint_for else ''}: on its disk is {shown(durable)}"
                 )
             return
+        if not hint_for:
+            self._shown[node, key] = version
         for sibling in decoded(version).siblings:
             self._held[sibling.dot].add(node)
+
+    def reaped(self, node: str, key: bytes) -> None:
+        """A node deletes what it has of a key: nobody expects that of it any more."""
+        self._shown.pop((node, key), None)
+
+    def must_come_back(self, node: str, key: bytes, new: bytes) -> None:
+        """`new` is written over what a node cannot read any more: it has all that others still hold of it."""
+        shown_before = self._shown.get((node, key))
+        if shown_before is None:
+            return
+        self._counts["what was damaged comes back"] += 1
+        if self._keyspace.dominates(key, new, shown_before):
+            return
+        for other in self._keyspace.primaries(key):
+            if other == node or self._hosts[other].node is None:
+                continue
+            durable = self._hosts[other].engine.durable(key)
+            if durable and self._keyspace.dominates(key, durable, shown_before):
+                raise Violation(
+                    f"{node} has said that it holds {shown(shown_before)} of {self._keyspace.name(key)}, "
+                    f"which {other} holds, and puts {shown(new)} in the place of what it cannot read"
+                )
 
     def has(self, node: str, key: bytes, version: bytes) -> bool:
         """Whether a version, or one that knows it, is on a node's disk, as far as that can be said."""

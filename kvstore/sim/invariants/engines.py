@@ -9,6 +9,7 @@ from kvstore.lsm.quarantine import Fence
 from kvstore.quorum.hints import HINT_KEYSPACE, split_hint_key
 from kvstore.ring import DATA_KEYSPACE
 from kvstore.sim.checker import Violation
+from kvstore.sim.invariants.copies import Copies
 from kvstore.sim.invariants.deletions import Deletions
 from kvstore.sim.invariants.writes import Writes
 from kvstore.sim.watched_engine import WatchedEngine
@@ -17,7 +18,8 @@ from kvstore.sim.watched_engine import WatchedEngine
 class Engines:
     """The watcher of all engines: tells writes from deletions; raises Violation."""
 
-    def __init__(self, writes: Writes, deletions: Deletions, counts: Counter[str]) -> None:
+    def __init__(self, writes: Writes, copies: Copies, deletions: Deletions, counts: Counter[str]) -> None:
+        self._copies = copies
         self._writes = writes
         self._deletions = deletions
         self._counts = counts
@@ -26,10 +28,13 @@ class Engines:
         """See Watcher."""
         try:
             if key[:1] == DATA_KEYSPACE:
+                if old is None:
+                    self._copies.must_come_back(node, key, new)
                 if new:
                     self._writes.written(node, key, key, old, new)
                 elif old:
                     self._deletions.data_deleted(node, key, old)
+                    self._copies.reaped(node, key)
             elif key[:1] == HINT_KEYSPACE:
                 target, about = split_hint_key(key)
                 if new:

@@ -36,5 +36,5 @@ class Invariants:
         deletions = Deletions(
             self.hosts, keyspace, self.writes, copies, self.messages, hint_age_ms, self.counts
         )
-        self.engines = Engines(self.writes, deletions, self.counts)
+        self.engines = Engines(self.writes, copies, deletions, self.counts)
         self.balances = Balances(self.hosts, self.counts)

@@ -9,7 +9,7 @@ from kvstore.sim.checker import Violation
 from kvstore.sim.history import Mint
 from kvstore.sim.invariants.keyspace import Keyspace, decoded, shown
 from kvstore.sim.scheduler import Scheduler
-from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, digest
+from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, covers, digest
 
 
 class Writes:
@@ -41,6 +41,8 @@ class Writes:
             meaning = self._meanings.get(sibling.dot)
             if meaning is None:
                 self._minted(key, sibling)
+                if place == key and old is not None:
+                    self._knows_its_dots(node, key, sibling.dot, old)
             elif meaning != (key, sibling):
                 self._counts["dots name one write"] += 1
                 raise Violation(
@@ -58,6 +60,19 @@ class Writes:
             if back := self._keyspace.lost_to(key, tombstone, new):
                 raise Violation(
                     f"{back[0].dot} of {self._keyspace.name(key)} is back at {node}: it was reaped"
+                )
+
+    def _knows_its_dots(self, node: str, key: bytes, dot: Dot, old: bytes) -> None:
+        """Whoever mints a dot has all earlier ones of its actor on the key, or would cover them unseen."""
+        self._counts["an actor knows its dots"] += 1
+        known = decoded(old).context if old else ()
+        for mint in self.mints[key][:-1]:
+            if mint.dot.actor != dot.actor or covers(known, mint.dot):
+                continue
+            if not any(covers(decoded(gone).context, mint.dot) for gone in self.reaped.get(key, ())):
+                raise Violation(
+                    f"{node} mints {dot} of {self._keyspace.name(key)} and has forgotten {mint.dot}, "
+                    "which it covers"
                 )
 
     def _minted(self, key: bytes, sibling: Sibling) -> None:
