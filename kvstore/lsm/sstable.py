@@ -14,26 +14,6 @@ MAGIC = b"kvsst\x00\x00\x02"
 FOOTER = struct.Struct("<QIQIQI")  # offset and length of filter, index, properties
 FOOTER_BYTES = FOOTER.size + 4 + len(MAGIC)
 
-WHOLE = -1
-"""In the place of a block's number: the whole table."""
-
-
-class TableInfo(msgspec.Struct, frozen=True, array_like=True):
-    """What the manifest knows of a table. `last_lsn` is of its newest entry: it orders tables by age."""
-
-    number: int
-    level: int
-    size: int
-    entries: int
-    deletions: int
-    smallest: bytes
-    largest: bytes
-    last_lsn: int
-
-    def meets(self, smallest: bytes, largest: bytes) -> bool:
-        """Whether it may hold keys of a range, both ends included."""
-        return self.smallest <= largest and smallest <= self.largest
-
 
 class Properties(msgspec.Struct, frozen=True, array_like=True):
     """What a table says of itself."""
@@ -51,8 +31,3 @@ class Index(msgspec.Struct, frozen=True, array_like=True):
     last_keys: list[bytes]
     offsets: list[int]
     lengths: list[int]
-
-
-def table_name(number: int) -> str:
-    """File name of a table."""
-    return f"{number:08d}.sst"
