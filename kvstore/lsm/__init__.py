@@ -6,19 +6,10 @@
 from kvstore.lsm.commit import CommitShell, GroupCommit
 from kvstore.lsm.engine import Engine
 from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.job import CompactionJob, FlushJob, Job, JobResult, RemovalJob
+from kvstore.lsm.job_codec import decode_job, decode_result, encode_job, encode_result
 from kvstore.lsm.job_queue import JobQueue, JobShell
-from kvstore.lsm.jobs import (
-    CompactionJob,
-    FlushJob,
-    Job,
-    JobResult,
-    RemovalJob,
-    decode_job,
-    decode_result,
-    encode_job,
-    encode_result,
-    run_job,
-)
+from kvstore.lsm.jobs import run_job
 from kvstore.lsm.memory_filesystem import Fate, MemoryFileSystem, SimulatedCrash
 from kvstore.lsm.options import Compaction, Durability, Options
 from kvstore.lsm.quarantine import Fence

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from kvstore.lsm.options import Compaction, Options
-from kvstore.lsm.sstable import TableInfo
+from kvstore.lsm.table_info import TableInfo
 
 
 @dataclass(frozen=True, slots=True)

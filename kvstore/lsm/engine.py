@@ -15,7 +15,7 @@ from kvstore.lsm.back_pressure import BackPressure
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.checkpoint import write_checkpoint
 from kvstore.lsm.filesystem import FileSystem
-from kvstore.lsm.jobs import Job, JobResult
+from kvstore.lsm.job import Job, JobResult
 from kvstore.lsm.limits import check_key, check_range, checked_batch
 from kvstore.lsm.maintenance import Maintenance
 from kvstore.lsm.manifest import Manifest

@@ -8,15 +8,10 @@ from enum import Enum
 from weakref import WeakSet
 
 from kvstore.errors import StorageError
-from kvstore.lsm.filesystem import (
-    FileSystem,
-    ReadableFile,
-    WritableFile,
-    file_size,
-    storage_error,
-    sync_error,
-)
+from kvstore.lsm.filesystem import FileSystem, ReadableFile, WritableFile
 from kvstore.lsm.pace import Pace, full_speed
+from kvstore.lsm.storage_errors import storage_error, sync_error
+from kvstore.lsm.whole_files import file_size
 
 
 class Fault(Enum):

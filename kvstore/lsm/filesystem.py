@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 from typing import Protocol
 
-from kvstore.errors import Corruption, StorageError, StorageFailed, StorageFull
 from kvstore.lsm.pace import Pace, full_speed
 
 
@@ -82,45 +80,3 @@ class FileSystem(Protocol):
 
     def sync_directory(self, path: str) -> None:
         """Make creations, renames and removals in a directory durable."""
-
-
-def storage_error(path: str, error: OSError) -> StorageError:
-    """What a FileSystem raises for an error of the operating system."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(f"{path}: no space left on the disk")
-    return StorageFailed(f"{path}: {error.strerror}")
-
-
-def sync_error(path: str, error: OSError) -> StorageFailed:
-    """The same for a sync: whatever made it fail, what was written before may be lost."""
-    return StorageFailed(f"{path}: {error.strerror}")
-
-
-def read_file(fs: FileSystem, path: str) -> bytes:
-    """All bytes of a file that has to be there; raises Corruption when it is not."""
-    try:
-        file = fs.open(path)
-    except FileNotFoundError:
-        raise Corruption(path, "is missing") from None
-    try:
-        return file.read(0, file.size())
-    finally:
-        file.close()
-
-
-def file_size(fs: FileSystem, path: str) -> int:
-    """Bytes in a file; raises FileNotFoundError."""
-    file = fs.open(path)
-    try:
-        return file.size()
-    finally:
-        file.close()
-
-
-def sync_file(fs: FileSystem, path: str) -> None:
-    """Make durable what a file holds, whoever wrote it; raises FileNotFoundError, StorageFailed."""
-    file = fs.reopen(path)
-    try:
-        file.sync()
-    finally:
-        file.close()

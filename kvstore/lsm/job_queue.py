@@ -10,7 +10,7 @@ from collections import deque
 from typing import Protocol
 
 from kvstore.errors import StorageFull
-from kvstore.lsm.jobs import Job, JobResult
+from kvstore.lsm.job import Job, JobResult
 
 PAUSE = 1.0
 """Seconds before a job that failed is offered again: whatever made it fail needs time to pass."""

@@ -1,81 +1,19 @@
-"""Flush, compaction and removal: functions from input files to output files, run in a worker process.
-
-A job names files and nothing else, so it can be done again after any failure: its output has a number
-that the manifest does not know yet, and is simply overwritten.
-"""
+"""Flush, compaction and removal: functions from input files to output files, run in a worker process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from kvstore.errors import Corruption, UnsupportedFormat
 from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.job import CompactionJob, FlushJob, Job, JobResult, RemovalJob
 from kvstore.lsm.memtable import Memtable
 from kvstore.lsm.merge import Chunk, merge, without_deletions
-from kvstore.lsm.options import Options
 from kvstore.lsm.pace import Pace, full_speed
-from kvstore.lsm.sstable import WHOLE, TableInfo
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.table import Table
+from kvstore.lsm.table_info import WHOLE, TableInfo
 from kvstore.lsm.wal import read_segments, segment_name
-
-
-class FlushJob(msgspec.Struct, frozen=True, tag="flush"):
-    """Write the memtable of one log segment, the records up to `last_lsn`, as a table."""
-
-    directory: str
-    segment: int
-    floor: int
-    last_lsn: int
-    outputs: tuple[int, ...]
-    options: Options
-
-
-class CompactionJob(msgspec.Struct, frozen=True, tag="compaction"):
-    """Merge tables into one or more of `level`.
-
-    The inputs are in order from the oldest to the newest: of tables with a key in common the later one
-    counts. `drop_deletions` when nothing older lies beneath them.
-    """
-
-    directory: str
-    inputs: tuple[TableInfo, ...]
-    level: int
-    drop_deletions: bool
-    outputs: tuple[int, ...]
-    options: Options
-    left_out: tuple[int, ...] = ()
-    """Blocks of the first input that count as if they held nothing (kvstore.lsm.quarantine)."""
-
-    @property
-    def input_bytes(self) -> int:
-        """Of all inputs."""
-        return sum(info.size for info in self.inputs)
-
-
-class RemovalJob(msgspec.Struct, frozen=True, tag="removal"):
-    """Remove files that nothing needs any more, little by little: the disk cannot do much else meanwhile."""
-
-    directory: str
-    names: tuple[str, ...]
-
-
-Job = FlushJob | CompactionJob | RemovalJob
-
-
-class JobResult(msgspec.Struct, frozen=True):
-    """What a job has made: no table when nothing was left to write.
-
-    It has made none either if it met damage: then `damaged` has the numbers of tables and blocks of a
-    compaction, or that of a flush's segment, and `reason` says what was met first.
-    """
-
-    job: Job
-    tables: tuple[TableInfo, ...]
-    damaged: tuple[tuple[int, int], ...] = ()
-    reason: str = ""
 
 
 def run_job(fs: FileSystem, job: Job, pace: Pace = full_speed) -> JobResult:
@@ -163,35 +101,3 @@ def _entries(job: CompactionJob) -> int:
     if len(job.outputs) == 1:
         return total
     return min(total, 1 + total * job.options.table_bytes * 5 // (job.input_bytes * 4))
-
-
-_encoder = msgspec.msgpack.Encoder()
-_job_decoder = msgspec.msgpack.Decoder(FlushJob | CompactionJob | RemovalJob)
-_result_decoder = msgspec.msgpack.Decoder(JobResult)
-
-
-def encode_job(job: Job) -> bytes:
-    """A job for the worker process."""
-    return _encoder.encode(job)
-
-
-def decode_job(data: bytes) -> Job:
-    """Inverse of `encode_job`; raises Corruption, ConfigError."""
-    try:
-        job: Job = _job_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Corruption("job", str(error)) from error
-    return job
-
-
-def encode_result(result: JobResult) -> bytes:
-    """A result from the worker process."""
-    return _encoder.encode(result)
-
-
-def decode_result(data: bytes) -> JobResult:
-    """Inverse of `encode_result`; raises Corruption, ConfigError."""
-    try:
-        return _result_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Corruption("result", str(error)) from error

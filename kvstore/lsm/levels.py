@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from kvstore.lsm.bloom import hash_key
 from kvstore.lsm.lost_table import LostTable
 from kvstore.lsm.merge import Chunk
-from kvstore.lsm.sstable import TableInfo
 from kvstore.lsm.table import Table
+from kvstore.lsm.table_info import TableInfo
 
 AnyTable = Table | LostTable
 """One that is open, or what is in the place of one that cannot be opened."""

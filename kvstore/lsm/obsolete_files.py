@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from kvstore.errors import StorageError
 from kvstore.lsm.filesystem import FileSystem
-from kvstore.lsm.jobs import RemovalJob
+from kvstore.lsm.job import RemovalJob
 
 
 class ObsoleteFiles:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from kvstore.errors import StorageFailed, StorageFull, UnsupportedFormat
-from kvstore.lsm.filesystem import FileSystem, file_size, sync_file
+from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.limits import batch_bytes
 from kvstore.lsm.manifest import CURRENT, Manifest
 from kvstore.lsm.memtable import Memtable
@@ -18,10 +18,11 @@ from kvstore.lsm.merge import merge
 from kvstore.lsm.obsolete_files import ObsoleteFiles
 from kvstore.lsm.options import Options
 from kvstore.lsm.segments import NO_FILE, Segment, Segments
-from kvstore.lsm.sstable import table_name
 from kvstore.lsm.sstable_writer import write_tables
+from kvstore.lsm.table_info import table_name
 from kvstore.lsm.table_set import TableSet
 from kvstore.lsm.wal import MAGIC, locate_records, log_paths, segment_name
+from kvstore.lsm.whole_files import file_size, sync_file
 
 LOCK = "LOCK"
 """The file that whoever has a store open holds a lock on."""

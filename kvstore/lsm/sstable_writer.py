@@ -17,7 +17,8 @@ from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.merge import Chunk
 from kvstore.lsm.options import Options
 from kvstore.lsm.pace import Pace, full_speed
-from kvstore.lsm.sstable import FOOTER, MAGIC, Index, Properties, TableInfo, table_name
+from kvstore.lsm.sstable import FOOTER, MAGIC, Index, Properties
+from kvstore.lsm.table_info import TableInfo, table_name
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -11,9 +11,9 @@ from kvstore.lsm.data_blocks import DataBlocks
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.merge import Chunk
 from kvstore.lsm.quarantine import whole
-from kvstore.lsm.sstable import TableInfo
 from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.table_index import Guide
+from kvstore.lsm.table_info import TableInfo
 from kvstore.lsm.table_scan import scan_table
 
 

@@ -12,9 +12,10 @@ from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.pace import Pace
 from kvstore.lsm.problems import Counts, Kind, Problem
-from kvstore.lsm.sstable import FOOTER_BYTES, TableInfo, table_name
+from kvstore.lsm.sstable import FOOTER_BYTES
 from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.table_index import PackedIndex
+from kvstore.lsm.table_info import TableInfo, table_name
 
 
 def problem_of(error: StorageError | OSError, file: str, keys: tuple[bytes, bytes] | None = None) -> Problem:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import msgspec
 
 from kvstore.errors import Corruption
-from kvstore.lsm.filesystem import FileSystem, read_file
+from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.magic import check_magic
 from kvstore.lsm.record import encode_record, readable_records
+from kvstore.lsm.whole_files import read_file
 
 Batch = Sequence[tuple[bytes, bytes | None]]
 

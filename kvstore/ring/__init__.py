@@ -1,6 +1,7 @@
 """The consistent-hash ring: tokens, partitions, who holds what. Pure."""
 
-from kvstore.ring.cluster_state import ClusterState, initial_state
+from kvstore.ring.cluster_state import ClusterState
+from kvstore.ring.initial_state import initial_state
 from kvstore.ring.member import Member, parse_members
 from kvstore.ring.preference import fallbacks, preference_list
 from kvstore.ring.ring import Ring

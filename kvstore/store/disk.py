@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kvstore.errors import WrongDataDirectory
-from kvstore.lsm.filesystem import storage_error, sync_error
 from kvstore.lsm.pace import Pace, full_speed
+from kvstore.lsm.storage_errors import storage_error, sync_error
 
 _FREED_AT_ONCE = 128 * 1024
 """To free a MiB that is in the page cache takes a kernel 0.6 ms, in which no sync comes to its end."""

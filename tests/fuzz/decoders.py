@@ -38,10 +38,11 @@ from kvstore.lsm.bloom import BloomFilter, hash_key
 from kvstore.lsm.manifest import MAGIC as MANIFEST_MAGIC
 from kvstore.lsm.manifest import Edit, Manifest
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
-from kvstore.lsm.sstable import FOOTER, FOOTER_BYTES, Index, Properties, TableInfo
+from kvstore.lsm.sstable import FOOTER, FOOTER_BYTES, Index, Properties
 from kvstore.lsm.sstable import MAGIC as TABLE_MAGIC
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.table import Table
+from kvstore.lsm.table_info import TableInfo
 from kvstore.lsm.wal import MAGIC as WAL_MAGIC
 from kvstore.lsm.wal import encode_wal_record, read_segments
 from kvstore.protocol.client import Put, Reply

@@ -23,8 +23,8 @@ from kvstore.lsm import (
 from kvstore.lsm.compaction import Choice, choose
 from kvstore.lsm.faulty_filesystem import Fault, FaultyFileSystem
 from kvstore.lsm.quarantine import Fence
-from kvstore.lsm.sstable import WHOLE, table_name
 from kvstore.lsm.table import Table
+from kvstore.lsm.table_info import WHOLE, table_name
 
 LARGE = Options(tier_tables=2, block_bytes=100)
 """Nothing is sealed but by `flush`."""

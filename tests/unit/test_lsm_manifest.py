@@ -21,7 +21,7 @@ from kvstore.lsm.manifest import (
     read_edits,
 )
 from kvstore.lsm.record import encode_record
-from kvstore.lsm.sstable import TableInfo
+from kvstore.lsm.table_info import TableInfo
 
 
 def table(number: int) -> TableInfo:

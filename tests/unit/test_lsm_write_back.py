@@ -13,8 +13,8 @@ from kvstore.lsm import MemoryFileSystem, Options
 from kvstore.lsm.faulty_filesystem import FaultyFileSystem
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.merge import Chunk
-from kvstore.lsm.sstable import TableInfo
 from kvstore.lsm.sstable_writer import write_tables
+from kvstore.lsm.table_info import TableInfo
 from kvstore.store import DiskFileSystem
 
 ENTRIES = 500
