@@ -34,6 +34,7 @@ from kvstore.quorum.admission import Admission
 from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.quarantine import Quarantine, _Part
 from kvstore.quorum.background.reap import Reaper, _Batch
+from kvstore.quorum.background.reap_rounds import ReapRounds
 from kvstore.quorum.background.replay import HintReplay, _Delivery
 from kvstore.quorum.flow import Ask, Flow, Resumed
 from kvstore.quorum.forward import ForwardOperation
@@ -151,13 +152,14 @@ def reaping_by_timer_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def reaping_unconfirmed(patch: pytest.MonkeyPatch) -> None:
-    """The first primary has all of them forget, and asks nobody before."""
+    """The first primary has all of them forget, and asks nobody before; and they do not remember that."""
     ask = Reaper._ask
 
     def told(self: Reaper, nodes: Sequence[str], candidates: _Batch, commit: bool) -> Flow[_Confirmed]:
         return ask(self, nodes if commit else (), candidates, commit)
 
     patch.setattr(Reaper, "_ask", told)
+    patch.setattr(ReapRounds, "may_commit", lambda self, sender, candidate, now: True)
 
 
 def reads_of_a_session_like_any_other(patch: pytest.MonkeyPatch) -> None:
@@ -384,8 +386,15 @@ def a_write_forwarded_again(patch: pytest.MonkeyPatch) -> None:
 def what_comes_in_replaces_what_is_stored(patch: pytest.MonkeyPatch) -> None:
     combine = Replica.combine
 
-    def replaced(self: Replica, key: bytes, a: bytes, b: bytes, to_be_stored: bool = False) -> bytes:
-        return b if to_be_stored else combine(self, InternalKey(key), EncodedVersion(a), EncodedVersion(b))
+    def replaced(
+        self: Replica,
+        key: InternalKey,
+        a: EncodedVersion,
+        b: EncodedVersion,
+        to_be_stored: bool = False,
+        wall: int = 0,
+    ) -> EncodedVersion:
+        return b if to_be_stored else combine(self, key, a, b, wall=wall)
 
     patch.setattr(Replica, "combine", replaced)
 

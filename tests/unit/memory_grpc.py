@@ -203,7 +203,9 @@ class MemoryCall:
             if handler.stream_stream:
                 await handler.stream_stream(context.requests(), context)
             else:
-                request = handler.request_deserializer(await context.read())
+                request = await context.read()
+                if handler.request_deserializer:  # else the method is given the bytes
+                    request = handler.request_deserializer(request)
                 await context.write(handler.response_serializer(await handler.unary_unary(request, context)))
         except grpc.aio.AbortError:
             self.end(context.aborted)

@@ -180,7 +180,9 @@ def test_versions_that_are_reaped_are_counted_by_each_replica() -> None:
     stored = cluster.hosts["n1"].engine.get(INTERNAL)
     assert stored
     asked = Candidate(INTERNAL, digest(EncodedVersion(stored)))
-    cluster.hosts["n1"].node.on_frame("n2", [ReapCheck(1, 1, (asked,), commit=True)], cluster.instant)
+    cluster.hosts["n1"].node.on_frame("n2", [ReapCheck(1, 1, (asked,), commit=False)], cluster.instant)
+    cluster.move(AntiEntropySettings().reap_age)
+    cluster.hosts["n1"].node.on_frame("n2", [ReapCheck(2, 1, (asked,), commit=True)], cluster.instant)
     assert counted("n1") == {"reaped": 1}
     assert cluster.hosts["n1"].engine.get(INTERNAL) is None
 
