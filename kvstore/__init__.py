@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         StaleRing,
         StorageFailed,
         StorageFull,
+        Timeout,
         TooManySiblings,
         Unavailable,
         UnverifiedContext,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     )
     from kvstore.node.status import NodeStatus
     from kvstore.quorum.anti_entropy_status import AntiEntropyStatus
+
+    __version__: str
 
 __all__ = [
     "AntiEntropyStatus",
@@ -67,12 +70,14 @@ __all__ = [
     "StorageFailed",
     "StorageFull",
     "Stored",
+    "Timeout",
     "TooManySiblings",
     "Unavailable",
     "UnresolvedSiblings",
     "UnverifiedContext",
     "VersionTooLarge",
     "WriteTimeout",
+    "__version__",
     "aio",
     "connect",
 ]
@@ -99,6 +104,8 @@ def __getattr__(name: str) -> object:
     """Load a public name (PEP 562)."""
     if name == "aio":
         return import_module("kvstore.aio")
+    if name == "__version__":
+        return import_module("importlib.metadata").version("kvstore")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_PLACES.get(name, "kvstore.errors")), name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 
 class Outcome(Enum):
@@ -29,6 +30,14 @@ class KVError(Exception):
 
     outcome: Outcome = Outcome.NOT_APPLIED
     retryable: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy its text and attributes; calling the class again would need its own arguments."""
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[KVError], args: tuple[Any, ...]) -> KVError:
+    return kind.__new__(kind, *args)
 
 
 class InvalidRequest(KVError):
@@ -51,15 +60,23 @@ class Unavailable(KVError):
         self.alive = alive
 
 
-class ReadTimeout(KVError):
+class Timeout(KVError):
+    """Too few replicas answered in time: a ReadTimeout or a WriteTimeout."""
+
+    def __init__(self, message: str, received: int, required: int) -> None:
+        super().__init__(message)
+        self.received = received
+        self.required = required
+
+
+class ReadTimeout(Timeout):
     """Too few replicas answered a read in time. Reads change nothing, so retrying is safe."""
 
     retryable = True
 
     def __init__(self, received: int, required: int) -> None:
-        super().__init__(f"read timed out: {received} of {required} replicas answered")
-        self.received = received
-        self.required = required
+        message = f"read timed out: {received} of {required} replicas answered"
+        super().__init__(message, received, required)
 
 
 class StaleRead(KVError):
@@ -75,17 +92,14 @@ class StaleRead(KVError):
         self.received = received
 
 
-class WriteTimeout(KVError):
+class WriteTimeout(Timeout):
     """Too few replicas confirmed a write in time. It may be applied: a timeout is not a failure."""
 
     outcome = Outcome.UNKNOWN
 
     def __init__(self, received: int, required: int) -> None:
-        super().__init__(
-            f"write timed out: {received} of {required} replicas confirmed it; it may still be applied"
-        )
-        self.received = received
-        self.required = required
+        message = f"write timed out: {received} of {required} replicas confirmed it; it may still be applied"
+        super().__init__(message, received, required)
 
 
 class Overloaded(KVError):

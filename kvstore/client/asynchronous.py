@@ -8,7 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from kvstore.client.batch import Items, by_key, pairs
+from kvstore.client.batch import Items, by_key, pairs, several
 from kvstore.client.core.seen import Seen
 from kvstore.client.discovery import discover
 from kvstore.client.dispatcher import Dispatcher
@@ -35,8 +35,14 @@ def connect(endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT)
     `timeout` in seconds is the default of every call. Raises ConfigError for endpoints that are
     none, InvalidRequest for a bad timeout; awaiting it raises NoNodeAvailable when none answers.
     """
-    limit = seconds(timeout)
-    return Client(partial(_open_dispatcher, parse_endpoints(endpoints), limit), limit)
+    return Client(endpoints, timeout=timeout)
+
+
+def carried_by(connect: Callable[[], Awaitable[Carrier]], timeout: float) -> Client:
+    """A client whose requests go another way than by gRPC, as `connect` says."""
+    client = Client.__new__(Client)
+    client._start(connect, timeout)
+    return client
 
 
 async def _open_dispatcher(endpoints: tuple[str, ...], timeout: float) -> Carrier:
@@ -44,9 +50,13 @@ async def _open_dispatcher(endpoints: tuple[str, ...], timeout: float) -> Carrie
 
 
 class Client:
-    """One cluster, for coroutines of one event loop. Made by `connect`."""
+    """One cluster, for coroutines of one event loop: see `connect`, which makes it."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Carrier]], timeout: float) -> None:
+    def __init__(self, endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        limit = seconds(timeout)
+        self._start(partial(_open_dispatcher, parse_endpoints(endpoints), limit), limit)
+
+    def _start(self, connect: Callable[[], Awaitable[Carrier]], timeout: float) -> None:
         self._connect = connect
         self._timeout = timeout
         self._opening = asyncio.Lock()
@@ -270,7 +280,7 @@ class Bucket:
         resolver: Resolver | None = None,
     ) -> dict[K, Result]:
         """Read several keys at once, each within `timeout`. Raises PartialFailure if any fails."""
-        listed = list(dict.fromkeys(keys))
+        listed = several(keys)
         requests = [self._asking(self._requests.get(key, r, quorum, timeout)) for key in listed]
         replies = await self._dispatcher.execute_many(requests)
         results = (

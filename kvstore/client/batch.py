@@ -16,8 +16,20 @@ Items = Mapping[K, str | bytes] | Iterable[tuple[K, str | bytes]]
 """Keys and values: a mapping, or pairs."""
 
 
+def several(keys: Iterable[K]) -> list[K]:
+    """Each of the keys once; raises InvalidRequest for one text, whose letters are hardly meant."""
+    if isinstance(keys, str | bytes):
+        raise InvalidRequest("keys", f"{keys!r} is one key: pass a list of keys")
+    return list(dict.fromkeys(keys))
+
+
 def pairs(items: Items[K]) -> list[tuple[K, str | bytes]]:
-    """The pairs of `items`; raises InvalidRequest if a key is there twice, since one would hide the other."""
+    """The pairs of `items`; raises InvalidRequest if a key is there twice, since one would hide the other.
+
+    And for a text, which has neither keys nor values.
+    """
+    if isinstance(items, str | bytes):
+        raise InvalidRequest("items", f"{items!r} is one text: pass a mapping or pairs of keys and values")
     listed = list(items.items() if isinstance(items, Mapping) else items)
     seen: set[bytes] = set()
     for key, _ in listed:

@@ -1,4 +1,4 @@
-"""The endpoints a client is given: `host:port,host:port`."""
+"""The endpoints a client is given: `host:port,host:port`, perhaps with `kvstore://` before them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ from collections.abc import Sequence
 
 from kvstore.errors import ConfigError
 
+_SCHEME = "kvstore://"
+
 
 def parse_endpoints(endpoints: str | Sequence[str]) -> tuple[str, ...]:
     """Read `host:port,host:port` (or a list of them), without repetitions; raises ConfigError.
 
-    An IPv6 address stands in brackets: `[::1]:7001`.
+    So that they can be one URL, `kvstore://host:port,host:port` is the same. An IPv6 address stands in
+    brackets: `[::1]:7001`.
     """
-    items = endpoints.split(",") if isinstance(endpoints, str) else endpoints
+    if isinstance(endpoints, str):
+        listed = endpoints.strip()
+        if listed.startswith(_SCHEME):
+            listed = listed.removeprefix(_SCHEME).removesuffix("/")
+        items: Sequence[str] = listed.split(",")
+    else:
+        items = endpoints
     parsed = tuple(dict.fromkeys(_parse(item.strip()) for item in items))
     if not parsed:
         raise ConfigError("endpoints: none given, expected host:port,host:port")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 from kvstore.errors import KVError
 from kvstore.protocol.client import Explain, Stored
@@ -37,6 +37,16 @@ class Result:
     context: bytes
     explain: Explain | None = None
     resolver: Resolver | None = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without its resolver, which is a function and perhaps of one process only."""
+        return Result, (self.key, self.siblings, self.context, self.explain)
+
+    def __copy__(self) -> Self:
+        return self  # it never changes
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+        return self
 
     @property
     def exists(self) -> bool:

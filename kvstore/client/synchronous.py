@@ -21,6 +21,7 @@ from kvstore.client.blocking import (
     iterating,
     standing_before,
 )
+from kvstore.client.ports import Runner
 
 
 def connect(endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> Client:
@@ -29,10 +30,14 @@ def connect(endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT)
     `timeout` in seconds is the default of every call. Raises ConfigError for endpoints that are
     none, InvalidRequest for a bad timeout, NoNodeAvailable when none answers.
     """
-    client = asynchronous.connect(endpoints, timeout=timeout)
-    background = shared_background()
-    background.run(client.__aenter__())
-    return Client(client, background)
+    return Client(endpoints, timeout=timeout)
+
+
+def standing_before_client(client: asynchronous.Client, runner: Runner) -> Client:
+    """The sync client before one that is connected already, and whose coroutines `runner` runs."""
+    made = Client.__new__(Client)
+    Facade.__init__(made, client, runner)
+    return made
 
 
 class Bucket(Facade[asynchronous.Bucket]):
@@ -75,7 +80,13 @@ class Session(Facade[asynchronous.Session]):
 
 
 class Client(Facade[asynchronous.Client]):
-    """One cluster; may be shared by threads. Made by `connect`."""
+    """One cluster; may be shared by threads: see `connect`, which makes it."""
+
+    def __init__(self, endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        client = asynchronous.Client(endpoints, timeout=timeout)
+        background = shared_background()
+        background.run(client.__aenter__())
+        super().__init__(client, background)
 
     def __enter__(self) -> Self:
         return self

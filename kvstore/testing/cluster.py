@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import count
 
-from kvstore.client import asynchronous
-from kvstore.client.asynchronous import DEFAULT_TIMEOUT
+from kvstore.client.asynchronous import DEFAULT_TIMEOUT, carried_by
 from kvstore.client.ports import Carrier
 from kvstore.client.requests import key_bytes
 from kvstore.client.results import Key
-from kvstore.client.synchronous import Client
+from kvstore.client.synchronous import Client, standing_before_client
 from kvstore.config import BucketSettings, parse_bucket
 from kvstore.lsm import Fate
 from kvstore.sim.client import SimulatedClient
@@ -77,11 +76,11 @@ class Cluster:
             name, self._cluster, random.Random(self._rng.getrandbits(64)), nodes or self.nodes
         )
         carrier = SimulatedCarrier(simulated)
-        client = asynchronous.Client(partial(_connected, carrier), timeout)
+        client = carried_by(partial(_connected, carrier), timeout)
         loop = VirtualLoop(self._cluster.scheduler)
         loop.run(client.__aenter__())
         self.advance(0.0)  # its connections are made
-        return Client(client, loop)
+        return standing_before_client(client, loop)
 
     # time
 

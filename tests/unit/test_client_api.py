@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import assert_type, get_type_hints
 
 import pytest
@@ -136,6 +137,10 @@ def test_both_connect_alike() -> None:
         "[::1]",
         "a b:1",
         "http://h:1",
+        "kvstore://",
+        "kvstore://h",
+        "kvstore://h:1/1",
+        "h:1,kvstore://h:2",
     ],
 )
 def test_bad_endpoints_are_named(text: str) -> None:
@@ -146,6 +151,35 @@ def test_bad_endpoints_are_named(text: str) -> None:
 def test_endpoints_are_read_once_each() -> None:
     assert parse_endpoints("a:1, b:2,a:1,[::1]:3") == ("a:1", "b:2", "[::1]:3")
     assert parse_endpoints(["a:1", "b:2"]) == ("a:1", "b:2")
+    assert parse_endpoints("kvstore://a:1,[::1]:3") == ("a:1", "[::1]:3")
+    assert parse_endpoints("kvstore://a:1/") == ("a:1",)
+
+
+def test_the_class_is_as_good_as_connect(cluster: FakeCluster) -> None:
+    assert inspect.signature(kvstore.Client) == inspect.signature(aio.Client)
+    with kvstore.Client("kvstore://" + cluster.endpoints) as db:
+        assert not db.bucket("carts").get("k")
+
+    async def awaited() -> None:
+        async with aio.Client(cluster.endpoints) as db:
+            assert not await db.bucket("carts").get("k")
+
+    run(awaited())
+
+
+def test_a_text_is_no_list_of_keys_or_items(cluster: FakeCluster) -> None:
+    with kvstore.connect(cluster.endpoints) as db:
+        carts = db.bucket("carts")
+        for text in ("abc", b"abc"):
+            with pytest.raises(kvstore.InvalidRequest, match="is one key: pass a list"):
+                carts.get_many(text)  # type: ignore[type-var]
+            with pytest.raises(kvstore.InvalidRequest, match="is one text: pass a mapping"):
+                carts.put_many(text)  # type: ignore[arg-type]
+    assert not cluster.store.calls
+
+
+def test_the_version_is_the_one_that_is_installed() -> None:
+    assert kvstore.__version__ == version("kvstore")
 
 
 @pytest.mark.parametrize(
