@@ -38,14 +38,9 @@ class HybridClock:
         if seen > latest:
             self._on_ahead()
             return min(seen + 1, MAX_TIME)
-        last, now = self._last, wall << _COUNTER_BITS
-        if last > latest:
-            last = latest
-        time = now if now > last and now > seen else max(last, seen) + 1
-        if not _LEAST_TIME <= time <= MAX_TIME:
-            time = min(max(time, _LEAST_TIME), MAX_TIME)
-        self._last = time
-        return time
+        last = max(min(self._last, latest) + 1, seen + 1, wall << _COUNTER_BITS)
+        self._last = min(max(last, _LEAST_TIME), MAX_TIME)
+        return self._last
 
     def observe(self, wall: int, seen: int) -> None:
         """Later times come after `seen`, if that is within bounds."""

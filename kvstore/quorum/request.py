@@ -61,16 +61,16 @@ def admit(
     limits.check_key(call.key)
     bucket = state.bucket(call.bucket)
     n = bucket.n
+    # 0: it has none; checked also where no read or write follows: r of a Delete with a context
     r = 0 if isinstance(call, Put) else call.r or bucket.r
     w = 0 if isinstance(call, Get) else call.w or bucket.w
-    # checked also where no read or write follows: r of a Delete with a context
     if not (0 <= r <= n and 0 <= w <= n):
         raise _not_between(n, r=r, w=w)
     key_token = token(call.bucket, call.key)
     partition = partition_of(key_token, state.ring.partitions)
     if call.epoch and call.epoch != state.epoch:
         placements.check_client(partition, call.bucket, call.epoch)
-    timeout = call.timeout or settings.default_timeout
+    timeout = min(call.timeout or settings.default_timeout, settings.max_timeout)
     return Request(
         principal,
         call,
@@ -82,7 +82,7 @@ def admit(
         w,
         (call.quorum or bucket.quorum) is QuorumMode.SLOPPY,
         placements.place(partition, n),
-        now.mono + (min(settings.max_timeout, timeout)),
+        now.mono + timeout,
         now,
         client,
     )

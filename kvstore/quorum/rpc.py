@@ -125,12 +125,8 @@ class Rpc:
         table = self.waiting
         for number in numbers:
             waiting = table.get(number)
-            if waiting is None or WriteAck not in waiting.EXPECTS:
-                continue
-            try:  # as Guard.run does: there are two of these for each write
-                waiting.on_answer(node, ACK, now)
-            except Exception as error:  # noqa: BLE001
-                self._guard.report(error)
+            if waiting is not None and WriteAck in waiting.EXPECTS:
+                self._guard.run(waiting.on_answer, node, ACK, now)
 
     def on_refusal(self, node: str, number: int, error: KVError, now: Instant) -> None:
         """`node` did not do what it was asked under this number."""

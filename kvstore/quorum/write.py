@@ -300,9 +300,8 @@ class WriteOperation(Operation):
         elif self.state is _OWING and count(self.quorums, self.acked) is Outcome.WON:
             self.move(_E.ACKNOWLEDGED)
             self._common.admission.settled(now.mono - self.request.now.mono)
-        if self._awaiting or self.state is _WAITING:
-            return
-        if self._common.placements.name in self.acked:
+        placed = not self._awaiting and self._common.placements.name in self.acked
+        if placed and self.state is not _WAITING:
             self._finish()
 
     def _give_up(self, now: Instant) -> None:

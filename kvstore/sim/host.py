@@ -129,6 +129,7 @@ class Host:
     def wipe(self) -> None:
         """Replace the disk by an empty one, while the host is down."""
         assert not self.up
+        self.ended_by = None
         self._scheduler.note(f"{self.name} gets an empty disk")
         self.machine.disk = MemoryFileSystem()
 

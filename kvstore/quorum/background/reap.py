@@ -10,14 +10,13 @@ docs/anti-entropy.md argues why each of these is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from kvstore.config import AntiEntropySettings, Limits
 from kvstore.errors import Corruption, InvalidRequest, KVError
 from kvstore.instant import Instant
 from kvstore.protocol.peer import Candidate, ReapCheck, ReapConfirm
-from kvstore.quorum.background.merkle import Scan
 from kvstore.quorum.background.reap_rounds import ReapRounds
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.flow import Ask, Flow, Flows, Lost, Pause
@@ -50,7 +49,7 @@ class Reaper:
         self,
         flows: Flows,
         local: LocalCopy,
-        known: Scan,
+        known: Callable[[bytes, bytes | None], Iterator[tuple[InternalKey, EncodedVersion]]],
         exchanging: Callable[[int], bool],
         placements: Placements,
         mint: Mint,
@@ -134,7 +133,7 @@ class Reaper:
         entries: list[tuple[InternalKey, EncodedVersion]] = []
         size = 0
         for key, version in self._known(max(self._cursor, first), end):
-            entries.append((InternalKey(key), EncodedVersion(version)))
+            entries.append((key, version))
             size += len(version)
             if len(entries) >= self._settings.slice or size >= 2**20:
                 break
