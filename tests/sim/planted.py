@@ -50,7 +50,17 @@ from kvstore.quorum.write import WriteEvent, WriteOperation, Writes, WriteState
 from kvstore.sim.host import Host
 from kvstore.sim.run import Plan, Report, try_plan
 from kvstore.store.worker_driver import WorkerDriver
-from kvstore.versions import CausalContext, Dot, EncodedVersion, InternalKey, Sibling, Version, join, write
+from kvstore.versions import (
+    NO_VERSION,
+    CausalContext,
+    Dot,
+    EncodedVersion,
+    InternalKey,
+    Sibling,
+    Version,
+    join,
+    write,
+)
 from kvstore.wire.queue import Batches
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -93,10 +103,10 @@ def repair_without_waiting(patch: pytest.MonkeyPatch) -> None:
     def reply_at_once(self: ReadOperation, now: Instant) -> None:
         evaluate(self, now)
         if self._waited_for and won(self._quorums, self.answers.keys()):
-            result = b""
+            result = NO_VERSION
             for version in self.answers.values():
-                result = self._common.local.replica.combine(self.request.key, EncodedVersion(result), version)
-            self._reply(EncodedVersion(result), now)
+                result = self._common.local.replica.combine(self.request.key, result, version)
+            self._reply(result, now)
 
     patch.setattr(ReadOperation, "_evaluate", reply_at_once)
 
@@ -141,7 +151,7 @@ def a_leaf_not_updated_by_the_coordinator(patch: pytest.MonkeyPatch) -> None:
 
 def an_old_hash_left_in_its_leaf(patch: pytest.MonkeyPatch) -> None:
     update = Trees.update
-    patch.setattr(Trees, "update", lambda self, key, old, new: update(self, key, EncodedVersion(b""), new))
+    patch.setattr(Trees, "update", lambda self, key, old, new: update(self, key, NO_VERSION, new))
 
 
 def reaping_by_timer_alone(patch: pytest.MonkeyPatch) -> None:
