@@ -20,7 +20,7 @@ import kvstore
 from kvstore.instant import Instant
 from kvstore.protocol.peer import NodeHash, TreeNode
 from kvstore.quorum.background.exchange import Exchange
-from kvstore.quorum.background.merkle import FAN_OUT, ROOT
+from kvstore.quorum.background.merkle_tree import FAN_OUT, ROOT
 from kvstore.quorum.flow import Flow
 from kvstore.ring import Member, fallbacks, initial_state, preference_list
 from kvstore.sim.cluster import SETTINGS

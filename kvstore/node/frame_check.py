@@ -21,7 +21,7 @@ from kvstore.principal import MOST_CHARACTERS
 from kvstore.protocol.derive import function
 from kvstore.protocol.fields import Field, Kind, fields_of, is_record
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
-from kvstore.quorum.background.merkle import NODES
+from kvstore.quorum.background.merkle_tree import NODES
 from kvstore.quorum.background.range_items import ITEM_BYTES
 from kvstore.quorum.placement import Placements
 from kvstore.ring import check_data_key

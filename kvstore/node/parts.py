@@ -38,10 +38,11 @@ from kvstore.quorum.forward import Forwards
 from kvstore.quorum.get import Gets
 from kvstore.quorum.guard import Guard
 from kvstore.quorum.hedging import Hedging
-from kvstore.quorum.held_outputs import HeldOutputs, Output, Send
+from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint
+from kvstore.quorum.outputs import Output, Send
 from kvstore.quorum.placement import Placements
 from kvstore.quorum.put import Puts
 from kvstore.quorum.read import Reads
@@ -151,8 +152,8 @@ def coordinator(base: Foundation, settings: NodeSettings) -> Coordinator:
     return Coordinator(
         {
             Put: Puts(writes, base.mint, limits).put,
-            Get: Gets(reads, base.local, base.context_keys).get,
-            Delete: Deletes(reads, writes, base.local, base.mint).delete,
+            Get: Gets(reads, base.local.read, base.context_keys).get,
+            Delete: Deletes(reads, writes, base.local.read, base.mint).delete,
         },
         Forwards(base.rpc, base.placements, hedging, base.counters, quorum),
         base.placements,
@@ -170,6 +171,7 @@ def background(base: Foundation, engine: Engine, settings: NodeSettings) -> Back
     flows = Flows(base.placements.name, base.rpc, base.deadlines, base.durability)
     trees, local, placements, mint = base.trees, base.local, base.placements, base.mint
     durability, counters, rules = base.durability, base.counters, settings.anti_entropy
+    soon = durability.soon
     pacing = Pacing(base.admission, rules)
     building = TreeBuilding(trees, engine.scan, base.deadlines, base.guard, pacing, rules)
     quarantine = Quarantine(
@@ -193,7 +195,7 @@ def background(base: Foundation, engine: Engine, settings: NodeSettings) -> Back
         proofs,
         quarantine,
         placements,
-        durability,
+        soon,
         pacing,
         counters,
         rules,
@@ -201,7 +203,7 @@ def background(base: Foundation, engine: Engine, settings: NodeSettings) -> Back
     replay = HintReplay(flows, local, placements, mint, durability, base.admission, counters, settings.quorum)
     expiry = HintExpiry(flows, local, placements, mint, durability, settings.quorum)
     exchanging = anti_entropy.exchanging
-    reaper = Reaper(flows, local, quarantine.known, exchanging, placements, mint, durability, counters, rules)
+    reaper = Reaper(flows, local, quarantine.known, exchanging, placements, mint, soon, counters, rules)
     building.built = anti_entropy.built
     local.replica.on_distrust = building.distrust
     local.hints.on_dropped = anti_entropy.hint_dropped

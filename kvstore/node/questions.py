@@ -10,7 +10,8 @@ from kvstore.instant import Instant
 from kvstore.node.outbox import Outbox
 from kvstore.protocol.fields import Kind, fields_of, is_record
 from kvstore.protocol.peer import Refusal
-from kvstore.quorum.held_outputs import HeldOutputs, Send
+from kvstore.quorum.held_outputs import HeldOutputs
+from kvstore.quorum.outputs import Send
 from kvstore.quorum.placement import Placements
 from kvstore.versions import InternalKey
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from kvstore.errors import KVError
 from kvstore.instant import Instant
 from kvstore.protocol.peer import ReadReply, ReadSame, Refusal, ReplicaRead, ReplicaWrite, WriteAck
-from kvstore.quorum.held_outputs import HeldOutputs, Send
+from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
+from kvstore.quorum.outputs import Send
 from kvstore.quorum.placement import Placements
 from kvstore.quorum.replica import Changes
 from kvstore.quorum.rpc import Transport

@@ -5,11 +5,10 @@ from __future__ import annotations
 from kvstore.errors import KVError
 from kvstore.instant import Instant
 from kvstore.protocol.client import Delete, Explain, Failed, Stored
-from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint, Written
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.read import Reads
-from kvstore.quorum.request import Request
+from kvstore.quorum.request import ReadHere, Request
 from kvstore.quorum.write import Writes
 from kvstore.versions import NO_CONTEXT, EncodedVersion, decode_version
 
@@ -19,10 +18,10 @@ _TOMBSTONE = Written(None)
 class Deletes:
     """The deletes of one node."""
 
-    def __init__(self, reads: Reads, writes: Writes, local: LocalCopy, mint: Mint) -> None:
+    def __init__(self, reads: Reads, writes: Writes, read_here: ReadHere, mint: Mint) -> None:
         self._reads = reads
         self._writes = writes
-        self._local = local
+        self._read_here = read_here
         self._mint = mint
 
     def delete(self, request: Request, call: Delete, respond: Respond) -> None:
@@ -31,7 +30,7 @@ class Deletes:
             seen = self._mint.seen(call.context, request.key)
             self._writes.write(request, seen, _TOMBSTONE, respond, request.now)
         else:
-            local = self._local.read(request.placement, request.key)
+            local = self._read_here(request.placement, request.key)
             self._reads.read(request, local, respond, self._delete_what_was_read)
 
     def _delete_what_was_read(

@@ -18,7 +18,8 @@ from kvstore.instant import Instant
 from kvstore.protocol.peer import QuorumMessage, ReplicaWrite, WriteAck
 from kvstore.protocol.table import ANSWERS
 from kvstore.quorum.deadlines import NEVER, Deadlines
-from kvstore.quorum.held_outputs import ACK, HeldOutputs, Own
+from kvstore.quorum.held_outputs import HeldOutputs
+from kvstore.quorum.outputs import ACK, Own
 from kvstore.quorum.rpc import Answer, Rpc, Waiting
 from kvstore.versions import NO_KEY, InternalKey
 

@@ -9,19 +9,18 @@ from kvstore.hlc import wall_time
 from kvstore.instant import Instant
 from kvstore.protocol.client import Explain, Failed, Found, Get, Value
 from kvstore.quorum.context_keys import ContextKeys
-from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.read import Reads
-from kvstore.quorum.request import Request
+from kvstore.quorum.request import ReadHere, Request
 from kvstore.versions import EMPTY, NO_CONTEXT, EncodedVersion, decode_version
 
 
 class Gets:
     """The gets of one node."""
 
-    def __init__(self, reads: Reads, local: LocalCopy, context_keys: ContextKeys) -> None:
+    def __init__(self, reads: Reads, read_here: ReadHere, context_keys: ContextKeys) -> None:
         self._reads = reads
-        self._local = local
+        self._read_here = read_here
         self._context_keys = context_keys
 
     def get(self, request: Request, call: Get, respond: Respond) -> None:
@@ -35,7 +34,7 @@ class Gets:
         That is no answer, least of all "not found": raises Corruption when the others are fewer than R.
         """
         try:
-            return self._local.read(request.placement, request.key)
+            return self._read_here(request.placement, request.key)
         except Corruption:
             remote = request.placement.remote.values()
             if request.r > sum(1 for hint_for in remote if request.sloppy or not hint_for):

@@ -1,7 +1,7 @@
 """What must wait until the engine's log is on the disk: every acknowledgement does.
 
 Persist before send, made explicit: what is given to `after` is an output, a value, and it is released when
-its LSN is durable. An output is a message to another node, or this node's own answer to one of its questions.
+its LSN is durable.
 """
 
 from __future__ import annotations
@@ -9,34 +9,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-import msgspec
-
 from kvstore.instant import Instant
 from kvstore.lsm import Engine
-from kvstore.protocol.peer import Forward, ForwardReply, QuorumMessage, ReadSame, WriteAck
 from kvstore.quorum.guard import Guard
-
-
-class Send(msgspec.Struct, frozen=True, gc=False):
-    """A message to another node."""
-
-    to: str
-    message: QuorumMessage | Forward | ForwardReply
-
-
-class Own(msgspec.Struct, frozen=True, gc=False):
-    """What this node itself answers to the question `number`, as any other replica would."""
-
-    number: int
-    answer: WriteAck | ReadSame
-
-
-Output = Send | Own
-
-ACK = WriteAck(())
-"""This node's own: what was to be written is on its disk."""
-SAME = ReadSame(0)
-"""This node's own: what it has read here is on its disk."""
+from kvstore.quorum.outputs import Output
 
 
 class HeldOutputs:

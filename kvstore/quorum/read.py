@@ -26,9 +26,10 @@ from kvstore.protocol.peer import ReadReply, ReadSame, ReplicaRead
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.deadlines import NEVER
 from kvstore.quorum.hedging import Hedging
-from kvstore.quorum.held_outputs import ACK, SAME, HeldOutputs, Own
+from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.operation import Moves, Named, Operation, Respond
+from kvstore.quorum.outputs import ACK, SAME, Own
 from kvstore.quorum.placement import Placements, Target
 from kvstore.quorum.read_repair import Repair
 from kvstore.quorum.read_result import has_seen, reconciled, unreadable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from kvstore.config import BucketSettings, Limits, QuorumMode, QuorumSettings
@@ -12,7 +14,10 @@ from kvstore.protocol.client import ClientRequest, Get, Put
 from kvstore.quorum.placement import Placement, Placements
 from kvstore.quorum.votes import NOBODY, Outcome, count
 from kvstore.ring import data_key, partition_of, token
-from kvstore.versions import InternalKey
+from kvstore.versions import EncodedVersion, InternalKey
+
+ReadHere = Callable[[Placement, InternalKey], EncodedVersion]
+"""What a coordinator holds of a key itself, empty: nothing; raises Corruption. See `LocalCopy.read`."""
 
 
 class Request(msgspec.Struct, frozen=True):

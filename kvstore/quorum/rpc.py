@@ -21,7 +21,7 @@ from kvstore.protocol.peer import (
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.deadlines import Deadlines, Sleeper
 from kvstore.quorum.guard import Guard
-from kvstore.quorum.held_outputs import ACK
+from kvstore.quorum.outputs import ACK
 from kvstore.versions import NO_KEY, InternalKey
 
 Answer: TypeAlias = QuorumMessage

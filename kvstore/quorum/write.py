@@ -19,10 +19,11 @@ from kvstore.protocol.peer import ReplicaWrite, WriteAck
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.context_keys import ContextKeys
 from kvstore.quorum.counters import Counters
-from kvstore.quorum.held_outputs import ACK, HeldOutputs, Own
+from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint, Minted, Written
 from kvstore.quorum.operation import Moves, Named, Operation, Respond
+from kvstore.quorum.outputs import ACK, Own
 from kvstore.quorum.placement import Placements
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc

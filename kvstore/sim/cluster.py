@@ -12,7 +12,8 @@ from kvstore.lsm import Fate, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.protocol.client import ClientRequest, Reply
 from kvstore.protocol.peer import TreeNode
-from kvstore.quorum.background.merkle import NODES, ROOT, Trees
+from kvstore.quorum.background.merkle import Trees
+from kvstore.quorum.background.merkle_tree import NODES, ROOT
 from kvstore.ring import Member, data_key, initial_state, preference_list, token
 from kvstore.sim.host import Host
 from kvstore.sim.invariants import Invariants

@@ -19,7 +19,8 @@ from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import Engine
 from kvstore.node.status import NodeStatus
 from kvstore.protocol.peer import TreeNode
-from kvstore.quorum.background.merkle import NODES, Trees
+from kvstore.quorum.background.merkle import Trees
+from kvstore.quorum.background.merkle_tree import NODES
 from kvstore.ring import initial_state, parse_members
 from kvstore.store import DiskFileSystem
 from tests.cluster.clusters import serving

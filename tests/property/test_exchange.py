@@ -22,7 +22,8 @@ from kvstore.protocol.peer import (
 from kvstore.protocol.sizes import content_of
 from kvstore.quorum.background.conversation import Conversation
 from kvstore.quorum.background.exchange import Exchange
-from kvstore.quorum.background.merkle import ROOT, Trees
+from kvstore.quorum.background.merkle import Trees
+from kvstore.quorum.background.merkle_tree import ROOT
 from kvstore.quorum.background.range_items import difference
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.flow import Ask, Flow, Outcome, Question, Resumed, Step

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from kvstore.config import BucketSettings
 from kvstore.protocol.peer import NodeHash, TreeNode
-from kvstore.quorum.background.merkle import FIRST_LEAF, LEAVES, NODES, ROOT, Tree, Trees, children
+from kvstore.quorum.background.merkle import Trees
+from kvstore.quorum.background.merkle_tree import FIRST_LEAF, LEAVES, NODES, ROOT, Tree, children
 from kvstore.ring import Member, data_key, initial_state, partition_bounds, token
 from kvstore.versions import EncodedVersion, InternalKey
 

@@ -38,9 +38,10 @@ from kvstore.quorum.background.reap_rounds import ReapRounds
 from kvstore.quorum.background.replay import HintReplay, _Delivery
 from kvstore.quorum.flow import Ask, Flow, Resumed
 from kvstore.quorum.forward import ForwardOperation
-from kvstore.quorum.held_outputs import ACK, HeldOutputs
+from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.mint import Mint, Minted
+from kvstore.quorum.outputs import ACK
 from kvstore.quorum.read import ReadOperation
 from kvstore.quorum.replica import Changes, Replica
 from kvstore.quorum.request import Request

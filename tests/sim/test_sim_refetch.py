@@ -12,7 +12,7 @@ from kvstore.lsm import Engine, Fence
 from kvstore.protocol.client import Put, Stored
 from kvstore.protocol.peer import TreeNode
 from kvstore.quorum.background.conversation import Conversation
-from kvstore.quorum.background.merkle import ROOT
+from kvstore.quorum.background.merkle_tree import ROOT
 from kvstore.quorum.background.quarantine import Quarantine
 from kvstore.quorum.flow import Flow
 from kvstore.ring import partition_of, token

@@ -20,7 +20,7 @@ from kvstore.protocol.peer import (
     WriteAck,
 )
 from kvstore.protocol.table import PeerMessage
-from kvstore.quorum.background.merkle import LEAVES, ROOT
+from kvstore.quorum.background.merkle_tree import LEAVES, ROOT
 from kvstore.ring import data_key, token
 from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, Version, encode_version
 from tests.unit.quorum_cluster import Cluster

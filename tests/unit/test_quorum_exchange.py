@@ -26,7 +26,8 @@ from kvstore.protocol.peer import (
 )
 from kvstore.quorum.background.conversation import Conversation
 from kvstore.quorum.background.exchange import Exchange
-from kvstore.quorum.background.merkle import LEAVES, ROOT, Trees
+from kvstore.quorum.background.merkle import Trees
+from kvstore.quorum.background.merkle_tree import LEAVES, ROOT
 from kvstore.quorum.background.range_items import _runs, difference, held_in
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.flow import Ask, Flow, Lost, Outcome, Pause, Question, Resumed, Step

@@ -26,7 +26,8 @@ from kvstore.quorum.admission import Admission
 from kvstore.quorum.deadlines import NEVER, Deadlines
 from kvstore.quorum.flow import Ask, Flow, Flows, FlowState, Idle, Pause, Question, Resumed, RunningFlow, Sync
 from kvstore.quorum.guard import Guard
-from kvstore.quorum.held_outputs import HeldOutputs, Output, Own
+from kvstore.quorum.held_outputs import HeldOutputs
+from kvstore.quorum.outputs import Output, Own
 from kvstore.quorum.rpc import Answer, Rpc
 from kvstore.versions import Digest, EncodedVersion, InternalKey
 

@@ -9,7 +9,8 @@ from kvstore.lsm import Durability as DurabilityMode
 from kvstore.lsm import Engine, MemoryFileSystem, Options
 from kvstore.protocol.peer import WriteAck
 from kvstore.quorum.guard import Guard
-from kvstore.quorum.held_outputs import ACK, HeldOutputs, Output, Own, Send
+from kvstore.quorum.held_outputs import HeldOutputs
+from kvstore.quorum.outputs import ACK, Output, Own, Send
 
 NOW, LATER = Instant(1.0, 1000), Instant(2.0, 2000)
 

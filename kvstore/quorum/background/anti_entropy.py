@@ -8,6 +8,7 @@ exchange, and before them (`quarantine`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from kvstore.config import AntiEntropySettings
@@ -16,14 +17,14 @@ from kvstore.instant import Instant
 from kvstore.protocol.peer import RangeItems, RepairWanted, TreeNode, TreeRead
 from kvstore.quorum.background.conversation import Conversation
 from kvstore.quorum.background.exchange import Exchange
-from kvstore.quorum.background.merkle import ROOT, Scan, Trees
+from kvstore.quorum.background.merkle import Scan, Trees
+from kvstore.quorum.background.merkle_tree import ROOT
 from kvstore.quorum.background.pacing import Pacing
 from kvstore.quorum.background.proofs import Proofs
 from kvstore.quorum.background.quarantine import Quarantine
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.deadlines import NEVER
 from kvstore.quorum.flow import Flow, Flows, Idle, Lost, Pause
-from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.placement import Placements
 from kvstore.ring import preference_list, split_data_key
@@ -44,7 +45,7 @@ class AntiEntropy:
         proofs: Proofs,
         quarantine: Quarantine,
         placements: Placements,
-        durability: HeldOutputs,
+        sync_soon: Callable[[int], None],
         pacing: Pacing,
         counters: Counters,
         settings: AntiEntropySettings,
@@ -56,7 +57,7 @@ class AntiEntropy:
         self._proofs = proofs
         self._quarantine = quarantine
         self._placements = placements
-        self._durability = durability
+        self._sync_soon = sync_soon
         self._pacing = pacing
         self._counters = counters
         self._settings = settings
@@ -199,7 +200,7 @@ class AntiEntropy:
             lsn = self._local.store(key, version)
         except VersionTooLarge:  # whoever reads the key has to resolve it; the others go on
             return before
-        self._durability.soon(lsn)
+        self._sync_soon(lsn)
         after = replica.read(key)
         if after != before:
             self._counters.repairs += 1

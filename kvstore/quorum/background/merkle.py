@@ -14,22 +14,13 @@ import mmh3
 from kvstore.config import Limits
 from kvstore.errors import Corruption, InvalidRequest
 from kvstore.protocol.peer import NodeHash, TreeNode
+from kvstore.quorum.background.merkle_tree import ALL, COUNT_BITS, LEAVES, NODES, Tree
 from kvstore.ring import ClusterState, check_data_key, partition_bounds
 from kvstore.versions import EncodedVersion, InternalKey
-
-FAN_OUT = 16
-LEAVES = FAN_OUT * FAN_OUT
-ROOT = 0
-FIRST_LEAF = 1 + FAN_OUT
-NODES = FIRST_LEAF + LEAVES
 
 _LEAF_BITS = LEAVES.bit_length() - 1
 _TOKEN_BITS = 64
 _LIMITS = Limits()
-_MASK = 2**64 - 1
-_COUNT_BITS = 32
-_COUNT_MASK = 2**_COUNT_BITS - 1
-_ALL = LEAVES
 _hash64 = mmh3.hash64
 _digest = mmh3.mmh3_x64_128_digest
 _SLICE_BYTES = 1024 * 1024
@@ -43,43 +34,6 @@ Scan = Callable[[bytes, bytes | None], Iterator[tuple[bytes, bytes]]]
 def item(key: InternalKey, version: EncodedVersion) -> int:
     """64 bits, signed, that stand for an internal key with its encoded version: for trees and exchanges."""
     return _hash64(_digest(version) + key)[0]
-
-
-def children(number: int) -> range:
-    """The nodes below an inner one."""
-    return range(FAN_OUT * number + 1, FAN_OUT * (number + 1) + 1)
-
-
-class Tree:
-    """The hashes of one (partition, n). `leaves` holds for each leaf, and then for all, one number.
-
-    Its lower 32 bits count the items, the rest is their sum: so a write changes a leaf with one addition.
-    """
-
-    __slots__ = ("leaves",)
-
-    def __init__(self) -> None:
-        self.leaves = [0] * (LEAVES + 1)
-
-    def change(self, leaf: int, difference: int, items: int) -> None:
-        """Add to a leaf."""
-        change = (difference << _COUNT_BITS) + items
-        self.leaves[leaf] += change
-        self.leaves[_ALL] += change
-
-    def node(self, number: int) -> NodeHash:
-        """The hash of a node."""
-        if number == ROOT:
-            total = self.leaves[_ALL]
-        elif number >= FIRST_LEAF:
-            total = self.leaves[number - FIRST_LEAF]
-        else:
-            total = sum(self.leaves[FAN_OUT * (number - 1) : FAN_OUT * number])
-        return NodeHash(total >> _COUNT_BITS & _MASK, total & _COUNT_MASK)
-
-    def same(self, other: Tree) -> bool:
-        """Whether all leaves are equal."""
-        return all(self.node(number) == other.node(number) for number in range(FIRST_LEAF, NODES))
 
 
 _Trees = dict[int, Tree]
@@ -132,17 +86,17 @@ class Trees:
         n = self._n.get(key[9 : key.index(0, 9)], self._usual_n)
         leaf = token >> self._leaf_shift & (LEAVES - 1)
         # written out: this is on the way of every write
-        change = (_hash64(_digest(new) + key)[0] << _COUNT_BITS) + 1 if new else 0
+        change = (_hash64(_digest(new) + key)[0] << COUNT_BITS) + 1 if new else 0
         if old:
-            change -= (_hash64(_digest(old) + key)[0] << _COUNT_BITS) + 1
+            change -= (_hash64(_digest(old) + key)[0] << COUNT_BITS) + 1
         if trees is not None:
             leaves = trees[n].leaves
             leaves[leaf] += change
-            leaves[_ALL] += change
+            leaves[ALL] += change
         if building:
             leaves = self._new[n].leaves
             leaves[leaf] += change
-            leaves[_ALL] += change
+            leaves[ALL] += change
 
     def n_of(self, key: InternalKey) -> int:
         """The n of the bucket of an internal key; 0 for what is none, and so in no tree.

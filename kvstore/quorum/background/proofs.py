@@ -9,7 +9,8 @@ from kvstore.config import AntiEntropySettings
 from kvstore.instant import Instant
 from kvstore.protocol.peer import TreeNode
 from kvstore.quorum.anti_entropy_status import AntiEntropyStatus
-from kvstore.quorum.background.merkle import ROOT, Trees
+from kvstore.quorum.background.merkle import Trees
+from kvstore.quorum.background.merkle_tree import ROOT
 from kvstore.quorum.deadlines import NEVER
 from kvstore.quorum.placement import Placements
 from kvstore.ring import preference_list

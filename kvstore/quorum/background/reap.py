@@ -20,7 +20,6 @@ from kvstore.protocol.peer import Candidate, ReapCheck, ReapConfirm
 from kvstore.quorum.background.reap_rounds import ReapRounds
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.flow import Ask, Flow, Flows, Lost, Pause
-from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint
 from kvstore.quorum.placement import Placements
@@ -53,7 +52,7 @@ class Reaper:
         exchanging: Callable[[int], bool],
         placements: Placements,
         mint: Mint,
-        durability: HeldOutputs,
+        sync_soon: Callable[[int], None],
         counters: Counters,
         settings: AntiEntropySettings,
     ) -> None:
@@ -63,7 +62,7 @@ class Reaper:
         self._exchanging = exchanging
         self._placements = placements
         self._mint = mint
-        self._durability = durability
+        self._sync_soon = sync_soon
         self._counters = counters
         self._settings = settings
         self._cursor = b""
@@ -211,7 +210,7 @@ class Reaper:
         replica = self._local.replica
         version = replica.read(key)
         self._mint.reaped(version, now.wall)
-        self._durability.soon(replica.replace(key, version, NO_VERSION))
+        self._sync_soon(replica.replace(key, version, NO_VERSION))
         self._counters.reaped += 1
 
     def on_check(self, sender: str, message: ReapCheck, now: Instant) -> ReapConfirm:

@@ -1,0 +1,29 @@
+"""Outputs as values: a message to another node, or this node's own answer to one of its questions."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kvstore.protocol.peer import Forward, ForwardReply, QuorumMessage, ReadSame, WriteAck
+
+
+class Send(msgspec.Struct, frozen=True, gc=False):
+    """A message to another node."""
+
+    to: str
+    message: QuorumMessage | Forward | ForwardReply
+
+
+class Own(msgspec.Struct, frozen=True, gc=False):
+    """What this node itself answers to the question `number`, as any other replica would."""
+
+    number: int
+    answer: WriteAck | ReadSame
+
+
+Output = Send | Own
+
+ACK = WriteAck(())
+"""This node's own: what was to be written is on its disk."""
+SAME = ReadSame(0)
+"""This node's own: what it has read here is on its disk."""
