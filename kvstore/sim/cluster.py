@@ -21,6 +21,7 @@ from kvstore.sim.network import Link, Network, Weather
 from kvstore.sim.requests import Respond
 from kvstore.sim.scheduler import Scheduler
 from kvstore.sim.shell import OPTIONS, Startup
+from kvstore.versions import EncodedVersion
 
 Watch = Callable[[str, str, ClientRequest, Respond], Respond]
 
@@ -221,9 +222,10 @@ class SimulatedCluster:
         ring = self.state.ring
         return preference_list(ring, ring.partition(bucket, key), self.state.bucket(bucket).n)
 
-    def stored(self, node: str, bucket: str, key: bytes) -> bytes | None:
-        """What a host that is up holds of a key, as encoded bytes."""
-        return self.hosts[node].engine.get(data_key(token(bucket, key), bucket, key))
+    def stored(self, node: str, bucket: str, key: bytes) -> EncodedVersion | None:
+        """What a host that is up holds of a key; raises Corruption."""
+        found = self.hosts[node].engine.get(data_key(token(bucket, key), bucket, key))
+        return None if found is None else EncodedVersion(found)
 
     def roots_equal(self) -> bool:
         """Whether all hosts are up and know their trees, and those that replicas share have equal roots."""

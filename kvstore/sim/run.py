@@ -206,9 +206,7 @@ class Run:
                 raise Violation(f"{bucket.name}/{key!r} cannot be read in a healthy cluster: {reply}")
             versions = {self.cluster.stored(node, bucket.name, key) for node in replicas}
             # nothing is what a tombstone becomes when it is reaped, on one replica after the other
-            visible = not bucket.ttl and any(
-                v and decode_version(EncodedVersion(v)).visible(EPOCH_MS) for v in versions
-            )
+            visible = not bucket.ttl and any(v and decode_version(v).visible(EPOCH_MS) for v in versions)
             if len(versions) > 1 and visible:
                 raise Violation(f"replicas of {bucket.name}/{key!r} differ after a read of all of them")
 
@@ -234,11 +232,9 @@ class Run:
         """Whether some key has nothing but tombstones, or, if all clocks are right, what has expired."""
         right = self.cluster.clocks_are_right
         now = EPOCH_MS + int(self.cluster.scheduler.now * 1000) if right else 0
-        return any(
-            version and not decode_version(EncodedVersion(version)).visible(now) for version in self._stored()
-        )
+        return any(version and not decode_version(version).visible(now) for version in self._stored())
 
-    def _stored(self) -> Iterator[bytes | None]:
+    def _stored(self) -> Iterator[EncodedVersion | None]:
         for bucket, key in self.shape.places():
             for node in self.cluster.replicas(bucket.name, key):
                 yield self.cluster.stored(node, bucket.name, key)
@@ -252,7 +248,7 @@ class Run:
             if len(stored) > 1:
                 raise Violation(f"replicas of {bucket.name}/{key!r} differ although their trees are equal")
             version = stored.pop()
-            siblings = decode_version(EncodedVersion(version)).visible(EPOCH_MS) if version else ()
+            siblings = decode_version(version).visible(EPOCH_MS) if version else ()
             final[bucket.name, key] = frozenset(sibling.value or b"" for sibling in siblings)
         return final
 

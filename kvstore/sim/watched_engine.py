@@ -8,6 +8,7 @@ from kvstore.errors import Corruption
 from kvstore.lsm import Engine, FileSystem, Options
 from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.wal import Batch
+from kvstore.versions import EncodedVersion
 
 
 class Watcher(Protocol):
@@ -54,12 +55,14 @@ class WatchedEngine(Engine):
             self._watcher.lifting(self._node, self, fence)
         super().lift(fence)
 
-    def durable(self, key: bytes) -> bytes | None:
-        """What a key would have after a power failure now (empty: nothing); None if that cannot be read."""
+    def durable(self, key: bytes) -> EncodedVersion | None:
+        """A copy or a hint after a power failure now (empty: none); None if it could not be read."""
         written = self._since_durable.get(key)
         if written is None or written[-1][0] <= self.durable_lsn:
-            return self._read(key)
-        return [value for lsn, value in written if lsn <= self.durable_lsn][-1]
+            value = self._read(key)
+        else:
+            value = [value for lsn, value in written if lsn <= self.durable_lsn][-1]
+        return None if value is None else EncodedVersion(value)
 
     def restored_in_memory(self, fence: Fence) -> list[bytes]:
         """Keys behind a fence that could not be read, and of which nothing written since is durable."""

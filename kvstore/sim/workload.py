@@ -21,7 +21,7 @@ from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.history import SESSION_SECONDS, SESSIONS, History, Read, Result, Write
 from kvstore.sim.host import Host
 from kvstore.sim.shape import EXPIRING, Shape
-from kvstore.versions import EncodedVersion, SignedContext, decode_version
+from kvstore.versions import NO_CONTEXT, SignedContext, decode_version
 
 _TIMEOUTS = (2.0, 5.0)
 """Both less and more than what a write waits for a replica before it asks another node."""
@@ -45,7 +45,7 @@ Done = Callable[[Answer | None], None]
 class _Seen:
     """What a client remembers of its last read of a key."""
 
-    context: bytes
+    context: SignedContext
     values: frozenset[bytes]
 
 
@@ -200,7 +200,7 @@ class User:
 
     def _is_visible(self, host: Host, bucket: str, key: bytes) -> bool:
         version = self._cluster.stored(host.name, bucket, key)
-        return bool(version and decode_version(EncodedVersion(version)).visible(host.machine.wall))
+        return bool(version and decode_version(version).visible(host.machine.wall))
 
     # writing
 
@@ -210,12 +210,12 @@ class User:
         ttl = self._rng.choice(_TTLS) if bucket.name == EXPIRING else 0
         write = self._write(bucket, key, self._fresh_value(), seen, quorum)
         write.ttl = ttl or bucket.ttl
-        value, context = write.value or b"", seen.context if seen else b""
+        value, context = write.value or b"", seen.context if seen else NO_CONTEXT
         put = Put(
             bucket.name,
             key,
             value,
-            SignedContext(context),
+            context,
             ttl=ttl,
             w=quorum.w,
             quorum=quorum.mode,
@@ -228,10 +228,8 @@ class User:
     ) -> tuple[Delete, Done]:
         write = self._write(bucket, key, None, seen, quorum)
         write.blind, write.r = seen is None, quorum.r
-        context = seen.context if seen else b""
-        delete = Delete(
-            bucket.name, key, SignedContext(context), quorum.r, quorum.w, quorum.mode, self._timeout()
-        )
+        context = seen.context if seen else NO_CONTEXT
+        delete = Delete(bucket.name, key, context, quorum.r, quorum.w, quorum.mode, self._timeout())
         return delete, partial(self._was_written, write, delete)
 
     def _write(

@@ -10,7 +10,7 @@ from kvstore.sim.checker import Violation
 from kvstore.sim.history import Mint
 from kvstore.sim.invariants.keyspace import Keyspace, decoded, shown
 from kvstore.sim.invariants.watched import Watched
-from kvstore.versions import Dot, InternalKey, covers
+from kvstore.versions import Dot, EncodedVersion, InternalKey, covers
 
 
 class Copies:
@@ -22,10 +22,12 @@ class Copies:
         self._counts = counts
         self._held: defaultdict[Dot, set[str]] = defaultdict(set)
         """Nodes whose disk had a write, or a hint that has it, when they told somebody."""
-        self._shown: dict[tuple[str, bytes], bytes] = {}
+        self._shown: dict[tuple[str, InternalKey], EncodedVersion] = {}
         """By node and key the last version that it has let others know to be on its disk."""
 
-    def must_be_durable(self, node: str, key: bytes, version: bytes, hint_for: str, how: str) -> None:
+    def must_be_durable(
+        self, node: str, key: InternalKey, version: EncodedVersion, hint_for: str, how: str
+    ) -> None:
         """A node lets another know that it has a version, as data or as a hint; `how` it does so."""
         self._counts["shown is durable"] += 1
         engine = self._hosts[node].engine
@@ -33,7 +35,7 @@ class Copies:
             if not hint_for:
                 self._shown[node, key] = version
             return
-        durable = engine.durable(hint_key(hint_for, InternalKey(key)) if hint_for else key)
+        durable = engine.durable(hint_key(hint_for, key) if hint_for else key)
         if durable is not None and not self._keyspace.dominates(key, durable, version):
             # a hint may have gone home while it was being synced
             homes = self._keyspace.primaries(key)
@@ -48,11 +50,11 @@ class Copies:
         for sibling in decoded(version).siblings:
             self._held[sibling.dot].add(node)
 
-    def reaped(self, node: str, key: bytes) -> None:
+    def reaped(self, node: str, key: InternalKey) -> None:
         """A node deletes what it has of a key: nobody expects that of it any more."""
         self._shown.pop((node, key), None)
 
-    def must_come_back(self, node: str, key: bytes, new: bytes) -> None:
+    def must_come_back(self, node: str, key: InternalKey, new: EncodedVersion) -> None:
         """`new` is written over what a node cannot read any more: it has all that others still hold of it."""
         shown_before = self._shown.get((node, key))
         if shown_before is None:
@@ -70,7 +72,7 @@ class Copies:
                     f"which {other} holds, and puts {shown(new)} in the place of what it cannot read"
                 )
 
-    def has(self, node: str, key: bytes, version: bytes) -> bool:
+    def has(self, node: str, key: InternalKey, version: EncodedVersion) -> bool:
         """Whether a version, or one that knows it, is on a node's disk, as far as that can be said."""
         if all(node in self._held[sibling.dot] for sibling in decoded(version).siblings):
             return True
@@ -80,7 +82,7 @@ class Copies:
         return durable is None or self._keyspace.dominates(key, durable, version)
 
     def must_be_on(
-        self, node: str, key: bytes, minted: Sequence[Mint], needed: int, sloppy: bool, how: str
+        self, node: str, key: InternalKey, minted: Sequence[Mint], needed: int, sloppy: bool, how: str
     ) -> None:
         """One of these writes is on `needed` disks, as `node` has told a client; `how` it did so."""
         having: set[str] = set()
@@ -94,7 +96,7 @@ class Copies:
             f"and is on those of {sorted(having) or 'nobody'}"
         )
 
-    def _disks_with(self, key: bytes, dot: Dot, sloppy: bool, needed: int) -> set[str]:
+    def _disks_with(self, key: InternalKey, dot: Dot, sloppy: bool, needed: int) -> set[str]:
         """Nodes that durably have a write: of its primaries, where sloppy also in hints."""
         primaries = self._keyspace.primaries(key)
         having = {node for node in self._held[dot] if sloppy or node in primaries}
@@ -105,10 +107,10 @@ class Copies:
                     self._held[dot].add(node)
         return having
 
-    def _looked_up(self, node: str, key: bytes, dot: Dot) -> bool:
+    def _looked_up(self, node: str, key: InternalKey, dot: Dot) -> bool:
         """Whether the disk of a node has a write, or what knows it: a primary as data, others in a hint."""
         if self._hosts[node].node is None:
             return False
         engine, primaries = self._hosts[node].engine, self._keyspace.primaries(key)
-        places = [key] if node in primaries else [hint_key(target, InternalKey(key)) for target in primaries]
+        places = [key] if node in primaries else [hint_key(target, key) for target in primaries]
         return any((kept := engine.durable(p)) and covers(decoded(kept).context, dot) for p in places)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 
 from kvstore.hlc import wall_time
 from kvstore.node.parts import Foundation
-from kvstore.quorum.hints import hint_key
 from kvstore.quorum.read import ReadOperation
 from kvstore.sim.checker import Violation
 from kvstore.sim.invariants.copies import Copies
@@ -15,7 +14,7 @@ from kvstore.sim.invariants.keyspace import Keyspace, decoded, shown
 from kvstore.sim.invariants.messages import Messages
 from kvstore.sim.invariants.watched import Watched
 from kvstore.sim.invariants.writes import Writes
-from kvstore.versions import InternalKey
+from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey
 
 
 class Deletions:
@@ -39,7 +38,7 @@ class Deletions:
         self._hint_age_ms = hint_age_ms
         self._counts = counts
 
-    def hint_deleted(self, node: str, target: str, key: bytes, version: bytes) -> None:
+    def hint_deleted(self, node: str, target: str, key: InternalKey, version: EncodedVersion) -> None:
         """The target has it; or, of one that is too old, some primary, who repairs the target."""
         self._counts["deleted hints are home"] += 1
         primaries = self._keyspace.primaries(key)
@@ -51,7 +50,7 @@ class Deletions:
         if expired and any(self._copies.has(heir, key, version) for heir in primaries):
             return
         if expired and node in primaries:  # in the same log, before this
-            mine = self._hosts[node].engine.get(key) or b""
+            mine = EncodedVersion(self._hosts[node].engine.get(key) or b"")
             if self._keyspace.dominates(key, mine, version):
                 return
         raise Violation(
@@ -59,7 +58,7 @@ class Deletions:
             f"{shown(version)} is not there"
         )
 
-    def data_deleted(self, node: str, key: bytes, tombstone: bytes) -> None:
+    def data_deleted(self, node: str, key: InternalKey, tombstone: EncodedVersion) -> None:
         """Nobody can see it, and nothing is under way that may bring back what it covers."""
         self._counts["reaped is nowhere under way"] += 1
         if decoded(tombstone).visible(self._hosts[node].machine.wall):
@@ -78,13 +77,13 @@ class Deletions:
         self._writes.reaped[key].append(tombstone)
 
     def _under_way(
-        self, name: str, host: Watched, base: Foundation, key: bytes
-    ) -> Iterable[tuple[str, bytes]]:
+        self, name: str, host: Watched, base: Foundation, key: InternalKey
+    ) -> Iterable[tuple[str, EncodedVersion]]:
         """What the replica, hints, operations and exchanges of a node may yet bring to somebody."""
         if name in self._keyspace.primaries(key):
-            yield "the replica", host.engine.durable(key) or b""
+            yield "the replica", host.engine.durable(key) or NO_VERSION
         for target in base.local.hints.targets:
-            yield "a hint", host.engine.get(hint_key(target, InternalKey(key))) or b""
+            yield "a hint", base.local.hints.read(target, key)
         for operation in base.rpc.all():
             for write in self._messages.asked_to_write(name, operation.number):
                 if write.key == key:

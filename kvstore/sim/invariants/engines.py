@@ -13,6 +13,7 @@ from kvstore.sim.invariants.copies import Copies
 from kvstore.sim.invariants.deletions import Deletions
 from kvstore.sim.invariants.writes import Writes
 from kvstore.sim.watched_engine import WatchedEngine
+from kvstore.versions import EncodedVersion, InternalKey
 
 
 class Engines:
@@ -26,23 +27,32 @@ class Engines:
 
     def written(self, node: str, key: bytes, old: bytes | None, new: bytes) -> None:
         """See Watcher."""
+        before = None if old is None else EncodedVersion(old)
         try:
             if key[:1] == DATA_KEYSPACE:
-                if old is None:
-                    self._copies.must_come_back(node, key, new)
-                if new:
-                    self._writes.written(node, key, key, old, new)
-                elif old:
-                    self._deletions.data_deleted(node, key, old)
-                    self._copies.reaped(node, key)
+                self._data_written(node, InternalKey(key), before, EncodedVersion(new))
             elif key[:1] == HINT_KEYSPACE:
-                target, about = split_hint_key(key)
-                if new:
-                    self._writes.written(node, key, about, old, new)
-                elif old:
-                    self._deletions.hint_deleted(node, target, about, old)
+                self._hint_written(node, key, before, EncodedVersion(new))
         except (Corruption, InvalidRequest):
             return  # rubbish, which tests put there: whether nodes bear it is for them to say
+
+    def _data_written(
+        self, node: str, key: InternalKey, old: EncodedVersion | None, new: EncodedVersion
+    ) -> None:
+        if old is None:
+            self._copies.must_come_back(node, key, new)
+        if new:
+            self._writes.written(node, key, key, old, new)
+        elif old:
+            self._deletions.data_deleted(node, key, old)
+            self._copies.reaped(node, key)
+
+    def _hint_written(self, node: str, place: bytes, old: EncodedVersion | None, new: EncodedVersion) -> None:
+        target, key = split_hint_key(place)
+        if new:
+            self._writes.written(node, place, key, old, new)
+        elif old:
+            self._deletions.hint_deleted(node, target, key, old)
 
     def lifting(self, node: str, engine: WatchedEngine, fence: Fence) -> None:
         """See Watcher."""

@@ -27,26 +27,26 @@ class Keyspace:
     def __init__(self, state: ClusterState, scheduler: Scheduler) -> None:
         self._state = state
         self._scheduler = scheduler
-        self._primaries: dict[bytes, tuple[str, ...]] = {}
+        self._primaries: dict[InternalKey, tuple[str, ...]] = {}
 
-    def primaries(self, key: bytes) -> tuple[str, ...]:
+    def primaries(self, key: InternalKey) -> tuple[str, ...]:
         """The nodes that should hold an internal key."""
         found = self._primaries.get(key)
         if found is None:
-            key_token, bucket, _ = split(InternalKey(key))
+            key_token, bucket, _ = split(key)
             ring = self._state.ring
             partition = partition_of(key_token, ring.partitions)
             found = self._primaries[key] = preference_list(ring, partition, self._state.bucket(bucket).n)
         return found
 
-    def _lww(self, key: bytes) -> bool:
-        return self._state.bucket(split(InternalKey(key))[1]).conflict is Conflict.LWW
+    def _lww(self, key: InternalKey) -> bool:
+        return self._state.bucket(split(key)[1]).conflict is Conflict.LWW
 
-    def dominates(self, key: bytes, known: bytes, version: bytes) -> bool:
+    def dominates(self, key: InternalKey, known: EncodedVersion, version: EncodedVersion) -> bool:
         """Whether `known` has all that `version` has, or what replaced it."""
         return known == version or (bool(known) and combined(self._lww(key), known, version) == known)
 
-    def lost_to(self, key: bytes, tombstone: bytes, version: bytes) -> list[Sibling]:
+    def lost_to(self, key: InternalKey, tombstone: EncodedVersion, version: EncodedVersion) -> list[Sibling]:
         """The values of a version that the tombstone covers, and that would be back without it."""
         left = {s.dot for s in decoded(combined(self._lww(key), tombstone, version)).siblings}
         seen = decoded(tombstone).context  # in an lww bucket what it has not seen may be a later write
@@ -56,25 +56,25 @@ class Keyspace:
             if s.value is not None and s.dot not in left and covers(seen, s.dot)
         ]
 
-    def name(self, key: bytes) -> str:
+    def name(self, key: InternalKey) -> str:
         """Of an internal key, for messages: with its bucket and the time."""
-        _, bucket, name = split(InternalKey(key))
+        _, bucket, name = split(key)
         return f"{bucket}/{name!r} at {self._scheduler.now:.3f}"
 
 
 @lru_cache(4096)
-def decoded(encoded: bytes) -> Version:
+def decoded(encoded: EncodedVersion) -> Version:
     """A version, from its bytes."""
-    return decode_version(EncodedVersion(encoded))
+    return decode_version(encoded)
 
 
 @lru_cache(4096)
-def combined(lww: bool, a: bytes, b: bytes) -> bytes:
+def combined(lww: bool, a: EncodedVersion, b: EncodedVersion) -> bytes:
     """What two versions of a key make together."""
     return encode_version((reconcile_lww if lww else reconcile)(decoded(a), decoded(b)))
 
 
-def shown(encoded: bytes) -> str:
+def shown(encoded: EncodedVersion) -> str:
     """A version, for messages."""
     if not encoded:
         return "nothing"

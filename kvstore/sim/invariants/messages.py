@@ -34,7 +34,7 @@ from kvstore.sim.invariants.replies import Replies
 from kvstore.sim.invariants.watched import Watched
 from kvstore.sim.invariants.writes import Writes
 from kvstore.sim.scheduler import Scheduler
-from kvstore.versions import EncodedVersion, digest
+from kvstore.versions import EncodedVersion, InternalKey, digest
 
 
 class Messages:
@@ -63,7 +63,7 @@ class Messages:
         self._checks: dict[tuple[str, int], ReapCheck] = {}
         self._forwards: dict[tuple[str, int], tuple[ClientRequest, float]] = {}
         self._tree_reads: dict[tuple[str, int, str], int] = {}
-        self._differences: dict[tuple[str, int], tuple[tuple[bytes, bytes], ...]] = {}
+        self._differences: dict[tuple[str, int], tuple[tuple[InternalKey, EncodedVersion], ...]] = {}
         self._sent: dict[type, Callable[..., None]] = {
             ReplicaWrite: self._asks_to_write,
             ReplicaRead: self._asks_to_read,
@@ -95,7 +95,7 @@ class Messages:
         """What an operation of a node has asked others to store."""
         return self._asked_to_write.get((node, number), {}).values()
 
-    def told_to(self, node: str, number: int) -> tuple[tuple[bytes, bytes], ...]:
+    def told_to(self, node: str, number: int) -> tuple[tuple[InternalKey, EncodedVersion], ...]:
         """The keys and versions that a node was told of in an exchange."""
         return self._differences.get((node, number), ())
 
@@ -148,7 +148,7 @@ class Messages:
             if sender in self._keyspace.primaries(key):
                 self._counts["shown is durable"] += 1
                 held = self._hosts[sender].engine.durable(key)
-                if held is not None and digest(EncodedVersion(held)) != wanted:
+                if held is not None and digest(held) != wanted:
                     raise Violation(
                         f"{sender} confirms a tombstone of {self._keyspace.name(key)}, and has {shown(held)}"
                     )

@@ -9,6 +9,7 @@ from kvstore.protocol.client import ClientRequest, Delete, Found, Get, Put, Repl
 from kvstore.ring import ClusterState, data_key, token
 from kvstore.sim.invariants.copies import Copies
 from kvstore.sim.invariants.writes import Writes
+from kvstore.versions import InternalKey
 
 
 class Replies:
@@ -48,7 +49,7 @@ class Replies:
             needed, sloppy = call.w or bucket.w, _sloppy(call, bucket)
             self._copies.must_be_on(node, key, minted, needed, sloppy, "is acknowledged")
 
-    def _place(self, call: ClientRequest) -> tuple[bytes, BucketSettings]:
+    def _place(self, call: ClientRequest) -> tuple[InternalKey, BucketSettings]:
         key = data_key(token(call.bucket, call.key), call.bucket, call.key)
         return key, self._state.bucket(call.bucket)
 

@@ -9,7 +9,7 @@ from kvstore.sim.checker import Violation
 from kvstore.sim.history import Mint
 from kvstore.sim.invariants.keyspace import Keyspace, decoded, shown
 from kvstore.sim.scheduler import Scheduler
-from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, covers, digest
+from kvstore.versions import Digest, Dot, EncodedVersion, InternalKey, Sibling, covers, digest
 
 
 class Writes:
@@ -21,22 +21,24 @@ class Writes:
         self._counts = counts
         self.values_name_writes = False
         """Whether clients write no value twice to a key."""
-        self.mints: defaultdict[bytes, list[Mint]] = defaultdict(list)
+        self.mints: defaultdict[InternalKey, list[Mint]] = defaultdict(list)
         """All writes by internal key."""
-        self.versions: dict[bytes, bytes] = {}
+        self.versions: dict[Digest, EncodedVersion] = {}
         """By digest, all that was ever written."""
-        self.reaped: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        self.reaped: defaultdict[InternalKey, list[EncodedVersion]] = defaultdict(list)
         """The tombstones that were deleted, by internal key."""
-        self._meanings: dict[Dot, tuple[bytes, Sibling]] = {}
+        self._meanings: dict[Dot, tuple[InternalKey, Sibling]] = {}
 
     def mints_by_place(self) -> dict[tuple[str, bytes], list[Mint]]:
         """All writes by bucket and key."""
-        return {split(InternalKey(key))[1:]: mints for key, mints in self.mints.items()}
+        return {split(key)[1:]: mints for key, mints in self.mints.items()}
 
-    def written(self, node: str, place: bytes, key: bytes, old: bytes | None, new: bytes) -> None:
+    def written(
+        self, node: str, place: bytes, key: InternalKey, old: EncodedVersion | None, new: EncodedVersion
+    ) -> None:
         """At `place` a node has `new` instead of `old`: as data, or as a hint about `key`."""
-        split(InternalKey(key))
-        self.versions[digest(EncodedVersion(new))] = new
+        split(key)
+        self.versions[digest(new)] = new
         for sibling in decoded(new).siblings:
             meaning = self._meanings.get(sibling.dot)
             if meaning is None:
@@ -62,7 +64,7 @@ class Writes:
                     f"{back[0].dot} of {self._keyspace.name(key)} is back at {node}: it was reaped"
                 )
 
-    def _knows_its_dots(self, node: str, key: bytes, dot: Dot, old: bytes) -> None:
+    def _knows_its_dots(self, node: str, key: InternalKey, dot: Dot, old: EncodedVersion) -> None:
         """Whoever mints a dot has all earlier ones of its actor on the key, or would cover them unseen."""
         self._counts["an actor knows its dots"] += 1
         known = decoded(old).context if old else ()
@@ -75,7 +77,7 @@ class Writes:
                     "which it covers"
                 )
 
-    def _minted(self, key: bytes, sibling: Sibling) -> None:
+    def _minted(self, key: InternalKey, sibling: Sibling) -> None:
         self._meanings[sibling.dot] = key, sibling
         self._counts["dots name one write"] += 1
         if self.values_name_writes and sibling.value is not None:
