@@ -8,10 +8,10 @@ and in one order, so equal versions have equal bytes on every node: digests depe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from operator import lt
-from typing import Annotated, Any, NamedTuple, NewType
+from typing import Annotated, Any, NamedTuple, NewType, cast
 
 import mmh3
 import msgspec
@@ -56,7 +56,7 @@ CausalContext = tuple[Dot, ...]
 """For each actor the highest counter seen, in order of actors: every dot up to it is covered."""
 
 
-class Sibling(msgspec.Struct, frozen=True, array_like=True):
+class Sibling(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One of the concurrent values of a key.
 
     `value` is None for a tombstone. `time` is a hybrid logical time (kvstore.hlc), `expiry` wall
@@ -74,7 +74,7 @@ class Sibling(msgspec.Struct, frozen=True, array_like=True):
         return self.value is not None and not 0 < self.expiry <= wall
 
 
-class Version(msgspec.Struct, frozen=True, array_like=True):
+class Version(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What is known of one key: the causal context and the siblings, both in order of their dots."""
 
     context: CausalContext = ()
@@ -178,11 +178,14 @@ def _ordered(siblings: Iterable[Sibling]) -> tuple[Sibling, ...]:
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Version)
+# casts of functions, once, as EncodedVersion(...) and Digest(...) would be a call for every version
+_with_format = cast("Callable[[bytes], EncodedVersion]", FORMAT.__add__)
+_hash = cast("Callable[[bytes], Digest]", mmh3.hash_bytes)
 
 
 def encode_version(version: Version) -> EncodedVersion:
     """Canonical bytes: equal versions encode equally (docs/versions.md has the layout)."""
-    return EncodedVersion(FORMAT + _encoder.encode(version))
+    return _with_format(_encoder.encode(version))
 
 
 def decode_version(data: EncodedVersion) -> Version:
@@ -190,7 +193,7 @@ def decode_version(data: EncodedVersion) -> Version:
     if data[:1] != FORMAT:
         raise Corruption("version", f"unknown format byte {data[:1]!r}")
     try:
-        return _decoder.decode(memoryview(data)[1:])
+        return _decoder.decode(data[1:])  # of a memoryview it would take longer, up to 4 KiB
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corruption("version", str(error)) from error
 
@@ -225,4 +228,4 @@ def _ascend(items: list[Any]) -> bool:
 
 def digest(encoded: EncodedVersion) -> Digest:
     """16 bytes that stand for an encoded version when replicas compare what they hold."""
-    return Digest(mmh3.hash_bytes(encoded))
+    return _hash(encoded)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import TypeVarTuple
 
 from kvstore.errors import StorageFailed
 
 Report = Callable[[Exception], None]
 """Takes an exception that nobody expected: the shell logs it, the simulator ends its run."""
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 
 
 class Guard:
@@ -27,13 +27,13 @@ class Guard:
             raise error
         self._report(error)
 
-    def run(self, action: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
+    def run(self, action: Callable[[*Ts], object], *args: *Ts) -> bool:
         """Do `action`; whether that went well. An exception is reported and ends nothing else.
 
         Raises StorageFailed: after that nothing may be done but to end the process.
         """
         try:
-            action(*args, **kwargs)
+            action(*args)
             return True
         except Exception as error:  # noqa: BLE001  (whatever it is, the others have nothing to do with it)
             self.report(error)

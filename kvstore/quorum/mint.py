@@ -37,7 +37,7 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     content_type: str = ""
 
 
-class Minted(msgspec.Struct, frozen=True):
+class Minted(msgspec.Struct, frozen=True, gc=False):
     """A new version; `overwritten`: in an lww bucket, how many values that its writer had not seen."""
 
     version: Version

@@ -89,9 +89,12 @@ class Reads:
 
     def first_patience(self, left: Sequence[Target], needed: int) -> float:
         """Seconds until the slowest of those that are asked first is late: `needed` of those `left`."""
-        first = left[-needed:] if needed > 0 else ()
-        longest = self.settings.read_patience
-        return max((self.hedging.delay(target.node) for target in first), default=longest)
+        if not left or needed <= 0:
+            return self.settings.read_patience
+        longest = 0.0
+        for target in left[-needed:]:
+            longest = max(longest, self.hedging.delay(target.node))
+        return longest
 
     def read(
         self,
@@ -416,10 +419,12 @@ class ReadOperation(Operation):
         self.move(_E.HELD)
         respond, self._respond = self._respond, None
         assert respond is not None
-        if len(self.answers) < len(self.asked):
-            self._common.counters.hedges_won += any(node in self.answers for node in self._hedged)
-        if not self._awaited():
+        if len(self.answers) == len(self.asked):  # nearly always
             self._finish()
+        else:
+            self._common.counters.hedges_won += any(node in self.answers for node in self._hedged)
+            if not self._awaited():
+                self._finish()
         explain = None
         if self.request.call.explain:
             explain = Explain(

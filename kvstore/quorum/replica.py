@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from kvstore.config import BucketSettings, Conflict
 from kvstore.errors import InvalidRequest, VersionTooLarge
@@ -11,6 +12,7 @@ from kvstore.lsm import Engine
 from kvstore.quorum.counters import Counters
 from kvstore.ring.token import split_data_key
 from kvstore.versions import (
+    NO_VERSION,
     EncodedVersion,
     InternalKey,
     Version,
@@ -32,7 +34,7 @@ Changes = dict[InternalKey, tuple[EncodedVersion, EncodedVersion]]
 class Replica:
     """Versions by internal key in the engine; knows which of them are not durable yet, keeps their trees."""
 
-    __slots__ = ("_bucket", "_counters", "_engine", "_unsynced", "_update", "largest", "on_distrust")
+    __slots__ = ("_bucket", "_counters", "_engine", "_get", "_unsynced", "_update", "largest", "on_distrust")
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class Replica:
         """`update` takes each change into the Merkle trees: a key, what was stored, and what is."""
         self._counters = counters
         self._engine = engine
+        self._get = cast("Callable[[InternalKey], EncodedVersion | None]", engine.get)
         self._bucket = bucket
         self.largest = engine.options.value_bytes
         """The most bytes that an encoded version may have."""
@@ -54,7 +57,7 @@ class Replica:
 
     def read(self, key: InternalKey) -> EncodedVersion:
         """The encoded version of `key`, empty when there is none; raises Corruption."""
-        return EncodedVersion(self._engine.get(key) or b"")
+        return self._get(key) or NO_VERSION
 
     def unsynced(self, key: bytes) -> int:
         """The LSN that must be durable before the version of `key` may be shown; 0: it is."""

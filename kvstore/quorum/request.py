@@ -20,7 +20,7 @@ ReadHere = Callable[[Placement, InternalKey], EncodedVersion]
 """What a coordinator holds of a key itself, empty: nothing; raises Corruption. See `LocalCopy.read`."""
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A client's request with all that was derived from it once: key, replicas, quorums, deadline."""
 
     principal: Principal

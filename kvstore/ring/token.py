@@ -5,8 +5,9 @@ Both are formats (docs/ring.md, golden-tested): what one version wrote, every la
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import mmh3
 
@@ -19,6 +20,7 @@ DATA_KEYSPACE = b"d"
 """What every internal key of data begins with."""
 _TOKEN_BYTES = 8
 _TOKEN_BITS = 64
+_joined = cast("Callable[[Iterable[bytes]], InternalKey]", b"".join)
 
 
 def token(bucket: str, key: bytes) -> int:
@@ -33,8 +35,7 @@ def partition_of(key_token: int, partitions: int) -> int:
 
 def data_key(key_token: int, bucket: str, key: bytes) -> InternalKey:
     """The internal key: keyspace tag, token (big-endian), bucket, NUL, key."""
-    parts = (DATA_KEYSPACE, key_token.to_bytes(_TOKEN_BYTES, "big"), bucket.encode(), b"\0", key)
-    return InternalKey(b"".join(parts))
+    return _joined((DATA_KEYSPACE, key_token.to_bytes(_TOKEN_BYTES, "big"), bucket.encode(), b"\0", key))
 
 
 def split_data_key(internal: InternalKey) -> tuple[int, str, bytes]:
