@@ -59,7 +59,7 @@ class WriteAck(msgspec.Struct, frozen=True, gc=False):
     numbers: tuple[Number, ...]
 
 
-@peer_message("reads", question=True, time_left=lambda m: m.ttl_ms / 1000)
+@peer_message("reads", columns="plain_reads", question=True, time_left=lambda m: m.ttl_ms / 1000)
 class ReplicaRead(msgspec.Struct, frozen=True, gc=False):
     """What is your version of `key`? `digest` is that of the asker's own version."""
 

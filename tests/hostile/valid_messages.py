@@ -18,7 +18,6 @@ from kvstore.errors import (
 )
 from kvstore.protocol.client import CLIENT_REQUESTS, ClientRequest
 from kvstore.protocol.fields import Field, Kind, fields_of, is_record
-from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
 from kvstore.v1 import admin_pb2, client_pb2, peer_pb2
 from kvstore.versions import Dot, Sibling, Version, encode_version
@@ -104,7 +103,7 @@ def _item(field: Field, choice: int) -> Any:
 
 def frames() -> dict[str, peer_pb2.Frame]:
     """A frame with one message of each type, each type of field and each error."""
-    messages: list[PeerMessage] = [without_options(valid(ReplicaWrite))]
+    messages: list[PeerMessage] = [without_options(valid(s)) for s, row in PEER_TABLE.items() if row.columns]
     messages += [valid(struct, choice) for struct in PEER_TABLE for choice in range(3 * len(ERRORS))]
     encoded = {encode_frame([message], 5): type(message).__name__ for message in messages}
     return {f"{name} {i}": peer_pb2.Frame.FromString(data) for i, (data, name) in enumerate(encoded.items())}

@@ -19,15 +19,16 @@ frames = st.lists(peer_messages, max_size=8)
 def by_kind(messages: list[PeerMessage]) -> dict[str, list[object]]:
     """A frame keeps the order of messages of one kind only, and makes one of all acks of writes.
 
-    Plain writes travel in columns and are a kind of their own.
+    Plain writes and plain reads travel in columns, and are kinds of their own.
     """
     kinds: dict[str, list[object]] = {}
     for message in messages:
         if isinstance(message, WriteAck):
             kinds.setdefault("WriteAck", []).extend(message.numbers)
         else:
-            plain = isinstance(message, ReplicaWrite) and not message.hint_for and not message.background
-            kind = "plain" if plain else type(message).__name__
+            kind = type(message).__name__
+            if isinstance(message, ReplicaWrite | ReplicaRead) and not message.hint_for:
+                kind = kind if getattr(message, "background", False) else f"plain {kind}"
             kinds.setdefault(kind, []).append(comparable(message))
     return kinds
 
