@@ -64,8 +64,8 @@ class ClientStream:
 
     def take(self, frame: bytes) -> int:
         """Start all calls of a frame; returns how many. Raises InvalidRequest when it is none."""
-        sent_ms, calls, plain_puts = decode_calls(frame)
-        count = len(calls) + len(plain_puts)
+        sent_ms, calls, plain = decode_calls(frame)
+        count = len(calls) + len(plain)
         if not count:
             return 0
         now = self._clock()
@@ -74,18 +74,19 @@ class ClientStream:
         self._open_bytes += len(frame)
         share = len(frame) / count
         answer = self._answer
-        requests: list[Started] = [(put, partial(answer, number, True, share)) for number, put in plain_puts]
+        arrived = [(number, request, True) for number, request in plain]
         for call in calls:
             try:
-                request = call_from_wire(call)
+                arrived.append((call.id, call_from_wire(call), False))
             except InvalidRequest as error:
                 answer(call.id, False, share, Failed(error))
-                continue
-            respond = partial(answer, call.id, False, share)
+        requests: list[Started] = []
+        for number, request, in_columns in arrived:
+            respond = partial(answer, number, in_columns, share)
             if not isinstance(request, Get):
                 requests.append((request, respond))
             elif self._in_time(request, respond, _OWN_SHARE * delay):
-                self._held.append((now - delay, request, partial(self._answer_get, call.id, share)))
+                self._held.append((now - delay, request, partial(self._answer_get, respond)))
         if delay:
             requests = [
                 (aged(request, delay), respond)
@@ -124,9 +125,9 @@ class ClientStream:
         idle = not self._gets and not self._answers  # nothing of this session's would begin them later
         return idle or (self._answers.bytes < MOST_REPLY_BYTES and not self._driver.node.strained)
 
-    def _answer_get(self, number: int, share: float, reply: Reply) -> None:
+    def _answer_get(self, respond: Respond, reply: Reply) -> None:
         self._gets -= 1
-        self._answer(number, False, share, reply)
+        respond(reply)
 
     def _answer(self, number: int, in_columns: bool, share: float, reply: Reply) -> None:
         self._answers.add((number, reply, in_columns), size_of(reply))

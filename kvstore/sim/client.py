@@ -243,13 +243,13 @@ class Connection:
 
     def _send(self, data: bytes) -> None:
         """A frame arrives at the host."""
-        _, calls, puts = decode_calls(data)
-        frame, name = _Frame(len(calls) + len(puts)), next(self._numbers)
+        _, calls, plain = decode_calls(data)
+        frame, name = _Frame(len(calls) + len(plain)), next(self._numbers)
         self._frames[name] = frame
         respond = partial(self._replied, self._life, name)
         requests: list[tuple[ClientRequest, Respond]] = []
-        for number, put in puts:
-            requests.append((put, partial(respond, number, True)))
+        for number, request in plain:
+            requests.append((request, partial(respond, number, True)))
         for call in calls:
             try:
                 request = call_from_wire(call)

@@ -7,11 +7,19 @@ fields of both sides, so a field that is added to a struct is never lost: who se
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvstore.protocol.derive import function
-from kvstore.protocol.fields import REQUIRED, Field, fields_of
+from kvstore.protocol.fields import REQUIRED, Field, fields_of, is_record
 from kvstore.wire.codec import UNITS, Descriptor, plural, same_length
+
+
+class _Place(NamedTuple):
+    """A field that may have a column: where it is in a struct, and its column, empty when it has none."""
+
+    path: str
+    field: Field
+    column: str
 
 
 class Columns:
@@ -20,7 +28,8 @@ class Columns:
     `others` are columns of the message that say something beside the struct; `given` are fields whose columns
     the caller fills, with values that stand in for those of the structs. Where the items that are to be sent
     are not the structs themselves, source code tells of an item `s` where its struct is, as `place`, and
-    whether it is one that may travel in columns at all, as `only`.
+    whether it is one that may travel in columns at all, as `only`. `alone` is a field that is a tuple of
+    records: structs with just one of them travel in columns, and those of the record are among them.
 
     Raises TypeError for a column that is of no field, and for a field without one that has no default, or one
     that is not empty.
@@ -41,29 +50,47 @@ class Columns:
         given: Sequence[str] = (),
         place: str = "s",
         only: str = "",
+        alone: str = "",
     ) -> None:
-        fields = fields_of(struct)
-        columns = {field.name: column for field in fields if (column := _column(field, message))}
-        rest = [field for field in fields if field.name not in columns]
-        if {*columns.values(), *others} != set(message.fields_by_name):
+        places = _places(struct, message, alone)
+        columns = [each for each in places if each.column]
+        rest = [each for each in places if not each.column]
+        if {*(each.column for each in columns), *others} != set(message.fields_by_name):
             raise TypeError(f"{message.full_name} has a column that is no field of {struct.__name__}")
-        if any(field.default is REQUIRED or field.default for field in rest):
-            raise TypeError(f"{struct.__name__} cannot leave out {[field.name for field in rest]}")
-        changed = [f"{place}.{field.name}" for field in rest]
-        unfit = " or ".join([f"not ({only})", *changed] if only else changed) or "False"
+        if any(field.default is REQUIRED or field.default for _, field, _ in rest):
+            raise TypeError(f"{struct.__name__} cannot leave out {[field.name for _, field, _ in rest]}")
+        reasons = [f"not ({only})"] if only else []
+        reasons += [f"len({place}.{alone}) != 1"] if alone else []
+        unfit = " or ".join([*reasons, *(f"{place}.{path}" for path, _, _ in rest)]) or "False"
         lines = [
             f"plain = [s for s in items if not ({unfit})]",
             f"return plain, [s for s in items if {unfit}] if len(plain) < len(items) else ()",
         ]
         self.split = function("split", "items", lines, {"struct": struct})
         fills = [
-            f"m.{column}.extend([{place}.{name} for s in items])"
-            for name, column in columns.items()
-            if name not in given
+            f"m.{column}.extend([{place}.{path} for s in items])"
+            for path, field, column in columns
+            if field.name not in given
         ]
         self.fill = function("fill_columns", "m, items", fills, {})
         names = {"struct": struct, "same_length": same_length, "what": struct.__name__}
-        self.read = function("read_columns", "m", _reading(fields, columns, others), names)
+        names |= {f"one_{field.name}": field.type for field in fields_of(struct) if field.name == alone}
+        self.read = function("read_columns", "m", _reading(struct, columns, others, alone), names)
+
+
+def _places(struct: type, message: Descriptor, alone: str) -> list[_Place]:
+    places: list[_Place] = []
+    for field in fields_of(struct):
+        if field.name != alone:
+            places.append(_Place(field.name, field, _column(field, message)))
+        elif field.many and is_record(field.type):
+            places += [
+                _Place(f"{alone}[0].{inner.name}", inner, _column(inner, message))
+                for inner in fields_of(field.type)
+            ]
+        else:
+            raise TypeError(f"{struct.__name__}.{alone} is no tuple of records")
+    return places
 
 
 def _column(field: Field, message: Descriptor) -> str:
@@ -72,11 +99,20 @@ def _column(field: Field, message: Descriptor) -> str:
     return next((name for name in names if name in message.fields_by_name), "")
 
 
-def _reading(fields: Sequence[Field], columns: dict[str, str], others: Sequence[str]) -> list[str]:
-    lists = ", ".join(f"m.{column}" for column in columns.values())
-    check = f"same_length(what, {', '.join(f'm.{column}' for column in (*others, *columns.values()))})"
-    if [*columns] == [field.name for field in fields[: len(columns)]]:
+def _reading(struct: type, columns: Sequence[_Place], others: Sequence[str], alone: str) -> list[str]:
+    lists = ", ".join(f"m.{each.column}" for each in columns)
+    check = f"same_length(what, {', '.join(f'm.{name}' for name in (*others, *(c.column for c in columns)))})"
+    if [each.path for each in columns] == [field.name for field in fields_of(struct)[: len(columns)]]:
         return [check, f"return list(map(struct, {lists}))"]
-    seconds = {field.name for field in fields if field.type is float}
-    values = ", ".join(f"{name}={name} / 1000" if name in seconds else f"{name}={name}" for name in columns)
-    return [check, f"return [struct({values}) for {', '.join(columns)} in zip({lists})]"]
+    values = ", ".join(_value(field) for path, field, _ in columns if path == field.name)
+    if alone:
+        record = ", ".join(_value(field) for path, field, _ in columns if path != field.name)
+        values = f"{alone}=(one_{alone}({record}),), {values}"
+    names = ", ".join(field.name for _, field, _ in columns)
+    return [check, f"return [struct({values}) for {names} in zip({lists})]"]
+
+
+def _value(field: Field) -> str:
+    """Its argument, from the item of its column, which has its name."""
+    name = field.name
+    return f"{name}={name} / 1000" if field.type is float else f"{name}={name}"

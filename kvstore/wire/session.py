@@ -1,7 +1,7 @@
 """Frames of a client's Session: calls and their replies as protobuf and back.
 
-Puts without options, and the replies to them, travel in columns: on a stream that carries hundreds of
-calls a frame, making and reading a message for each would be most of its cost.
+Puts and gets without options, and the replies to them, travel in columns: on a stream that carries hundreds
+of calls a frame, making and reading a message for each would be most of its cost.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from kvstore.errors import InvalidRequest, KVError
-from kvstore.protocol.client import ClientRequest, Failed, Put, Reply, Stored
+from kvstore.protocol.client import ClientRequest, Failed, Found, Get, Put, Reply, Stored
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import fill_call, fill_result, reply_from_wire
+from kvstore.wire.codec import Descriptor
 from kvstore.wire.columns import Columns
 from kvstore.wire.errors import error_from_wire, error_to_wire
 
@@ -31,58 +32,82 @@ class OpenCall(msgspec.Struct, frozen=True, gc=False):
 Answer = tuple[int, Reply, bool]
 """The reply to the call of a number, and whether that came in columns: its reply goes back so as well."""
 
-_PUTS = Columns(
-    Put,
-    pb.PlainPuts.DESCRIPTOR,
-    others=("ids",),
-    given=("timeout", "epoch"),
-    place="s.request",
-    only="type(s.request) is struct",
-)
-_STORED = Columns(
-    Stored, pb.PlainStored.DESCRIPTOR, others=("ids",), place="s[1]", only="s[2] and type(s[1]) is struct"
-)
+
+def _calls(struct: type[ClientRequest], message: Descriptor) -> Columns:
+    return Columns(
+        struct,
+        message,
+        others=("ids",),
+        given=("timeout", "epoch"),
+        place="s.request",
+        only="type(s.request) is struct",
+    )
+
+
+def _replies(struct: type[Reply], message: Descriptor, alone: str = "") -> Columns:
+    only = "s[2] and type(s[1]) is struct"
+    return Columns(struct, message, others=("ids",), place="s[1]", only=only, alone=alone)
+
+
+_PUTS = _calls(Put, pb.PlainPuts.DESCRIPTOR)
+_GETS = _calls(Get, pb.PlainGets.DESCRIPTOR)
+_STORED = _replies(Stored, pb.PlainStored.DESCRIPTOR)
+_FOUND = _replies(Found, pb.PlainFound.DESCRIPTOR, alone="siblings")
 
 
 def encode_calls(calls: Sequence[OpenCall], sent_ms: int = 0) -> bytes:
     """One frame with all `calls`, sent now by the client's clock."""
     frame = pb.SessionRequest(sent_ms=sent_ms)
-    plain, others = _PUTS.split(calls)
+    puts, others = _PUTS.split(calls)
+    gets, others = _GETS.split(others)
     for call in others:
         body = fill_call(frame.calls.add(id=call.number), call.request)
         body.timeout_ms = call.timeout_ms
         body.epoch = call.epoch
-    if plain:
-        columns = frame.plain_puts
-        columns.ids.extend([call.number for call in plain])
-        columns.epochs.extend([call.epoch for call in plain])
-        columns.timeouts_ms.extend([call.timeout_ms for call in plain])
-        _PUTS.fill(columns, plain)
+    if puts:
+        _fill_calls(frame.plain_puts, puts)
+        _PUTS.fill(frame.plain_puts, puts)
+    if gets:
+        _fill_calls(frame.plain_gets, gets)
+        _GETS.fill(frame.plain_gets, gets)
     return frame.SerializeToString()
 
 
-def decode_calls(data: bytes) -> tuple[int, Sequence[pb.Call], list[tuple[int, Put]]]:
-    """When a frame was sent, its calls, its plain puts by number; raises InvalidRequest when it is none."""
+def _fill_calls(columns: pb.PlainPuts | pb.PlainGets, calls: Sequence[OpenCall]) -> None:
+    columns.ids.extend([call.number for call in calls])
+    columns.epochs.extend([call.epoch for call in calls])
+    columns.timeouts_ms.extend([call.timeout_ms for call in calls])
+
+
+def decode_calls(data: bytes) -> tuple[int, Sequence[pb.Call], list[tuple[int, ClientRequest]]]:
+    """When a frame was sent, its calls, and by number those in columns.
+
+    Raises InvalidRequest when it is none.
+    """
     try:
         frame = pb.SessionRequest.FromString(data)
     except DecodeError as error:
         raise InvalidRequest("frame", str(error)) from error
-    return frame.sent_ms, frame.calls, _plain_puts(frame.plain_puts) if frame.HasField("plain_puts") else []
-
-
-def _plain_puts(m: pb.PlainPuts) -> list[tuple[int, Put]]:
-    return list(zip(m.ids, _PUTS.read(m), strict=True))
+    plain: list[tuple[int, ClientRequest]] = []
+    if frame.HasField("plain_puts"):
+        plain += zip(frame.plain_puts.ids, _PUTS.read(frame.plain_puts), strict=True)
+    if frame.HasField("plain_gets"):
+        plain += zip(frame.plain_gets.ids, _GETS.read(frame.plain_gets), strict=True)
+    return frame.sent_ms, frame.calls, plain
 
 
 def encode_replies(answers: Sequence[Answer]) -> bytes:
     """One frame with all `answers`."""
     frame = pb.SessionResponse()
     refused: dict[KVError, list[int]] = {}
-    plain, others = _STORED.split(answers)
-    if plain:
-        columns = frame.plain_stored
-        columns.ids.extend([number for number, _, _ in plain])
-        _STORED.fill(columns, plain)
+    stored, others = _STORED.split(answers)
+    if stored:
+        frame.plain_stored.ids.extend([number for number, _, _ in stored])
+        _STORED.fill(frame.plain_stored, stored)
+    found, others = _FOUND.split(others)
+    if found:
+        frame.plain_found.ids.extend([number for number, _, _ in found])
+        _FOUND.fill(frame.plain_found, found)
     for number, reply, in_columns in others:
         if in_columns and isinstance(reply, Failed):
             refused.setdefault(reply.error, []).append(number)
@@ -105,8 +130,9 @@ def decode_replies(data: bytes) -> Iterator[tuple[int, Reply | None]]:
 def replies_from_wire(frame: pb.SessionResponse) -> Iterator[tuple[int, Reply | None]]:
     """The replies of a frame by number, None for one that is empty; raises InvalidRequest."""
     if frame.HasField("plain_stored"):
-        m = frame.plain_stored
-        yield from zip(m.ids, _STORED.read(m), strict=True)
+        yield from zip(frame.plain_stored.ids, _STORED.read(frame.plain_stored), strict=True)
+    if frame.HasField("plain_found"):
+        yield from zip(frame.plain_found.ids, _FOUND.read(frame.plain_found), strict=True)
     for refused in frame.plain_refused:
         for number in refused.ids:  # an exception of its own for each: they are raised in different places
             yield number, Failed(error_from_wire(refused.error))

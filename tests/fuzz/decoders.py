@@ -45,7 +45,7 @@ from kvstore.lsm.table import Table
 from kvstore.lsm.table_info import TableInfo
 from kvstore.lsm.wal import MAGIC as WAL_MAGIC
 from kvstore.lsm.wal import encode_wal_record, read_segments
-from kvstore.protocol.client import Put, Reply
+from kvstore.protocol.client import Found, Get, Put, Reply, Value
 from kvstore.protocol.peer import Forward, ForwardReply
 from kvstore.protocol.table import PEER_TABLE
 from kvstore.quorum.hints import hint_key, split_hint_key
@@ -355,8 +355,12 @@ VERSIONS = [
 # the wire
 
 _CALLS = [OpenCall(number, call, 1000, 1) for number, call in enumerate(client_samples())]
-_PLAIN = [OpenCall(9, Put("bucket", b"key", b"value", SignedContext(b"context")), 1000, 1)]
+_PLAIN = [
+    OpenCall(9, Put("bucket", b"key", b"value", SignedContext(b"context")), 1000, 1),
+    OpenCall(10, Get("bucket", b"key"), 1000, 1),
+]
 _REPLIES = [sample(struct) for struct in get_args(Reply)]
+_REPLIES += [Found((Value(b"value", time=5),), SignedContext(b"context"))]
 _FRAMES = [encode_frame([message]) for message in peer_samples()]
 _FRAMES += [encode_frame(peer_samples(), 12345)]
 _FRAMES += [encode_frame([without_options(sample(struct)) for struct in PEER_TABLE])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
@@ -27,6 +27,8 @@ from tests.hostile.attacks import KEY
 from tests.wire_samples import without_options
 
 _DOT = Dot("n9.0.0", 7)
+M = TypeVar("M", bound=Message)
+
 VALID: dict[Kind, object] = {
     Kind.NUMBER: 2**40,
     Kind.EPOCH: 1,
@@ -131,19 +133,22 @@ def unary_requests() -> list[tuple[str, Message]]:
 
 
 def session_requests() -> list[client_pb2.SessionRequest]:
-    """Calls of each type, and puts that travel in columns."""
+    """Calls of each type, and those that travel in columns."""
     calls = [call_to_wire(5, call) for call in client_requests()]
     found = [client_pb2.SessionRequest(sent_ms=5, calls=[call]) for call in calls]
-    return [*found, client_pb2.SessionRequest(sent_ms=5, plain_puts=plain_puts())]
+    in_columns = [
+        client_pb2.SessionRequest(sent_ms=5, plain_puts=one_in_columns(client_pb2.PlainPuts())),
+        client_pb2.SessionRequest(sent_ms=5, plain_gets=one_in_columns(client_pb2.PlainGets())),
+    ]
+    return [*found, *in_columns]
 
 
-def plain_puts() -> client_pb2.PlainPuts:
-    """One put in every column."""
-    puts = client_pb2.PlainPuts()
-    for field in puts.DESCRIPTOR.fields:
+def one_in_columns(columns: M) -> M:
+    """One call, with something in every column."""
+    for field in columns.DESCRIPTOR.fields:
         value: Any = {field.TYPE_BYTES: b"attacked", field.TYPE_STRING: "b"}.get(field.type, 5)
         if field.is_repeated:
-            getattr(puts, field.name).append(value)
+            getattr(columns, field.name).append(value)
         else:
-            setattr(puts, field.name, value)
-    return puts
+            setattr(columns, field.name, value)
+    return columns

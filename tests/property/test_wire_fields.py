@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from kvstore.protocol.client import CLIENT_REQUESTS, Put, Reply
+from kvstore.protocol.client import CLIENT_REQUESTS, Get, Put, Reply
 from kvstore.protocol.fields import fields_of
 from kvstore.protocol.sizes import size_of
 from kvstore.protocol.table import PEER_TABLE
@@ -51,12 +51,12 @@ def test_a_request_of_a_session(request_: Any) -> None:
 
 
 @pytest.mark.parametrize("request_", cases(CLIENT_REQUESTS))
-def test_only_a_put_without_options_travels_in_columns(request_: Any) -> None:
-    _, calls, puts = decode_calls(encode_calls([OpenCall(7, request_, 1, 1)]))
+def test_only_a_put_and_a_get_without_options_travel_in_columns(request_: Any) -> None:
+    _, calls, found = decode_calls(encode_calls([OpenCall(7, request_, 1, 1)]))
     plain = variants(request_)[""]
     carried = {field: getattr(request_, field) for field in (*BESIDE, "context") if hasattr(request_, field)}
-    in_columns = isinstance(request_, Put) and replace(plain, **carried) == request_
-    assert (len(calls), len(puts)) == ((0, 1) if in_columns else (1, 0))
+    in_columns = isinstance(request_, Put | Get) and replace(plain, **carried) == request_
+    assert (len(calls), len(found)) == ((0, 1) if in_columns else (1, 0))
 
 
 @pytest.mark.parametrize("in_columns", [False, True])

@@ -135,9 +135,9 @@ def waiting_when_its_client_is_closed_is_told_so() -> None:
     world = World()
     pausing, stale, sent, read = world.begin(), world.begin(), world.begin(), world.begin(GET)
     (first,) = world.flush()
-    assert [type(request) for _, request in world.sent[first]] == [Get, Put, Put, Put]
-    world.reply_to(first, 1, Unavailable(2, 1))
-    world.reply_to(first, 1, StaleRing(2))
+    assert [type(request) for _, request in world.sent[first]] == [Put, Put, Put, Get]
+    world.reply_to(first, 0, Unavailable(2, 1))
+    world.reply_to(first, 0, StaleRing(2))
     world.core.close(world.now)
     assert all(isinstance(each.answer, ClientClosed) for each in (pausing, stale, read))
     assert isinstance(sent.answer, NoNodeAvailable)

@@ -215,6 +215,30 @@ def test_a_struct_that_does_not_fit_its_columns(struct: type, reason: str) -> No
         Columns(struct, peer_pb2.PlainWrites.DESCRIPTOR)
 
 
+class OddFound(msgspec.Struct, frozen=True):
+    siblings: tuple[OddValue, ...]
+    context: bytes
+
+
+class OddValue(msgspec.Struct, frozen=True):
+    value: bytes
+    more: Number
+    time: Number = 0
+
+
+@pytest.mark.parametrize(
+    ("alone", "reason"),
+    [
+        ("siblings", r"cannot leave out \['more'\]"),
+        ("context", "OddFound.context is no tuple of records"),
+        ("", "has a column that is no field"),
+    ],
+)
+def test_a_record_that_does_not_fit_its_columns(alone: str, reason: str) -> None:
+    with pytest.raises(TypeError, match=reason):
+        Columns(OddFound, client_pb2.PlainFound.DESCRIPTOR, others=("ids",), alone=alone)
+
+
 def test_a_message_is_declared_once() -> None:
     with pytest.raises(TypeError, match="Ping is declared twice"):
         peer_message("pings")(Ping)
