@@ -11,6 +11,7 @@ import click
 
 from kvstore.errors import KVError
 from kvstore.kvctl.invocation import Invocation, Row
+from kvstore.kvctl.setting_differences import setting_differences
 from kvstore.ring import ClusterState, fallbacks, partition_of, preference_list, token
 
 if TYPE_CHECKING:
@@ -53,16 +54,22 @@ def status(session: Invocation) -> None:
       kvctl -o json status
     """
     with session.connect() as client:
-        session.show(status_rows(client.status()), COLUMNS)
+        answers = client.status()
+    session.show(status_rows(answers), COLUMNS)
+    if not session.json:
+        for node, settings in setting_differences(answers).items():
+            for name, text in settings.items():
+                click.echo(f"{node} has another setting: {name} is {text}")
 
 
 def status_rows(answers: Mapping[str, NodeStatus | KVError]) -> list[Row]:
     """A row for each member; a node that does not answer is described by the others."""
     statuses = {node: a for node, a in answers.items() if not isinstance(a, KVError)}
-    return [_row(node, statuses) for node in sorted(answers)]
+    differences = setting_differences(answers)
+    return [_row(node, statuses) | {"settings_differ": differences.get(node, {})} for node in sorted(answers)]
 
 
-def _row(node: str, statuses: Mapping[str, NodeStatus]) -> Row:
+def _row(node: str, statuses: Mapping[str, NodeStatus]) -> dict[str, object]:
     seen = [m for status in statuses.values() for m in status.members if m.node == node]
     views = Counter(
         m.status.name.lower()

@@ -147,7 +147,6 @@ def coordinator(base: Foundation, settings: NodeSettings) -> Coordinator:
         base.admission,
         base.counters,
         quorum,
-        limits,
     )
     return Coordinator(
         {

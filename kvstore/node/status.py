@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from kvstore.gossip import MemberRow
 from kvstore.lsm import EngineStatistics
@@ -67,6 +67,8 @@ class NodeStatus:
     """The nodes that must answer before what is quarantined here is whole again."""
     version: str = ""
     """Of kvstore. This and all that follows are the server's: empty or 0 in a simulated cluster."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What all nodes should have alike, as texts by name; of tables only what is not the default."""
     pid: int = 0
     """Of its process."""
     uptime: float = 0.0

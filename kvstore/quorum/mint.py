@@ -7,13 +7,14 @@ from collections.abc import Iterable
 import msgspec
 
 from kvstore.config import Conflict, Limits
-from kvstore.errors import InvalidRequest, TooManySiblings
+from kvstore.errors import InvalidRequest, TooManySiblings, VersionTooLarge
 from kvstore.hlc import HybridClock
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.context_keys import ContextKeys
 from kvstore.quorum.placement import Placements
 from kvstore.quorum.request import Request
 from kvstore.versions import (
+    EMPTY,
     CausalContext,
     Dot,
     EncodedVersion,
@@ -23,6 +24,7 @@ from kvstore.versions import (
     Version,
     covers,
     decode_version,
+    encode_version,
     join,
     wins,
     write,
@@ -41,6 +43,7 @@ class Minted(msgspec.Struct, frozen=True, gc=False):
     """A new version; `overwritten`: in an lww bucket, how many values that its writer had not seen."""
 
     version: Version
+    encoded: EncodedVersion
     overwritten: int
 
 
@@ -72,24 +75,54 @@ class Mint:
             raise InvalidRequest("context", "names writes that were never made")
         return seen
 
-    def mint(self, request: Request, current: Version, seen: CausalContext, written: Written) -> Minted:
-        """The version that has `written` in place of what of `current` was `seen`; raises TooManySiblings."""
+    def mint(self, request: Request, stored: EncodedVersion, seen: CausalContext, written: Written) -> Minted:
+        """The version that has `written` in place of what of the `stored` one was `seen`.
+
+        Where that is more than a key may have, what no reader sees any more gives way: values that have
+        expired, and tombstones. Raises TooManySiblings, VersionTooLarge if it is too much even then.
+        """
+        current = decode_version(stored) if stored else EMPTY
         overwritten = 0
         if request.bucket.conflict is Conflict.LWW:
             unseen = [s for s in current.visible(request.now.wall) if not covers(seen, s.dot)]
             overwritten = len(unseen)
             seen = join(seen, current.context)
+        sibling = self._sibling(request, current, seen, written)
+        try:
+            return self._within_limits(current, len(stored), seen, sibling, overwritten)
+        except (TooManySiblings, VersionTooLarge):
+            visible = current.visible(request.now.wall)
+            if len(visible) == len(current.siblings):
+                raise
+            # the context still covers those left out, so they come back from no replica
+            current = Version(current.context, visible)
+            return self._within_limits(current, len(stored), seen, sibling, overwritten)
+
+    def _sibling(self, request: Request, current: Version, seen: CausalContext, written: Written) -> Sibling:
         seen_time = max(s.time for s in current.siblings) if current.siblings else 0
         time = self._clock.tick(request.now.wall, seen_time)
         dot = self._actors.mint(request.partition, join(seen, current.context))
         sibling = Sibling(dot, written.value, time, written.expiry, written.content_type)
         if request.bucket.conflict is Conflict.LWW and not wins(sibling, current.siblings):
             raise InvalidRequest("key", "holds a value of the last time there is: this write would be lost")
+        return sibling
+
+    def _within_limits(
+        self, current: Version, size: int, seen: CausalContext, sibling: Sibling, overwritten: int
+    ) -> Minted:
+        """What a write makes of `current`, stored in `size` bytes; one that shrinks it is never refused.
+
+        Raises TooManySiblings, VersionTooLarge.
+        """
+        limits, before = self._limits, len(current.siblings)
         version = write(current, seen, sibling)
         siblings = len(version.siblings)
-        if siblings > self._limits.siblings and siblings > len(current.siblings):
-            raise TooManySiblings(len(current.siblings), self._limits.siblings)
-        return Minted(version, overwritten)
+        if siblings > limits.siblings and siblings > before:
+            raise TooManySiblings(before, limits.siblings)
+        encoded = encode_version(version)
+        if len(encoded) > limits.version and len(encoded) > size:
+            raise VersionTooLarge(len(encoded), limits.version)
+        return Minted(version, encoded, overwritten)
 
     def can_have_minted(self, dots: Iterable[Dot]) -> bool:
         """False if one of them, which another node believes in, is of this node and yet to be made.

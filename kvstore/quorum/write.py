@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from kvstore.config import Limits, QuorumSettings
+from kvstore.config import QuorumSettings
 from kvstore.contexts import encode_seen
 from kvstore.errors import KVError, Overloaded, StorageError, VersionTooLarge, WriteTimeout
 from kvstore.instant import Instant
@@ -29,13 +29,10 @@ from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc
 from kvstore.quorum.votes import Outcome, Quorum, Quorums, count
 from kvstore.versions import (
-    EMPTY,
     NO_CONTEXT,
     CausalContext,
     EncodedVersion,
     InternalKey,
-    decode_version,
-    encode_version,
 )
 
 
@@ -76,7 +73,6 @@ class Writes:
         admission: Admission,
         counters: Counters,
         settings: QuorumSettings,
-        limits: Limits,
     ) -> None:
         self.rpc = rpc
         self.local = local
@@ -89,20 +85,16 @@ class Writes:
         self._context_keys = context_keys
         self._durability = durability
         self._counters = counters
-        self._limits = limits
 
     def write(
         self, request: Request, seen: CausalContext, written: Written, respond: Respond, now: Instant
     ) -> None:
         """Make the new version, append it here with hints for the unreachable, and send it out."""
         stored = self.local.read(request.placement, request.key)
-        minted = self._mint.mint(request, decode_version(stored) if stored else EMPTY, seen, written)
-        encoded = encode_version(minted.version)
-        if len(encoded) > self._limits.version and len(encoded) > len(stored):
-            raise VersionTooLarge(len(encoded), self._limits.version)
-        lsn = self.local.append(request.placement, request.key, stored, encoded, now)
+        minted = self._mint.mint(request, stored, seen, written)
+        lsn = self.local.append(request.placement, request.key, stored, minted.encoded, now)
         self._counters.lww_overwritten += minted.overwritten
-        operation = WriteOperation(self, respond, request, encoded, self._stored(request, minted), now)
+        operation = WriteOperation(self, respond, request, minted.encoded, self._stored(request, minted), now)
         operation.send()
         self._durability.after(lsn, Own(operation.number, ACK), now)
 

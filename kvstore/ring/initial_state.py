@@ -25,7 +25,8 @@ def initial_state(
 ) -> ClusterState:
     """Epoch 1, the same on every node that is given the same; raises ConfigError.
 
-    An empty `cluster_id` is derived from the members.
+    An empty `cluster_id` is derived from the members' ids and zones, and not from their addresses, which may
+    change.
     """
     if not 1 <= partitions <= MAX_PARTITIONS or partitions & (partitions - 1):
         raise ConfigError(f"partitions={partitions} must be a power of two between 1 and {MAX_PARTITIONS}")
@@ -39,7 +40,7 @@ def initial_state(
         if bucket.n > depth:
             raise ConfigError(f"bucket {bucket.name}: n={bucket.n}, but keys have {depth} replicas")
     ordered = tuple(sorted(members, key=lambda member: member.node))
-    text = ",".join(f"{m.node}={m.address}/{m.zone}" for m in ordered)
+    text = ",".join(f"{m.node}/{m.zone}" for m in ordered)
     return ClusterState(
         cluster_id or f"{mmh3.hash64(text.encode(), signed=False)[0]:016x}",
         1,

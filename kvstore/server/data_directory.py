@@ -45,6 +45,18 @@ def claim(directory: Path, identity: Identity) -> Path:
     return directory / "engine"
 
 
+def stored_cluster(directory: Path) -> str:
+    """The cluster that a data directory belongs to; empty: none, or it cannot be read, as `claim` then tells.
+
+    Raises WrongDataDirectory when its identity is damaged or of another format.
+    """
+    try:
+        _, cluster, _ = read(directory / IDENTITY)
+    except OSError:
+        return ""
+    return cluster
+
+
 def find_store(directory: Path) -> Path:
     """The engine's place in a node's data directory; `directory` itself if it is a store, as checkpoints are.
 

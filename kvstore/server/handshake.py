@@ -6,10 +6,13 @@ started with different partitions or buckets would put replicas in different pla
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
+from typing import NamedTuple
 
+from kvstore.node.settings import NodeSettings
 from kvstore.ring import ClusterState
+from kvstore.server.configuration import configuration, differences, encode
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.wire.ring import state_to_wire
 
@@ -17,28 +20,50 @@ _NODE = "kvstore-node"
 _CLUSTER = "kvstore-cluster"
 _EPOCH = "kvstore-epoch"
 _STATE = "kvstore-state"
+_SHAPE = "kvstore-shape"
 _LASTING = "kvstore-lasting"
+_CONFIGURATION = "kvstore-configuration-bin"
 
-Metadata = tuple[tuple[str, str], ...]
+Metadata = tuple[tuple[str, str | bytes], ...]
+_DEFAULTS = NodeSettings()
 
 
 class Refused(Exception):
     """The two nodes do not belong together; the message says why."""
 
 
-def introduction(me: str, state: ClusterState) -> Metadata:
+def introduction(me: str, state: ClusterState, settings: NodeSettings = _DEFAULTS) -> Metadata:
     """The metadata with which a node opens its streams."""
     return (
         (_NODE, me),
         (_CLUSTER, state.cluster_id),
         (_EPOCH, str(state.epoch)),
-        (_STATE, _fingerprint(state)),
+        (_STATE, _fingerprint(state, addresses=True)),
+        (_SHAPE, _fingerprint(state, addresses=False)),
         (_LASTING, _lasting(state)),
+        (_CONFIGURATION, encode(configuration(state, settings))),
     )
 
 
-def check_caller(metadata: Iterable[tuple[str, str | bytes]], me: str, state: ClusterState) -> str:
-    """The node that calls; raises Refused unless it is another member of this very cluster."""
+class Caller(NamedTuple):
+    """Another node that has opened a stream."""
+
+    node: str
+    differences: str
+    """The settings that it has and this node has otherwise, all of which both can live with; empty: none."""
+
+
+def check_caller(
+    metadata: Iterable[tuple[str, str | bytes]],
+    me: str,
+    state: ClusterState,
+    settings: NodeSettings = _DEFAULTS,
+) -> Caller:
+    """The node that calls; raises Refused unless it is another member of this very cluster.
+
+    Its own address may be another one than this node was given: somebody has moved it, and restarts the
+    nodes one by one with the new one.
+    """
     given = dict(metadata)
     node, cluster = given.get(_NODE, ""), given.get(_CLUSTER, "")
     if cluster != state.cluster_id:
@@ -49,10 +74,12 @@ def check_caller(metadata: Iterable[tuple[str, str | bytes]], me: str, state: Cl
         raise Refused(
             f"node {node!r} is this one: two processes run under one node id, or an address is wrong"
         )
+    found = differences(configuration(state, settings), given.get(_CONFIGURATION, b""))
     same_epoch = given.get(_EPOCH) == str(state.epoch)
-    if given.get(_LASTING) != _lasting(state) or (same_epoch and given.get(_STATE) != _fingerprint(state)):
-        raise Refused(f"node {node!r} was started with other members, partitions, replicas or buckets")
-    return node
+    if given.get(_LASTING) != _lasting(state) or (same_epoch and not _same_shape(given, state)):
+        reason = f"node {node!r} was started with other members, partitions, replicas or buckets"
+        raise Refused(f"{reason}: {found}" if found else reason)
+    return Caller(node, found)
 
 
 def check_welcome(welcome: Welcome, peer: str) -> None:
@@ -66,5 +93,15 @@ def _lasting(state: ClusterState) -> str:
     return f"{state.ring.partitions}/{state.replicas}"
 
 
-def _fingerprint(state: ClusterState) -> str:
-    return sha256(state_to_wire(state).SerializeToString(deterministic=True)).hexdigest()[:16]
+def _same_shape(given: Mapping[str, str | bytes], state: ClusterState) -> bool:
+    if _SHAPE in given:
+        return given[_SHAPE] == _fingerprint(state, addresses=False)
+    return given.get(_STATE) == _fingerprint(state, addresses=True)  # a node of before there was that
+
+
+def _fingerprint(state: ClusterState, *, addresses: bool) -> str:
+    document = state_to_wire(state)
+    if not addresses:
+        for member in document.members:
+            member.ClearField("address")
+    return sha256(document.SerializeToString(deterministic=True)).hexdigest()[:16]

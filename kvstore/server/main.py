@@ -21,6 +21,7 @@ from kvstore.errors import ConfigError, Corruption, KVError
 from kvstore.lsm import Compaction, Durability, Options
 from kvstore.ring import initial_state, parse_members
 from kvstore.ring.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
+from kvstore.server.data_directory import stored_cluster
 from kvstore.server.server import EXIT_NOT_STOPPED, EXIT_STORAGE_FAILED, STOP_SIGNALS, ServerSettings, serve
 from kvstore.server.settings_file import SettingsFile, read_settings_file
 
@@ -86,7 +87,11 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
     "--data", required=True, type=click.Path(path_type=Path), help="Data directory, of this node alone."
 )
 @click.option("--initial-cluster", required=True, help="All members: NODE=HOST:PORT[/ZONE],...")
-@click.option("--cluster-id", default="", help="Name of the cluster; by default derived from its members.")
+@click.option(
+    "--cluster-id",
+    default="",
+    help="Name of the cluster; by default that in the data directory, or made of its members' ids.",
+)
 @click.option(
     "--bucket",
     "buckets",
@@ -182,6 +187,7 @@ def kvnode(
     if cluster_id and not NAME.fullmatch(cluster_id):
         raise ConfigError(f"cluster-id {cluster_id!r} is not of the form {NAME.pattern}")
     bucket_settings = _buckets(buckets, file, replicas)
+    cluster_id = cluster_id or stored_cluster(data)
     state = initial_state(cluster_id, parse_members(initial_cluster), partitions, replicas, bucket_settings)
     member = state.member(node)
     if member is None:

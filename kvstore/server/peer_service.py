@@ -26,7 +26,7 @@ class PeerService:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._refusals: set[str] = set()
+        self._told: set[str] = set()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handlers of both streams; frames stay bytes, the codec reads them."""
@@ -38,25 +38,27 @@ class PeerService:
     async def _receive(
         self, frames: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, Welcome]
     ) -> None:
-        node = self._driver.node
+        node, settings = self._driver.node, self._driver.settings
         try:
-            sender = check_caller(context.invocation_metadata() or (), node.name, node.state)
+            caller = check_caller(context.invocation_metadata() or (), node.name, node.state, settings)
         except Refused as refused:
-            self._log_once(str(refused))
+            self._log_once(f"refused a stream: {refused}")
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refused))
+        if caller.differences:
+            self._log_once(f"node {caller.node!r} has other settings: {caller.differences}")
         await context.write(Welcome(node=node.name, cluster_id=node.state.cluster_id))
         transit = Transit()
         clock = asyncio.get_running_loop().time
         async for frame in frames:
             try:
                 sent_ms, messages = decode_timed_frame(frame)
-                self._driver.receive(sender, messages, transit.delay(sent_ms / 1000, clock()))
+                self._driver.receive(caller.node, messages, transit.delay(sent_ms / 1000, clock()))
             except InvalidRequest as error:
-                self._log_once(f"node {sender!r} sent a frame that is wrong: {error}")
+                self._log_once(f"refused a stream: node {caller.node!r} sent a frame that is wrong: {error}")
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
-    def _log_once(self, refusal: str) -> None:
+    def _log_once(self, trouble: str) -> None:
         """Whoever is refused comes back every second, and each of them is worth one line."""
-        if refusal not in self._refusals and len(self._refusals) < 1000:
-            self._refusals.add(refusal)
-            _log.warning("refused a stream: %s", refusal)
+        if trouble not in self._told and len(self._told) < 1000:
+            self._told.add(trouble)
+            _log.warning("%s", trouble)

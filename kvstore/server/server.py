@@ -134,7 +134,7 @@ class NodeServer:
 
     def _add_node(self, engine: Engine) -> Driver:
         settings = self._settings
-        links = Links(settings.node, settings.state)
+        links = Links(settings.node, settings.state, settings.node_settings)
         driver = Driver(settings.node, settings.state, engine, links, settings.node_settings, self._on_fatal)
         self.clients = clients = client_service.ClientService(driver)
         admin = admin_service.AdminService(driver, links, clients)

@@ -50,6 +50,7 @@ def node_status_to_wire(status: NodeStatus) -> pb.GetStatusResponse:
         engine=pb.EngineStatus(**asdict(status.engine)),
         anti_entropy=_anti_entropy_to_wire(status.anti_entropy),
         refetching_from=status.refetching_from,
+        settings=status.settings,
         **{name: getattr(status, name) for name in _PLAIN},
     )
 
@@ -69,6 +70,7 @@ def node_status_from_wire(response: pb.GetStatusResponse) -> NodeStatus:
         engine=EngineStatistics(**engine),
         anti_entropy=_anti_entropy_from_wire(response.anti_entropy),
         refetching_from=tuple(response.refetching_from),
+        settings=dict(response.settings),
         **{name: getattr(response, name) for name in _PLAIN},
     )
 

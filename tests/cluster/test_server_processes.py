@@ -336,6 +336,29 @@ def test_nodes_with_different_settings_do_not_talk_to_each_other(nodes: Nodes) -
     until(lambda: all(complaint in nodes.log(node) for node in ("n1", "n2")))
 
 
+def test_a_difference_that_does_no_harm_is_named_in_the_log(nodes: Nodes) -> None:
+    members = f"n1={free_address()},n2={free_address()}"
+    nodes.start("n1", members, "--max-value", "1000")
+    nodes.start("n2", members, "--max-value", "2000")
+    until(lambda: "node 'n2' has other settings: max-value: '2000' there, '1000' here" in nodes.log("n1"))
+
+
+def test_the_address_of_a_node_changes_with_restarts_one_by_one(nodes: Nodes) -> None:
+    n1, n2, moved = free_address(), free_address(), free_address()
+    before, after = f"n1={n1},n2={n2}", f"n1={n1},n2={moved}"
+    processes = {node: nodes.start(node, before) for node in ("n1", "n2")}
+    until(lambda: all("connected /kvstore.v1.Peer/Link" in nodes.log(node) for node in processes))
+    put(n1, b"k", b"v")
+    for node in ("n2", "n1"):
+        processes[node].terminate()
+        assert processes[node].wait(PATIENCE) == 0
+        nodes.start(node, after)
+        # the one that was not restarted yet takes it in all the same
+        until(lambda node=node: nodes.log(node).count("connected /kvstore.v1.Peer/Link") > 1)  # type: ignore[misc]
+    assert get(moved, b"k") == get(n1, b"k") == [b"v"]
+    assert "refused a stream" not in nodes.log("n1") + nodes.log("n2")
+
+
 def test_a_restart_with_settings_under_which_data_would_not_be_found_is_refused(nodes: Nodes) -> None:
     """256 partitions, then 64: 35 of 200 keys were "not found" at R=2, and nobody was told."""
     address = free_address()

@@ -105,9 +105,11 @@ def test_the_own_id_is_refused_whatever_epoch_it_claims(epoch: int) -> None:
 
 
 def test_who_keeps_silent_about_what_lasts_is_refused() -> None:
-    for missing in range(5):
-        told = introduction("n2", replace(STATE, epoch=2))
-        if told[missing][0] not in ("kvstore-epoch", "kvstore-state"):
+    of_one_epoch = {"kvstore-epoch", "kvstore-state", "kvstore-shape", "kvstore-configuration-bin"}
+    told = introduction("n2", replace(STATE, epoch=2))
+    assert len(told) == len(of_one_epoch) + 3
+    for missing in range(len(told)):
+        if told[missing][0] not in of_one_epoch:
             with pytest.raises(Refused):
                 check_caller(told[:missing] + told[missing + 1 :], "n1", STATE)
 

@@ -57,4 +57,5 @@ def full_status() -> NodeStatus:
         engine=filled(EngineStatistics),
         anti_entropy=AntiEntropyStatus(31, 32, 33.5, 34, ("n2", "n3")),
         refetching_from=("n2", "n4"),
+        settings={"max-value": "1000"},
     )

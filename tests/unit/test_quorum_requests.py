@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from kvstore.config import AntiEntropySettings, BucketSettings, Conflict, QuorumMode, QuorumSettings
+from kvstore.config import (
+    AntiEntropySettings,
+    BucketSettings,
+    Conflict,
+    Limits,
+    QuorumMode,
+    QuorumSettings,
+)
 from kvstore.errors import (
     InvalidRequest,
     Outcome,
@@ -13,6 +20,7 @@ from kvstore.errors import (
     StorageFull,
     TooManySiblings,
     Unavailable,
+    VersionTooLarge,
     WriteTimeout,
 )
 from kvstore.lsm import Durability, Options
@@ -324,6 +332,24 @@ def test_the_hundred_and_first_sibling_is_refused_and_a_context_still_helps() ->
     assert isinstance(cluster.error("n1", Put("carts", KEY, b"more")), TooManySiblings)
     context = cluster.found("n1", Get("carts", KEY)).context
     assert cluster.stored_reply("n1", Put("carts", KEY, b"all", context=context)).siblings == 1
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_siblings_that_nobody_sees_any_more_give_way_to_a_new_value(large: bool) -> None:
+    limits = Limits(version=30_000) if large else Limits()
+    cluster = Cluster(settings=NodeSettings(limits=limits))
+    size, count = (2000, 14) if large else (1, 99)
+    lasting = cluster.stored_reply("n1", Put("carts", KEY, b"lasting"))
+    for _ in range(count):
+        cluster.stored_reply("n1", Put("carts", KEY, bytes(size), ttl=60))
+    refused = cluster.error("n1", Put("carts", KEY, bytes(size)))
+    assert isinstance(refused, VersionTooLarge if large else TooManySiblings)
+    cluster.move(61.0)
+    new = b"new".ljust(size)
+    assert cluster.stored_reply("n2", Put("carts", KEY, new)).siblings == 2
+    for node in ("n1", "n2", "n3"):
+        assert {s.value for s in cluster.found(node, Get("carts", KEY, r=3)).siblings} == {b"lasting", new}
+    assert cluster.stored_reply("n3", Put("carts", KEY, b"over", context=lasting.context)).siblings == 2
 
 
 def test_a_node_that_is_no_replica_passes_requests_on() -> None:

@@ -12,8 +12,10 @@ from typing import Any
 import grpc
 import pytest
 
-from kvstore.config import BucketSettings
+from kvstore.config import BucketSettings, Limits
+from kvstore.gossip import GossipSettings
 from kvstore.local.ports import free_ports
+from kvstore.node.settings import NodeSettings
 from kvstore.protocol.gossip import Ack, Status, Update
 from kvstore.protocol.peer import ReadSame, ReplicaWrite
 from kvstore.protocol.sizes import size_of
@@ -34,7 +36,38 @@ MIB = 1024 * 1024
 
 
 def test_a_member_with_the_same_settings_is_welcome() -> None:
-    assert check_caller(introduction("n2", STATE), "n1", cluster_state([1, 2, 3])) == "n2"
+    assert check_caller(introduction("n2", STATE), "n1", cluster_state([1, 2, 3])) == ("n2", "")
+
+
+def test_a_member_whose_address_or_limits_differ_is_welcome_and_the_difference_has_a_name() -> None:
+    theirs = NodeSettings(limits=Limits(value=2000), gossip=GossipSettings(probe_interval=2.5))
+    caller = check_caller(introduction("n2", cluster_state([1, 2, 4]), theirs), "n1", STATE)
+    assert caller.node == "n2"
+    assert caller.differences == (
+        "gossip probe-interval: '2.5' there, 'not set' here; "
+        "max-value: '2000' there, '1048576' here; "
+        "member n3: '127.0.0.1:4' there, '127.0.0.1:3' here"
+    )
+
+
+def test_a_node_of_before_addresses_could_change_is_welcome_with_the_same_ones_only() -> None:
+    old = {"kvstore-shape", "kvstore-configuration-bin"}
+    of = {ports: introduction("n2", cluster_state(ports)) for ports in ((1, 2, 3), (1, 2, 4))}
+    before = {ports: [(name, text) for name, text in given if name not in old] for ports, given in of.items()}
+    assert check_caller(before[1, 2, 3], "n1", STATE) == ("n2", "")
+    with pytest.raises(Refused, match="other members"):
+        check_caller(before[1, 2, 4], "n1", STATE)
+
+
+@pytest.mark.parametrize("sent", [b"", b"\xff", b"[1]", b'{"a": 1}', b"[" * 100_000])
+def test_a_configuration_that_cannot_be_read_differs_in_nothing_known(sent: bytes) -> None:
+    given = dict(introduction("n2", STATE)) | {"kvstore-configuration-bin": sent}
+    assert check_caller(given.items(), "n1", STATE) == ("n2", "")
+
+
+def test_a_configuration_that_is_too_large_for_metadata_is_not_sent() -> None:
+    many = [BucketSettings(f"bucket-{i}", 2, 1, 1) for i in range(200)]
+    assert dict(introduction("n2", cluster_state([1, 2], buckets=many)))["kvstore-configuration-bin"] == b""
 
 
 @pytest.mark.parametrize(
@@ -44,9 +77,17 @@ def test_a_member_with_the_same_settings_is_welcome() -> None:
         ("n9", STATE, "'n9' is no member"),
         ("n1", STATE, "'n1' is this one"),
         ("", STATE, "'' is no member"),
-        ("n2", cluster_state([1, 2, 3], STATE.cluster_id, partitions=16), "other members, partitions"),
-        ("n2", cluster_state([1, 2, 3], STATE.cluster_id, buckets=[BucketSettings("b")]), "or buckets"),
-        ("n2", cluster_state([1, 2, 4], STATE.cluster_id), "other members"),
+        ("n2", cluster_state([1, 2, 3], STATE.cluster_id, partitions=16), "partitions: '16' there, '8' here"),
+        (
+            "n2",
+            cluster_state([1, 2, 3], STATE.cluster_id, buckets=[BucketSettings("b")]),
+            "or buckets: bucket b",
+        ),
+        (
+            "n2",
+            cluster_state([1, 2, 3, 4], STATE.cluster_id),
+            "member n4: '127.0.0.1:4' there, 'not set' here",
+        ),
     ],
 )
 def test_a_stranger_is_refused(node: str, state: ClusterState, reason: str) -> None:

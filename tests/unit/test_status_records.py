@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, replace
 import pytest
 
 from kvstore.config import BucketSettings
-from kvstore.errors import InvalidRequest
+from kvstore.errors import InvalidRequest, KVError, Unavailable
 from kvstore.kvctl.counters import counter_rows
 from kvstore.kvctl.nodes import status_rows
 from kvstore.node.status import NodeStatus
@@ -76,6 +76,22 @@ def test_kvctl_status_has_all_figures_as_json() -> None:
     assert shown["engine"] == asdict(status.engine)
     in_row = {f.name for f in fields(NodeStatus) if f.name.endswith("_bytes") or f.name == "in_flight"}
     assert shown["load"] == {name: getattr(status, name) for name in in_row}
+
+
+def test_kvctl_status_names_who_differs_in_which_setting() -> None:
+    answers: dict[str, NodeStatus | KVError] = {
+        "n1": node_status("n1", settings={"max-value": "1000", "bucket b": "n=3"}),
+        "n2": node_status("n2", settings={"max-value": "2000"}),
+        "n3": node_status("n3", settings={"max-value": "1000", "bucket b": "n=2"}),
+        "n4": Unavailable(1, 0),
+    }
+    rows = {row["node"]: row["settings_differ"] for row in status_rows(answers)}
+    assert rows == {
+        "n1": {"bucket b": "n=3 (no majority agrees)"},
+        "n2": {"bucket b": "not set (no majority agrees)", "max-value": "2000 (most nodes: 1000)"},
+        "n3": {"bucket b": "n=2 (no majority agrees)"},
+        "n4": {},
+    }
 
 
 def test_the_totals_of_a_simulated_run_have_each_counter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,68 @@
+"""A node's configuration as others see it: names and texts, so that a difference has a name.
+
+Nodes send it to each other when they connect, and `kvctl status` compares what all of them say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import msgspec
+
+from kvstore.config import BucketSettings
+from kvstore.node.settings import NodeSettings
+from kvstore.ring import ClusterState, Member
+
+_MOST_BYTES = 6000
+"""gRPC lets all metadata of a call have 8 KiB: what is larger is not sent, only its hash."""
+_MOST_SHOWN = 5
+
+
+def configuration(state: ClusterState, settings: NodeSettings) -> dict[str, str]:
+    """What all nodes should have alike; of the tables of the settings file only what is not the default."""
+    found = {
+        "cluster-id": state.cluster_id,
+        "partitions": str(state.ring.partitions),
+        "replicas": str(state.replicas),
+        "max-value": str(settings.limits.value),
+    }
+    found |= {f"member {member.node}": _member(member) for member in state.members}
+    found |= {f"bucket {bucket.name}": _bucket(bucket) for bucket in state.buckets}
+    for table in (settings.quorum, settings.anti_entropy, settings.gossip):
+        for field in fields(table):
+            value = getattr(table, field.name)
+            if value != field.default:
+                found[f"{table.TABLE} {field.name.replace('_', '-')}"] = f"{value:g}"
+    return found
+
+
+def encode(mine: Mapping[str, str]) -> bytes:
+    """As metadata of a call; empty when it is too much for them."""
+    data = msgspec.json.encode(mine)
+    return data if len(data) <= _MOST_BYTES else b""
+
+
+def differences(mine: Mapping[str, str], sent: bytes | str) -> str:
+    """In what a node that has `sent` its configuration differs from `mine`; empty: nothing is known."""
+    try:
+        theirs = msgspec.json.decode(sent, type=dict[str, str])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""  # none was sent
+    names = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
+    shown = "; ".join(
+        f"{name}: {theirs.get(name, 'not set')[:80]!r} there, {mine.get(name, 'not set')!r} here"
+        for name in names[:_MOST_SHOWN]
+    )
+    return f"{shown} (and {len(names) - _MOST_SHOWN} more)" if len(names) > _MOST_SHOWN else shown
+
+
+def _member(member: Member) -> str:
+    return f"{member.address}/{member.zone}" if member.zone else member.address
+
+
+def _bucket(bucket: BucketSettings) -> str:
+    return (
+        f"n={bucket.n},r={bucket.r},w={bucket.w},quorum={bucket.quorum.value},"
+        f"conflict={bucket.conflict.value},ttl={bucket.ttl}"
+    )
