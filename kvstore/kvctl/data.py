@@ -12,7 +12,8 @@ import click
 
 from kvstore.errors import StorageError
 from kvstore.kvctl.failures import STORAGE
-from kvstore.kvctl.invocation import Invocation, progress_bar
+from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.progress import progress_bar
 from kvstore.kvctl.records import describe_key, key_fields, raw_record, record
 from kvstore.lsm import Compaction, Engine, Options
 from kvstore.lsm.problems import Counts, Problem

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import click
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from kvstore.client.synchronous import Client, connect
@@ -55,20 +53,6 @@ def console() -> Console:
     """Where tables are printed; whole lines, whatever the width of a pipe."""
     found = Console(highlight=False)
     return found if found.is_terminal else Console(highlight=False, width=200)
-
-
-def progress_bar() -> Progress:
-    """A bar on a terminal; nothing in a pipe or a log."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        disable=not sys.stderr.isatty(),
-        console=Console(stderr=True),
-        transient=True,
-    )
 
 
 def table(rows: Sequence[Row], columns: Sequence[str], title: str | None = None) -> Table:

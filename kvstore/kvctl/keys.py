@@ -14,6 +14,7 @@ from kvstore.client.results import Explain, Result, Sibling
 from kvstore.client.results import Stored as StoredResult
 from kvstore.errors import InvalidRequest
 from kvstore.kvctl.failures import NOT_FOUND
+from kvstore.kvctl.inputs import InputFile, input_errors
 from kvstore.kvctl.invocation import Invocation
 
 _QUORUM = click.Choice(["strict", "sloppy"])
@@ -67,7 +68,7 @@ def get(
 @click.argument("bucket")
 @click.argument("key")
 @click.argument("value", required=False)
-@click.option("--file", type=click.File("rb"), help="Read the value from a file; - is standard input.")
+@click.option("--file", type=InputFile(), help="Read the value from a file; - is standard input.")
 @click.option("--context", help="Write over what this context (base64, from get) saw.")
 @click.option("--blind", is_flag=True, help="Write without a context: what is there stays, as a sibling.")
 @click.option("--content-type", default="", help="MIME type to keep with the value.")
@@ -141,8 +142,14 @@ def _value(value: str | None, file: BinaryIO | None) -> bytes:
     if (value is None) == (file is None):
         raise click.UsageError("give the VALUE or --file, one of them")
     if file is not None:
-        return file.read()
-    return sys.stdin.buffer.read() if value == "-" else (value or "").encode(errors="surrogateescape")
+        with input_errors(file.name):
+            return file.read()
+    if value != "-":
+        return (value or "").encode(errors="surrogateescape")
+    if sys.stdin is None:
+        raise click.UsageError("standard input is closed")
+    with input_errors("standard input"):
+        return sys.stdin.buffer.read()
 
 
 def _decode_context(text: str) -> bytes:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -12,8 +16,21 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from kvstore.errors import KVError
 from kvstore.kvctl import cluster, counters, data, explain, files, hints, keys, nodes, repair
-from kvstore.kvctl.failures import EXIT_CODES, exit_code
+from kvstore.kvctl.failures import (
+    EXIT_CODES,
+    FILES,
+    INTERRUPTED,
+    NOBODY_READS,
+    TERMINATED,
+    USAGE,
+    exit_code,
+)
+from kvstore.kvctl.inputs import InputFailed
 from kvstore.kvctl.invocation import DEFAULT_ENDPOINTS, Invocation
+from kvstore.kvctl.output import OutputFailed, flush, harmless, silence
+
+_COMPLETE = "_KVCTL_COMPLETE"
+"""What a shell sets that asks for completions."""
 
 _EPILOG = f"""
 \b
@@ -74,11 +91,82 @@ for command in (
 
 def main() -> None:
     """Run kvctl; an error is one line on stderr and an exit code."""
+    if sys.stdout is None or sys.stderr is None:  # closed by whoever called it
+        sys.exit(FILES)
+    if _COMPLETE in os.environ:
+        kvctl(complete_var=_COMPLETE)
+    with _sigterm_as_interrupt():
+        code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command, see that its output is written, and return the exit code."""
     try:
-        kvctl()
+        code = _command()
+        flush()
+    except BrokenPipeError:
+        code = NOBODY_READS
+    except OutputFailed as error:
+        _complain(str(error))
+        code = FILES
+    except KeyboardInterrupt as stop:
+        _complain("terminated" if isinstance(stop, _Terminated) else "interrupted")
+        code = TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+    try:
+        flush()
+    except (BrokenPipeError, OutputFailed):
+        silence(sys.stdout)
+    return code
+
+
+def _command() -> int:
+    """What the command returns or exits with; raises what `_run` turns into a code."""
+    try:
+        # not kvctl(), which ends with 1 when nobody reads its output
+        with kvctl.make_context("kvctl", sys.argv[1:]) as context:
+            kvctl.invoke(context)
+        return 0
+    except click.exceptions.Exit as done:  # of --help and --version
+        return done.exit_code
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return USAGE
     except KVError as error:
-        click.echo(f"kvctl: {error}", err=True)
-        sys.exit(exit_code(error))
+        _complain(str(error))
+        return exit_code(error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # what commands read and write has errors of its own: this is click's output
+        raise OutputFailed(error.filename or "the output", error) from error
+    except InputFailed as error:
+        _complain(str(error))
+        return FILES
+
+
+def _complain(text: str) -> None:
+    try:
+        click.echo(harmless(f"kvctl: {text}"), err=True)
+    except OSError:
+        silence(sys.stderr)  # there is nobody left to tell
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: everything is cleaned up as for Ctrl-C."""
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    def raise_it(_number: int, _frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, raise_it)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

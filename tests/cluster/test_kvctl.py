@@ -125,8 +125,8 @@ def test_import_and_export(kvctl: Kvctl, bucket: str, tmp_path: Path) -> None:
     assert kvctl(*arguments).stdout == "imported 1,201, unchanged 0, retried 0, failed 0\n"
     assert kvctl(*arguments).stdout == "imported 0, unchanged 1,201, retried 0, failed 0\n"
     assert json.loads(kvctl("get", bucket, "7").stdout) == number
-    done = kvctl("export", "--bucket", bucket, str(tmp_path / "out.jsonl"))
-    assert done.stderr == "exported 1,201 records\n"
+    done = kvctl("export", "--bucket", bucket, "--plain", str(tmp_path / "out.jsonl"))
+    assert done.stderr == "exported 1,201 keys\n"
     exported = (tmp_path / "out.jsonl").read_text().splitlines()
     assert sorted(map(str, map(json.loads, exported))) == sorted(map(str, [*records, number]))
 
@@ -154,12 +154,12 @@ def test_an_empty_file_is_no_error(kvctl: Kvctl, bucket: str) -> None:
     assert (done.returncode, done.stdout) == (0, "imported 0, unchanged 0, retried 0, failed 0\n")
 
 
-def test_export_names_what_it_leaves_out(kvctl: Kvctl, bucket: str) -> None:
+def test_a_plain_export_names_what_it_leaves_out(kvctl: Kvctl, bucket: str) -> None:
     kvctl("put", bucket, "text", "no JSON")
     for value in ('{"a": 1}', '{"a": 2}'):
         kvctl("put", bucket, "twice", value, "--blind")
     kvctl("put", bucket, "good", '{"a": 3}')
-    done = kvctl("export", "--bucket", bucket)
+    done = kvctl("export", "--bucket", bucket, "--plain")
     assert (done.returncode, done.stdout) == (5, '{"a": 3}\n')
     assert "'text' is no single JSON object" in done.stderr
     assert "'twice' is no single JSON object" in done.stderr

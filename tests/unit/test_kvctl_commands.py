@@ -18,9 +18,9 @@ import pytest
 from rich.console import Console
 
 from kvstore.client.errors import PartialFailure
-from kvstore.client.jsonl import BadLine
 from kvstore.client.results import Result, UnresolvedSiblings
 from kvstore.client.synchronous import Client, connect
+from kvstore.client.transfer.records import BadLine
 from kvstore.errors import (
     ConfigError,
     InternalError,
@@ -51,23 +51,6 @@ from tests.unit.client_node import FakeCluster, run
 from tests.unit.kvctl_calls import Done, Kvctl
 from tests.unit.server_nodes import cluster_state, serving, settings
 from tests.unit.status_records import node_status
-
-
-@pytest.fixture
-def cluster() -> Iterator[FakeCluster]:
-    nodes = FakeCluster()
-    run(nodes.start())
-    try:
-        yield nodes
-    finally:
-        run(nodes.stop())
-
-
-@pytest.fixture
-def fake(kvctl: Kvctl, cluster: FakeCluster) -> Kvctl:
-    """kvctl of three nodes that hold all in one memory."""
-    return lambda *arguments: kvctl("--endpoints", cluster.endpoints, "--timeout", PATIENCE, *arguments)
-
 
 # keys
 
@@ -136,12 +119,12 @@ def test_values_come_from_the_command_line_a_file_or_standard_input(
     ],
 )
 def test_wrong_input_changes_nothing(
-    fake: Kvctl, cluster: FakeCluster, arguments: tuple[str, ...], complaint: str
+    fake: Kvctl, fake_cluster: FakeCluster, arguments: tuple[str, ...], complaint: str
 ) -> None:
     done = fake(*arguments)
     assert (done.code, done.out) == (2, "")
     assert complaint in done.err
-    assert cluster.store.applied == []
+    assert fake_cluster.store.applied == []
 
 
 @pytest.mark.parametrize(
@@ -179,8 +162,11 @@ def test_import_and_export(fake: Kvctl, tmp_path: Path) -> None:
         "unchanged": 120,
         "retried": 0,
         "failed": 0,
+        "duplicates": 0,
+        "expired": 0,
     }
-    assert fake("export", "--bucket", "carts", tmp_path / "out") == Done(0, "", "exported 120 records\n")
+    exported = fake("export", "--bucket", "carts", "--plain", tmp_path / "out")
+    assert exported == Done(0, "", "exported 120 keys\n")
     assert sorted((tmp_path / "out").read_bytes().splitlines()) == sorted(given.splitlines())
 
 
@@ -200,10 +186,10 @@ def test_what_is_left_out_is_named_and_the_exit_code_says_so(fake: Kvctl, tmp_pa
 
 
 def test_an_import_that_fails_tells_how_far_it_came(
-    fake: Kvctl, cluster: FakeCluster, tmp_path: Path
+    fake: Kvctl, fake_cluster: FakeCluster, tmp_path: Path
 ) -> None:
     (tmp_path / "in").write_bytes(b'{"id": "a"}\n')
-    for node in cluster.nodes:
+    for node in fake_cluster.nodes:
         node.refusals.extend([Unavailable(2, 1)] * 100)
     done = fake("import", tmp_path / "in", "--key", "id", "--bucket", "carts", "--patience", "0")
     assert done.code == failures.UNAVAILABLE
@@ -211,15 +197,17 @@ def test_an_import_that_fails_tells_how_far_it_came(
     assert done.err == "kvctl: 2 replicas required, 1 alive\n"
 
 
-def test_an_export_names_what_is_no_json_object(fake: Kvctl, cluster: FakeCluster, tmp_path: Path) -> None:
-    with connect(cluster.endpoints, timeout=PATIENCE) as client:
+def test_a_plain_export_names_what_is_no_json_object(
+    fake: Kvctl, fake_cluster: FakeCluster, tmp_path: Path
+) -> None:
+    with connect(fake_cluster.endpoints, timeout=PATIENCE) as client:
         client.bucket("carts").put_many({f"k{i:02}": b"text" for i in range(22)} | {"ok": b"{}"})
-    done = fake("export", "--bucket", "carts", tmp_path / "out")
+    done = fake("export", "--bucket", "carts", "--plain", tmp_path / "out")
     assert done.code == failures.INCOMPLETE
     first, *skipped, more = done.err.splitlines()
-    assert first == "exported 1 records"
+    assert first == "exported 1 keys"
     assert len(skipped) == 20
-    assert all("is no single JSON object and was left out" in line for line in skipped)
+    assert all("kvctl: left out: 'k" in line and "is no single JSON object" in line for line in skipped)
     assert more == "kvctl: and 2 keys more"
     assert (tmp_path / "out").read_bytes() == b"{}\n"
 
