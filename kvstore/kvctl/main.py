@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -15,7 +17,6 @@ import click
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from kvstore.errors import KVError
-from kvstore.kvctl import cluster, counters, data, explain, files, hints, keys, nodes, repair
 from kvstore.kvctl.failures import (
     EXIT_CODES,
     FILES,
@@ -28,6 +29,27 @@ from kvstore.kvctl.failures import (
 from kvstore.kvctl.inputs import InputFailed
 from kvstore.kvctl.invocation import DEFAULT_ENDPOINTS, Invocation
 from kvstore.kvctl.output import OutputFailed, flush, harmless, silence
+
+_COMMANDS = {
+    "buckets": "listing:buckets",
+    "cluster": "cluster:cluster",
+    "count": "listing:count",
+    "counters": "counters:counters",
+    "data": "data:data",
+    "delete": "keys:delete",
+    "explain": "explain:explain",
+    "export": "files:export",
+    "get": "keys:get",
+    "hints": "hints:hints",
+    "import": "files:import_",
+    "put": "keys:put",
+    "repair": "repair:repair",
+    "ring": "nodes:ring",
+    "scan": "listing:scan",
+    "status": "nodes:status",
+    "watch": "nodes:watch",
+}
+"""Where each command is: loaded when it is called, since gRPC alone takes a third of a second."""
 
 _COMPLETE = "_KVCTL_COMPLETE"
 """What a shell sets that asks for completions."""
@@ -48,7 +70,51 @@ Completion, for bash (zsh and fish likewise):
 """
 
 
-@click.group(epilog=_EPILOG)
+class _Commands(click.Group):
+    """The commands; each takes `-o`, too, so that it may stand behind them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See click.Group."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See click.Group."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f"kvstore.kvctl.{module}"), name)
+        _add_output(command)
+        return command
+
+
+def _output_option(*, default: str | None, callback: Callable[..., Any] | None = None) -> click.Option:
+    return click.Option(
+        ["-o", "--output"],
+        type=click.Choice(["table", "json"]),
+        default=default,
+        show_default=default is not None,
+        expose_value=callback is None,
+        callback=callback,
+        help="Form.",
+    )
+
+
+def _add_output(command: click.Command) -> None:
+    """Let a command, or those in it, take the option as well."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _add_output(each)
+    elif not any("-o" in parameter.opts for parameter in command.params):
+        command.params.append(_output_option(default=None, callback=_set_output))
+
+
+def _set_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    found = context.find_object(Invocation)
+    if value is not None and found is not None:
+        found.output = value
+
+
+@click.group(cls=_Commands, epilog=_EPILOG)
 @click.option(
     "--endpoints",
     envvar="KVCTL_ENDPOINTS",
@@ -61,9 +127,6 @@ Completion, for bash (zsh and fish likewise):
     show_default=True,
     help="Seconds for each request.",
 )
-@click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form."
-)
 @click.version_option(package_name="kvstore")
 @click.pass_context
 def kvctl(context: click.Context, endpoints: str | None, timeout: float, output: str) -> None:
@@ -71,22 +134,7 @@ def kvctl(context: click.Context, endpoints: str | None, timeout: float, output:
     context.obj = Invocation(endpoints, timeout, output)
 
 
-for command in (
-    cluster.cluster,
-    nodes.status,
-    nodes.ring,
-    repair.repair,
-    hints.hints,
-    counters.counters,
-    explain.explain,
-    keys.put,
-    keys.get,
-    keys.delete,
-    files.import_,
-    files.export,
-    data.data,
-):
-    kvctl.add_command(command)
+kvctl.params.append(_output_option(default="table"))
 
 
 def main() -> None:

@@ -41,8 +41,9 @@ def note(text: str) -> None:
 def write(data: bytes) -> None:
     """Bytes on standard output, as they are. Raises BrokenPipeError when nobody reads, OutputFailed."""
     with output_errors():
-        sys.stdout.flush()
         sys.stdout.buffer.write(data)
+        if sys.stdout.isatty():
+            sys.stdout.flush()
 
 
 def flush() -> None:

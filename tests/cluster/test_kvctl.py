@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kvstore.local.cluster import DEFAULT_DIRECTORY, LocalCluster
+from kvstore.local.ports import free_ports
 from tests.patience import PATIENCE
 
 Kvctl = Callable[..., subprocess.CompletedProcess[str]]
@@ -180,6 +183,21 @@ def test_status_and_ring(kvctl: Kvctl) -> None:
     assert "256 partitions" in kvctl("ring").stdout
 
 
+def test_an_interrupt_while_a_cluster_starts_is_one_line_and_leaves_no_process(tmp_path: Path) -> None:
+    port = str(min(free_ports(1)))
+    command = [sys.executable, "-m", "kvstore.kvctl.main", "cluster", "start", "--nodes", "1", "--port", port]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        pid_file = tmp_path / DEFAULT_DIRECTORY / "n1" / "pid"
+        deadline = time.monotonic() + PATIENCE
+        while not pid_file.exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        child.send_signal(signal.SIGINT)
+        out, said = child.communicate(timeout=5 * PATIENCE)
+    stopped = run("cluster", "stop", cwd=tmp_path).stdout
+    assert (child.returncode, out, said) == (130, b"", b"kvctl: interrupted\n")
+    assert stopped == "no node was running\n"
+
+
 def test_a_cluster_from_the_command_line(tmp_path: Path, cluster: LocalCluster) -> None:
     """The ports of `cluster` are free once it is stopped."""
     cluster.stop()
@@ -193,6 +211,7 @@ def test_a_cluster_from_the_command_line(tmp_path: Path, cluster: LocalCluster) 
         assert run("get", "b", "k", cwd=tmp_path).returncode == 3
         assert "not reachable" in run("cluster", "status", cwd=tmp_path).stdout
         assert run("data", "verify", data, cwd=tmp_path).returncode == 0
+        assert run("data", "verify", f"{DEFAULT_DIRECTORY}/n1", cwd=tmp_path).returncode == 0
         (stored,) = map(
             json.loads, run("data", "dump", data, "--bucket", "b", cwd=tmp_path).stdout.splitlines()
         )

@@ -36,8 +36,9 @@ from kvstore.errors import (
 )
 from kvstore.kvctl import failures, repair
 from kvstore.kvctl.hints import hint_columns, hint_rows
-from kvstore.kvctl.invocation import Invocation, table
-from kvstore.kvctl.nodes import COLUMNS, status_rows
+from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.nodes import COLUMNS, problems_of, status_rows
+from kvstore.kvctl.tables import table
 from kvstore.local.ports import free_ports
 from kvstore.node.status import MemberStatus, NodeStatus
 from kvstore.protocol.gossip import Status
@@ -270,12 +271,41 @@ def test_status_shows_each_node_as_it_says_and_as_others_see_it(kvctl: Kvctl, th
     assert [row["node"] for row in rows] == ["n1", "n2", "n3"]
     assert [row["address"] for row in rows] == three.endpoints.split(",")
     assert {row["state"] for row in rows} == {"alive"}
-    assert {row["pid"] for row in rows} == {str(os.getpid())}
+    assert {row["pid"] for row in rows} == {os.getpid()}
     assert sum(row["puts"] for row in rows) == 3
     assert all(row["entries"] >= 3 for row in rows)
     assert all(row["engine"]["entries"] == row["entries"] for row in rows)
     table = kvctl("--endpoints", three.endpoints, "status").out.splitlines()
     assert [line.split()[0] for line in table if line.strip().startswith("n")] == ["node", "n1", "n2", "n3"]
+
+
+def test_status_is_checked_and_watched(kvctl: Kvctl, three: Nodes) -> None:
+    assert kvctl("--endpoints", three.endpoints, "status", "--check").code == 0
+    watch = ("--endpoints", three.endpoints, "watch", "status", "--interval", "0.01", "--count", 2)
+    lines = [json.loads(line) for line in kvctl(*watch, "-o", "json").out.splitlines()]
+    assert [[row["node"] for row in line["nodes"]] for line in lines] == [["n1", "n2", "n3"]] * 2
+    assert lines[0]["time_ms"] <= lines[1]["time_ms"]
+    assert kvctl(*watch).out.count("127.0.0.1:") == 6
+
+
+def test_what_is_wrong_with_a_node_is_named() -> None:
+    alive = node_status("n1")
+    broken = node_status(
+        "n2",
+        counters=Counters(defects=2),
+        engine=replace(alive.engine, quarantined=3),
+        refetching_from=("n1", "n3"),
+    )
+    away = NoNodeAvailable({"n3": "away"})
+    answers: dict[str, NodeStatus | KVError] = {"n1": alive, "n2": broken, "n3": away}
+    assert problems_of({"n1": alive}, status_rows({"n1": alive})) == []
+    assert problems_of(answers, status_rows(answers)) == [
+        "n3 is not reachable",
+        "n2 has 3 damaged blocks or tables in quarantine",
+        "n2 refetches what was damaged from n1, n3",
+        "n2 has met 2 defects of its own: see its log",
+        "n3 does not tell: no node available (n3: away)",
+    ]
 
 
 def test_a_node_tells_its_version_its_age_and_what_its_links_have_done(three: Nodes) -> None:
@@ -335,11 +365,12 @@ def test_repair_waits_until_all_replicas_are_proven_equal(
     monkeypatch.setattr(repair, "_POLL_SECONDS", 0.01)
     arguments = ("--endpoints", three.endpoints, "--timeout", PATIENCE)
     found = json.loads(kvctl(*arguments, "-o", "json", "repair", "--wait", PATIENCE).out)
-    assert found == {"pairs": 8 * 3 * 2, "left": 0}  # each partition, with each of two peers, from each node
+    # each partition, with each of two peers, from each node
+    assert found == {"pairs": 8 * 3 * 2, "left": 0, "away": []}
     given_up = kvctl(*arguments, "repair", "--wait", "0")
     assert given_up.code == failures.INCOMPLETE
     assert given_up.out == ""
-    assert given_up.err.startswith("kvctl: not proven equal after 0 s: 16 of n1's\n")
+    assert given_up.err.startswith("kvctl: not proven equal after 0 s: 16 of n1's, which waits for n2, n3\n")
     with three.client() as client:
         told = client.repair(start=False)["n1"]
         assert isinstance(told, AntiEntropyStatus)
@@ -350,8 +381,8 @@ def test_the_ring_shows_who_holds_what(kvctl: Kvctl, three: Nodes) -> None:
     arguments = ("--endpoints", three.endpoints, "-o", "json", "ring")
     found = json.loads(kvctl(*arguments).out)
     assert (found["cluster"], found["epoch"]) == ("c1", three.state.epoch)
-    assert sum(member["first in"] for member in found["members"]) == 8
-    assert [member["replica of"] for member in found["members"]] == [8, 8, 8]
+    assert sum(member["first_in"] for member in found["members"]) == 8
+    assert [member["replica_of"] for member in found["members"]] == [8, 8, 8]
     place = json.loads(kvctl(*arguments, "--key", "carts", "user:1").out)
     assert place["partition"] == three.state.ring.partition("carts", b"user:1")
     assert place["primaries"] == list(three.state.ring.replica_lists[place["partition"]])
@@ -384,9 +415,15 @@ def test_a_node_that_is_away_is_described_by_the_others(kvctl: Kvctl, one_away: 
     with one_away.client() as client:
         told = statuses(client)["n1"]
     assert {m.node: m.connected for m in told.members} == {"n1": True, "n2": True, "n3": False}
-    done = kvctl(*arguments, "repair")
-    assert done.code == failures.UNAVAILABLE
-    assert done.err.startswith("kvctl: no node available (n3: ")
+    done = kvctl(*arguments, "-o", "json", "repair", "--wait", PATIENCE)
+    assert done.code == failures.INCOMPLETE
+    # of 8 partitions, from each of two nodes, one pair is proven and the one with n3 cannot be
+    assert json.loads(done.out) == {"pairs": 8 * 2 * 2, "left": 8 * 2, "away": ["n3"]}
+    (named,) = done.err.splitlines()
+    assert named.startswith("kvctl: n3 is away, so nothing is proven of what it holds: ")
+    checked = kvctl(*arguments, "status", "--check")
+    assert checked.code == failures.INCOMPLETE
+    assert "kvctl: n3 does not tell: " in checked.err
     counted = kvctl(*arguments, "-o", "json", "counters")
     assert set(json.loads(counted.out)[0]) == {"topic", "counter", "sum", "n1", "n2"}
     assert "kvctl: n3 does not tell: " in counted.err
@@ -405,8 +442,8 @@ def test_hints_are_shown_by_target_with_the_totals_of_the_node_once() -> None:
     rows = hint_rows({"n2": away, "n1": kept, "n5": NoNodeAvailable({"n5": "away"})})
     totals = {"delivered": 0, "rerouted": 1, "overflowed": 2, "expired": 3, "unwritable": 4}
     assert rows == [
-        {"node": "n1", "target": "n3", "pending": 5, "bytes": 70, "oldest s": 2} | totals,
-        {"node": "n1", "target": "n4", "pending": 1, "bytes": 9, "oldest s": 0},
+        {"node": "n1", "target": "n3", "pending": 5, "bytes": 70, "oldest_s": 2} | totals,
+        {"node": "n1", "target": "n4", "pending": 1, "bytes": 9, "oldest_s": 0},
         {"node": "n2", "pending": 0, "bytes": 0} | dict.fromkeys(totals, 0) | {"delivered": 7},
     ]
 
