@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.live import Live
 
 from kvstore.errors import NoNodeAvailable
+from kvstore.kvctl.groups import CommandGroup
 from kvstore.kvctl.invocation import Invocation
 from kvstore.kvctl.nodes import COLUMNS, KEPT_COLUMNS, status_rows
 from kvstore.kvctl.output import flush, say
@@ -47,7 +48,7 @@ def _layout(command: Command) -> Command:
     return command
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def cluster() -> None:
     """Run a cluster of several nodes on this machine."""
 

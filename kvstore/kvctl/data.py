@@ -12,6 +12,7 @@ import click
 
 from kvstore.errors import StorageError
 from kvstore.kvctl.failures import STORAGE
+from kvstore.kvctl.groups import CommandGroup
 from kvstore.kvctl.invocation import Invocation
 from kvstore.kvctl.output import note, say
 from kvstore.kvctl.progress import progress_bar
@@ -26,7 +27,7 @@ from kvstore.store import DiskFileSystem
 _directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def data() -> None:
     """Look into the data of a node that does not run.
 

@@ -26,6 +26,7 @@ from kvstore.kvctl.failures import (
     USAGE,
     exit_code,
 )
+from kvstore.kvctl.groups import CommandGroup
 from kvstore.kvctl.inputs import InputFailed
 from kvstore.kvctl.invocation import DEFAULT_ENDPOINTS, Invocation
 from kvstore.kvctl.output import OutputFailed, flush, harmless, silence
@@ -70,7 +71,7 @@ Completion, for bash (zsh and fish likewise):
 """
 
 
-class _Commands(click.Group):
+class _Commands(CommandGroup):
     """The commands; each takes `-o`, too, so that it may stand behind them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

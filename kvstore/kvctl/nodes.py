@@ -14,6 +14,7 @@ import click
 
 from kvstore.errors import KVError
 from kvstore.kvctl.failures import INCOMPLETE
+from kvstore.kvctl.groups import CommandGroup
 from kvstore.kvctl.invocation import Invocation
 from kvstore.kvctl.key_argument import as_json, key_bytes, key_forms
 from kvstore.kvctl.output import flush, note, say
@@ -74,7 +75,7 @@ def status(session: Invocation, check: bool) -> None:
         sys.exit(INCOMPLETE)
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def watch() -> None:
     """Show something again and again, until Ctrl-C."""
 

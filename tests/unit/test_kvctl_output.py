@@ -141,6 +141,12 @@ def test_each_command_takes_the_form_of_its_output_behind_its_name(kvctl: Kvctl)
         assert "-o, --output [table|json]" in kvctl(*words, "--help").out, words
 
 
+@pytest.mark.parametrize("words", [(), ("cluster",), ("data",)])
+def test_no_line_of_help_is_cut_off(kvctl: Kvctl, words: tuple[str, ...]) -> None:
+    listed = kvctl(*words, "--help").out.partition("Commands:")[2].splitlines()
+    assert not any(line.endswith("...") for line in listed)
+
+
 def test_json_may_be_asked_for_before_and_after_the_command(fake: Kvctl) -> None:
     fake("put", "carts", "a", "v")
     before = json.loads(fake("-o", "json", "get", "carts", "a").out)
