@@ -140,7 +140,9 @@ kvctl.params.append(_output_option(default="table"))
 
 def main() -> None:
     """Run kvctl; an error is one line on stderr and an exit code."""
-    if sys.stdout is None or sys.stderr is None:  # closed by whoever called it
+    if sys.stderr is None:  # closed by whoever called it
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
         sys.exit(FILES)
     if _COMPLETE in os.environ:
         kvctl(complete_var=_COMPLETE)

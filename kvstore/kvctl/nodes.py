@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvstore.config import Limits
 from kvstore.errors import KVError
 from kvstore.kvctl.failures import INCOMPLETE
 from kvstore.kvctl.groups import CommandGroup
@@ -198,6 +199,9 @@ def ring(session: Invocation, key: tuple[str, str] | None, key_form: str | None)
       kvctl ring --key carts user:1
     """
     place = (key[0], key_bytes(key[1], key_form)) if key is not None else None
+    if place is not None:
+        Limits().check_bucket(place[0])
+        Limits().check_key(place[1])
     with session.connect() as client:
         state = client.ring()
     if place is None:

@@ -196,6 +196,9 @@ def test_keys_that_are_no_text_are_given_in_base64_or_hexadecimal(fake: Kvctl) -
         (("get", "b", "\udcff", "--key-base64"), "is not base64"),
         (("get", "\udcff", "k"), "bucket"),
         (("scan", "NO"), "bucket"),
+        (("ring", "--key", "\udcff", "k"), "bucket"),
+        (("ring", "--key", "b", ""), "key: has 0 bytes"),
+        (("--endpoints", "\udcff:1", "get", "b", "k"), "is not of the form host:port"),
     ],
 )
 def test_a_key_or_bucket_that_is_none_is_one_line(
