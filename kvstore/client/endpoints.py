@@ -32,7 +32,18 @@ def _parse(text: str) -> str:
     host, _, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     bracketed = bare is not host
-    well_formed = bare and not any(c in "[]/@ \t" for c in bare) and bracketed == (":" in bare)
+    well_formed = (
+        bare and _is_text(text) and not any(c in "[]/@ \t" for c in bare) and bracketed == (":" in bare)
+    )
     if not well_formed or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ConfigError(f"endpoint {text!r} is not of the form host:port")
     return text
+
+
+def _is_text(text: str) -> bool:
+    """Whether it has no bytes of the command line that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -13,8 +13,11 @@ from rich.console import Group
 from rich.live import Live
 
 from kvstore.errors import NoNodeAvailable
-from kvstore.kvctl.invocation import Invocation, console, table
-from kvstore.kvctl.nodes import COLUMNS, status_rows
+from kvstore.kvctl.groups import CommandGroup
+from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.nodes import COLUMNS, KEPT_COLUMNS, status_rows
+from kvstore.kvctl.output import flush, say
+from kvstore.kvctl.tables import console, fitting, table
 from kvstore.local.cluster import DEFAULT_DIRECTORY, DEFAULT_NODES, DEFAULT_PORT, LocalCluster
 
 if TYPE_CHECKING:
@@ -45,7 +48,7 @@ def _layout(command: Command) -> Command:
     return command
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def cluster() -> None:
     """Run a cluster of several nodes on this machine."""
 
@@ -63,7 +66,7 @@ def start(nodes: int, port: int, buckets: tuple[str, ...], directory: Path) -> N
     """
     found = LocalCluster.create(directory, nodes, port, buckets)
     found.start()
-    click.echo(f"{len(found.running())} nodes serve on {found.endpoints} (data and logs in {directory})")
+    say(f"{len(found.running())} nodes serve on {found.endpoints} (data and logs in {directory})")
 
 
 @cluster.command()
@@ -71,7 +74,7 @@ def start(nodes: int, port: int, buckets: tuple[str, ...], directory: Path) -> N
 def stop(directory: Path) -> None:
     """Stop all nodes; their data stays."""
     stopped = LocalCluster.load(directory).stop()
-    click.echo(f"stopped {', '.join(stopped)}" if stopped else "no node was running")
+    say(f"stopped {', '.join(stopped)}" if stopped else "no node was running")
 
 
 @cluster.command("status")
@@ -80,7 +83,7 @@ def stop(directory: Path) -> None:
 def status_(session: Invocation, directory: Path) -> None:
     """Show every node of the local cluster, running or not."""
     found = LocalCluster.load(directory)
-    session.show(status_rows(_answers(found)), COLUMNS)
+    session.show(status_rows(_answers(found)), COLUMNS, KEPT_COLUMNS)
 
 
 @cluster.command()
@@ -89,7 +92,7 @@ def status_(session: Invocation, directory: Path) -> None:
 def kill(node: str, directory: Path) -> None:
     """End a node with SIGKILL, as a crash would."""
     killed = LocalCluster.load(directory).kill(node)
-    click.echo(f"killed {node}" if killed else f"{node} was not running")
+    say(f"killed {node}" if killed else f"{node} was not running")
 
 
 @cluster.command()
@@ -100,7 +103,7 @@ def restart(node: str, directory: Path) -> None:
     found = LocalCluster.load(directory)
     found.stop_node(node)
     found.start([node])
-    click.echo(f"{node} serves on {found.layout.addresses[node]}")
+    say(f"{node} serves on {found.layout.addresses[node]}")
 
 
 @cluster.command()
@@ -114,10 +117,11 @@ def run(nodes: int, port: int, buckets: tuple[str, ...], directory: Path) -> Non
         signal.signal(number, signal.default_int_handler)
     try:
         found.start()
-        click.echo(f"{nodes} nodes serve on {found.endpoints}; Ctrl-C stops them")
+        say(f"{nodes} nodes serve on {found.endpoints}; Ctrl-C stops them")
+        flush()
         _watch(found)
     except KeyboardInterrupt:
-        click.echo("stopping")
+        say("stopping")
     finally:
         found.stop()
 
@@ -134,7 +138,9 @@ def _watch(found: LocalCluster) -> None:
             now = _operations(answers)
             rate = max(0.0, (now - before) / _REFRESH_SECONDS)
             before = now
-            shown = table(status_rows(answers), COLUMNS, title=f"{rate:,.0f} requests/s")
+            rows = status_rows(answers)
+            columns = fitting(rows, COLUMNS, KEPT_COLUMNS, live.console) or COLUMNS
+            shown = table(rows, columns, title=f"{rate:,.0f} requests/s")
             live.update(Group(shown), refresh=True)
             time.sleep(_REFRESH_SECONDS)
 

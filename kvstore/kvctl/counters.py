@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from kvstore.errors import KVError
-from kvstore.kvctl.invocation import Invocation, Row
+from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.output import note
 from kvstore.quorum.counters import TOPICS
 
 if TYPE_CHECKING:
     from kvstore.client.status import NodeStatus
+    from kvstore.kvctl.tables import Row
 
 
 @click.command()
@@ -36,10 +38,10 @@ def counters(session: Invocation, nodes: tuple[str, ...]) -> None:
         raise click.BadParameter(f"no member is called {', '.join(sorted(unknown))}")
     shown = {node: answer for node, answer in sorted(answers.items()) if node in nodes or not nodes}
     statuses = {node: answer for node, answer in shown.items() if not isinstance(answer, KVError)}
-    session.show(counter_rows(statuses), ("topic", "counter", "sum", *statuses))
+    session.show(counter_rows(statuses), ("topic", "counter", "sum", *statuses), keep=3)
     for node, answer in shown.items():
         if isinstance(answer, KVError):
-            click.echo(f"kvctl: {node} does not tell: {answer}", err=True)
+            note(f"kvctl: {node} does not tell: {answer}")
 
 
 def counter_rows(statuses: Mapping[str, NodeStatus]) -> list[Row]:

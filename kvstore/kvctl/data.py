@@ -12,24 +12,27 @@ import click
 
 from kvstore.errors import StorageError
 from kvstore.kvctl.failures import STORAGE
-from kvstore.kvctl.invocation import Invocation, progress_bar
+from kvstore.kvctl.groups import CommandGroup
+from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.output import note, say
+from kvstore.kvctl.progress import progress_bar
 from kvstore.kvctl.records import describe_key, key_fields, raw_record, record
 from kvstore.lsm import Compaction, Engine, Options
 from kvstore.lsm.problems import Counts, Problem
 from kvstore.lsm.stopped import open_stopped, read_state
 from kvstore.lsm.verify import verify as verify_store
-from kvstore.server.data_directory import find_store
+from kvstore.server.data_directory import IDENTITY, find_store
 from kvstore.store import DiskFileSystem
 
 _directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def data() -> None:
     """Look into the data of a node that does not run.
 
-    DIR is the node's data directory (kvnode --data), or a store of its own, such as a checkpoint. A node that
-    runs is refused: it has the directory locked.
+    DIR is the node's data directory (kvnode --data), that of a node of a local cluster (.kvstore/local/n1),
+    or a store of its own, such as a checkpoint. A node that runs is refused: it has the directory locked.
     """
 
 
@@ -47,7 +50,7 @@ def _storage_errors() -> Iterator[None]:
 
 
 def _fail(reason: str) -> None:
-    click.echo(f"kvctl: {reason}", err=True)
+    note(f"kvctl: {reason}")
     sys.exit(STORAGE)
 
 
@@ -71,7 +74,7 @@ def verify(session: Invocation, directory: Path) -> None:
     counts = Counts()
     problems: list[Problem] = []
     with _storage_errors():
-        store = find_store(directory)
+        store = _store(directory)
         with progress_bar() as progress:
             task = progress.add_task("verifying", total=_size(store))
             for problem in verify_store(
@@ -79,11 +82,11 @@ def verify(session: Invocation, directory: Path) -> None:
             ):
                 problems.append(problem)
                 if not session.json:
-                    click.echo(_problem_line(problem))
+                    say(_problem_line(problem))
     if session.json:
         session.show_json(_report(counts, problems))
     else:
-        click.echo(_summary(counts, problems))
+        say(_summary(counts, problems))
     if any(not problem.kind.harmless for problem in problems):
         sys.exit(STORAGE)
 
@@ -146,15 +149,14 @@ def dump(directory: Path, bucket: str | None, limit: int | None, raw: bool) -> N
     """
     if raw and bucket is not None:
         raise click.UsageError("--raw and --bucket exclude each other")
-    with _storage_errors(), open_stopped(DiskFileSystem(), str(find_store(directory))) as store:
+    with _storage_errors(), open_stopped(DiskFileSystem(), str(_store(directory))) as store:
         printed = 0
         for key, value in store.scan():
             if printed == limit:
                 break
             fields = raw_record(key, value) if raw else record(key, value)
             if bucket is None or fields.get("bucket") == bucket:
-                # not by click.echo, which flushes every line
-                sys.stdout.write(json.dumps(fields, ensure_ascii=False) + "\n")
+                say(json.dumps(fields, ensure_ascii=False))
                 printed += 1
 
 
@@ -174,7 +176,7 @@ def compact(session: Invocation, directory: Path) -> None:
       kvctl data compact /var/lib/kvstore
     """
     with _storage_errors():
-        store = find_store(directory)
+        store = _store(directory)
         options = _checked_options(store)
         before = _size(store)
         engine = Engine.open(DiskFileSystem(), str(store), options)
@@ -192,9 +194,7 @@ def compact(session: Invocation, directory: Path) -> None:
     if session.json:
         session.show_json(found)
     else:
-        click.echo(
-            "; ".join(f"{when} {f['tables']:,} tables, {f['bytes']:,} bytes" for when, f in found.items())
-        )
+        say("; ".join(f"{when} {f['tables']:,} tables, {f['bytes']:,} bytes" for when, f in found.items()))
 
 
 def _checked_options(store: Path) -> Options:
@@ -203,6 +203,12 @@ def _checked_options(store: Path) -> Options:
     with open_stopped(fs, str(store)):
         leveled = any(info.level for info in read_state(fs, str(store)).tables.values())
     return Options(compaction=Compaction.LEVELED if leveled else Compaction.SIZE_TIERED)
+
+
+def _store(directory: Path) -> Path:
+    """The store in a directory, which may be that of a node of a local cluster: its data is one below."""
+    below = directory / "data"
+    return find_store(below if (below / IDENTITY).exists() else directory)
 
 
 def _size(store: Path) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import click
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode, default_bucket
 from kvstore.errors import ConfigError
 from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.output import say
 
 _WIDTH = 100
 
@@ -44,10 +47,10 @@ def explain(session: Invocation, n: int, r: int | None, w: int | None, quorum: s
     if session.json:
         session.show_json(figures(settings) | {"in_words": told})
         return
-    click.echo(f"N={n} R={settings.r} W={settings.w} {quorum} {conflict}")
+    say(f"N={n} R={settings.r} W={settings.w} {quorum} {conflict}")
+    width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
     for topic, sentence in told.items():
-        lines = click.wrap_text(sentence, _WIDTH, f"{topic + ':':<12}", " " * 12)
-        click.echo(lines)
+        say(click.wrap_text(sentence, width, f"{topic + ':':<12}", " " * 12))
 
 
 def _checked(n: int, r: int | None, w: int | None, quorum: QuorumMode, conflict: Conflict) -> BucketSettings:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from kvstore.client.errors import PartialFailure
-from kvstore.client.jsonl import BadLine
-from kvstore.client.results import UnresolvedSiblings
 from kvstore.errors import (
     ConfigError,
     InvalidRequest,
@@ -22,21 +19,33 @@ UNAVAILABLE = 3
 TIMEOUT = 4
 INCOMPLETE = 5
 STORAGE = 6
+FILES = 7
+INTERRUPTED = 130
+NOBODY_READS = 141
+TERMINATED = 143
 
 EXIT_CODES = f"""\b
 Exit codes:
   {OK}  done
-  {NOT_FOUND}  the key has no value
+  {NOT_FOUND}  get: the key has no value; nothing else ends with it
   {USAGE}  a wrong flag, setting, key, value, context or line; nothing was changed by it
   {UNAVAILABLE}  no node, or too few of them, could be reached; nothing was changed
   {TIMEOUT}  timed out, or the connection broke: a write may or may not have been applied
-  {INCOMPLETE}  import or export left something out, or repair did not prove all replicas equal, and said what
+  {INCOMPLETE}  import or export left something out, repair did not prove all equal, or status --check
+     found something wrong; what is said
   {STORAGE}  data: the store is damaged, of another format, or could not be read or written
+  {FILES}  a file or the output could not be read or written, as on a full disk
+  {INTERRUPTED}, {TERMINATED}  interrupted by Ctrl-C, ended by SIGTERM; like {TIMEOUT} for a write under way
+  {NOBODY_READS}  whoever read the output has closed it
 """
 
 
 def exit_code(error: KVError) -> int:
     """The exit code that an error ends the command with."""
+    from kvstore.client.errors import PartialFailure  # here, since errors are rare and gRPC is slow to load
+    from kvstore.client.results import UnresolvedSiblings
+    from kvstore.client.transfer.records import BadLine
+
     match error:
         case PartialFailure():
             return exit_code(next(iter(error.failed.values())))

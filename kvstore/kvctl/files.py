@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import click
-from rich.progress import Progress
 
-from kvstore.client.jsonl import BadLine, ExportReport, Importer, ImportReport, export_lines
-from kvstore.errors import KVError
+from kvstore.client.transfer.exporting import Exporter, ExportReport
+from kvstore.client.transfer.importing import Importer, ImportReport, OnDuplicate
+from kvstore.client.transfer.lines import ExportReader
+from kvstore.client.transfer.objects import object_records
+from kvstore.client.transfer.records import BadLine, Problems, Record, file_lines
 from kvstore.kvctl.failures import INCOMPLETE
-from kvstore.kvctl.invocation import Invocation, progress_bar
+from kvstore.kvctl.inputs import InputFile, input_errors
+from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.output import note, say
+from kvstore.kvctl.progress import Advance, progress
+from kvstore.kvctl.whole_file import Target, open_target
 
-_SHOWN = 20
-"""Bad lines or skipped keys that are named one by one."""
+_patience = click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds for which a batch is tried again while nodes are away.",
+)
 
 
 @click.command("import")
-@click.argument("file", type=click.File("rb"))
-@click.option("--key", "key_field", required=True, metavar="FIELD", help="Field that holds the key.")
+@click.argument("file", type=InputFile())
+@click.option("--key", "key_field", metavar="FIELD", help="Field of each object that holds its key.")
 @click.option("--bucket", required=True, help="Bucket to import into.")
 @click.option(
     "--on-error",
@@ -31,98 +43,158 @@ _SHOWN = 20
     help="What a line that cannot be imported does.",
 )
 @click.option(
-    "--patience",
-    type=click.FloatRange(min=0),
-    default=30.0,
+    "--on-duplicate",
+    type=click.Choice(["last", "first", "stop"]),
+    default="last",
     show_default=True,
-    help="Seconds for which a batch is tried again while nodes are away.",
+    help="Which of two lines with one key is stored.",
 )
+@_patience
 @click.pass_obj
 def import_(
-    session: Invocation, file: BinaryIO, key_field: str, bucket: str, on_error: str, patience: float
+    session: Invocation,
+    file: BinaryIO,
+    key_field: str | None,
+    bucket: str,
+    on_error: str,
+    on_duplicate: OnDuplicate,
+    patience: float,
 ) -> None:
-    """Import a file with one JSON object per line; - is standard input.
+    """Import what `kvctl export` wrote, or with --key any JSON objects, one a line; - is standard input.
 
-    Each line is stored as it is under the key in its FIELD, over what the key holds: importing a file twice
-    changes nothing the second time. A bad line is named by its number and stops the import (lines before it
-    are stored) or is skipped, as --on-error says.
+    An export gives each key back as it was: siblings, content types, and what is left of its time to live. A
+    line of other programs is stored as it is under the key in its FIELD. Both are written over what the key
+    holds: importing a file twice changes nothing the second time. A bad line is named by its number and stops
+    the import (lines before it are stored) or is skipped, as --on-error says.
 
     \b
-    Example:
+    Examples:
+      kvctl import carts.export --bucket carts
       kvctl import airports.jsonl --key icao --bucket airports
     """
-    with session.connect() as client:
+    reader = ExportReader()
+    with session.connect() as client, progress("importing", _size(file), session.json) as advance:
         importer = Importer(client.bucket(bucket), patience)
-        try:
-            with progress_bar() as progress:
-                importer.run(_counted(file, progress), key_field, skip_bad=on_error == "skip")
-        except BadLine:
-            pass  # it is in the report, and named below
-        except KVError:
-            _print_import(session, importer.report)
-            raise
-    _print_import(session, importer.report)
-    for bad in importer.report.bad[:_SHOWN]:
-        click.echo(f"kvctl: {bad}", err=True)
-    if importer.report.bad:
-        if len(importer.report.bad) > _SHOWN:
-            click.echo(f"kvctl: and {len(importer.report.bad) - _SHOWN} lines more", err=True)
+        lines = _counted(file, advance)
+        records = reader.records(lines) if key_field is None else object_records(lines, key_field)
+        _import(session, importer, records, on_error == "skip", on_duplicate)
+    if reader.left_out:
+        note(f"kvctl: {reader.left_out:,} keys had been left out of the export when it was made")
+    _name(importer.report.duplicates, "duplicates")
+    _name(importer.report.bad, "lines")
+    if importer.report.bad.count or importer.report.duplicates.count:
         sys.exit(INCOMPLETE)
+
+
+def _import(
+    session: Invocation,
+    importer: Importer,
+    records: Iterator[Record | BadLine],
+    skip_bad: bool,
+    on_duplicate: OnDuplicate,
+) -> None:
+    """Import, and say how far it came, whatever ends it."""
+    try:
+        importer.run(records, skip_bad, on_duplicate)
+    except BadLine:
+        pass  # it is in the report, and named there
+    finally:
+        _print_import(session, importer.report)
 
 
 @click.command()
-@click.argument("file", type=click.File("wb"), default="-")
+@click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--bucket", required=True, help="Bucket to export.")
+@click.option("--plain", is_flag=True, help="Only the values that are one JSON object, as they are.")
+@_patience
 @click.pass_obj
-def export(session: Invocation, file: BinaryIO, bucket: str) -> None:
-    """Export a bucket as JSON Lines, in the form that import takes; - is standard output.
+def export(session: Invocation, file: str, bucket: str, plain: bool, patience: float) -> None:
+    """Export a bucket, for `kvctl import`; - is standard output.
 
-    Keys whose value is no JSON object, or that have siblings, are left out and named. A write that goes on
-    meanwhile may or may not be in the file.
+    It has every key exactly, as JSON Lines (docs/kvctl.md): siblings, content types, when values expire, and
+    as base64 what is not UTF-8. FILE is replaced when the export is whole, and until then left alone. With
+    --plain it is JSON Lines of the values alone; keys whose value is no JSON object, or that have siblings,
+    are left out and named. A write that goes on meanwhile may or may not be in the file.
 
     \b
-    Example:
-      kvctl export --bucket airports airports.jsonl
+    Examples:
+      kvctl export --bucket carts carts.export
+      kvctl export --bucket airports --plain | jq .city
     """
-    report = ExportReport()
-    with session.connect() as client, progress_bar() as progress:
-        task = progress.add_task("exporting", total=None)
-        for line in export_lines(client.bucket(bucket), report):
-            file.write(line)
-            progress.advance(task, len(line))
-        file.flush()
-    click.echo(f"exported {report.exported:,} records", err=True)
-    for key in report.skipped[:_SHOWN]:
-        click.echo(f"kvctl: {key!r} is no single JSON object and was left out", err=True)
-    if report.skipped:
-        if len(report.skipped) > _SHOWN:
-            click.echo(f"kvctl: and {len(report.skipped) - _SHOWN} keys more", err=True)
+    with session.connect() as client, open_target(file) as target:
+        exporter = Exporter(client.bucket(bucket), patience)
+        lines = exporter.objects() if plain else exporter.lines()
+        try:
+            with progress("exporting", None, session.json) as advance:
+                _write(target, lines, advance)
+        except BaseException:
+            _tell_end(exporter.report, file)
+            raise
+        aside = target.keep(incomplete=exporter.report.left_out.count > 0)
+    _print_export(session, exporter.report)
+    _name(exporter.report.left_out, "keys", "left out: ")
+    if aside is not None:
+        note(f"kvctl: the export is in {aside}, and {file} is as it was")
+    if exporter.report.left_out.count:
         sys.exit(INCOMPLETE)
 
 
-def _counted(file: BinaryIO, progress: Progress) -> Iterator[bytes]:
+def _write(target: Target, lines: Iterator[bytes], advance: Advance) -> None:
+    for line in lines:
+        target.write(line)
+        advance(len(line))
+
+
+def _tell_end(report: ExportReport, file: str) -> None:
+    untouched = f"; {file} is as it was" if os.path.isfile(file) else ""
+    click.echo(f"kvctl: the export ended after {report.exported:,} keys{untouched}", err=True)
+
+
+def _size(file: BinaryIO) -> int | None:
     try:
-        total: int | None = os.fstat(file.fileno()).st_size or None
+        return os.fstat(file.fileno()).st_size or None
     except (OSError, ValueError):
-        total = None  # not a file: how long it is will be seen
-    task = progress.add_task("importing", total=total)
-    for line in file:
+        return None  # not a file: how long it is will be seen
+
+
+def _counted(file: BinaryIO, advance: Advance) -> Iterator[bytes]:
+    lines = file_lines(file)
+    while True:
+        with input_errors(file.name):
+            line = next(lines, None)
+        if line is None:
+            return
         yield line
-        progress.advance(task, len(line))
+        advance(len(line))
+
+
+def _name(problems: Problems, what: str, prefix: str = "") -> None:
+    for problem in problems.first:
+        note(f"kvctl: {prefix}{problem}")
+    if problems.count > len(problems.first):
+        note(f"kvctl: and {problems.count - len(problems.first):,} {what} more")
 
 
 def _print_import(session: Invocation, report: ImportReport) -> None:
+    counts = {
+        "imported": report.imported,
+        "unchanged": report.unchanged,
+        "retried": report.retried,
+        "failed": report.bad.count,
+        "duplicates": report.duplicates.count,
+        "expired": report.expired,
+    }
     if session.json:
-        session.show_json(
-            {
-                "imported": report.imported,
-                "unchanged": report.unchanged,
-                "retried": report.retried,
-                "failed": len(report.bad),
-            }
-        )
+        session.show_json(counts)
         return
-    click.echo(
-        f"imported {report.imported:,}, unchanged {report.unchanged:,}, "
-        f"retried {report.retried:,}, failed {len(report.bad):,}"
-    )
+    always = ("imported", "unchanged", "retried", "failed")
+    say(", ".join(f"{name} {count:,}" for name, count in counts.items() if count or name in always))
+
+
+def _print_export(session: Invocation, report: ExportReport) -> None:
+    """On standard error, since standard output may be the export itself."""
+    if session.json:
+        counts = {"exported": report.exported, "retried": report.retried, "left_out": report.left_out.count}
+        note(json.dumps(counts))
+    else:
+        note(f"exported {report.exported:,} keys")

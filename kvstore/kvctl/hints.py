@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from kvstore.errors import KVError
-from kvstore.kvctl.invocation import Invocation, Row
+from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.output import note
 
 if TYPE_CHECKING:
     from kvstore.client.status import NodeStatus
+    from kvstore.kvctl.tables import Row
 
-_COLUMNS = ("node", "target", "pending", "bytes", "oldest s", "delivered")
+_COLUMNS = ("node", "target", "pending", "bytes", "oldest_s", "delivered")
 _UNUSUAL = ("rerouted", "overflowed", "expired", "unwritable")
 """Columns of the table when there is something to tell, so that it usually fits into 80 characters."""
 
@@ -34,10 +36,10 @@ def hints(session: Invocation) -> None:
     with session.connect() as client:
         answers = client.status()
     rows = hint_rows(answers)
-    session.show(rows, hint_columns(rows))
+    session.show(rows, hint_columns(rows), keep=3)
     for node, answer in sorted(answers.items()):
         if isinstance(answer, KVError):
-            click.echo(f"kvctl: {node} does not tell: {answer}", err=True)
+            note(f"kvctl: {node} does not tell: {answer}")
 
 
 def hint_rows(answers: Mapping[str, NodeStatus | KVError]) -> list[Row]:
@@ -69,7 +71,7 @@ def _rows(node: str, status: NodeStatus) -> list[Row]:
             "target": kept.target,
             "pending": kept.count,
             "bytes": kept.bytes,
-            "oldest s": round(kept.oldest),
+            "oldest_s": round(kept.oldest),
         }
         for kept in status.hints
     ]

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import click
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
-
-from kvstore.client.synchronous import Client, connect
 from kvstore.errors import ConfigError
-from kvstore.local.cluster import LocalCluster
+from kvstore.kvctl.output import say
+
+if TYPE_CHECKING:
+    from kvstore.client.synchronous import Client
+    from kvstore.kvctl.tables import Row
 
 DEFAULT_ENDPOINTS = "127.0.0.1:7001"
 
-Row = Mapping[str, object]
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Invocation:
-    """The global options of one call of kvctl."""
+    """The global options of one call of kvctl; `output` may be given after the command as well."""
 
     endpoints: str | None
     timeout: float
@@ -32,6 +27,8 @@ class Invocation:
 
     def connect(self) -> Client:
         """A client of the cluster that was named, else of the local one here, else of the usual port."""
+        from kvstore.client.synchronous import connect  # here: gRPC takes a third of a second
+
         return connect(self.endpoints or _local_endpoints() or DEFAULT_ENDPOINTS, timeout=self.timeout)
 
     @property
@@ -39,65 +36,27 @@ class Invocation:
         """Whether JSON was asked for."""
         return self.output == "json"
 
-    def show(self, rows: Sequence[Row], columns: Sequence[str]) -> None:
-        """Print rows as a table or as JSON."""
+    def show(self, rows: Sequence[Row], columns: Sequence[str], keep: int = 2) -> None:
+        """Print rows as JSON, or as a table of these columns: of the first `keep` in any case."""
+        from kvstore.kvctl.tables import show
+
         if self.json:
             self.show_json(list(rows))
         else:
-            console().print(table(rows, columns))
+            show(rows, columns, keep)
 
     def show_json(self, value: object) -> None:
         """Print a value as JSON."""
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        say(json.dumps(value, indent=2, ensure_ascii=False))
 
-
-def console() -> Console:
-    """Where tables are printed; whole lines, whatever the width of a pipe."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=200)
-
-
-def progress_bar() -> Progress:
-    """A bar on a terminal; nothing in a pipe or a log."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        disable=not sys.stderr.isatty(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-
-
-def table(rows: Sequence[Row], columns: Sequence[str], title: str | None = None) -> Table:
-    """Rows under their columns, those left out that have nothing in any row; numbers to the right.
-
-    A cell that is too wide for the terminal goes on in the next line: nothing of it is cut off.
-    """
-    shown = Table(
-        box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    filled = [column for column in columns if any(row.get(column) is not None for row in rows)]
-    for column in filled or columns:
-        found = [row[column] for row in rows if row.get(column) is not None]
-        numeric = bool(found) and all(isinstance(value, int | float) for value in found)
-        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        shown.add_row(*(_cell(row.get(column)) for column in filled))
-    return shown
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    def show_json_line(self, value: object) -> None:
+        """Print a value as a line of JSON, one of many."""
+        say(json.dumps(value, ensure_ascii=False))
 
 
 def _local_endpoints() -> str | None:
+    from kvstore.local.cluster import LocalCluster
+
     try:
         return LocalCluster.load().endpoints
     except ConfigError:

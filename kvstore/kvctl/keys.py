@@ -12,9 +12,13 @@ import click
 
 from kvstore.client.results import Explain, Result, Sibling
 from kvstore.client.results import Stored as StoredResult
+from kvstore.client.transfer.records import named
 from kvstore.errors import InvalidRequest
 from kvstore.kvctl.failures import NOT_FOUND
+from kvstore.kvctl.inputs import InputFile, input_errors
 from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.key_argument import as_json, key_argument, shown
+from kvstore.kvctl.output import note, say, write
 
 _QUORUM = click.Choice(["strict", "sloppy"])
 
@@ -33,14 +37,19 @@ def _quorum_options(wait: str) -> Callable[[Command], Command]:
     return add
 
 
+_read_replicas = click.option(
+    "-r", "--r", type=int, help="Replicas that the read before it waits for; by default as many as -w says."
+)
+
+
 @click.command()
 @click.argument("bucket")
-@click.argument("key")
+@key_argument
 @_quorum_options("r")
 @click.option("--raw", is_flag=True, help="The value's bytes and nothing else.")
 @click.pass_obj
 def get(
-    session: Invocation, bucket: str, key: str, r: int | None, quorum: str | None, explain: bool, raw: bool
+    session: Invocation, bucket: str, key: bytes, r: int | None, quorum: str | None, explain: bool, raw: bool
 ) -> None:
     """Print the value of a key, or all of them if it has siblings.
 
@@ -53,37 +62,39 @@ def get(
     with session.connect() as client:
         result = client.bucket(bucket).get(key, r=r, quorum=quorum, explain=explain)
     if session.json:
-        session.show_json(_result_as_json(key, result))
+        session.show_json(_result_as_json(result))
     elif raw:
         _print_raw(result)
     else:
         _print_result(result)
     if not result:
-        click.echo(f"kvctl: {key!r} has no value in bucket {bucket!r}", err=True)
+        note(f"kvctl: {named(key)} has no value in bucket {bucket!r}")
         sys.exit(NOT_FOUND)
 
 
 @click.command()
 @click.argument("bucket")
-@click.argument("key")
+@key_argument
 @click.argument("value", required=False)
-@click.option("--file", type=click.File("rb"), help="Read the value from a file; - is standard input.")
+@click.option("--file", type=InputFile(), help="Read the value from a file; - is standard input.")
 @click.option("--context", help="Write over what this context (base64, from get) saw.")
 @click.option("--blind", is_flag=True, help="Write without a context: what is there stays, as a sibling.")
 @click.option("--content-type", default="", help="MIME type to keep with the value.")
 @click.option("--ttl", type=int, help="Seconds until the value expires.")
+@_read_replicas
 @_quorum_options("w")
 @click.pass_obj
 def put(
     session: Invocation,
     bucket: str,
-    key: str,
+    key: bytes,
     value: str | None,
     file: BinaryIO | None,
     context: str | None,
     blind: bool,
     content_type: str,
     ttl: int | None,
+    r: int | None,
     w: int | None,
     quorum: str | None,
     explain: bool,
@@ -103,22 +114,22 @@ def put(
         target = client.bucket(bucket, quorum=quorum)
         seen = _decode_context(context) if context is not None else b""
         if context is None and not blind:
-            seen = target.get(key).context
+            seen = target.get(key, r=w if r is None else r).context
         stored = target.put(key, data, context=seen, content_type=content_type, ttl=ttl, w=w, explain=explain)
     _print_stored(session, "stored", stored)
 
 
 @click.command()
 @click.argument("bucket")
-@click.argument("key")
+@key_argument
 @click.option("--context", help="Delete only what this context (base64, from get) saw.")
-@click.option("-r", "--r", type=int, help="Replicas that the read before it waits for, without --context.")
+@_read_replicas
 @_quorum_options("w")
 @click.pass_obj
 def delete(
     session: Invocation,
     bucket: str,
-    key: str,
+    key: bytes,
     context: str | None,
     r: int | None,
     w: int | None,
@@ -133,7 +144,8 @@ def delete(
     """
     seen = _decode_context(context) if context is not None else b""
     with session.connect() as client:
-        stored = client.bucket(bucket).delete(key, context=seen, r=r, w=w, quorum=quorum, explain=explain)
+        target = client.bucket(bucket, quorum=quorum)
+        stored = target.delete(key, context=seen, r=w if r is None else r, w=w, explain=explain)
     _print_stored(session, "deleted", stored)
 
 
@@ -141,8 +153,14 @@ def _value(value: str | None, file: BinaryIO | None) -> bytes:
     if (value is None) == (file is None):
         raise click.UsageError("give the VALUE or --file, one of them")
     if file is not None:
-        return file.read()
-    return sys.stdin.buffer.read() if value == "-" else (value or "").encode(errors="surrogateescape")
+        with input_errors(file.name):
+            return file.read()
+    if value != "-":
+        return (value or "").encode(errors="surrogateescape")
+    if sys.stdin is None:
+        raise click.UsageError("standard input is closed")
+    with input_errors("standard input"):
+        return sys.stdin.buffer.read()
 
 
 def _decode_context(text: str) -> bytes:
@@ -152,32 +170,23 @@ def _decode_context(text: str) -> bytes:
         raise InvalidRequest("context", "is not base64") from None
 
 
-def _text(value: bytes) -> tuple[str, bool]:
-    """A value as text, and whether it had to be base64."""
-    try:
-        return value.decode(), False
-    except UnicodeDecodeError:
-        return base64.b64encode(value).decode(), True
-
-
 def _print_raw(result: Result) -> None:
     if len(result.siblings) > 1:
         raise InvalidRequest(
             "key", f"has {len(result.siblings)} siblings, which --raw cannot print as one value"
         )
     if result.siblings:
-        sys.stdout.buffer.write(result.siblings[0].value)
+        write(result.siblings[0].value)
 
 
 def _print_result(result: Result) -> None:
     siblings = result.siblings
     for number, sibling in enumerate(siblings, 1):
-        text, encoded = _text(sibling.value)
         mark = f"sibling {number} of {len(siblings)}: " if len(siblings) > 1 else ""
-        click.echo(f"{mark}{'base64:' if encoded else ''}{text}")
+        say(f"{mark}{shown(sibling.value)}")
     if len(siblings) > 1:
-        click.echo(f"context: {base64.b64encode(result.context).decode()}", err=True)
-        click.echo("concurrent writes; `kvctl put` writes over all of them", err=True)
+        note(f"context: {base64.b64encode(result.context).decode()}")
+        note("concurrent writes; `kvctl put` writes over all of them")
     if result.explain:
         _print_explain(result.explain)
 
@@ -197,15 +206,15 @@ def _print_stored(session: Invocation, verb: str, stored: StoredResult) -> None:
         verb += f"; concurrent values that stay: {others}"
     if stored.overwritten:
         verb += f"; values overwritten without having been seen: {stored.overwritten}"
-    click.echo(verb)
+    say(verb)
     if stored.explain:
-        click.echo(f"overwritten: {stored.overwritten}", err=True)
+        note(f"overwritten: {stored.overwritten}")
         _print_explain(stored.explain)
 
 
 def _print_explain(explain: Explain) -> None:
     for name, value in _explain_fields(explain).items():
-        click.echo(f"{name}: {value if not isinstance(value, list) else ' '.join(value) or '-'}", err=True)
+        note(f"{name}: {value if not isinstance(value, list) else ' '.join(value) or '-'}")
 
 
 def _explain_fields(explain: Explain) -> dict[str, object]:
@@ -225,9 +234,8 @@ def _explain_as_json(explain: Explain | None) -> dict[str, object]:
     return {"explain": _explain_fields(explain)} if explain else {}
 
 
-def _result_as_json(key: str, result: Result) -> dict[str, object]:
-    found: dict[str, object] = {
-        "key": key,
+def _result_as_json(result: Result) -> dict[str, object]:
+    found = as_json("key", result.key) | {
         "siblings": [_sibling_as_json(sibling) for sibling in result.siblings],
         "context": base64.b64encode(result.context).decode(),
     }
@@ -235,9 +243,7 @@ def _result_as_json(key: str, result: Result) -> dict[str, object]:
 
 
 def _sibling_as_json(sibling: Sibling) -> dict[str, object]:
-    text, encoded = _text(sibling.value)
-    return {
-        "value_base64" if encoded else "value": text,
+    return as_json("value", sibling.value) | {
         "content_type": sibling.content_type,
         "time_ms": sibling.time,
         "expiry_ms": sibling.expiry or None,

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import FrameType
+from typing import Any
 
 import click
 
@@ -11,9 +17,43 @@ import click
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from kvstore.errors import KVError
-from kvstore.kvctl import cluster, counters, data, explain, files, hints, keys, nodes, repair
-from kvstore.kvctl.failures import EXIT_CODES, exit_code
+from kvstore.kvctl.failures import (
+    EXIT_CODES,
+    FILES,
+    INTERRUPTED,
+    NOBODY_READS,
+    TERMINATED,
+    USAGE,
+    exit_code,
+)
+from kvstore.kvctl.groups import CommandGroup
+from kvstore.kvctl.inputs import InputFailed
 from kvstore.kvctl.invocation import DEFAULT_ENDPOINTS, Invocation
+from kvstore.kvctl.output import OutputFailed, flush, harmless, silence
+
+_COMMANDS = {
+    "buckets": "listing:buckets",
+    "cluster": "cluster:cluster",
+    "count": "listing:count",
+    "counters": "counters:counters",
+    "data": "data:data",
+    "delete": "keys:delete",
+    "explain": "explain:explain",
+    "export": "files:export",
+    "get": "keys:get",
+    "hints": "hints:hints",
+    "import": "files:import_",
+    "put": "keys:put",
+    "repair": "repair:repair",
+    "ring": "nodes:ring",
+    "scan": "listing:scan",
+    "status": "nodes:status",
+    "watch": "nodes:watch",
+}
+"""Where each command is: loaded when it is called, since gRPC alone takes a third of a second."""
+
+_COMPLETE = "_KVCTL_COMPLETE"
+"""What a shell sets that asks for completions."""
 
 _EPILOG = f"""
 \b
@@ -31,7 +71,51 @@ Completion, for bash (zsh and fish likewise):
 """
 
 
-@click.group(epilog=_EPILOG)
+class _Commands(CommandGroup):
+    """The commands; each takes `-o`, too, so that it may stand behind them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See click.Group."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See click.Group."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f"kvstore.kvctl.{module}"), name)
+        _add_output(command)
+        return command
+
+
+def _output_option(*, default: str | None, callback: Callable[..., Any] | None = None) -> click.Option:
+    return click.Option(
+        ["-o", "--output"],
+        type=click.Choice(["table", "json"]),
+        default=default,
+        show_default=default is not None,
+        expose_value=callback is None,
+        callback=callback,
+        help="Form.",
+    )
+
+
+def _add_output(command: click.Command) -> None:
+    """Let a command, or those in it, take the option as well."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _add_output(each)
+    elif not any("-o" in parameter.opts for parameter in command.params):
+        command.params.append(_output_option(default=None, callback=_set_output))
+
+
+def _set_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    found = context.find_object(Invocation)
+    if value is not None and found is not None:
+        found.output = value
+
+
+@click.group(cls=_Commands, epilog=_EPILOG)
 @click.option(
     "--endpoints",
     envvar="KVCTL_ENDPOINTS",
@@ -44,9 +128,6 @@ Completion, for bash (zsh and fish likewise):
     show_default=True,
     help="Seconds for each request.",
 )
-@click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form."
-)
 @click.version_option(package_name="kvstore")
 @click.pass_context
 def kvctl(context: click.Context, endpoints: str | None, timeout: float, output: str) -> None:
@@ -54,31 +135,89 @@ def kvctl(context: click.Context, endpoints: str | None, timeout: float, output:
     context.obj = Invocation(endpoints, timeout, output)
 
 
-for command in (
-    cluster.cluster,
-    nodes.status,
-    nodes.ring,
-    repair.repair,
-    hints.hints,
-    counters.counters,
-    explain.explain,
-    keys.put,
-    keys.get,
-    keys.delete,
-    files.import_,
-    files.export,
-    data.data,
-):
-    kvctl.add_command(command)
+kvctl.params.append(_output_option(default="table"))
 
 
 def main() -> None:
     """Run kvctl; an error is one line on stderr and an exit code."""
+    if sys.stderr is None:  # closed by whoever called it
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.exit(FILES)
+    if _COMPLETE in os.environ:
+        kvctl(complete_var=_COMPLETE)
+    with _sigterm_as_interrupt():
+        code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command, see that its output is written, and return the exit code."""
     try:
-        kvctl()
+        code = _command()
+        flush()
+    except BrokenPipeError:
+        code = NOBODY_READS
+    except OutputFailed as error:
+        _complain(str(error))
+        code = FILES
+    except KeyboardInterrupt as stop:
+        _complain("terminated" if isinstance(stop, _Terminated) else "interrupted")
+        code = TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+    try:
+        flush()
+    except (BrokenPipeError, OutputFailed):
+        silence(sys.stdout)
+    return code
+
+
+def _command() -> int:
+    """What the command returns or exits with; raises what `_run` turns into a code."""
+    try:
+        # not kvctl(), which ends with 1 when nobody reads its output
+        with kvctl.make_context("kvctl", sys.argv[1:]) as context:
+            kvctl.invoke(context)
+        return 0
+    except click.exceptions.Exit as done:  # of --help and --version
+        return done.exit_code
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return USAGE
     except KVError as error:
-        click.echo(f"kvctl: {error}", err=True)
-        sys.exit(exit_code(error))
+        _complain(str(error))
+        return exit_code(error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # what commands read and write has errors of its own: this is click's output
+        raise OutputFailed(error.filename or "the output", error) from error
+    except InputFailed as error:
+        _complain(str(error))
+        return FILES
+
+
+def _complain(text: str) -> None:
+    try:
+        click.echo(harmless(f"kvctl: {text}"), err=True)
+    except OSError:
+        silence(sys.stderr)  # there is nobody left to tell
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: everything is cleaned up as for Ctrl-C."""
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    def raise_it(_number: int, _frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, raise_it)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

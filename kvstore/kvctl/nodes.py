@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
+from kvstore.config import Limits
 from kvstore.errors import KVError
-from kvstore.kvctl.invocation import Invocation, Row
+from kvstore.kvctl.failures import INCOMPLETE
+from kvstore.kvctl.groups import CommandGroup
+from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.key_argument import as_json, key_bytes, key_forms
+from kvstore.kvctl.output import flush, note, say
 from kvstore.kvctl.setting_differences import setting_differences
 from kvstore.ring import ClusterState, fallbacks, partition_of, preference_list, token
 
 if TYPE_CHECKING:
     from kvstore.client.status import NodeStatus
+    from kvstore.kvctl.tables import Row
 
 _LOAD = (
     "in_flight",
@@ -27,22 +36,25 @@ _LOAD = (
 )
 COLUMNS = (
     "node",
-    "address",
-    "zone",
     "state",
-    "entries",
-    "MB",
+    "address",
+    "damaged",
     "hints",
     "unproven",
-    "proof s",
-    "damaged",
+    "entries",
+    "mb",
+    "proof_s",
+    "zone",
 )
-"""In tables: they fit into 80 characters. JSON has all fields."""
+"""In tables, the last ones if there is room; all fit into 80 characters. JSON has all fields."""
+KEPT_COLUMNS = 4
+"""The first of them make a table that is worth having."""
 
 
 @click.command()
+@click.option("--check", is_flag=True, help="End with exit code 5 and say why if something is wrong.")
 @click.pass_obj
-def status(session: Invocation) -> None:
+def status(session: Invocation, check: bool) -> None:
     """Show every member: as the others see it, and what it says of itself.
 
     JSON has more of each node: its pid, figures of its engine (sizes, amplification, use of filters and
@@ -51,15 +63,84 @@ def status(session: Invocation) -> None:
     \b
     Examples:
       kvctl status
+      kvctl status --check >/dev/null || echo "something is wrong"
       kvctl -o json status
     """
     with session.connect() as client:
         answers = client.status()
-    session.show(status_rows(answers), COLUMNS)
+    rows = status_rows(answers)
+    session.show(rows, COLUMNS, KEPT_COLUMNS)
     if not session.json:
-        for node, settings in setting_differences(answers).items():
-            for name, text in settings.items():
-                click.echo(f"{node} has another setting: {name} is {text}")
+        for difference in differences_of(answers):
+            say(difference)
+    problems = problems_of(answers, rows) if check else []
+    for problem in problems:
+        note(f"kvctl: {problem}")
+    if problems:
+        sys.exit(INCOMPLETE)
+
+
+@click.group(cls=CommandGroup)
+def watch() -> None:
+    """Show something again and again, until Ctrl-C."""
+
+
+@watch.command("status")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Seconds from one to the next.",
+)
+@click.option("--count", type=click.IntRange(min=1), help="Stop after so many.")
+@click.pass_obj
+def watch_status(session: Invocation, interval: float, count: int | None) -> None:
+    """Show `kvctl status` again and again; with -o json a line of JSON each time.
+
+    \b
+    Examples:
+      kvctl watch status
+      kvctl -o json watch status --interval 10 | tee -a status.jsonl
+    """
+    with session.connect() as client:
+        for number in itertools.count(1):
+            rows = status_rows(client.status())
+            if session.json:
+                session.show_json_line({"time_ms": int(time.time() * 1000), "nodes": rows})
+            else:
+                if sys.stdout.isatty():
+                    click.clear()
+                session.show(rows, COLUMNS, KEPT_COLUMNS)
+            flush()
+            if number == count:
+                return
+            time.sleep(interval)
+
+
+def problems_of(answers: Mapping[str, NodeStatus | KVError], rows: Sequence[Row]) -> list[str]:
+    """What is wrong with the nodes: who does not answer or is not seen, damage, what is dropped."""
+    problems = [f"{row['node']} is {row['state']}" for row in rows if row["state"] != "alive"]
+    for node, answer in sorted(answers.items()):
+        if isinstance(answer, KVError):
+            problems.append(f"{node} does not tell: {answer}")
+            continue
+        if damaged := answer.engine.quarantined:
+            problems.append(f"{node} has {damaged} damaged blocks or tables in quarantine")
+        if answer.refetching_from:
+            problems.append(f"{node} refetches what was damaged from {', '.join(answer.refetching_from)}")
+        if defects := answer.counters.defects:
+            problems.append(f"{node} has met {defects} defects of its own: see its log")
+    return problems
+
+
+def differences_of(answers: Mapping[str, NodeStatus | KVError]) -> list[str]:
+    """Which nodes have other settings than most, and which."""
+    return [
+        f"{node} has another setting: {name} is {text}"
+        for node, settings in setting_differences(answers).items()
+        for name, text in settings.items()
+    ]
 
 
 def status_rows(answers: Mapping[str, NodeStatus | KVError]) -> list[Row]:
@@ -102,17 +183,17 @@ def _state(answers: bool, views: Counter[str]) -> str:
 def _own_words(status: NodeStatus) -> dict[str, object]:
     engine, counters = status.engine, status.counters
     return {
-        "pid": str(status.pid),
+        "pid": status.pid,
         "entries": engine.entries,
         "tables": engine.tables,
-        "MB": round((engine.table_bytes + engine.wal_bytes) / 1e6, 1),
+        "mb": round((engine.table_bytes + engine.wal_bytes) / 1e6, 1),
         "hints": sum(hints.count for hints in status.hints),
         "unproven": status.anti_entropy.unproven,
-        "proof s": round(status.anti_entropy.oldest),
+        "proof_s": round(status.anti_entropy.oldest),
         "damaged": engine.quarantined,
         "puts": counters.puts,
         "gets": counters.gets,
-        "refetching from": list(status.refetching_from),
+        "refetching_from": list(status.refetching_from),
         "engine": asdict(status.engine),
         "counters": asdict(counters),
         "load": {name: getattr(status, name) for name in _LOAD},
@@ -121,8 +202,9 @@ def _own_words(status: NodeStatus) -> dict[str, object]:
 
 @click.command()
 @click.option("--key", nargs=2, metavar="BUCKET KEY", help="Show where one key lives.")
+@key_forms
 @click.pass_obj
-def ring(session: Invocation, key: tuple[str, str] | None) -> None:
+def ring(session: Invocation, key: tuple[str, str] | None, key_form: str | None) -> None:
     """Show the ring: how many partitions each node holds, or where one key lives.
 
     \b
@@ -130,12 +212,16 @@ def ring(session: Invocation, key: tuple[str, str] | None) -> None:
       kvctl ring
       kvctl ring --key carts user:1
     """
+    place = (key[0], key_bytes(key[1], key_form)) if key is not None else None
+    if place is not None:
+        Limits().check_bucket(place[0])
+        Limits().check_key(place[1])
     with session.connect() as client:
         state = client.ring()
-    if key is None:
+    if place is None:
         _show_members(session, state)
     else:
-        _show_key(session, state, *key)
+        _show_key(session, state, *place)
 
 
 def _show_members(session: Invocation, state: ClusterState) -> None:
@@ -147,32 +233,34 @@ def _show_members(session: Invocation, state: ClusterState) -> None:
             "node": member.node,
             "address": member.address,
             "zone": member.zone or None,
-            "first in": first[member.node],
-            "replica of": held[member.node],
+            "first_in": first[member.node],
+            "replica_of": held[member.node],
         }
         for member in state.members
     ]
     if session.json:
         session.show_json({"cluster": state.cluster_id, "epoch": state.epoch, "members": rows})
         return
-    click.echo(f"cluster {state.cluster_id}, epoch {state.epoch}, {state.ring.partitions} partitions")
-    session.show(rows, ("node", "address", "zone", "first in", "replica of"))
+    say(f"cluster {state.cluster_id}, epoch {state.epoch}, {state.ring.partitions} partitions")
+    session.show(rows, ("node", "address", "zone", "first_in", "replica_of"), keep=5)
 
 
-def _show_key(session: Invocation, state: ClusterState, bucket: str, key: str) -> None:
-    key_token = token(bucket, key.encode())
+def _show_key(session: Invocation, state: ClusterState, bucket: str, key: bytes) -> None:
+    key_token = token(bucket, key)
     partition = partition_of(key_token, state.ring.partitions)
     n = state.bucket(bucket).n
-    found: dict[str, object] = {
-        "bucket": bucket,
-        "key": key,
-        "token": f"{key_token:016x}",
-        "partition": partition,
-        "primaries": list(preference_list(state.ring, partition, n)),
-        "fallbacks": list(fallbacks(state.ring, partition, n)),
-    }
+    found = (
+        {"bucket": bucket}
+        | as_json("key", key)
+        | {
+            "token": f"{key_token:016x}",
+            "partition": partition,
+            "primaries": list(preference_list(state.ring, partition, n)),
+            "fallbacks": list(fallbacks(state.ring, partition, n)),
+        }
+    )
     if session.json:
         session.show_json(found)
         return
     for field, value in found.items():
-        click.echo(f"{field}: {value if not isinstance(value, list) else ' '.join(value) or '-'}")
+        say(f"{field}: {value if not isinstance(value, list) else ' '.join(value) or '-'}")

@@ -7,6 +7,7 @@ import base64
 from kvstore.config import NAME
 from kvstore.errors import Corruption, InvalidRequest
 from kvstore.hlc import wall_time
+from kvstore.kvctl.key_argument import as_json
 from kvstore.quorum.context_keys import CONTEXT_KEYS
 from kvstore.quorum.hints import HINT_KEYSPACE, hint_key, split_hint_key
 from kvstore.ring.token import data_key, split_data_key, token
@@ -41,7 +42,7 @@ def key_fields(key: bytes) -> Fields:
     if key[:1] == HINT_KEYSPACE and (found := _hint(key)):
         return {"kind": "hint"} | found
     if key.startswith(_NODE):
-        return {"kind": "node"} | _text("name", key[len(_NODE) :])
+        return {"kind": "node"} | as_json("name", key[len(_NODE) :])
     return {"kind": "unknown", "key_base64": _base64(key)}
 
 
@@ -65,7 +66,7 @@ def _data(key: bytes) -> Fields | None:
         return None
     if not NAME.fullmatch(bucket) or key != data_key(token(bucket, name), bucket, name):
         return None
-    return {"token": f"{key_token:016x}", "bucket": bucket} | _text("key", name)
+    return {"token": f"{key_token:016x}", "bucket": bucket} | as_json("key", name)
 
 
 def _hint(key: bytes) -> Fields | None:
@@ -86,7 +87,7 @@ def _version(value: bytes) -> Fields:
 
 
 def _sibling(sibling: Sibling) -> Fields:
-    value = {"deleted": True} if sibling.value is None else _text("value", sibling.value)
+    value = {"deleted": True} if sibling.value is None else as_json("value", sibling.value)
     return {
         **value,
         "dot": list(sibling.dot),
@@ -94,14 +95,6 @@ def _sibling(sibling: Sibling) -> Fields:
         "time_ms": wall_time(sibling.time),
         "expiry_ms": sibling.expiry or None,
     }
-
-
-def _text(name: str, data: bytes) -> Fields:
-    """Bytes under a name: as text, or as base64 if they are none."""
-    try:
-        return {name: data.decode()}
-    except UnicodeDecodeError:
-        return {f"{name}_base64": _base64(data)}
 
 
 def _base64(data: bytes) -> str:

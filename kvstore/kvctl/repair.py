@@ -11,13 +11,14 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from kvstore.client.synchronous import Client
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.kvctl.failures import INCOMPLETE
 from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.output import note, say
 
 if TYPE_CHECKING:
     from kvstore.client.status import AntiEntropyStatus
+    from kvstore.client.synchronous import Client
 
 _POLL_SECONDS = 0.1
 
@@ -36,7 +37,8 @@ _Answers = Mapping[str, "AntiEntropyStatus | KVError"]
 def repair(session: Invocation, wait: float) -> None:
     """Compare all replicas with each other now, repair what differs, and wait until all are proven equal.
 
-    Nodes do this all the time by themselves, at leisure. Every node must be up for it to end.
+    Nodes do this all the time by themselves, at leisure. If nodes are away, what the others hold is compared
+    and repaired; the nodes that it waits for are named, and the exit code is 5.
 
     \b
     Examples:
@@ -44,40 +46,51 @@ def repair(session: Invocation, wait: float) -> None:
       kvctl -o json repair --wait 60
     """
     with session.connect() as client:
-        answers = client.repair()
-        _all_take_part(answers)
-        left = _follow(client, answers, time.monotonic() + wait)
-    pairs = sum(answer.pairs for answer in answers.values() if not isinstance(answer, KVError))
+        answers: _Answers = client.repair()
+        if all(isinstance(answer, KVError) for answer in answers.values()):
+            raise NoNodeAvailable({node: str(answer) for node, answer in answers.items()})
+        answers = _follow(client, answers, time.monotonic() + wait)
+    told = {node: answer for node, answer in answers.items() if not isinstance(answer, KVError)}
+    away = {node: str(answer) for node, answer in answers.items() if isinstance(answer, KVError)}
+    pairs = sum(answer.pairs for answer in told.values())
+    left = {node: answer.wanted for node, answer in told.items() if answer.wanted}
     if session.json:
-        session.show_json({"pairs": pairs, "left": sum(left.values())})
-    elif not left:
-        click.echo(f"all replicas are equal: {pairs:,} proofs")
-    if left:
-        for node, count in left.items():
-            click.echo(f"kvctl: not proven equal after {wait:g} s: {count} of {node}'s", err=True)
+        session.show_json({"pairs": pairs, "left": sum(left.values()), "away": sorted(away)})
+    elif not left and not away:
+        say(f"all replicas are equal: {pairs:,} proofs")
+    for node, reason in away.items():
+        note(f"kvctl: {node} is away, so nothing is proven of what it holds: {reason}")
+    for node, count in left.items():
+        if waiting := set(told[node].waiting_for) - away.keys():
+            note(
+                f"kvctl: not proven equal after {wait:g} s: {count} of {node}'s, "
+                f"which waits for {', '.join(sorted(waiting))}"
+            )
+    if left or away:
         sys.exit(INCOMPLETE)
 
 
-def _all_take_part(answers: _Answers) -> None:
-    """Raise NoNodeAvailable unless every node has begun."""
-    silent = {node: str(answer) for node, answer in answers.items() if isinstance(answer, KVError)}
-    if silent:
-        raise NoNodeAvailable(silent)
-
-
-def _follow(client: Client, answers: _Answers, deadline: float) -> dict[str, int]:
-    """Wait until nothing is left; returns how many proofs are missing, by node."""
+def _follow(client: Client, answers: _Answers, deadline: float) -> _Answers:
+    """Wait until nothing is left but what nodes that are away must be asked about; the last answers."""
     with _progress() as progress:
         total = sum(_left(answer) for answer in answers.values())
         task = progress.add_task("proven equal", total=total)
-        while left := {node: _left(answer) for node, answer in answers.items() if _left(answer)}:
-            progress.update(task, completed=total - sum(left.values()))
+        while _goes_on(answers):
+            progress.update(task, completed=total - sum(map(_left, answers.values())))
             if time.monotonic() >= deadline:
-                return left
+                break
             time.sleep(_POLL_SECONDS)
             answers = client.repair(start=False)
-            _all_take_part(answers)
-    return {}
+    return answers
+
+
+def _goes_on(answers: _Answers) -> bool:
+    """Whether some node still has to compare itself with one that answers."""
+    return any(
+        answer.wanted and any(not isinstance(answers.get(peer), KVError) for peer in answer.waiting_for)
+        for answer in answers.values()
+        if not isinstance(answer, KVError)
+    )
 
 
 def _left(answer: AntiEntropyStatus | KVError) -> int:

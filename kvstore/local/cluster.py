@@ -92,6 +92,8 @@ class LocalCluster:
             if layout == found.layout:
                 return found
             found._check_change(layout)
+        else:
+            _check_ports(addresses.values())
         _write(directory, layout)
         return cls(directory, layout)
 
@@ -150,19 +152,25 @@ class LocalCluster:
         `flags` are further ones for `kvnode`.
 
         Raises ConfigError before anything is started when a port is taken or the directory cannot be
-        written to, NotServing when a node does not come up.
+        written to, NotServing when a node does not come up; then those that were started are stopped.
         """
         wanted = [n for n in (self.nodes if nodes is None else nodes) if self.pid(n) is None]
         self._check_directory()
-        for node in wanted:
-            check_port(self.layout.addresses[node])
-        for node in wanted:
-            self._process(node).start([*self._arguments(node), *flags])
-        self.wait_until_serving(timeout)
+        _check_ports(self.layout.addresses[node] for node in wanted)
+        try:
+            for node in wanted:
+                self._process(node).start([*self._arguments(node), *flags])
+            self.wait_until_serving(timeout)
+        except BaseException:  # an interrupt as well: what this call has started does not stay behind
+            self._stop(wanted)
+            raise
 
     def stop(self) -> tuple[str, ...]:
         """Stop all nodes; returns those that ran."""
-        stopped = tuple(node for node in self.nodes if self._process(node).terminate())
+        return self._stop(self.nodes)
+
+    def _stop(self, nodes: Iterable[str]) -> tuple[str, ...]:
+        stopped = tuple(node for node in nodes if self._process(node).terminate())
         for node in stopped:
             self._process(node).wait()
         return stopped
@@ -234,6 +242,11 @@ class LocalCluster:
     def _check_directory(self) -> None:
         if not os.access(self.directory, os.W_OK | os.X_OK):
             raise ConfigError(f"{self.directory} cannot be written to")
+
+
+def _check_ports(addresses: Iterable[str]) -> None:
+    for address in addresses:
+        check_port(address)
 
 
 def _write(directory: Path, layout: Layout) -> None:

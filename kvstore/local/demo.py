@@ -15,8 +15,10 @@ from pathlib import Path
 
 import airportsdata
 
-from kvstore.client.jsonl import Importer
 from kvstore.client.synchronous import Bucket, Client, connect
+from kvstore.client.transfer.importing import Importer
+from kvstore.client.transfer.objects import object_records
+from kvstore.client.transfer.records import Record
 from kvstore.errors import KVError
 from kvstore.local.cluster import LocalCluster
 from kvstore.ring import preference_list
@@ -74,13 +76,17 @@ def _write_file(file: Path) -> int:
 def _import(cluster: LocalCluster, client: Client, file: Path, records: int) -> dict[str, bytes]:
     """Import the file; a node is killed on the way. Returns what was acknowledged."""
     acknowledged: dict[str, bytes] = {}
-    importer = Importer(client.bucket(_BUCKET), _IMPORT_PATIENCE, acknowledged.__setitem__)
+
+    def remember(record: Record) -> None:
+        acknowledged[record.key.decode()] = record.siblings[0].value
+
+    importer = Importer(client.bucket(_BUCKET), _IMPORT_PATIENCE, remember)
     enough = threading.Event()
     killer = threading.Thread(target=_kill_when, args=(enough, cluster))
     killer.start()
     try:
         with file.open("rb") as lines:
-            report = importer.run(_watched(lines, enough, int(records * _KILL_AT)), "icao", skip_bad=False)
+            report = importer.run(object_records(_watched(lines, enough, int(records * _KILL_AT)), "icao"))
     finally:
         enough.set()
         killer.join()

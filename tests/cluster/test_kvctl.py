@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kvstore.local.cluster import DEFAULT_DIRECTORY, LocalCluster
+from kvstore.local.ports import free_ports
 from tests.patience import PATIENCE
 
 Kvctl = Callable[..., subprocess.CompletedProcess[str]]
@@ -125,8 +128,8 @@ def test_import_and_export(kvctl: Kvctl, bucket: str, tmp_path: Path) -> None:
     assert kvctl(*arguments).stdout == "imported 1,201, unchanged 0, retried 0, failed 0\n"
     assert kvctl(*arguments).stdout == "imported 0, unchanged 1,201, retried 0, failed 0\n"
     assert json.loads(kvctl("get", bucket, "7").stdout) == number
-    done = kvctl("export", "--bucket", bucket, str(tmp_path / "out.jsonl"))
-    assert done.stderr == "exported 1,201 records\n"
+    done = kvctl("export", "--bucket", bucket, "--plain", str(tmp_path / "out.jsonl"))
+    assert done.stderr == "exported 1,201 keys\n"
     exported = (tmp_path / "out.jsonl").read_text().splitlines()
     assert sorted(map(str, map(json.loads, exported))) == sorted(map(str, [*records, number]))
 
@@ -154,12 +157,12 @@ def test_an_empty_file_is_no_error(kvctl: Kvctl, bucket: str) -> None:
     assert (done.returncode, done.stdout) == (0, "imported 0, unchanged 0, retried 0, failed 0\n")
 
 
-def test_export_names_what_it_leaves_out(kvctl: Kvctl, bucket: str) -> None:
+def test_a_plain_export_names_what_it_leaves_out(kvctl: Kvctl, bucket: str) -> None:
     kvctl("put", bucket, "text", "no JSON")
     for value in ('{"a": 1}', '{"a": 2}'):
         kvctl("put", bucket, "twice", value, "--blind")
     kvctl("put", bucket, "good", '{"a": 3}')
-    done = kvctl("export", "--bucket", bucket)
+    done = kvctl("export", "--bucket", bucket, "--plain")
     assert (done.returncode, done.stdout) == (5, '{"a": 3}\n')
     assert "'text' is no single JSON object" in done.stderr
     assert "'twice' is no single JSON object" in done.stderr
@@ -180,6 +183,21 @@ def test_status_and_ring(kvctl: Kvctl) -> None:
     assert "256 partitions" in kvctl("ring").stdout
 
 
+def test_an_interrupt_while_a_cluster_starts_is_one_line_and_leaves_no_process(tmp_path: Path) -> None:
+    port = str(min(free_ports(1)))
+    command = [sys.executable, "-m", "kvstore.kvctl.main", "cluster", "start", "--nodes", "1", "--port", port]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        pid_file = tmp_path / DEFAULT_DIRECTORY / "n1" / "pid"
+        deadline = time.monotonic() + PATIENCE
+        while not pid_file.exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        child.send_signal(signal.SIGINT)
+        out, said = child.communicate(timeout=5 * PATIENCE)
+    stopped = run("cluster", "stop", cwd=tmp_path).stdout
+    assert (child.returncode, out, said) == (130, b"", b"kvctl: interrupted\n")
+    assert stopped == "no node was running\n"
+
+
 def test_a_cluster_from_the_command_line(tmp_path: Path, cluster: LocalCluster) -> None:
     """The ports of `cluster` are free once it is stopped."""
     cluster.stop()
@@ -193,6 +211,7 @@ def test_a_cluster_from_the_command_line(tmp_path: Path, cluster: LocalCluster) 
         assert run("get", "b", "k", cwd=tmp_path).returncode == 3
         assert "not reachable" in run("cluster", "status", cwd=tmp_path).stdout
         assert run("data", "verify", data, cwd=tmp_path).returncode == 0
+        assert run("data", "verify", f"{DEFAULT_DIRECTORY}/n1", cwd=tmp_path).returncode == 0
         (stored,) = map(
             json.loads, run("data", "dump", data, "--bucket", "b", cwd=tmp_path).stdout.splitlines()
         )

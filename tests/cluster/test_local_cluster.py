@@ -91,7 +91,7 @@ def test_a_killed_node_is_noticed_and_a_returning_one_too(cluster: LocalCluster)
         rows = hint_rows(db.status())
         kept = [row for row in rows if row.get("target") == "n2"]
         assert sum(int(str(row["pending"])) for row in kept) == 10
-        assert all(0 <= int(str(row["oldest s"])) <= 60 for row in kept)
+        assert all(0 <= int(str(row["oldest_s"])) <= 60 for row in kept)
         assert {row["node"] for row in rows} == {"n1", "n3"}
         assert CliRunner().invoke(kvctl, ["--endpoints", cluster.endpoints, "hints"]).exit_code == 0
     cluster.start(["n2"])

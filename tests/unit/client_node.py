@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from itertools import count
@@ -14,6 +15,7 @@ from kvstore.config import BucketSettings
 from kvstore.contexts import Keyring, decode_context, encode_context
 from kvstore.errors import InvalidRequest, KVError
 from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored, Value
+from kvstore.quorum.ttl import expiry
 from kvstore.ring import ClusterState, data_key, initial_state, parse_members, token
 from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import EMPTY, NO_CONTEXT, Dot, InternalKey, Sibling, SignedContext, Version, write
@@ -42,7 +44,9 @@ class Store:
         version = self.versions.get(place, EMPTY)
         match call:
             case Get():
-                values = tuple(Value(s.value or b"", s.content_type, s.time) for s in version.visible(0))
+                values = tuple(
+                    Value(s.value or b"", s.content_type, s.time, s.expiry) for s in version.visible(0)
+                )
                 context = (
                     encode_context(version.context, internal, KEYRING) if version.context else NO_CONTEXT
                 )
@@ -50,12 +54,13 @@ class Store:
             case Put():
                 value: bytes | None = call.value
                 content_type = call.content_type
+                ends = expiry(call.ttl, int(time.time() * 1000))
             case Delete():
-                value, content_type = None, ""
+                value, content_type, ends = None, "", 0
         seen = decode_context(call.context, internal, KEYRING)
         if isinstance(call, Delete) and not call.context:
             seen = version.context
-        sibling = Sibling(Dot("a", next(self._counter)), value, content_type=content_type)
+        sibling = Sibling(Dot("a", next(self._counter)), value, content_type=content_type, expiry=ends)
         version = self.versions[place] = write(version, seen, sibling)
         self.applied.append((call.key, value))
         alone = len(version.siblings) == 1

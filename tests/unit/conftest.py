@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from kvstore.kvctl.main import main
+from tests.patience import PATIENCE
+from tests.unit.client_node import FakeCluster, run
 from tests.unit.kvctl_calls import Done, Kvctl
 from tests.unit.stepped_loop import nothing_left
 
@@ -31,3 +33,20 @@ def kvctl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return Done(int(ended.value.code or 0), output.out, output.err)
 
     return call
+
+
+@pytest.fixture
+def fake_cluster() -> Iterator[FakeCluster]:
+    """Three nodes that hold all in one memory."""
+    nodes = FakeCluster()
+    run(nodes.start())
+    try:
+        yield nodes
+    finally:
+        run(nodes.stop())
+
+
+@pytest.fixture
+def fake(kvctl: Kvctl, fake_cluster: FakeCluster) -> Kvctl:
+    """kvctl of these nodes."""
+    return lambda *arguments: kvctl("--endpoints", fake_cluster.endpoints, "--timeout", PATIENCE, *arguments)

@@ -18,9 +18,9 @@ import pytest
 from rich.console import Console
 
 from kvstore.client.errors import PartialFailure
-from kvstore.client.jsonl import BadLine
 from kvstore.client.results import Result, UnresolvedSiblings
 from kvstore.client.synchronous import Client, connect
+from kvstore.client.transfer.records import BadLine
 from kvstore.errors import (
     ConfigError,
     InternalError,
@@ -36,8 +36,9 @@ from kvstore.errors import (
 )
 from kvstore.kvctl import failures, repair
 from kvstore.kvctl.hints import hint_columns, hint_rows
-from kvstore.kvctl.invocation import Invocation, table
-from kvstore.kvctl.nodes import COLUMNS, status_rows
+from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.nodes import COLUMNS, problems_of, status_rows
+from kvstore.kvctl.tables import table
 from kvstore.local.ports import free_ports
 from kvstore.node.status import MemberStatus, NodeStatus
 from kvstore.protocol.gossip import Status
@@ -51,23 +52,6 @@ from tests.unit.client_node import FakeCluster, run
 from tests.unit.kvctl_calls import Done, Kvctl
 from tests.unit.server_nodes import cluster_state, serving, settings
 from tests.unit.status_records import node_status
-
-
-@pytest.fixture
-def cluster() -> Iterator[FakeCluster]:
-    nodes = FakeCluster()
-    run(nodes.start())
-    try:
-        yield nodes
-    finally:
-        run(nodes.stop())
-
-
-@pytest.fixture
-def fake(kvctl: Kvctl, cluster: FakeCluster) -> Kvctl:
-    """kvctl of three nodes that hold all in one memory."""
-    return lambda *arguments: kvctl("--endpoints", cluster.endpoints, "--timeout", PATIENCE, *arguments)
-
 
 # keys
 
@@ -136,12 +120,12 @@ def test_values_come_from_the_command_line_a_file_or_standard_input(
     ],
 )
 def test_wrong_input_changes_nothing(
-    fake: Kvctl, cluster: FakeCluster, arguments: tuple[str, ...], complaint: str
+    fake: Kvctl, fake_cluster: FakeCluster, arguments: tuple[str, ...], complaint: str
 ) -> None:
     done = fake(*arguments)
     assert (done.code, done.out) == (2, "")
     assert complaint in done.err
-    assert cluster.store.applied == []
+    assert fake_cluster.store.applied == []
 
 
 @pytest.mark.parametrize(
@@ -179,8 +163,11 @@ def test_import_and_export(fake: Kvctl, tmp_path: Path) -> None:
         "unchanged": 120,
         "retried": 0,
         "failed": 0,
+        "duplicates": 0,
+        "expired": 0,
     }
-    assert fake("export", "--bucket", "carts", tmp_path / "out") == Done(0, "", "exported 120 records\n")
+    exported = fake("export", "--bucket", "carts", "--plain", tmp_path / "out")
+    assert exported == Done(0, "", "exported 120 keys\n")
     assert sorted((tmp_path / "out").read_bytes().splitlines()) == sorted(given.splitlines())
 
 
@@ -200,10 +187,10 @@ def test_what_is_left_out_is_named_and_the_exit_code_says_so(fake: Kvctl, tmp_pa
 
 
 def test_an_import_that_fails_tells_how_far_it_came(
-    fake: Kvctl, cluster: FakeCluster, tmp_path: Path
+    fake: Kvctl, fake_cluster: FakeCluster, tmp_path: Path
 ) -> None:
     (tmp_path / "in").write_bytes(b'{"id": "a"}\n')
-    for node in cluster.nodes:
+    for node in fake_cluster.nodes:
         node.refusals.extend([Unavailable(2, 1)] * 100)
     done = fake("import", tmp_path / "in", "--key", "id", "--bucket", "carts", "--patience", "0")
     assert done.code == failures.UNAVAILABLE
@@ -211,15 +198,17 @@ def test_an_import_that_fails_tells_how_far_it_came(
     assert done.err == "kvctl: 2 replicas required, 1 alive\n"
 
 
-def test_an_export_names_what_is_no_json_object(fake: Kvctl, cluster: FakeCluster, tmp_path: Path) -> None:
-    with connect(cluster.endpoints, timeout=PATIENCE) as client:
+def test_a_plain_export_names_what_is_no_json_object(
+    fake: Kvctl, fake_cluster: FakeCluster, tmp_path: Path
+) -> None:
+    with connect(fake_cluster.endpoints, timeout=PATIENCE) as client:
         client.bucket("carts").put_many({f"k{i:02}": b"text" for i in range(22)} | {"ok": b"{}"})
-    done = fake("export", "--bucket", "carts", tmp_path / "out")
+    done = fake("export", "--bucket", "carts", "--plain", tmp_path / "out")
     assert done.code == failures.INCOMPLETE
     first, *skipped, more = done.err.splitlines()
-    assert first == "exported 1 records"
+    assert first == "exported 1 keys"
     assert len(skipped) == 20
-    assert all("is no single JSON object and was left out" in line for line in skipped)
+    assert all("kvctl: left out: 'k" in line and "is no single JSON object" in line for line in skipped)
     assert more == "kvctl: and 2 keys more"
     assert (tmp_path / "out").read_bytes() == b"{}\n"
 
@@ -282,12 +271,41 @@ def test_status_shows_each_node_as_it_says_and_as_others_see_it(kvctl: Kvctl, th
     assert [row["node"] for row in rows] == ["n1", "n2", "n3"]
     assert [row["address"] for row in rows] == three.endpoints.split(",")
     assert {row["state"] for row in rows} == {"alive"}
-    assert {row["pid"] for row in rows} == {str(os.getpid())}
+    assert {row["pid"] for row in rows} == {os.getpid()}
     assert sum(row["puts"] for row in rows) == 3
     assert all(row["entries"] >= 3 for row in rows)
     assert all(row["engine"]["entries"] == row["entries"] for row in rows)
     table = kvctl("--endpoints", three.endpoints, "status").out.splitlines()
     assert [line.split()[0] for line in table if line.strip().startswith("n")] == ["node", "n1", "n2", "n3"]
+
+
+def test_status_is_checked_and_watched(kvctl: Kvctl, three: Nodes) -> None:
+    assert kvctl("--endpoints", three.endpoints, "status", "--check").code == 0
+    watch = ("--endpoints", three.endpoints, "watch", "status", "--interval", "0.01", "--count", 2)
+    lines = [json.loads(line) for line in kvctl(*watch, "-o", "json").out.splitlines()]
+    assert [[row["node"] for row in line["nodes"]] for line in lines] == [["n1", "n2", "n3"]] * 2
+    assert lines[0]["time_ms"] <= lines[1]["time_ms"]
+    assert kvctl(*watch).out.count("127.0.0.1:") == 6
+
+
+def test_what_is_wrong_with_a_node_is_named() -> None:
+    alive = node_status("n1")
+    broken = node_status(
+        "n2",
+        counters=Counters(defects=2),
+        engine=replace(alive.engine, quarantined=3),
+        refetching_from=("n1", "n3"),
+    )
+    away = NoNodeAvailable({"n3": "away"})
+    answers: dict[str, NodeStatus | KVError] = {"n1": alive, "n2": broken, "n3": away}
+    assert problems_of({"n1": alive}, status_rows({"n1": alive})) == []
+    assert problems_of(answers, status_rows(answers)) == [
+        "n3 is not reachable",
+        "n2 has 3 damaged blocks or tables in quarantine",
+        "n2 refetches what was damaged from n1, n3",
+        "n2 has met 2 defects of its own: see its log",
+        "n3 does not tell: no node available (n3: away)",
+    ]
 
 
 def test_a_node_tells_its_version_its_age_and_what_its_links_have_done(three: Nodes) -> None:
@@ -347,11 +365,12 @@ def test_repair_waits_until_all_replicas_are_proven_equal(
     monkeypatch.setattr(repair, "_POLL_SECONDS", 0.01)
     arguments = ("--endpoints", three.endpoints, "--timeout", PATIENCE)
     found = json.loads(kvctl(*arguments, "-o", "json", "repair", "--wait", PATIENCE).out)
-    assert found == {"pairs": 8 * 3 * 2, "left": 0}  # each partition, with each of two peers, from each node
+    # each partition, with each of two peers, from each node
+    assert found == {"pairs": 8 * 3 * 2, "left": 0, "away": []}
     given_up = kvctl(*arguments, "repair", "--wait", "0")
     assert given_up.code == failures.INCOMPLETE
     assert given_up.out == ""
-    assert given_up.err.startswith("kvctl: not proven equal after 0 s: 16 of n1's\n")
+    assert given_up.err.startswith("kvctl: not proven equal after 0 s: 16 of n1's, which waits for n2, n3\n")
     with three.client() as client:
         told = client.repair(start=False)["n1"]
         assert isinstance(told, AntiEntropyStatus)
@@ -362,8 +381,8 @@ def test_the_ring_shows_who_holds_what(kvctl: Kvctl, three: Nodes) -> None:
     arguments = ("--endpoints", three.endpoints, "-o", "json", "ring")
     found = json.loads(kvctl(*arguments).out)
     assert (found["cluster"], found["epoch"]) == ("c1", three.state.epoch)
-    assert sum(member["first in"] for member in found["members"]) == 8
-    assert [member["replica of"] for member in found["members"]] == [8, 8, 8]
+    assert sum(member["first_in"] for member in found["members"]) == 8
+    assert [member["replica_of"] for member in found["members"]] == [8, 8, 8]
     place = json.loads(kvctl(*arguments, "--key", "carts", "user:1").out)
     assert place["partition"] == three.state.ring.partition("carts", b"user:1")
     assert place["primaries"] == list(three.state.ring.replica_lists[place["partition"]])
@@ -396,9 +415,17 @@ def test_a_node_that_is_away_is_described_by_the_others(kvctl: Kvctl, one_away: 
     with one_away.client() as client:
         told = statuses(client)["n1"]
     assert {m.node: m.connected for m in told.members} == {"n1": True, "n2": True, "n3": False}
-    done = kvctl(*arguments, "repair")
-    assert done.code == failures.UNAVAILABLE
-    assert done.err.startswith("kvctl: no node available (n3: ")
+    began = time.monotonic()
+    done = kvctl(*arguments, "-o", "json", "repair", "--wait", PATIENCE)
+    assert time.monotonic() - began < PATIENCE  # it does not wait for who is away
+    assert done.code == failures.INCOMPLETE
+    # of 8 partitions, from each of two nodes, one pair is proven and the one with n3 cannot be
+    assert json.loads(done.out) == {"pairs": 8 * 2 * 2, "left": 8 * 2, "away": ["n3"]}
+    (named,) = done.err.splitlines()
+    assert named.startswith("kvctl: n3 is away, so nothing is proven of what it holds: ")
+    checked = kvctl(*arguments, "status", "--check")
+    assert checked.code == failures.INCOMPLETE
+    assert "kvctl: n3 does not tell: " in checked.err
     counted = kvctl(*arguments, "-o", "json", "counters")
     assert set(json.loads(counted.out)[0]) == {"topic", "counter", "sum", "n1", "n2"}
     assert "kvctl: n3 does not tell: " in counted.err
@@ -417,8 +444,8 @@ def test_hints_are_shown_by_target_with_the_totals_of_the_node_once() -> None:
     rows = hint_rows({"n2": away, "n1": kept, "n5": NoNodeAvailable({"n5": "away"})})
     totals = {"delivered": 0, "rerouted": 1, "overflowed": 2, "expired": 3, "unwritable": 4}
     assert rows == [
-        {"node": "n1", "target": "n3", "pending": 5, "bytes": 70, "oldest s": 2} | totals,
-        {"node": "n1", "target": "n4", "pending": 1, "bytes": 9, "oldest s": 0},
+        {"node": "n1", "target": "n3", "pending": 5, "bytes": 70, "oldest_s": 2} | totals,
+        {"node": "n1", "target": "n4", "pending": 1, "bytes": 9, "oldest_s": 0},
         {"node": "n2", "pending": 0, "bytes": 0} | dict.fromkeys(totals, 0) | {"delivered": 7},
     ]
 

@@ -1,0 +1,1 @@
+"""Moving whole buckets in and out of files."""

@@ -1,0 +1,46 @@
+"""Which keys a file has had so far, in bounded memory: a file may have more of them than fit."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+
+from kvstore.client.transfer.records import Record
+
+
+class KeysOfFile:
+    """The keys of the lines of one file, and where each stood last; the most of it is on disk."""
+
+    def __init__(self) -> None:
+        # without a name: a temporary file, which SQLite deletes by itself
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute(
+            "CREATE TABLE lines (key BLOB PRIMARY KEY, number INTEGER, content BLOB) WITHOUT ROWID"
+        )
+
+    def close(self) -> None:
+        """Forget them."""
+        self._database.close()
+
+    def earlier(self, record: Record, keep: bool) -> int | None:
+        """The number of the line that had this key before, with other content; None if there is none.
+
+        From now on the key's line is this one, unless the first is to `keep` its place.
+        """
+        content = _digest(record)
+        found = self._database.execute("SELECT number, content FROM lines WHERE key = ?", (record.key,))
+        row = found.fetchone()
+        if row is None or not keep:
+            self._database.execute(
+                "REPLACE INTO lines VALUES (?, ?, ?)", (record.key, record.number, content)
+            )
+        return row[0] if row is not None and row[1] != content else None
+
+
+def _digest(record: Record) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for held in record.siblings:
+        digest.update(f"{len(held.value)} {held.expiry} {held.content_type}\0".encode())
+        digest.update(held.value)
+    return digest.digest()

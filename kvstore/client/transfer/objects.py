@@ -1,0 +1,76 @@
+"""JSON Lines of other programs: an object a line, its key in one of its fields, the line itself the value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import NoReturn
+
+from kvstore.client.results import Result
+from kvstore.client.transfer.records import BadLine, Held, Record, check_length
+
+CONTENT_TYPE = "application/json"
+
+
+def object_records(lines: Iterable[bytes], key_field: str) -> Iterator[Record | BadLine]:
+    """The record of each line that is not empty, or what is wrong with it."""
+    for number, line in enumerate(lines, 1):
+        try:
+            record = parse_object(number, line, key_field)
+        except BadLine as error:
+            yield error
+        else:
+            if record is not None:
+                yield record
+
+
+def parse_object(number: int, line: bytes, key_field: str) -> Record | None:
+    """The record of a line, None for an empty one; raises BadLine."""
+    check_length(number, line)
+    text = line.strip()
+    if not text:
+        return None
+    found = _parse(number, text)
+    if not isinstance(found, dict):
+        raise BadLine(number, "is not a JSON object")
+    if key_field not in found:
+        raise BadLine(number, f"has no field {key_field!r}")
+    key = found[key_field]
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise BadLine(number, f"field {key_field!r} is neither text nor a whole number")
+    try:
+        record = Record(number, str(key).encode(), (Held(text, CONTENT_TYPE),))
+    except UnicodeEncodeError as error:
+        raise BadLine(number, f"field {key_field!r}: {error.reason}") from None
+    record.check()
+    return record
+
+
+def _parse(number: int, text: bytes) -> object:
+    try:
+        return json.loads(text.decode(), parse_constant=_refuse)
+    except UnicodeDecodeError:
+        raise BadLine(number, "is not UTF-8") from None
+    except ValueError as error:
+        raise BadLine(number, f"is not JSON: {error}") from None
+    except RecursionError:
+        raise BadLine(number, "is nested too deeply") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    """NaN, Infinity and -Infinity, which Python's own reader would take."""
+    raise ValueError(f"{constant} is no JSON value")
+
+
+def object_line(result: Result) -> bytes | None:
+    """The value of a key as a line; None if it is no single JSON object that others can read."""
+    if len(result.siblings) != 1:
+        return None
+    value = result.siblings[0].value
+    try:
+        if not isinstance(_parse(0, value), dict):
+            return None
+    except BadLine:
+        return None
+    # JSON has line breaks only outside of strings, where they are mere space
+    return value.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"

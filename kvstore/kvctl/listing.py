@@ -1,0 +1,83 @@
+"""`kvctl scan`, `count`, `buckets`: what there is."""
+
+from __future__ import annotations
+
+import click
+
+from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.key_argument import as_json, shown
+from kvstore.kvctl.output import say
+
+
+@click.command()
+@click.argument("bucket")
+@click.option("--limit", type=click.IntRange(min=0), help="Stop after so many keys.")
+@click.pass_obj
+def scan(session: Invocation, bucket: str, limit: int | None) -> None:
+    """Print the keys of a bucket that have a value, one a line, in no particular order.
+
+    All nodes are asked for all of them. A key that is not UTF-8 is shown as base64:...; with -o json each
+    line is an object with `key` or `key_base64`.
+
+    \b
+    Examples:
+      kvctl scan carts --limit 10
+      kvctl -o json scan carts
+    """
+    with session.connect() as client:
+        for number, key in enumerate(client.bucket(bucket).scan_keys()):
+            if number == limit:
+                break
+            if session.json:
+                session.show_json_line(as_json("key", key))
+            else:
+                say(shown(key))
+
+
+@click.command()
+@click.argument("bucket")
+@click.pass_obj
+def count(session: Invocation, bucket: str) -> None:
+    """Count the keys of a bucket that have a value, by listing them all.
+
+    \b
+    Example:
+      kvctl count carts
+    """
+    with session.connect() as client:
+        found = sum(1 for _ in client.bucket(bucket).scan_keys())
+    if session.json:
+        session.show_json({"bucket": bucket, "keys": found})
+    else:
+        say(str(found))
+
+
+@click.command()
+@click.pass_obj
+def buckets(session: Invocation) -> None:
+    """Show the buckets that have settings of their own, and what holds for any other.
+
+    A bucket is there when it is first written to: those without settings are known by their keys alone.
+
+    \b
+    Example:
+      kvctl buckets
+    """
+    with session.connect() as client:
+        state = client.ring()
+    usual = state.bucket("any-other")
+    rows = [
+        {
+            "bucket": each.name if each is not usual else None,
+            "n": each.n,
+            "r": each.r,
+            "w": each.w,
+            "quorum": each.quorum.value,
+            "conflict": each.conflict.value,
+            "ttl_s": each.ttl or None,
+        }
+        for each in (*state.buckets, usual)
+    ]
+    if not session.json:
+        rows[-1]["bucket"] = "(any other)"
+    session.show(rows, ("bucket", "n", "r", "w", "quorum", "conflict", "ttl_s"), keep=6)

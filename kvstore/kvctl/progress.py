@@ -1,0 +1,65 @@
+"""How far something is: a bar on a terminal, a JSON object a line for programs, nothing in a log."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+_JSON_SECONDS = 1.0
+"""Between two lines of progress."""
+
+Advance = Callable[[int], None]
+"""Called with the bytes done since the last call."""
+
+
+def progress_bar() -> Progress:
+    """A bar on a terminal; nothing in a pipe or a log."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        disable=not sys.stderr.isatty(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+@contextmanager
+def progress(what: str, total: int | None, as_json: bool) -> Iterator[Advance]:
+    """Show how far it is with `total` bytes, None if nobody knows how many; on standard error."""
+    if as_json:
+        yield _JsonProgress(what, total).advance
+        return
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda size: bar.advance(task, size)
+
+
+class _JsonProgress:
+    def __init__(self, what: str, total: int | None) -> None:
+        self._what = what
+        self._total = total
+        self._bytes = 0
+        self._began = self._told = time.monotonic()
+
+    def advance(self, size: int) -> None:
+        self._bytes += size
+        now = time.monotonic()
+        if now - self._told >= _JSON_SECONDS:
+            self._told = now
+            line = {
+                "event": self._what,
+                "bytes": self._bytes,
+                "total_bytes": self._total,
+                "seconds": round(now - self._began, 1),
+            }
+            sys.stderr.write(json.dumps(line) + "\n")
+            sys.stderr.flush()

@@ -1,0 +1,262 @@
+"""What kvctl shows: to terminals of any width, to programs, and of keys and values that are no text."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from rich.console import Console
+
+from kvstore.kvctl import failures, tables
+from kvstore.kvctl.main import kvctl as command_line
+from kvstore.kvctl.nodes import COLUMNS, KEPT_COLUMNS
+from kvstore.kvctl.output import harmless
+from kvstore.kvctl.tables import fitting, show_lists, table
+from kvstore.protocol.client import Delete, Get
+from tests.patience import PATIENCE
+from tests.unit.client_node import FakeCluster
+from tests.unit.kvctl_calls import Done, Kvctl
+
+ESCAPE = b"a\x1b[31mred\x1b[0m \xc2\x9b31m \xe2\x80\xae\tz"
+SHOWN = "a\\u001b[31mred\\u001b[0m \\u009b31m \\u202e\tz"
+
+
+# terminals and pipes
+
+
+def test_what_would_steer_a_terminal_is_an_escape_of_json() -> None:
+    text = ESCAPE.decode()
+    assert harmless(text) == SHOWN
+    assert json.loads(f'"{harmless(text)}"'.replace("\t", "\\t")) == text
+    assert harmless("Grüße, 世界\n\t") == "Grüße, 世界\n\t"
+
+
+@pytest.mark.parametrize("form", [(), ("-o", "json")])
+def test_a_value_is_the_same_in_a_pipe_and_harmless_on_a_terminal(
+    fake: Kvctl, fake_cluster: FakeCluster, tmp_path: Path, form: tuple[str, ...]
+) -> None:
+    (tmp_path / "value").write_bytes(ESCAPE)
+    fake("put", "carts", "k", "--file", tmp_path / "value")
+    command = [sys.executable, "-m", "kvstore.kvctl.main", "--endpoints", fake_cluster.endpoints]
+    command += ["get", "carts", "k", *form]
+    piped = subprocess.run(command, capture_output=True, timeout=5 * PATIENCE, check=True).stdout
+    terminal, theirs = pty.openpty()
+    with subprocess.Popen(command, stdout=theirs) as child:
+        os.close(theirs)
+        shown = b""
+        while chunk := _read(terminal):
+            shown += chunk
+        assert child.wait(5 * PATIENCE) == 0
+    os.close(terminal)
+    assert b"\x1b" not in shown
+    assert b"\xc2\x9b" not in shown
+    if form:
+        assert json.loads(piped)["siblings"][0]["value"] == ESCAPE.decode()
+        assert json.loads(shown) == json.loads(piped)
+    else:
+        assert piped == ESCAPE + b"\n"
+        assert SHOWN.split("\t", maxsplit=1)[0] in shown.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # so Linux says that the other side has ended
+        return b""
+
+
+def rows(count: int = 5) -> list[dict[str, object]]:
+    node = {"address": "127.0.0.1:7001", "state": "alive", "entries": 234_567, "mb": 12.5}
+    more = {"hints": 1, "unproven": 2, "proof_s": 3, "damaged": 0}
+    return [{"node": f"n{i}", **node, **more} for i in range(count)]
+
+
+def on_width(width: int) -> int | None:
+    """How many columns of the nodes' table are shown."""
+    shown = fitting(rows(), COLUMNS, KEPT_COLUMNS, Console(width=width, file=io.StringIO()))
+    assert shown is None or shown == list(COLUMNS[: len(shown)])
+    return len(shown) if shown is not None else None
+
+
+def test_a_table_has_the_columns_that_fit_and_is_a_list_where_too_few_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (on_width(80), on_width(60), on_width(40), on_width(30)) == (9, 6, 4, None)
+    for width in (80, 60, 40):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(table(rows(), COLUMNS[: on_width(width)]))
+        lines = console.export_text().splitlines()
+        assert max(map(len, lines)) <= width
+        assert sum(line.strip().startswith("n") for line in lines) == 6  # nothing goes on in the next line
+    show_lists(rows(2), COLUMNS)
+    out = capsys.readouterr().out
+    assert [line.split() for line in out.split("\n\n")[0].splitlines()[:3]] == [
+        ["node:", "n0"],
+        ["state:", "alive"],
+        ["address:", "127.0.0.1:7001"],
+    ]
+    monkeypatch.setattr(tables, "_PIPE_WIDTH", 60)
+    tables.show(rows(), COLUMNS, KEPT_COLUMNS)
+    assert capsys.readouterr().err == "not shown for want of room: entries, MB, proof s; -o json has all\n"
+    monkeypatch.setattr(tables, "_PIPE_WIDTH", 30)
+    tables.show(rows(1), COLUMNS, KEPT_COLUMNS)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 30
+
+
+def test_cells_are_no_markup_and_steer_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.show([{"a": "[red]x[/red]", "b": "\x1b[31m"}], ("a", "b"), 2)
+    shown = capsys.readouterr().out
+    assert "[red]x[/red]" in shown
+    assert "\\u001b[31m" in shown
+
+
+# JSON
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """All commands, by their words."""
+    context = click.Context(group)
+    found = []
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        words = (*path, name)
+        found += commands(command, words) if isinstance(command, click.Group) else [words]
+    return found
+
+
+def test_each_command_takes_the_form_of_its_output_behind_its_name(kvctl: Kvctl) -> None:
+    assert isinstance(command_line, click.Group)
+    found = commands(command_line)
+    assert len(found) > 20
+    for words in found:
+        assert "-o, --output [table|json]" in kvctl(*words, "--help").out, words
+
+
+@pytest.mark.parametrize("words", [(), ("cluster",), ("data",)])
+def test_no_line_of_help_is_cut_off(kvctl: Kvctl, words: tuple[str, ...]) -> None:
+    listed = kvctl(*words, "--help").out.partition("Commands:")[2].splitlines()
+    assert not any(line.endswith("...") for line in listed)
+
+
+def test_json_may_be_asked_for_before_and_after_the_command(fake: Kvctl) -> None:
+    fake("put", "carts", "a", "v")
+    before = json.loads(fake("-o", "json", "get", "carts", "a").out)
+    assert json.loads(fake("get", "carts", "a", "-o", "json").out) == before
+    assert fake("-o", "json", "get", "carts", "a", "-o", "table").out == "v\n"
+    assert fake("get", "carts", "a").out == "v\n"
+
+
+def test_the_version_is_told_without_loading_what_only_commands_need() -> None:
+    script = "import sys; from kvstore.kvctl.main import main; sys.argv[1:] = ['--version']\ntry: main()\n"
+    script += "finally: print([m for m in ('grpc', 'rich', 'msgspec', 'asyncio') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=PATIENCE, check=True)
+    version, loaded = done.stdout.decode().splitlines()
+    assert version.startswith("kvctl, version ")
+    assert loaded == "[]"
+
+
+# keys
+
+
+KEY = b"\xff\x00k"
+ENCODED = base64.b64encode(KEY).decode()
+
+
+def test_keys_that_are_no_text_are_given_in_base64_or_hexadecimal(fake: Kvctl) -> None:
+    assert fake("put", "carts", ENCODED, "v", "--key-base64").out == "stored\n"
+    assert fake("get", "carts", KEY.hex(), "--key-hex").out == "v\n"
+    found = json.loads(fake("get", "carts", ENCODED, "--key-base64", "-o", "json").out)
+    assert (found["key_base64"], "key" in found) == (ENCODED, False)
+    place = json.loads(fake("ring", "--key", "carts", ENCODED, "--key-base64", "-o", "json").out)
+    assert place["key_base64"] == ENCODED
+    assert place == json.loads(fake("ring", "--key", "carts", KEY.hex(), "--key-hex", "-o", "json").out)
+    assert fake("delete", "carts", KEY.hex(), "--key-hex").out == "deleted\n"
+    gone = fake("get", "carts", ENCODED, "--key-base64")
+    assert gone == Done(1, "", "kvctl: '\\\\xff\\x00k' has no value in bucket 'carts'\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("get", "b", "\udcff\udcfe"), "key: is not UTF-8: give it with --key-base64 or --key-hex"),
+        (("put", "b", "\udcff", "v"), "key: is not UTF-8"),
+        (("delete", "b", "\udcff"), "key: is not UTF-8"),
+        (("ring", "--key", "b", "\udcff\udcfe"), "key: is not UTF-8"),
+        (("ring", "--key", "b", "zz", "--key-hex"), "key: 'zz' is not hex"),
+        (("get", "b", "%%", "--key-base64"), "key: '%%' is not base64"),
+        (("get", "b", "\udcff", "--key-base64"), "is not base64"),
+        (("get", "\udcff", "k"), "bucket"),
+        (("scan", "NO"), "bucket"),
+        (("ring", "--key", "\udcff", "k"), "bucket"),
+        (("ring", "--key", "b", ""), "key: has 0 bytes"),
+        (("--endpoints", "\udcff:1", "get", "b", "k"), "is not of the form host:port"),
+    ],
+)
+def test_a_key_or_bucket_that_is_none_is_one_line(
+    fake: Kvctl, fake_cluster: FakeCluster, arguments: tuple[str, ...], complaint: str
+) -> None:
+    done = fake(*arguments)
+    assert (done.code, done.out, done.err.count("\n")) == (failures.USAGE, "", 1)
+    assert complaint in done.err
+    assert fake_cluster.store.calls == []
+
+
+@pytest.mark.parametrize(("given", "asked"), [((), 0), (("-w", "1"), 1), (("-w", "1", "-r", "3"), 3)])
+def test_a_write_reads_with_what_it_was_given(
+    fake: Kvctl, fake_cluster: FakeCluster, given: tuple[str, ...], asked: int
+) -> None:
+    """What needs one live node must not fail for want of a second one to read from."""
+    fake("put", "carts", "a", "v", "--quorum", "sloppy", *given)
+    (read,) = (call for call in fake_cluster.store.calls if isinstance(call, Get))
+    assert (read.r, read.quorum is not None) == (asked, True)
+    fake("delete", "carts", "a", "--quorum", "sloppy", *given)
+    (deletion,) = (call for call in fake_cluster.store.calls if isinstance(call, Delete))
+    assert (deletion.r, deletion.quorum is not None) == (asked, True)
+
+
+# what there is
+
+
+def test_keys_are_listed_and_counted(fake: Kvctl) -> None:
+    for i in range(5):
+        fake("put", "carts", f"k{i}", "v")
+    fake("put", "carts", ENCODED, "v", "--key-base64")
+    shown = sorted(fake("scan", "carts").out.splitlines())
+    assert shown == [f"base64:{ENCODED}", *(f"k{i}" for i in range(5))]
+    found = [json.loads(line) for line in fake("scan", "carts", "-o", "json").out.splitlines()]
+    assert {"key_base64": ENCODED} in found
+    assert sorted(str(each["key"]) for each in found if "key" in each) == [f"k{i}" for i in range(5)]
+    assert len(fake("scan", "carts", "--limit", 2).out.splitlines()) == 2
+    assert fake("scan", "carts", "--limit", 0).out == ""
+    assert fake("count", "carts").out == "6\n"
+    assert json.loads(fake("count", "empty", "-o", "json").out) == {"bucket": "empty", "keys": 0}
+
+
+def test_buckets_with_settings_are_shown_and_what_holds_for_others(fake: Kvctl) -> None:
+    found = json.loads(fake("buckets", "-o", "json").out)
+    assert [(each["bucket"], each["n"], each["r"], each["w"]) for each in found] == [
+        ("single", 3, 1, 1),
+        (None, 3, 2, 2),
+    ]
+    assert "(any other)" in fake("buckets").out
+
+
+# clusters
+
+
+def test_a_cluster_on_a_taken_port_leaves_nothing_behind(kvctl: Kvctl, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = kvctl("cluster", "start", "--nodes", 1, "--port", port, "--dir", tmp_path / "new")
+    assert (done.code, done.out) == (failures.USAGE, "")
+    assert done.err == f"kvctl: port {port} is taken; choose another with --port\n"
+    assert list(tmp_path.iterdir()) == []
