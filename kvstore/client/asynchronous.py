@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
-from kvstore.client.batch import Items, by_key, pairs, several
 from kvstore.client.core.seen import Seen
 from kvstore.client.discovery import discover
 from kvstore.client.dispatcher import Dispatcher
 from kvstore.client.endpoints import parse_endpoints
 from kvstore.client.errors import ClientClosed
+from kvstore.client.guidance import AWAITS_NOTHING, ITERATES_ASYNC, WRITES_BY_INDEX, missing
+from kvstore.client.operations import Operations
 from kvstore.client.ports import Carrier
-from kvstore.client.requests import Requests, requests_for, seconds
-from kvstore.client.results import K, Key, Resolver, Result, Stored
+from kvstore.client.requests import prefix_bytes, requests_for, seconds, whole_number
+from kvstore.client.results import Key, Resolver, Result
 from kvstore.errors import KVError
-from kvstore.protocol.client import Found, Get, WriteRequest
 from kvstore.ring import ClusterState
-from kvstore.versions import SignedContext
 
 if TYPE_CHECKING:
     from kvstore.client.status import AntiEntropyStatus, NodeStatus
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds that a call may take, all attempts together."""
+
+_BATCH = 64
+"""Values that `items` reads at once: concurrency makes it fast, and each may have 16 MiB."""
+_NO_LIMIT = 2**63
 
 
 def connect(endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> Client:
@@ -89,6 +92,9 @@ class Client:
             problem = "is closed" if self._closed else "is not connected: await it or use `async with`"
             raise ClientClosed(f"the client {problem}")
         return self._opened
+
+    if not TYPE_CHECKING:
+        __getattr__ = missing
 
     async def close(self) -> None:
         """Close all connections. May be called again; anything else raises ClientClosed from now on."""
@@ -165,191 +171,77 @@ class Session:
         return bucket
 
 
-class Bucket:
+class Bucket(Operations):
     """A named set of keys. Made by `Client.bucket`.
 
     Per call: `r`, `w` are replicas to wait for, `quorum` is "strict" or "sloppy", `timeout` is in
     seconds, `explain` asks how the reply came about. docs/client.md lists the errors.
     """
 
-    def __init__(self, dispatcher: Carrier, requests: Requests) -> None:
-        self._dispatcher = dispatcher
-        self._requests = requests
-        self._seen: Seen | None = None
+    async def exists(
+        self, key: Key, *, r: int | None = None, quorum: str | None = None, timeout: float | None = None
+    ) -> bool:
+        """Whether the key has a value. It is read for that: of large values, read them at once."""
+        return bool(await self.get(key, r=r, quorum=quorum, timeout=timeout))
 
-    @property
-    def name(self) -> str:
-        """The bucket's name."""
-        return self._requests.bucket
+    async def keys(self, prefix: Key = b"", *, timeout: float | None = None) -> AsyncIterator[bytes]:
+        """The keys that begin with `prefix`, as `scan_keys`: each once, in no particular order.
 
-    async def get(
-        self,
-        key: Key,
-        *,
-        r: int | None = None,
-        quorum: str | None = None,
-        timeout: float | None = None,
-        explain: bool = False,
-        resolver: Resolver | None = None,
-    ) -> Result:
-        """Read a key. A key without a value gives a Result that is false, not an error."""
-        request = self._asking(self._requests.get(key, r, quorum, timeout, explain))
-        return self._result(request, await self._dispatcher.execute(request), resolver)
-
-    async def put(
-        self,
-        key: Key,
-        value: str | bytes,
-        *,
-        context: bytes = b"",
-        content_type: str = "",
-        ttl: int | None = None,
-        w: int | None = None,
-        quorum: str | None = None,
-        timeout: float | None = None,
-        explain: bool = False,
-    ) -> Stored:
-        """Write a value over what `context` saw; without a context it becomes a sibling of what is there.
-
-        `ttl` is in seconds. The result's `.siblings` counts the values that the key has now.
+        Keys are spread by their hash. So a prefix makes this no cheaper: all keys of the bucket are
+        sent to this client, partition by partition, and it leaves out the others.
         """
-        request = self._requests.put(key, value, context, content_type, ttl, w, quorum, timeout, explain)
-        return self._stored(request, await self._dispatcher.execute(request))
-
-    async def delete(
-        self,
-        key: Key,
-        *,
-        context: bytes = b"",
-        r: int | None = None,
-        w: int | None = None,
-        quorum: str | None = None,
-        timeout: float | None = None,
-        explain: bool = False,
-    ) -> Stored:
-        """Delete what `context` saw; without a context, what a read of `r` replicas sees now."""
-        if self._seen is not None and not context:
-            # the node's own read would not know what this session has seen
-            context = (await self.get(key, r=r, quorum=quorum, timeout=timeout)).context
-        request = self._requests.delete(key, context, r, w, quorum, timeout, explain)
-        return self._stored(request, await self._dispatcher.execute(request))
-
-    async def update(
-        self,
-        key: Key,
-        change: Callable[[bytes | None], str | bytes | None],
-        *,
-        content_type: str = "",
-        ttl: int | None = None,
-        r: int | None = None,
-        w: int | None = None,
-        quorum: str | None = None,
-        timeout: float | None = None,
-        resolver: Resolver | None = None,
-    ) -> Stored:
-        """Read, resolve, write `change(value or None)` over what was read; None deletes.
-
-        `change` is called once. Of concurrent updates each leaves its value: then the result's
-        `.siblings` is above 1, and the next reader's resolver combines them. `timeout` is for the
-        read and the write each. Raises UnresolvedSiblings if there is no resolver and one is needed.
-        """
-        got = await self.get(key, r=r, quorum=quorum, timeout=timeout, resolver=resolver)
-        value = change(got.value)
-        if value is not None:
-            return await self.put(
-                key,
-                value,
-                context=got.context,
-                content_type=content_type,
-                ttl=ttl,
-                w=w,
-                quorum=quorum,
-                timeout=timeout,
-            )
-        if not got:
-            return Stored(SignedContext(got.context), 0)
-        return await self.delete(key, context=got.context, w=w, quorum=quorum, timeout=timeout)
-
-    async def get_many(
-        self,
-        keys: Iterable[K],
-        *,
-        r: int | None = None,
-        quorum: str | None = None,
-        timeout: float | None = None,
-        resolver: Resolver | None = None,
-    ) -> dict[K, Result]:
-        """Read several keys at once, each within `timeout`. Raises PartialFailure if any fails."""
-        listed = several(keys)
-        requests = [self._asking(self._requests.get(key, r, quorum, timeout)) for key in listed]
-        replies = await self._dispatcher.execute_many(requests)
-        results = (
-            reply if isinstance(reply, KVError) else self._result(request, reply, resolver)
-            for request, reply in zip(requests, replies, strict=True)
-        )
-        return by_key(listed, results)
-
-    async def put_many(
-        self,
-        items: Items[K],
-        *,
-        contexts: Mapping[K, bytes] | None = None,
-        content_type: str = "",
-        ttl: int | None = None,
-        w: int | None = None,
-        quorum: str | None = None,
-        timeout: float | None = None,
-    ) -> dict[K, Stored]:
-        """Write several keys at once, each within `timeout` and on its own: this is no transaction.
-
-        `contexts` are by key as in `items`. Raises PartialFailure if any fails, InvalidRequest
-        before anything is sent.
-        """
-        listed = pairs(items)
-        seen = contexts or {}
-        requests = [
-            self._requests.put(key, value, seen.get(key, b""), content_type, ttl, w, quorum, timeout)
-            for key, value in listed
-        ]
-        replies = await self._dispatcher.execute_many(requests)
-        results = (
-            reply if isinstance(reply, KVError) else self._stored(request, reply)
-            for request, reply in zip(requests, replies, strict=True)
-        )
-        return by_key([key for key, _ in listed], results)
-
-    async def scan_keys(self, *, timeout: float | None = None) -> AsyncIterator[bytes]:
-        """All keys that have a value, each once, in no particular order; `timeout` is for each step.
-
-        Sees every key whose write was acknowledged before the scan began by W primaries. Raises
-        Unavailable when too few replicas of some partition answer.
-        """
-        for partition in range(self.partitions()):
-            for key in await self.scan_partition(partition, timeout=timeout):
+        wanted = prefix_bytes(prefix)
+        async for key in self.scan_keys(timeout=timeout):
+            if key.startswith(wanted):
                 yield key
 
-    def partitions(self) -> int:
-        """How many partitions `scan_partition` can be asked about."""
-        return self._dispatcher.state.ring.partitions
+    async def items(
+        self,
+        prefix: Key = b"",
+        *,
+        limit: int | None = None,
+        r: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        resolver: Resolver | None = None,
+    ) -> AsyncIterator[tuple[bytes, Result]]:
+        """The keys that begin with `prefix`, each with what `get` gives for it; `limit` of them at most.
 
-    async def scan_partition(self, partition: int, *, timeout: float | None = None) -> list[bytes]:
-        """The keys of one partition, in order: `scan_keys` in steps."""
-        limit = self._requests.timeout if timeout is None else seconds(timeout)
-        w = self._requests.w or self._dispatcher.state.bucket(self.name).w
-        return await self._dispatcher.scan_partition(self.name, w, partition, limit)
+        Reads no more values than it gives, 64 at a time, but lists keys as `keys` does. A key whose value
+        goes away meanwhile is left out. `timeout` is for each step. Raises as `scan_keys` and `get_many`.
+        """
+        left = _NO_LIMIT if limit is None else whole_number("limit", limit, _NO_LIMIT)
+        keys = self.keys(prefix, timeout=timeout)
+        while left and (batch := await _taken(keys, min(_BATCH, left))):
+            found = await self.get_many(batch, r=r, quorum=quorum, timeout=timeout, resolver=resolver)
+            for key, got in found.items():
+                if got:
+                    yield key, got
+                    left -= 1
 
-    def _asking(self, request: Get) -> Get:
-        return self._seen.asking(request, self._dispatcher.now) if self._seen is not None else request
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self.keys()
 
-    def _result(self, request: Get, reply: object, resolver: Resolver | None) -> Result:
-        assert isinstance(reply, Found)
-        if self._seen is not None:
-            self._seen.found(request, reply, self._dispatcher.now)
-        resolve = resolver or self._requests.resolver
-        return Result(request.key, reply.siblings, reply.context, reply.explain, resolve)
+    if not TYPE_CHECKING:
+        # type checkers go on saying that there is nothing of the kind
 
-    def _stored(self, request: WriteRequest, reply: object) -> Stored:
-        assert isinstance(reply, Stored)
-        if self._seen is not None:
-            self._seen.stored(request, reply, self._dispatcher.now)
-        return reply
+        def __contains__(self, key: Key) -> NoReturn:
+            raise TypeError(AWAITS_NOTHING)
+
+        __getitem__ = __delitem__ = __contains__
+
+        def __setitem__(self, key: Key, value: object) -> NoReturn:
+            raise TypeError(WRITES_BY_INDEX)
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(ITERATES_ASYNC)
+
+        __getattr__ = missing
+
+
+async def _taken(keys: AsyncIterator[bytes], most: int) -> list[bytes]:
+    """The next keys, fewer than `most` only when there are no more."""
+    taken: list[bytes] = []
+    while len(taken) < most and (key := await anext(keys, None)) is not None:
+        taken.append(key)
+    return taken

@@ -7,22 +7,23 @@ and wait; what calls its caller back runs in the calling thread.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from functools import wraps
-from inspect import iscoroutinefunction
+from functools import partial, wraps
+from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from kvstore.client.ports import Runner
 
 A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
 B = TypeVar("B")
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Facade(Generic[A]):
+class Facade(Generic[A_co]):
     """A sync object before `inner`, whose coroutines `background` runs."""
 
-    def __init__(self, inner: A, background: Runner) -> None:
+    def __init__(self, inner: A_co, background: Runner) -> None:
         self._inner = inner
         self._background = background
 
@@ -79,13 +80,21 @@ class _Immediate:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._facade, name)
-        if not iscoroutinefunction(getattr(self._facade._inner, name)):
+        inner = getattr(self._facade._inner, name)
+        if isasyncgenfunction(inner):
+            return partial(_each, method)
+        if not iscoroutinefunction(inner):
             return method
 
         async def call(*args: object, **kwargs: object) -> object:
             return method(*args, **kwargs)
 
         return call
+
+
+async def _each(method: Callable[..., Iterator[T]], *args: object, **kwargs: object) -> AsyncIterator[T]:
+    for item in method(*args, **kwargs):
+        yield item
 
 
 def in_calling_thread(

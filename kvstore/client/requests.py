@@ -7,6 +7,7 @@ calls to a node share.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from kvstore.client.results import Key, Resolver
 from kvstore.config import Limits, QuorumMode
@@ -18,6 +19,9 @@ _LIMITS = Limits(value=Limits.MAX_VALUE)
 _MAX_COUNT = 255
 _MAX_TTL = 2**32 - 1
 _MAX_TIMEOUT = 86_400.0
+TimeToLive = int | timedelta
+"""How long a value lives: a number of seconds, or a timedelta of whole ones."""
+
 _MODES = {"strict": QuorumMode.STRICT, "sloppy": QuorumMode.SLOPPY}
 
 
@@ -51,7 +55,7 @@ class Requests:
         value: str | bytes,
         context: bytes,
         content_type: str,
-        ttl: int | None,
+        ttl: TimeToLive | None,
         w: int | None,
         quorum: str | None,
         timeout: float | None,
@@ -64,7 +68,7 @@ class Requests:
             _value_bytes(value),
             SignedContext(_context(context)),
             _content_type(content_type),
-            0 if ttl is None else _whole("ttl", ttl, _MAX_TTL),
+            0 if ttl is None else _whole_seconds(ttl),
             self.w if w is None else count("w", w),
             self.quorum if quorum is None else mode(quorum),
             self.timeout if timeout is None else seconds(timeout),
@@ -123,7 +127,7 @@ def key_bytes(key: Key) -> bytes:
 
 def count(field: str, number: object) -> int:
     """A number of replicas; raises InvalidRequest. The bucket's n is the node's to check."""
-    return _whole(field, number, _MAX_COUNT)
+    return whole_number(field, number, _MAX_COUNT)
 
 
 def mode(quorum: str) -> QuorumMode:
@@ -159,6 +163,11 @@ def _value_bytes(value: str | bytes) -> bytes:
     return encoded
 
 
+def prefix_bytes(prefix: Key) -> bytes:
+    """The bytes that keys begin with; raises InvalidRequest."""
+    return _encode("prefix", prefix)
+
+
 def _context(context: bytes) -> bytes:
     if not isinstance(context, bytes):
         raise InvalidRequest("context", f"must be the bytes of a .context, not {type(context).__name__}")
@@ -177,7 +186,17 @@ def _content_type(text: str) -> str:
     return text
 
 
-def _whole(field: str, number: object, limit: int) -> int:
+def _whole_seconds(ttl: TimeToLive) -> int:
+    if isinstance(ttl, timedelta):
+        whole, rest = divmod(ttl, timedelta(seconds=1))
+        if rest:
+            raise InvalidRequest("ttl", f"is {ttl}, must be whole seconds")
+        ttl = whole
+    return whole_number("ttl", ttl, _MAX_TTL)
+
+
+def whole_number(field: str, number: object, limit: int) -> int:
+    """A number from 1 to `limit`; raises InvalidRequest."""
     if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= limit:
         raise InvalidRequest(field, f"is {number!r}, must be a whole number from 1 to {limit}")
     return number

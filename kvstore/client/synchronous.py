@@ -6,9 +6,9 @@ threads share its connections and their calls coalesce. Callbacks run in the cal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from kvstore.client import asynchronous
 from kvstore.client.asynchronous import DEFAULT_TIMEOUT
@@ -21,7 +21,9 @@ from kvstore.client.blocking import (
     iterating,
     standing_before,
 )
+from kvstore.client.guidance import WRITES_BY_INDEX, missing
 from kvstore.client.ports import Runner
+from kvstore.client.results import Key
 
 
 def connect(endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> Client:
@@ -52,12 +54,40 @@ class Bucket(Facade[asynchronous.Bucket]):
         """The bucket's name."""
         return self._inner.name
 
+    def __contains__(self, key: Key) -> bool:
+        return self.exists(key)
+
+    def __getitem__(self, key: Key) -> bytes:
+        """The value; raises KeyError when there is none, otherwise as `Result.value` and `get`."""
+        value = self.get(key).value
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __delitem__(self, key: Key) -> None:
+        """As `delete`: that there is no value is no error."""
+        self.delete(key)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.keys()
+
+    if not TYPE_CHECKING:
+
+        def __setitem__(self, key: Key, value: object) -> None:
+            raise TypeError(WRITES_BY_INDEX)
+
+        __getattr__ = missing
+
     get = blocking(asynchronous.Bucket.get)
+    exists = blocking(asynchronous.Bucket.exists)
     put = blocking(asynchronous.Bucket.put)
     delete = blocking(asynchronous.Bucket.delete)
     update = in_calling_thread(asynchronous.Bucket.update)
     get_many = blocking_on_items(asynchronous.Bucket.get_many)
     put_many = blocking_on_items(asynchronous.Bucket.put_many)
+    delete_many = blocking_on_items(asynchronous.Bucket.delete_many)
+    keys = iterating(asynchronous.Bucket.keys)
+    items = iterating(asynchronous.Bucket.items)
     scan_keys = iterating(asynchronous.Bucket.scan_keys)
     scan_partition = blocking(asynchronous.Bucket.scan_partition)
 
@@ -95,6 +125,9 @@ class Client(Facade[asynchronous.Client]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    if not TYPE_CHECKING:
+        __getattr__ = missing
 
     close = blocking(asynchronous.Client.close)
     bucket = standing_before(asynchronous.Client.bucket, Bucket)

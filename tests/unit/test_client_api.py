@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib.metadata import version
+from inspect import getattr_static
 from typing import assert_type, get_type_hints
 
 import pytest
@@ -58,7 +60,7 @@ def public(kind: type) -> dict[str, str]:
     """Each public method with its parameters, and what it gives once it has been awaited."""
     members = {
         name: member.fget if isinstance(member, property) else member
-        for name, member in vars(kind).items()
+        for name, member in ((name, getattr_static(kind, name)) for name in dir(kind))
         if not name.startswith("_")
     }
     return {
@@ -86,6 +88,12 @@ def test_the_types_of_the_sync_client_are_known(cluster: FakeCluster) -> None:
         assert_type(carts.get_many(["k"]), dict[str, kvstore.Result])
         assert_type(carts.put_many({b"k": "v"}), dict[bytes, kvstore.Stored])
         assert_type(carts.scan_keys(), Iterator[bytes])
+        assert_type(carts.delete_many([b"k"], contexts={b"k": b""}), dict[bytes, kvstore.Stored])
+        assert_type(carts.keys("k"), Iterator[bytes])
+        assert_type(carts.items(prefix=b"k", limit=1), Iterator[tuple[bytes, kvstore.Result]])
+        assert_type(list(carts), list[bytes])
+        assert_type("k" in carts, bool)
+        assert_type(carts["k"], bytes) if "k" in carts else None
         assert_type(db.session().bucket("carts").get("k").value, bytes | None)
         with pytest.raises(TypeError):
             carts.get("k", w=1)  # type: ignore[call-arg]
@@ -198,6 +206,10 @@ def test_the_version_is_the_one_that_is_installed() -> None:
         ("ttl", {"ttl": -1}),
         ("ttl", {"ttl": 2**32}),
         ("ttl", {"ttl": 1.5}),
+        ("ttl", {"ttl": timedelta(seconds=1.5)}),
+        ("ttl", {"ttl": timedelta(0)}),
+        ("ttl", {"ttl": timedelta(days=-1)}),
+        ("ttl", {"ttl": timedelta(days=50_000)}),
         ("w", {"w": 0}),
         ("w", {"w": True}),
         ("w", {"w": 2**40}),

@@ -30,6 +30,6 @@ def test_a_request_is_a_method_of_both_clients_with_its_fields_as_options(struct
 @pytest.mark.parametrize("kind", ["Client", "Bucket", "Session"])
 def test_the_synchronous_client_has_all_that_the_other_has(kind: str) -> None:
     def public(module: Any) -> set[str]:
-        return {name for name in vars(getattr(module, kind)) if not name.startswith("_")}
+        return {name for name in dir(getattr(module, kind)) if not name.startswith("_")}
 
     assert public(synchronous) == public(asynchronous)

@@ -1,0 +1,29 @@
+"""The code on the client's pages, block by block, against real nodes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import kvstore
+from kvstore.local.cluster import LocalCluster
+
+DOCS = Path(__file__).parents[2] / "docs"
+ENDPOINTS = "127.0.0.1:7001,127.0.0.1:7002"
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def test_every_block_of_python_is_read() -> None:
+    assert len(blocks("client.md")) >= 4
+
+
+@pytest.mark.parametrize("code", blocks("client.md"))
+def test_a_block_runs_as_printed(cluster: LocalCluster, code: str) -> None:
+    """Each with `kvstore` and a client `db`, as the page's first block has them."""
+    with kvstore.connect(cluster.endpoints) as db:
+        exec(code.replace(ENDPOINTS, cluster.endpoints), {"kvstore": kvstore, "db": db})

@@ -1,0 +1,229 @@
+"""What people of other stores try first with a bucket: it works so, or one line says what to call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+import kvstore
+from kvstore import aio
+from kvstore.client.guidance import names
+from kvstore.protocol.client import Delete, Get, Put
+from kvstore.testing import Cluster
+from tests.unit.client_node import FakeCluster, run
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    cluster = FakeCluster()
+    run(cluster.start())
+    yield cluster
+    run(cluster.stop())
+
+
+@pytest.fixture
+def db(cluster: FakeCluster) -> Iterator[kvstore.Client]:
+    with kvstore.connect(cluster.endpoints) as db:
+        yield db
+
+
+@pytest.fixture
+def carts(db: kvstore.Client) -> kvstore.Bucket:
+    return db.bucket("carts")
+
+
+def test_a_bucket_reads_like_a_dict(carts: kvstore.Bucket) -> None:
+    assert not carts.exists("k")
+    assert "k" not in carts
+    with pytest.raises(KeyError, match="k"):
+        _ = carts["k"]
+    carts.put("k", "1")
+    assert carts.exists(b"k")
+    assert "k" in carts
+    assert carts["k"] == b"1"
+    assert list(carts) == [b"k"]
+    del carts["k"]
+    del carts["k"]
+    assert "k" not in carts
+
+
+def test_several_values_are_not_one(carts: kvstore.Bucket) -> None:
+    carts.put("k", "1")
+    carts.put("k", "2")
+    assert "k" in carts
+    with pytest.raises(kvstore.UnresolvedSiblings):
+        _ = carts["k"]
+
+
+def test_writing_by_index_is_refused_with_the_call_that_sees_what_it_replaces(carts: kvstore.Bucket) -> None:
+    with pytest.raises(TypeError, match=r"put\(key, value, context=.*update\(key, change\)"):
+        carts["k"] = b"1"  # type: ignore[index]
+    assert not carts.exists("k")
+
+
+def test_keys_and_items_are_found_by_prefix(carts: kvstore.Bucket) -> None:
+    carts.put_many({f"user:{i}": str(i) for i in range(150)} | {"other": "x"})
+    users = {f"user:{i}".encode(): str(i).encode() for i in range(150)}
+    assert sorted(carts.keys("user:")) == sorted(users)
+    assert sorted(carts.keys(prefix=b"user:14")) == sorted(key for key in users if key.startswith(b"user:14"))
+    assert set(carts.keys()) == set(carts) == {*users, b"other"}
+    assert {key: got.value for key, got in carts.items("user:")} == users
+    assert dict(carts.items("nobody")) == {}
+    assert [got.value for _, got in carts.items("other")] == [b"x"]
+
+
+@pytest.mark.parametrize("limit", [1, 64, 65, 150, 151])
+def test_items_end_at_their_limit_and_read_no_more_values(
+    cluster: FakeCluster, carts: kvstore.Bucket, limit: int
+) -> None:
+    carts.put_many({f"k{i}": "v" for i in range(150)})
+    assert len(dict(carts.items(limit=limit))) == min(limit, 150)
+    assert sum(isinstance(call, Get) for call in cluster.store.calls) == min(limit, 150)
+
+
+def test_what_goes_away_meanwhile_is_left_out_and_does_not_count(carts: kvstore.Bucket) -> None:
+    carts.put_many({f"k{i}": "v" for i in range(130)})
+    listed = list(carts.keys())
+    items = carts.items(limit=129)
+    found = [next(items)[0]]
+    carts.delete(listed[64])  # listed with the 64 before it, which are read at once, and not read yet
+    found += [key for key, _ in items]
+    assert found == listed[:64] + listed[65:]
+
+
+@pytest.mark.parametrize(("field", "arguments"), [("prefix", {"prefix": 7}), ("limit", {"limit": 0})])
+def test_bad_arguments_are_named(carts: kvstore.Bucket, field: str, arguments: dict[str, int]) -> None:
+    with pytest.raises(kvstore.InvalidRequest) as caught:
+        list(carts.items(**arguments))  # type: ignore[arg-type]
+    assert caught.value.field == field
+
+
+def test_keys_are_deleted_together(carts: kvstore.Bucket) -> None:
+    stored = carts.put_many({f"k{i}": "v" for i in range(20)})
+    deleted = carts.delete_many(iter(stored))
+    assert set(deleted) == set(stored)
+    assert not list(carts)
+    with pytest.raises(kvstore.InvalidRequest, match="is one key: pass a list"):
+        carts.delete_many("abc")
+    assert carts.delete_many([]) == {}
+
+
+def test_delete_many_leaves_what_the_contexts_have_not_seen(carts: kvstore.Bucket) -> None:
+    seen = {key: stored.context for key, stored in carts.put_many({"a": "1", "b": "1"}).items()}
+    carts.put("a", "2")
+    carts.delete_many(["a", "b"], contexts=seen)
+    assert carts["a"] == b"2"
+    assert "b" not in carts
+
+
+def test_a_session_deletes_together_what_it_has_seen(cluster: FakeCluster, db: kvstore.Client) -> None:
+    carts = db.session().bucket("carts")
+    carts.put_many({"a": "1", "b": "1", "c": "1"})
+    cluster.store.calls.clear()
+    carts.delete_many(["a", "b"])
+    reads = [call for call in cluster.store.calls if isinstance(call, Get)]
+    deletes = [call for call in cluster.store.calls if isinstance(call, Delete)]
+    assert len(reads) == 2
+    assert all(call.seen for call in reads)
+    assert all(call.context for call in deletes)
+    assert list(carts) == [b"c"]
+
+
+def test_what_a_session_could_not_read_is_not_deleted(cluster: FakeCluster, db: kvstore.Client) -> None:
+    carts = db.session().bucket("carts")
+    carts.put_many({"a": "1", "b": "1"})
+    for node in cluster.nodes:
+        node.refusals.append(kvstore.Corruption("part", "reason", 1))
+    with pytest.raises(kvstore.PartialFailure) as caught:
+        carts.delete_many(["a", "b"])
+    assert {*caught.value.failed, *caught.value.succeeded} == {"a", "b"}
+    assert all(isinstance(error, kvstore.Corruption) for error in caught.value.failed.values())
+    assert set(carts) == {str(key).encode() for key in caught.value.failed}
+
+
+def test_a_time_to_live_may_be_a_timedelta(cluster: FakeCluster, carts: kvstore.Bucket) -> None:
+    carts.put("k", "v", ttl=timedelta(hours=1))
+    carts.put_many({"l": "v"}, ttl=timedelta(days=1))
+    assert [call.ttl for call in cluster.store.calls if isinstance(call, Put)] == [3600, 86_400]
+
+
+def test_asyncio_has_the_same_and_says_where_a_dict_cannot_wait(cluster: FakeCluster) -> None:
+    async def scenario(carts: aio.Bucket) -> None:
+        await carts.put_many({f"user:{i}": str(i) for i in range(100)} | {"other": "x"})
+        assert await carts.exists("other")
+        assert len([key async for key in carts]) == 101
+        assert len([key async for key in carts.keys("user:")]) == 100
+        assert {key: got.value async for key, got in carts.items("o")} == {b"other": b"x"}
+        assert len([got async for _, got in carts.items(limit=70)]) == 70
+        await carts.delete_many(["other"])
+        assert not await carts.exists("other")
+        with pytest.raises(TypeError, match=r"await bucket.exists\(key\)"):
+            print("k" in carts)  # type: ignore[operator]
+        with pytest.raises(TypeError, match=r"bucket.get\(key\)"):
+            print(carts["k"])  # type: ignore[index]
+        with pytest.raises(TypeError, match=r"bucket.delete\(key\)"):
+            del carts["k"]  # type: ignore[attr-defined]
+        with pytest.raises(TypeError, match=r"put\(key, value, context=...\)"):
+            carts["k"] = b"v"  # type: ignore[index]
+        with pytest.raises(TypeError, match="async for key in bucket"):
+            list(carts)  # type: ignore[call-overload]
+        with pytest.raises(AttributeError, match="come later"):
+            await carts.incr("k")  # type: ignore[attr-defined]
+
+    async def connected() -> None:
+        async with aio.connect(cluster.endpoints) as db:
+            await scenario(db.bucket("carts"))
+            with pytest.raises(AttributeError, match=r"db.bucket\(name\)"):
+                await db.get("k")  # type: ignore[attr-defined]
+
+    run(connected())
+
+
+def test_a_simulated_cluster_has_the_same(kvcluster: Cluster) -> None:
+    carts = kvcluster.connect().bucket("carts")
+    carts.put_many({f"user:{i}": str(i) for i in range(70)} | {"other": "x"})
+    assert len(list(carts.keys("user:"))) == 70
+    assert len(dict(carts.items("user:", limit=69))) == 69
+    carts.delete_many(["other"])
+    assert "other" not in carts
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("incr", r"counters come later.*update\(key, change\)"),
+        ("put_if_absent", "conditional writes come later"),
+        ("sadd", r"come later.*update\(key, change\)"),
+        ("range", r"spread by their hash.*keys\(prefix=...\)"),
+        ("scan", r"items\(prefix=...\)"),
+        ("set", r"put\(key, value\)"),
+        ("mget", r"get_many\(keys\)"),
+        ("remove", r"delete\(key\)"),
+        ("expire", "ttl="),
+    ],
+)
+def test_what_does_not_exist_names_the_right_call(carts: kvstore.Bucket, name: str, hint: str) -> None:
+    with pytest.raises(AttributeError, match=hint) as caught:
+        getattr(carts, name)
+    assert "\n" not in str(caught.value)
+    assert not hasattr(carts, name)
+
+
+def test_what_nobody_would_guess_is_an_ordinary_attribute_error(
+    db: kvstore.Client, carts: kvstore.Bucket
+) -> None:
+    with pytest.raises(AttributeError, match=r"^'Bucket' object has no attribute 'xyz'$"):
+        _ = carts.xyz  # type: ignore[attr-defined]
+    with pytest.raises(
+        AttributeError, match=r"^'Client' object has no attribute 'put': .* db.bucket\(name\)"
+    ):
+        db.put("k", "v")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["Bucket", "Client"])
+def test_no_name_with_a_hint_exists(kind: str) -> None:
+    """Whoever builds one of them must take its hint away."""
+    for module in (kvstore, aio):
+        assert not [name for name in names(kind) if hasattr(getattr(module, kind), name)]
