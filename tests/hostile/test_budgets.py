@@ -9,10 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
+from kvstore.config import MIB
+from kvstore.errors import InvalidRequest
 from kvstore.local.ports import free_ports
 from kvstore.server.handshake import introduction
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1 import peer_pb2
+from kvstore.wire.budget import CALLS_OF_A_SESSION, check_length
 from tests.patience import PATIENCE
 from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
 
@@ -125,3 +128,20 @@ def test_scans_take_bounded_steps_and_wait_for_each_other(tmp_path: Path) -> Non
             assert server.driver.node.status(server.driver.now()).in_flight == 0
 
     run(scenario())
+
+
+SESSION = (CALLS_OF_A_SESSION, (pb.SessionRequest.PLAIN_PUTS_FIELD_NUMBER,))
+LARGE = pb.SessionRequest(calls=[pb.Call(id=1, put=pb.PutRequest(value=bytes(16 * MIB)))]).SerializeToString()
+
+
+@pytest.mark.parametrize("name", ["calls", "puts_of_one_key", "columns"])
+def test_a_long_frame_is_refused_without_being_parsed(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="more than"):
+        check_length(EMPTY[name], *SESSION)
+
+
+@pytest.mark.parametrize("end", [b"\x0a", b"\x80", b"\x0b" * 9, b"\x08" + b"\xff" * 11])
+def test_a_long_frame_that_is_none_is_refused(end: bytes) -> None:
+    check_length(LARGE, *SESSION)
+    with pytest.raises(InvalidRequest):
+        check_length(LARGE + end, *SESSION)
