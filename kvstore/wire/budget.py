@@ -8,24 +8,33 @@ has been parsed.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from typing import Any, TypeAlias
 
-from kvstore.config import FRAME_BYTES, MIB
+from kvstore.config import FRAME_BYTES, KIB
 from kvstore.errors import InvalidRequest
 
 CALLS_OF_A_SESSION = 8192
 """Calls in one frame of a Session: twice as many as the Python client has unanswered at all."""
 MESSAGES_OF_A_NODE = FRAME_BYTES // 64
 """Messages in one frame of a node: by `size_of` none is taken for less than 64 bytes."""
+NUMBERS_OF_A_NODE = FRAME_BYTES // 10
+"""Acknowledgements in one frame: by `size_of` each is taken for 10 bytes."""
 GOSSIP_OF_A_NODE = 1024
 """Messages of the failure detector among them, of each type: a node sends a few in a second."""
+ITEMS_OF_A_LIST = MESSAGES_OF_A_NODE
+"""Items of a list within a message: siblings, keys, hashes, members."""
 
-_SHORT = MIB
+_SHORT = 64 * KIB
 """Frames up to here are parsed uncounted."""
-_FIELDS_OF_A_CALL = 8
-"""The most fields that a call takes when it travels in columns."""
+_LONG = 2 * FRAME_BYTES
+"""Longer ones hold one large item, so that what is in their columns can be counted as well. In others it is
+not: an item of a column takes 16 bytes when it is parsed, and counting would cost more than parsing."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 """Wire types of protobuf. Groups are not used."""
+
+Lists: TypeAlias = "Mapping[int, Lists]"
+"""The fields of a message, by number, in which there may be lists, or messages with lists, and so on."""
 
 
 def check_items(count: int, most: int, what: str) -> None:
@@ -34,29 +43,49 @@ def check_items(count: int, most: int, what: str) -> None:
         raise InvalidRequest("frame", f"has {count} {what}, the limit is {most}")
 
 
-def check_length(data: bytes, most: int, columns: Container[int]) -> None:
-    """Raise InvalidRequest when a long frame has more than `most` fields, or what is no field.
+class FrameBudget:
+    """Of the frames of one kind: `most` fields, those within messages that have lists included.
 
-    The fields of a message in the fields numbered `columns`, whose items travel in several lists, may be
-    several times as many. The number of a frame's items is told by its parsed form: see `check_items`.
+    `frame` is the descriptor of their message, `columns` are its fields whose items travel in columns.
     """
-    if len(data) > _SHORT:
-        try:
-            _walk(data, 0, len(data), most, columns)
-        except IndexError:
-            raise InvalidRequest("frame", "ends within a field") from None
+
+    def __init__(self, frame: Any, most: int, columns: Container[int]) -> None:
+        self._most = most
+        self._all = _lists(frame)
+        self._but_columns = {n: lists for n, lists in self._all.items() if n not in columns}
+
+    def check(self, data: bytes) -> None:
+        """Raise InvalidRequest when a long frame has too many fields, or what is no field."""
+        if len(data) > _SHORT:
+            lists = self._all if len(data) > _LONG else self._but_columns
+            try:
+                left = _walk(data, 0, len(data), self._most, lists)
+            except IndexError:
+                raise InvalidRequest("frame", "ends within a field") from None
+            if left < 0:
+                raise InvalidRequest("frame", f"has more than {self._most} fields")
 
 
-def _walk(data: bytes, at: int, end: int, most: int, columns: Container[int]) -> None:
-    for _ in range(most + 1):
-        if at >= end:
-            return
+def _lists(message: Any) -> Lists:
+    found: dict[int, Lists] = {}
+    for field in message.fields:
+        if (part := field.message_type) is not None:
+            lists = _lists(part)
+            if lists or any(each.is_repeated for each in part.fields):
+                found[field.number] = lists
+    return found
+
+
+def _walk(data: bytes, at: int, end: int, left: int, lists: Lists) -> int:
+    """How many of `left` fields are left after those up to `end`; less than 0: it has more."""
+    while at < end and left >= 0:
+        left -= 1
         tag, at = _varint(data, at)
         kind = tag & 7
         if kind == _BYTES:
             length, at = _varint(data, at)
-            if tag >> 3 in columns:
-                _walk(data, at, min(at + length, end), _FIELDS_OF_A_CALL * most, ())
+            if tag >> 3 in lists:
+                left = _walk(data, at, min(at + length, end), left, lists[tag >> 3])
             at += length
         elif kind == _VARINT:
             _, at = _varint(data, at)
@@ -64,7 +93,7 @@ def _walk(data: bytes, at: int, end: int, most: int, columns: Container[int]) ->
             at += 8 if kind == _FIXED64 else 4
         else:
             raise InvalidRequest("frame", f"has a field of the type {kind}")
-    raise InvalidRequest("frame", f"has more than {most} fields")
+    return left
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

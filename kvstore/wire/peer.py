@@ -18,7 +18,13 @@ from kvstore.protocol.fields import fields_of
 from kvstore.protocol.gossip import GossipMessage
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
 from kvstore.v1 import peer_pb2 as pb
-from kvstore.wire.budget import GOSSIP_OF_A_NODE, MESSAGES_OF_A_NODE, check_items, check_length
+from kvstore.wire.budget import (
+    GOSSIP_OF_A_NODE,
+    MESSAGES_OF_A_NODE,
+    NUMBERS_OF_A_NODE,
+    FrameBudget,
+    check_items,
+)
 from kvstore.wire.codec import FieldDescriptor, Source
 from kvstore.wire.columns import Columns
 
@@ -53,7 +59,7 @@ def decode_frame(data: bytes) -> list[PeerMessage]:
 
 def decode_timed_frame(data: bytes) -> tuple[int, list[PeerMessage]]:
     """Inverse of `encode_frame`: when it was sent, and the messages; raises InvalidRequest."""
-    check_length(data, MESSAGES_OF_A_NODE, _COLUMNS)
+    _BUDGET.check(data)
     try:
         frame = pb.Frame.FromString(data)
     except DecodeError as error:
@@ -133,19 +139,22 @@ def _codecs() -> tuple[dict[type, Fill], list[Read], dict[int, int]]:
 
 
 def _bounds() -> dict[int, int]:
-    """How many messages may be in the list of each field; numbers alone cost next to nothing."""
+    """How many messages, or numbers, may be in the list of each field."""
     gossip = get_args(GossipMessage)
     lists = {pb.Frame.DESCRIPTOR.fields_by_name[row.frame_field]: s for s, row in PEER_TABLE.items()}
-    return {
+    messages = {
         wire.number: GOSSIP_OF_A_NODE if struct in gossip else MESSAGES_OF_A_NODE
         for wire, struct in lists.items()
         if wire.message_type is not None
     }
+    return {wire.number: NUMBERS_OF_A_NODE for wire in lists} | messages
 
 
 _FILL, _READ, _PLACES = _codecs()
 _place = itemgetter(0)
-_COLUMNS = {
-    pb.Frame.DESCRIPTOR.fields_by_name[row.columns].number for row in PEER_TABLE.values() if row.columns
-}
 _MOST = _bounds()
+_BUDGET = FrameBudget(
+    pb.Frame.DESCRIPTOR,
+    MESSAGES_OF_A_NODE,
+    {pb.Frame.DESCRIPTOR.fields_by_name[row.columns].number for row in PEER_TABLE.values() if row.columns},
+)

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from kvstore.errors import InvalidRequest, KVError
 from kvstore.protocol.client import ClientRequest, Failed, Put, Reply, Stored
 from kvstore.v1 import client_pb2 as pb
-from kvstore.wire.budget import CALLS_OF_A_SESSION, check_items, check_length
+from kvstore.wire.budget import CALLS_OF_A_SESSION, FrameBudget, check_items
 from kvstore.wire.client import fill_call, fill_result, reply_from_wire
 from kvstore.wire.columns import Columns
 from kvstore.wire.errors import error_from_wire, error_to_wire
@@ -44,6 +44,10 @@ _STORED = Columns(
     Stored, pb.PlainStored.DESCRIPTOR, others=("ids",), place="s[1]", only="s[2] and type(s[1]) is struct"
 )
 
+_BUDGET = FrameBudget(
+    pb.SessionRequest.DESCRIPTOR, CALLS_OF_A_SESSION, {pb.SessionRequest.PLAIN_PUTS_FIELD_NUMBER}
+)
+
 
 def encode_calls(calls: Sequence[OpenCall], sent_ms: int = 0) -> bytes:
     """One frame with all `calls`, sent now by the client's clock."""
@@ -64,7 +68,7 @@ def encode_calls(calls: Sequence[OpenCall], sent_ms: int = 0) -> bytes:
 
 def decode_calls(data: bytes) -> tuple[int, Sequence[pb.Call], list[tuple[int, Put]]]:
     """When a frame was sent, its calls, its plain puts by number; raises InvalidRequest when it is none."""
-    check_length(data, CALLS_OF_A_SESSION, (pb.SessionRequest.PLAIN_PUTS_FIELD_NUMBER,))
+    _BUDGET.check(data)
     try:
         frame = pb.SessionRequest.FromString(data)
     except DecodeError as error:

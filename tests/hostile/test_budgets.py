@@ -15,7 +15,7 @@ from kvstore.local.ports import free_ports
 from kvstore.server.handshake import introduction
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1 import peer_pb2
-from kvstore.wire.budget import CALLS_OF_A_SESSION, check_length
+from kvstore.wire.budget import CALLS_OF_A_SESSION, FrameBudget
 from tests.patience import PATIENCE
 from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
 
@@ -35,16 +35,23 @@ EMPTY = {
     ).SerializeToString(),
     "columns": b"\x12\x80\x89\x7a" + b"\x2a\x00" * 1_000_000,
 }
+SIBLINGS = b"\x12\x80\x89\x7a" + b"\x0a\x00" * 1_000_000
 PEER_FRAMES = {
     "pings": peer_pb2.Frame(pings=[peer_pb2.Ping()] * 1025).SerializeToString(),
     "pings_of_a_long_frame": b"\x4a\x00" * 2_000_000,
     "forwards": b"\x3a\x00" * 100_000,
+    "siblings_in_a_reply": b"\x42\x84\x89\x7a" + SIBLINGS,
+    "members_in_a_ping": peer_pb2.Frame(
+        pings=[peer_pb2.Ping(updates=[peer_pb2.MemberUpdate()] * 65_537)]
+    ).SerializeToString(),
+    "acks": peer_pb2.Frame(write_acks=range(500_000)).SerializeToString(),
 }
 
 
 async def ends_typed(stream: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stream.read()
+        async with asyncio.timeout(PATIENCE):  # one that is not refused may have no answer at all
+            await stream.read()
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "frame" in (caught.value.details() or "")
 
@@ -130,18 +137,20 @@ def test_scans_take_bounded_steps_and_wait_for_each_other(tmp_path: Path) -> Non
     run(scenario())
 
 
-SESSION = (CALLS_OF_A_SESSION, (pb.SessionRequest.PLAIN_PUTS_FIELD_NUMBER,))
+SESSION = FrameBudget(
+    pb.SessionRequest.DESCRIPTOR, CALLS_OF_A_SESSION, {pb.SessionRequest.PLAIN_PUTS_FIELD_NUMBER}
+)
 LARGE = pb.SessionRequest(calls=[pb.Call(id=1, put=pb.PutRequest(value=bytes(16 * MIB)))]).SerializeToString()
 
 
-@pytest.mark.parametrize("name", ["calls", "puts_of_one_key", "columns"])
-def test_a_long_frame_is_refused_without_being_parsed(name: str) -> None:
+@pytest.mark.parametrize("frame", [EMPTY["calls"], b"\x12\x80\xc8\xd0\x07" + b"\x2a\x00" * (8 * MIB)])
+def test_a_long_frame_is_refused_without_being_parsed(frame: bytes) -> None:
     with pytest.raises(InvalidRequest, match="more than"):
-        check_length(EMPTY[name], *SESSION)
+        SESSION.check(frame)
 
 
 @pytest.mark.parametrize("end", [b"\x0a", b"\x80", b"\x0b" * 9, b"\x08" + b"\xff" * 11])
 def test_a_long_frame_that_is_none_is_refused(end: bytes) -> None:
-    check_length(LARGE, *SESSION)
+    SESSION.check(LARGE)
     with pytest.raises(InvalidRequest):
-        check_length(LARGE + end, *SESSION)
+        SESSION.check(LARGE + end)
