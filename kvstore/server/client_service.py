@@ -16,6 +16,7 @@ from kvstore.principal import ANYONE
 from kvstore.protocol.client import Failed
 from kvstore.server.driver import Driver
 from kvstore.server.refusals import Refusals
+from kvstore.server.scans import Scans
 from kvstore.server.session import ClientStream, Context
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import WIRE_REQUESTS, WireReply, WireRequest, reply_to_wire, request_from_wire
@@ -30,6 +31,7 @@ class ClientService:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self.scans = Scans(driver)
         self.session_frames = 0
         self.session_calls = 0
         self.most_reply_bytes = 0
@@ -58,10 +60,10 @@ class ClientService:
 
     async def scan_keys(self, request: pb.ScanKeysRequest, context: Context) -> pb.ScanKeysResponse:
         """See client.proto."""
-        node = self._driver.node
+        left = max(0.0, _deadline(context) - asyncio.get_running_loop().time())
         try:
-            keys, after = node.scan_keys(
-                request.bucket, request.partition, request.after, request.limit, self._driver.now()
+            keys, after = await self.scans.page(
+                request.bucket, request.partition, request.after, request.limit, left
             )
         except KVError as error:
             await abort(context, error)
@@ -94,7 +96,7 @@ class ClientService:
     async def _read(self, session: ClientStream, context: Context) -> None:
         while (data := await context.read()) is not grpc.aio.EOF:
             try:
-                self.session_calls += session.take(data)
+                self.session_calls += await session.take(data)
             except InvalidRequest as error:
                 await abort(context, error)
             self.session_frames += 1

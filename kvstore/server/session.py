@@ -35,6 +35,9 @@ MOST_REPLY_BYTES = 16 * MIB
 _GETS = 32
 """Gets that are begun before it is looked again: how large a reply is shows only then."""
 
+_TURN = 256
+"""Calls begun in one turn of the loop: each may take as long as a put on a key with many siblings."""
+
 _EXPIRED = Overloaded(0.1, "the request waited too long on its way to the node")
 _OWN_SHARE = 2
 """Calls that have spent more than a half of their time on the way here are refused: what is begun so late is
@@ -62,8 +65,11 @@ class ClientStream:
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
 
-    def take(self, frame: bytes) -> int:
-        """Start all calls of a frame; returns how many. Raises InvalidRequest when it is none."""
+    async def take(self, frame: bytes) -> int:
+        """Start all calls of a frame; returns how many. Raises InvalidRequest when it is none.
+
+        Not all in one turn, when they are many: what others want is done in between.
+        """
         sent_ms, calls, plain = decode_calls(frame)
         count = len(calls) + len(plain)
         if not count:
@@ -93,8 +99,11 @@ class ClientStream:
                 for request, respond in requests
                 if self._in_time(request, respond, _OWN_SHARE * delay)
             ]
-        self._executor.begin(self, ANYONE, requests)
-        self._begin_gets()
+        for first in range(0, len(requests), _TURN):
+            if first:
+                await asyncio.sleep(0)
+            self._executor.begin(self, ANYONE, requests[first : first + _TURN])
+        await self._begin_gets()
         return count
 
     def _in_time(self, request: ClientRequest, respond: Respond, waited: float) -> bool:
@@ -105,10 +114,15 @@ class ClientStream:
         respond(Failed(_EXPIRED))
         return False
 
-    def _begin_gets(self) -> None:
+    async def _begin_gets(self) -> None:
         """Begin those for whose replies there is room."""
         held = self._held
+        begun = 0
         while held and self._room_for_replies():
+            if begun >= _TURN:
+                await asyncio.sleep(0)
+                begun = 0
+            begun += _GETS
             requests: list[Started] = []
             now = self._clock()
             while held and len(requests) < _GETS:
@@ -152,7 +166,7 @@ class ClientStream:
             self._open -= count
             self._open_bytes -= answered
             self._written.set()
-            self._begin_gets()
+            await self._begin_gets()
 
     def close(self) -> None:
         """The client has gone."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from kvstore.errors import InvalidRequest, KVError
 from kvstore.protocol.derive import function
 from kvstore.protocol.fields import MAX_INCARNATION, REQUIRED, Field, Kind, fields_of
+from kvstore.wire.budget import ITEMS_OF_A_LIST, check_items
 from kvstore.wire.errors import error_from_wire, error_to_wire
 
 Descriptor: TypeAlias = Any
@@ -44,7 +45,7 @@ class Source:
     def __init__(self, struct: type, message: Descriptor) -> None:
         self.struct = struct
         self._message = message
-        self.names: dict[str, Any] = {struct.__name__: struct, "same_length": same_length}
+        self.names: dict[str, Any] = {struct.__name__: struct, "same_length": same_length, "few": few}
         codes = [self._code(field) for field in fields_of(struct)]
         self.fill = [line for code in codes for line in code.fill]
         self.read = f"{struct.__name__}({', '.join(code.read for code in codes)})"
@@ -92,12 +93,12 @@ class Source:
 
     def _list(self, field: Field, wire: FieldDescriptor) -> Code:
         if wire.message_type is None:
-            fill, read = f"m.{wire.name}.extend(s.{field.name})", f"tuple(m.{wire.name})"
+            fill, read = f"m.{wire.name}.extend(s.{field.name})", f"tuple(few(m.{wire.name}))"
             return Code([fill], read, [wire.name])
         codec = codec_of(field.type, wire.message_type)
         self.names |= {f"fill_{field.name}": codec.fill, f"read_{field.name}": codec.read}
         fill = f"for item in s.{field.name}: fill_{field.name}(m.{wire.name}.add(), item)"
-        return Code([fill], f"tuple([read_{field.name}(item) for item in m.{wire.name}])", [wire.name])
+        return Code([fill], f"tuple([read_{field.name}(item) for item in few(m.{wire.name})])", [wire.name])
 
     def _part(self, field: Field, wire: FieldDescriptor) -> Code:
         codec = codec_of(field.type, wire.message_type)
@@ -202,10 +203,17 @@ def plural(name: str) -> str:
 
 
 def same_length(what: str, *columns: Sequence[object]) -> bool:
-    """True; raises InvalidRequest for columns of different lengths."""
+    """True; raises InvalidRequest for columns of different lengths, or of more than a list may have."""
     if len(set(map(len, columns))) != 1:
         raise InvalidRequest("frame", f"the columns of a {what} are incomplete")
+    few(columns[0])
     return True
+
+
+def few(items: Sequence[Any]) -> Sequence[Any]:
+    """These items of a list; raises InvalidRequest when they are more than it may have."""
+    check_items(len(items), ITEMS_OF_A_LIST, "items of one list")
+    return items
 
 
 def _enumeration(field: Field, wire: Descriptor) -> tuple[dict[Any, int], Callable[[int], Any]]:

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, get_args
 
 from google.protobuf.message import DecodeError
 
 from kvstore.errors import InvalidRequest
 from kvstore.protocol.derive import function
 from kvstore.protocol.fields import fields_of
+from kvstore.protocol.gossip import GossipMessage
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
 from kvstore.v1 import peer_pb2 as pb
+from kvstore.wire.budget import (
+    GOSSIP_OF_A_NODE,
+    MESSAGES_OF_A_NODE,
+    NUMBERS_OF_A_NODE,
+    FrameBudget,
+    check_items,
+)
 from kvstore.wire.codec import FieldDescriptor, Source
 from kvstore.wire.columns import Columns
 
@@ -51,12 +59,17 @@ def decode_frame(data: bytes) -> list[PeerMessage]:
 
 def decode_timed_frame(data: bytes) -> tuple[int, list[PeerMessage]]:
     """Inverse of `encode_frame`: when it was sent, and the messages; raises InvalidRequest."""
+    _BUDGET.check(data)
     try:
         frame = pb.Frame.FromString(data)
     except DecodeError as error:
         raise InvalidRequest("frame", str(error)) from error
     messages: list[PeerMessage] = []
-    fields = [(_PLACES[field.number], items) for field, items in frame.ListFields()]
+    fields = []
+    for field, items in frame.ListFields():
+        if most := _MOST.get(field.number):
+            check_items(len(items), most, field.name)
+        fields.append((_PLACES[field.number], items))
     fields.sort(key=_place)
     for place, items in fields:
         messages += _READ[place](items)
@@ -125,5 +138,23 @@ def _codecs() -> tuple[dict[type, Fill], list[Read], dict[int, int]]:
     return fills, reads, places
 
 
+def _bounds() -> dict[int, int]:
+    """How many messages, or numbers, may be in the list of each field."""
+    gossip = get_args(GossipMessage)
+    lists = {pb.Frame.DESCRIPTOR.fields_by_name[row.frame_field]: s for s, row in PEER_TABLE.items()}
+    messages = {
+        wire.number: GOSSIP_OF_A_NODE if struct in gossip else MESSAGES_OF_A_NODE
+        for wire, struct in lists.items()
+        if wire.message_type is not None
+    }
+    return {wire.number: NUMBERS_OF_A_NODE for wire in lists} | messages
+
+
 _FILL, _READ, _PLACES = _codecs()
 _place = itemgetter(0)
+_MOST = _bounds()
+_BUDGET = FrameBudget(
+    pb.Frame.DESCRIPTOR,
+    MESSAGES_OF_A_NODE,
+    {pb.Frame.DESCRIPTOR.fields_by_name[row.columns].number for row in PEER_TABLE.values() if row.columns},
+)

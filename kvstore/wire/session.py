@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from kvstore.errors import InvalidRequest, KVError
 from kvstore.protocol.client import ClientRequest, Failed, Found, Get, Put, Reply, Stored
 from kvstore.v1 import client_pb2 as pb
+from kvstore.wire.budget import CALLS_OF_A_SESSION, FrameBudget, check_items
 from kvstore.wire.client import fill_call, fill_result, reply_from_wire
 from kvstore.wire.codec import Descriptor
 from kvstore.wire.columns import Columns
@@ -54,6 +55,12 @@ _GETS = _calls(Get, pb.PlainGets.DESCRIPTOR)
 _STORED = _replies(Stored, pb.PlainStored.DESCRIPTOR)
 _FOUND = _replies(Found, pb.PlainFound.DESCRIPTOR, alone="siblings")
 
+_BUDGET = FrameBudget(
+    pb.SessionRequest.DESCRIPTOR,
+    CALLS_OF_A_SESSION,
+    {pb.SessionRequest.PLAIN_PUTS_FIELD_NUMBER, pb.SessionRequest.PLAIN_GETS_FIELD_NUMBER},
+)
+
 
 def encode_calls(calls: Sequence[OpenCall], sent_ms: int = 0) -> bytes:
     """One frame with all `calls`, sent now by the client's clock."""
@@ -82,12 +89,15 @@ def _fill_calls(columns: pb.PlainPuts | pb.PlainGets, calls: Sequence[OpenCall])
 def decode_calls(data: bytes) -> tuple[int, Sequence[pb.Call], list[tuple[int, ClientRequest]]]:
     """When a frame was sent, its calls, and by number those in columns.
 
-    Raises InvalidRequest when it is none.
+    Raises InvalidRequest when it is none, or has too many.
     """
+    _BUDGET.check(data)
     try:
         frame = pb.SessionRequest.FromString(data)
     except DecodeError as error:
         raise InvalidRequest("frame", str(error)) from error
+    count = len(frame.calls) + len(frame.plain_puts.ids) + len(frame.plain_gets.ids)
+    check_items(count, CALLS_OF_A_SESSION, "calls")
     plain: list[tuple[int, ClientRequest]] = []
     if frame.HasField("plain_puts"):
         plain += zip(frame.plain_puts.ids, _PUTS.read(frame.plain_puts), strict=True)

@@ -1,0 +1,42 @@
+"""Pages of scans: each blocks the loop while it is made, so one is made at a time, and few may wait."""
+
+from __future__ import annotations
+
+import asyncio
+
+from kvstore.errors import Overloaded
+from kvstore.server.driver import Driver
+
+_MOST = 64
+_TOO_MANY = Overloaded(0.1, f"{_MOST} pages of scans are waiting already")
+
+
+class Scans:
+    """The scans of one node. Who holds `turn` may make a page."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._waiting = 0
+        self.turn = asyncio.Lock()
+
+    async def page(
+        self, bucket: str, partition: int, after: bytes, limit: int, seconds: float
+    ) -> tuple[tuple[bytes, ...], bytes]:
+        """A page as kvstore.node.scan makes it, for a caller who has so many `seconds`.
+
+        Raises Overloaded when too many wait or the node takes no more requests, InvalidRequest, Corruption.
+        """
+        node, now = self._driver.node, self._driver.now
+        admission = node.base.admission
+        if self._waiting >= _MOST:
+            raise _TOO_MANY
+        if refused := admission.take(seconds, now().mono):
+            raise refused.error
+        self._waiting += 1
+        try:
+            async with self.turn:
+                await asyncio.sleep(0)  # whatever has arrived meanwhile comes first
+                return node.scan_keys(bucket, partition, after, limit, now())
+        finally:
+            self._waiting -= 1
+            admission.settled()

@@ -1,0 +1,156 @@
+"""Small frames that mean much work: refused as a whole, and others are served meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from kvstore.config import MIB
+from kvstore.errors import InvalidRequest
+from kvstore.local.ports import free_ports
+from kvstore.server.handshake import introduction
+from kvstore.v1 import client_pb2 as pb
+from kvstore.v1 import peer_pb2
+from kvstore.wire.budget import CALLS_OF_A_SESSION, FrameBudget
+from tests.patience import PATIENCE
+from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
+
+EMPTY = {
+    "calls": b"\x0a\x00" * 1_000_000,
+    "calls_of_a_short_frame": b"\x0a\x00" * 8193,
+    "puts_of_one_key": pb.SessionRequest(
+        plain_puts=pb.PlainPuts(
+            ids=range(200_000),
+            epochs=[0] * 200_000,
+            timeouts_ms=[0] * 200_000,
+            buckets=["b"] * 200_000,
+            keys=[b"k"] * 200_000,
+            values=[b""] * 200_000,
+            contexts=[b""] * 200_000,
+        )
+    ).SerializeToString(),
+    "columns": b"\x12\x80\x89\x7a" + b"\x2a\x00" * 1_000_000,
+}
+SIBLINGS = b"\x12\x80\x89\x7a" + b"\x0a\x00" * 1_000_000
+PEER_FRAMES = {
+    "pings": peer_pb2.Frame(pings=[peer_pb2.Ping()] * 1025).SerializeToString(),
+    "pings_of_a_long_frame": b"\x4a\x00" * 2_000_000,
+    "forwards": b"\x3a\x00" * 100_000,
+    "siblings_in_a_reply": b"\x42\x84\x89\x7a" + SIBLINGS,
+    "members_in_a_ping": peer_pb2.Frame(
+        pings=[peer_pb2.Ping(updates=[peer_pb2.MemberUpdate()] * 65_537)]
+    ).SerializeToString(),
+    "acks": peer_pb2.Frame(write_acks=range(500_000)).SerializeToString(),
+}
+
+
+async def ends_typed(stream: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async with asyncio.timeout(PATIENCE):  # one that is not refused may have no answer at all
+            await stream.read()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "frame" in (caught.value.details() or "")
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_session_frame_of_too_many_items_is_refused_before_any_is_begun(tmp_path: Path, name: str) -> None:
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        node = settings("n1", port, tmp_path, cluster_state([port]))
+        async with serving(node) as (server,), channel(port) as opened:
+            session = SessionClient(opened)
+            await session.stream.write(EMPTY[name])
+            await ends_typed(session.stream)
+            assert server.clients.session_calls == 0
+            got = await call(opened, "Get", pb.GetRequest(bucket="b", key=b"k"), pb.GetResponse)
+            assert not got.context, "something was written"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("name", PEER_FRAMES)
+def test_a_frame_of_a_peer_with_too_many_messages_is_refused(tmp_path: Path, name: str) -> None:
+    async def scenario() -> None:
+        ports = free_ports(2)
+        state = cluster_state(ports)
+        async with (
+            serving(settings("n1", ports[0], tmp_path, state)) as (server,),
+            channel(ports[0]) as opened,
+        ):
+            link: Any = opened.stream_stream("/kvstore.v1.Peer/Link", response_deserializer=bytes)(
+                metadata=introduction("n2", state)
+            )
+            await link.read()
+            await link.write(PEER_FRAMES[name])
+            await ends_typed(link)
+            assert server.driver.frames_received == 0
+
+    run(scenario())
+
+
+def test_scans_take_bounded_steps_and_wait_for_each_other(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        state = cluster_state([port], partitions=1)
+        async with serving(settings("n1", port, tmp_path, state)) as (server,), channel(port) as opened:
+            session = SessionClient(opened)
+            for first in range(0, 6000, 2000):
+                await session.exchange(
+                    [
+                        pb.Call(
+                            id=i, put=pb.PutRequest(bucket="b", key=b"%d" % i, value=b"v", timeout_ms=60_000)
+                        )
+                        for i in range(first, first + 2000)
+                    ]
+                )
+            absent = pb.ScanKeysRequest(bucket="absent")
+            pages = 0
+            while True:
+                page = await call(opened, "ScanKeys", absent, pb.ScanKeysResponse)
+                assert not page.keys
+                pages += 1
+                if not page.next:
+                    break
+                absent.after = page.next
+            assert pages == 3, "6000 entries, 2000 a page"
+            absent.after = b""
+            async with server.clients.scans.turn:
+                asked = [
+                    asyncio.ensure_future(call(opened, "ScanKeys", absent, pb.ScanKeysResponse))
+                    for _ in range(80)
+                ]
+                for _, ended in zip(range(16), asyncio.as_completed(asked, timeout=PATIENCE), strict=False):
+                    with pytest.raises(grpc.aio.AioRpcError):
+                        await ended
+                got = await call(opened, "Get", pb.GetRequest(bucket="b", key=b"1"), pb.GetResponse)
+                assert got.siblings, "others are served meanwhile"
+            results = await asyncio.gather(*asked, return_exceptions=True)
+            refused = [error for error in results if isinstance(error, grpc.aio.AioRpcError)]
+            assert len(refused) == 16
+            assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+            assert server.driver.node.status(server.driver.now()).in_flight == 0
+
+    run(scenario())
+
+
+SESSION = FrameBudget(
+    pb.SessionRequest.DESCRIPTOR, CALLS_OF_A_SESSION, {pb.SessionRequest.PLAIN_PUTS_FIELD_NUMBER}
+)
+LARGE = pb.SessionRequest(calls=[pb.Call(id=1, put=pb.PutRequest(value=bytes(16 * MIB)))]).SerializeToString()
+
+
+@pytest.mark.parametrize("frame", [EMPTY["calls"], b"\x12\x80\xc8\xd0\x07" + b"\x2a\x00" * (8 * MIB)])
+def test_a_long_frame_is_refused_without_being_parsed(frame: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="more than"):
+        SESSION.check(frame)
+
+
+@pytest.mark.parametrize("end", [b"\x0a", b"\x80", b"\x0b" * 9, b"\x08" + b"\xff" * 11])
+def test_a_long_frame_that_is_none_is_refused(end: bytes) -> None:
+    SESSION.check(LARGE)
+    with pytest.raises(InvalidRequest):
+        SESSION.check(LARGE + end)
