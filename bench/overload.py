@@ -34,7 +34,9 @@ from kvstore.errors import KVError, Overloaded
 from kvstore.local.cluster import LocalCluster
 from kvstore.protocol.client import Found, Put, Stored
 from kvstore.ring import partition_of, token
+from kvstore.versions import BucketName, UserKey
 
+_BUCKET = BucketName("bench")
 _VALUE = b"v" * 256
 _TICK = 0.005
 _CALLERS = 256
@@ -69,14 +71,14 @@ class Load:
         self._processes = [psutil.Process(pid) for pid in pids]
 
     def _submit(self, deadline: float) -> asyncio.Future[Found | Stored]:
-        key = b"fresh-%d" % next(self._fresh)
+        key = UserKey(b"fresh-%d" % next(self._fresh))
         routing = self._core.routing
         state = routing.state
-        calls = routing.pick(partition_of(token("bench", key), state.ring.partitions))
+        calls = routing.pick(partition_of(token(_BUCKET, key), state.ring.partitions))
         assert calls is not None, "no node is connected"
         future: asyncio.Future[Found | Stored] = asyncio.get_running_loop().create_future()
         try:
-            calls.submit(Put("bench", key, _VALUE), deadline, state.epoch, _Asker(future))
+            calls.submit(Put(_BUCKET, key, _VALUE), deadline, state.epoch, _Asker(future))
         except Overloaded as error:
             future.set_exception(error)
         else:

@@ -16,7 +16,7 @@ import google_crc32c
 import msgspec
 
 from kvstore.errors import InvalidRequest, UnverifiedContext
-from kvstore.versions import CausalContext, InternalKey, SignedContext
+from kvstore.versions import CausalContext, InternalKey, SessionToken, SignedContext
 
 KEY_BYTES = 16
 _FORMAT = b"\x02"
@@ -121,16 +121,16 @@ def read_context(data: bytes) -> CausalContext:
     return _decoded(data[_PAYLOAD_AT:])
 
 
-def encode_seen(context: CausalContext, token: int) -> bytes:
+def encode_seen(context: CausalContext, token: int) -> SessionToken:
     """A session's token: what a later read of the key with this `token` must have seen.
 
     It may cover siblings that no client was shown, so it is no context to write with, and is refused as one.
     """
     payload = _encoder.encode(context)
-    return _TOKEN_FORMAT + _checksum(payload, token) + payload
+    return SessionToken(_TOKEN_FORMAT + _checksum(payload, token) + payload)
 
 
-def decode_seen(data: bytes, token: int) -> CausalContext:
+def decode_seen(data: SessionToken, token: int) -> CausalContext:
     """Inverse of `encode_seen`; an empty `data` is an empty context; raises InvalidRequest."""
     if not data:
         return ()

@@ -24,6 +24,12 @@ from kvstore.hlc import MAX_TIME
 FORMAT = b"\x01"
 """First byte of every encoded version."""
 
+BucketName = NewType("BucketName", str)
+"""Of a bucket, as its users call it (kvstore.config.NAME is its form)."""
+UserKey = NewType("UserKey", bytes)
+"""A key within its bucket, as its users call it."""
+SessionToken = NewType("SessionToken", bytes)
+"""What a read of a session must have seen (kvstore.contexts.encode_seen); empty: nothing."""
 SignedContext = NewType("SignedContext", bytes)
 """A context as clients hold it: opaque, signed (kvstore.contexts); empty: nothing was seen."""
 InternalKey = NewType("InternalKey", bytes)
@@ -32,6 +38,7 @@ EncodedVersion = NewType("EncodedVersion", bytes)
 """What `encode_version` has made, or what is to be checked for that; empty: no version."""
 Digest = NewType("Digest", bytes)
 """Of an encoded version."""
+NO_TOKEN = SessionToken(b"")
 NO_CONTEXT = SignedContext(b"")
 NO_KEY = InternalKey(b"")
 NO_VERSION = EncodedVersion(b"")

@@ -23,6 +23,7 @@ from kvstore.client.listing import keys_at
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.protocol.client import ClientRequest, Found, Stored
 from kvstore.ring import ClusterState
+from kvstore.versions import BucketName, UserKey
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -115,7 +116,9 @@ class Dispatcher:
         await over
         self.check_open()
 
-    async def scan_partition(self, bucket: str, w: int, partition: int, timeout: float) -> list[bytes]:
+    async def scan_partition(
+        self, bucket: BucketName, w: int, partition: int, timeout: float
+    ) -> list[UserKey]:
         """See Carrier."""
         self.check_open()
         scan = scan_of(self.core.routing, bucket, w, partition)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 from kvstore.client.connection import Connection
 from kvstore.client.unary import unary
 from kvstore.errors import KVError
 from kvstore.v1 import client_pb2 as pb
+from kvstore.versions import BucketName, UserKey
 
 
 async def keys_at(
-    connection: Connection, bucket: str, partition: int, timeout: float
-) -> list[bytes] | KVError:
+    connection: Connection, bucket: BucketName, partition: int, timeout: float
+) -> list[UserKey] | KVError:
     """All keys that it holds, or the error that its listing ended with; `timeout` is for each page."""
-    keys: list[bytes] = []
+    keys: list[UserKey] = []
     after = b""
     while True:
         request = pb.ScanKeysRequest(bucket=bucket, partition=partition, after=after)
@@ -27,7 +31,7 @@ async def keys_at(
             )
         except KVError as error:
             return error
-        keys.extend(page.keys)
+        keys.extend(cast("Sequence[UserKey]", page.keys))
         after = page.next
         if not after:
             return keys

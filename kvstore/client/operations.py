@@ -199,8 +199,9 @@ class Operations:
     async def scan_partition(self, partition: int, *, timeout: float | None = None) -> list[bytes]:
         """The keys of one partition, in order: `scan_keys` in steps."""
         limit = self._requests.timeout if timeout is None else seconds(timeout)
-        w = self._requests.w or self._dispatcher.state.bucket(self.name).w
-        return await self._dispatcher.scan_partition(self.name, w, partition, limit)
+        bucket = self._requests.bucket
+        w = self._requests.w or self._dispatcher.state.bucket(bucket).w
+        return list(await self._dispatcher.scan_partition(bucket, w, partition, limit))
 
     async def _read(
         self,

@@ -10,6 +10,7 @@ from kvstore.client.core.waiter import Answer
 from kvstore.errors import KVError
 from kvstore.protocol.client import ClientRequest, Found, Stored
 from kvstore.ring import ClusterState
+from kvstore.versions import BucketName, UserKey
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -43,7 +44,9 @@ class Carrier(Protocol):
     async def execute_many(self, requests: Sequence[ClientRequest]) -> list[Answer]:
         """The reply to each request, or the error it ended with, in the order of `requests`."""
 
-    async def scan_partition(self, bucket: str, w: int, partition: int, timeout: float) -> list[bytes]:
+    async def scan_partition(
+        self, bucket: BucketName, w: int, partition: int, timeout: float
+    ) -> list[UserKey]:
         """The keys of one partition, in order; `timeout` is in seconds, for each page.
 
         Raises Unavailable when too few primaries answer, InvalidRequest.

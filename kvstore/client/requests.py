@@ -6,14 +6,16 @@ calls to a node share.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import cast
 
 from kvstore.client.results import Key, Resolver
 from kvstore.config import Limits, QuorumMode
 from kvstore.errors import InvalidRequest
 from kvstore.protocol.client import Delete, Get, Put
-from kvstore.versions import SignedContext
+from kvstore.versions import BucketName, SignedContext, UserKey
 
 _LIMITS = Limits(value=Limits.MAX_VALUE)
 _MAX_COUNT = 255
@@ -29,7 +31,7 @@ _MODES = {"strict": QuorumMode.STRICT, "sloppy": QuorumMode.SLOPPY}
 class Requests:
     """Builds the requests of one bucket. Its fields are the defaults of each call."""
 
-    bucket: str
+    bucket: BucketName
     timeout: float
     r: int = 0
     w: int = 0
@@ -109,7 +111,7 @@ def requests_for(
     """The requests of a bucket with these defaults; raises InvalidRequest."""
     _LIMITS.check_bucket(_text("bucket", bucket))
     return Requests(
-        bucket,
+        BucketName(bucket),
         seconds(timeout),
         0 if r is None else count("r", r),
         0 if w is None else count("w", w),
@@ -118,9 +120,9 @@ def requests_for(
     )
 
 
-def key_bytes(key: Key) -> bytes:
+def key_bytes(key: Key) -> UserKey:
     """The bytes of a key; raises InvalidRequest."""
-    encoded = _encode("key", key)
+    encoded = _encode_key("key", key)
     _LIMITS.check_key(encoded)
     return encoded
 
@@ -155,6 +157,10 @@ def _encode(field: str, data: str | bytes) -> bytes:
     if isinstance(data, bytes):
         return bytes(data)
     raise InvalidRequest(field, f"must be str or bytes, not {type(data).__name__}")
+
+
+_encode_key = cast("Callable[[str, Key], UserKey]", _encode)
+"""Its type is told here, once: a call of UserKey would cost every request."""
 
 
 def _value_bytes(value: str | bytes) -> bytes:

@@ -21,6 +21,7 @@ from kvstore.kvctl.key_argument import as_json, key_bytes, key_forms
 from kvstore.kvctl.output import flush, note, say
 from kvstore.kvctl.setting_differences import setting_differences
 from kvstore.ring import ClusterState, fallbacks, partition_of, preference_list, token
+from kvstore.versions import BucketName, UserKey
 
 if TYPE_CHECKING:
     from kvstore.client.status import NodeStatus
@@ -246,7 +247,7 @@ def _show_members(session: Invocation, state: ClusterState) -> None:
 
 
 def _show_key(session: Invocation, state: ClusterState, bucket: str, key: bytes) -> None:
-    key_token = token(bucket, key)
+    key_token = token(BucketName(bucket), UserKey(key))
     partition = partition_of(key_token, state.ring.partitions)
     n = state.bucket(bucket).n
     found = (

@@ -31,6 +31,7 @@ from kvstore.protocol.gossip import Status
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.placement import Placements
 from kvstore.ring import ClusterState
+from kvstore.versions import BucketName, UserKey
 
 
 class Node:
@@ -118,8 +119,8 @@ class Node:
         self._turn(now)
 
     def scan_keys(
-        self, bucket: str, partition: int, after: bytes, limit: int, now: Instant
-    ) -> tuple[tuple[bytes, ...], bytes]:
+        self, bucket: BucketName, partition: int, after: bytes, limit: int, now: Instant
+    ) -> tuple[tuple[UserKey, ...], bytes]:
         """Keys held by this node: see kvstore.node.scan."""
         return scan_keys(self._engine, self.state.ring, bucket, partition, after, limit, now.wall)
 

@@ -6,7 +6,7 @@ from kvstore.config import MIB, Limits
 from kvstore.errors import InvalidRequest
 from kvstore.lsm import Engine
 from kvstore.ring import Ring, check_data_key, partition_bounds, split_data_key
-from kvstore.versions import EncodedVersion, InternalKey, decode_version
+from kvstore.versions import BucketName, EncodedVersion, InternalKey, UserKey, decode_version
 
 _LIMITS = Limits()
 _ENTRIES = 2000
@@ -14,8 +14,8 @@ _BYTES = 4 * MIB
 
 
 def scan_keys(
-    engine: Engine, ring: Ring, bucket: str, partition: int, after: bytes, limit: int, wall: int
-) -> tuple[tuple[bytes, ...], bytes]:
+    engine: Engine, ring: Ring, bucket: BucketName, partition: int, after: bytes, limit: int, wall: int
+) -> tuple[tuple[UserKey, ...], bytes]:
     """Keys of `bucket` with a visible value at `wall`, and the cursor of the next page (empty: the end).
 
     At most `limit` keys (0: `Limits.scan_keys`, also the most) and `Limits.scan_page` bytes of them. A page
@@ -30,7 +30,7 @@ def scan_keys(
         raise InvalidRequest("after", "is not a cursor of this partition")
     room = min(limit or Limits.scan_keys, Limits.scan_keys)
     size = Limits.scan_page
-    keys: list[bytes] = []
+    keys: list[UserKey] = []
     seen = seen_bytes = 0
     for stored_key, stored in engine.scan(after + b"\0" if after else start, end):
         if seen >= _ENTRIES or seen_bytes >= _BYTES:

@@ -13,22 +13,22 @@ import msgspec
 from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import KVError, ReadTimeout, WriteTimeout
 from kvstore.protocol.fields import (
-    BucketName,
+    BucketField,
     Content,
     ContentType,
     ContextField,
     Count,
     Epoch,
-    Key,
     NodeId,
     Partition,
     Replicas,
     Seconds,
-    Seen,
+    SessionTokenField,
     Time,
     Ttl,
+    UserKeyField,
 )
-from kvstore.versions import NO_CONTEXT
+from kvstore.versions import NO_CONTEXT, NO_TOKEN
 
 
 class Explain(msgspec.Struct, frozen=True, gc=False):
@@ -73,7 +73,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     siblings: Count
     explain: Explain | None = None
     overwritten: Count = 0
-    written: Seen = b""
+    written: SessionTokenField = NO_TOKEN
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -96,14 +96,14 @@ class Get(msgspec.Struct, frozen=True, gc=False):
     timeout_error: ClassVar[type[ReadTimeout]] = ReadTimeout
     counter: ClassVar[str] = "gets"
 
-    bucket: BucketName
-    key: Key
+    bucket: BucketField
+    key: UserKeyField
     r: Replicas = 0
     quorum: QuorumMode | None = None
     timeout: Seconds = 0.0
     explain: bool = False
     epoch: Epoch = 0
-    seen: Seen = b""
+    seen: SessionTokenField = NO_TOKEN
     seen_empty: bool = False
 
     @property
@@ -124,8 +124,8 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     timeout_error: ClassVar[type[WriteTimeout]] = WriteTimeout
     counter: ClassVar[str] = "puts"
 
-    bucket: BucketName
-    key: Key
+    bucket: BucketField
+    key: UserKeyField
     value: Content
     context: ContextField = NO_CONTEXT
     content_type: ContentType = ""
@@ -154,8 +154,8 @@ class Delete(msgspec.Struct, frozen=True, gc=False):
     timeout_error: ClassVar[type[WriteTimeout]] = WriteTimeout
     counter: ClassVar[str] = "deletes"
 
-    bucket: BucketName
-    key: Key
+    bucket: BucketField
+    key: UserKeyField
     context: ContextField = NO_CONTEXT
     r: Replicas = 0
     w: Replicas = 0

@@ -8,7 +8,15 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, Union, get_args, get_o
 
 import msgspec
 
-from kvstore.versions import Digest, EncodedVersion, InternalKey, SignedContext
+from kvstore.versions import (
+    BucketName,
+    Digest,
+    EncodedVersion,
+    InternalKey,
+    SessionToken,
+    SignedContext,
+    UserKey,
+)
 
 MAX_INCARNATION = 2**48 - 1
 """A claim about a higher incarnation counts as one about this: far below the type's end, and beyond what
@@ -102,12 +110,12 @@ ContextKey: TypeAlias = Annotated[bytes, Kind.CONTEXT_KEY]
 PrincipalName: TypeAlias = Annotated[str, Kind.PRINCIPAL]
 TimeLeft: TypeAlias = Annotated[int, Kind.TIME_LEFT]
 Incarnation: TypeAlias = Annotated[int, Kind.INCARNATION]
-BucketName: TypeAlias = Annotated[str, Kind.BUCKET]
-Key: TypeAlias = Annotated[bytes, Kind.KEY]
+BucketField: TypeAlias = Annotated[BucketName, Kind.BUCKET]
+UserKeyField: TypeAlias = Annotated[UserKey, Kind.KEY]
 Content: TypeAlias = Annotated[bytes, Kind.VALUE]
 ContentType: TypeAlias = Annotated[str, Kind.CONTENT_TYPE]
 ContextField: TypeAlias = Annotated[SignedContext, Kind.CONTEXT]
-Seen: TypeAlias = Annotated[bytes, Kind.SEEN]
+SessionTokenField: TypeAlias = Annotated[SessionToken, Kind.SEEN]
 Replicas: TypeAlias = Annotated[int, Kind.REPLICAS]
 Ttl: TypeAlias = Annotated[int, Kind.TTL]
 Seconds: TypeAlias = Annotated[float, Kind.SECONDS]

@@ -17,7 +17,7 @@ from kvstore.ring import (
     preference_list,
     split_data_key,
 )
-from kvstore.versions import InternalKey
+from kvstore.versions import BucketName, InternalKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Placements:
         self.since = since
         self._chosen.clear()
 
-    def check_client(self, partition: int, bucket: str, epoch: int) -> None:
+    def check_client(self, partition: int, bucket: BucketName, epoch: int) -> None:
         """Raise StaleRing if these keys have other replicas than at `epoch`, which a client knows."""
         if not self.since.is_current(partition, bucket, epoch):
             raise StaleRing(self.state.epoch)
@@ -143,7 +143,7 @@ class Placements:
             if not self.since.is_current_for_all(partition, epoch):
                 raise StaleRing(self.state.epoch)
 
-    def bucket(self, name: str) -> BucketSettings:
+    def bucket(self, name: BucketName) -> BucketSettings:
         """The settings of a bucket."""
         return self.state.bucket(name)
 

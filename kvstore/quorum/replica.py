@@ -13,6 +13,7 @@ from kvstore.quorum.counters import Counters
 from kvstore.ring.token import split_data_key
 from kvstore.versions import (
     NO_VERSION,
+    BucketName,
     EncodedVersion,
     InternalKey,
     Version,
@@ -39,7 +40,7 @@ class Replica:
     def __init__(
         self,
         engine: Engine,
-        bucket: Callable[[str], BucketSettings],
+        bucket: Callable[[BucketName], BucketSettings],
         update: Callable[[InternalKey, EncodedVersion, EncodedVersion], None],
         counters: Counters,
     ) -> None:

@@ -30,6 +30,7 @@ from kvstore.quorum.rpc import Answer, Rpc
 from kvstore.quorum.votes import Outcome, Quorum, Quorums, count
 from kvstore.versions import (
     NO_CONTEXT,
+    NO_TOKEN,
     CausalContext,
     EncodedVersion,
     InternalKey,
@@ -102,7 +103,7 @@ class Writes:
         version = minted.version
         alone = len(version.siblings) == 1
         context = self._context_keys.sign(version.context, request.key) if alone else NO_CONTEXT
-        written = b"" if alone else encode_seen(version.context, request.token)
+        written = NO_TOKEN if alone else encode_seen(version.context, request.token)
         siblings = len(version.visible(request.now.wall))
         return Stored(context, siblings, overwritten=minted.overwritten, written=written)
 

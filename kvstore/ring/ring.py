@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvstore.ring.token import partition_of, token
+from kvstore.versions import BucketName, UserKey
 
 DEFAULT_PARTITIONS = 256
 DEFAULT_REPLICAS = 3
@@ -23,4 +24,4 @@ class Ring:
 
     def partition(self, bucket: str, key: bytes) -> int:
         """The partition of a key."""
-        return partition_of(token(bucket, key), self.partitions)
+        return partition_of(token(BucketName(bucket), UserKey(key)), self.partitions)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from kvstore.ring.cluster_state import ClusterState
+from kvstore.versions import BucketName
 
 
 class Since(msgspec.Struct, frozen=True):
@@ -19,9 +20,9 @@ class Since(msgspec.Struct, frozen=True):
 
     epoch: int
     partitions: tuple[int, ...]
-    n: dict[str, int]
+    n: dict[BucketName, int]
 
-    def is_current(self, partition: int, bucket: str, epoch: int) -> bool:
+    def is_current(self, partition: int, bucket: BucketName, epoch: int) -> bool:
         """Whether the replicas of a bucket's keys in a partition were at `epoch` what they are now.
 
         Of a later epoch than this node has nothing is known, so it is none.
@@ -47,6 +48,6 @@ def since_after(before: Since, old: ClusterState, new: ClusterState) -> Since:
         return since_now(new)
     lists = zip(before.partitions, old.ring.replica_lists, new.ring.replica_lists, strict=True)
     partitions = tuple(new.epoch if was != now else epoch for epoch, was, now in lists)
-    named = {bucket.name for bucket in (*old.buckets, *new.buckets)}
+    named = {BucketName(bucket.name) for bucket in (*old.buckets, *new.buckets)}
     changed = {name for name in named if old.bucket(name).n != new.bucket(name).n}
     return Since(new.epoch, partitions, {**before.n, **dict.fromkeys(sorted(changed), new.epoch)})

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import mmh3
 
 from kvstore.config import NAME, Limits
 from kvstore.errors import InvalidRequest
-from kvstore.versions import InternalKey
+from kvstore.versions import BucketName, InternalKey, UserKey
 
 _SEED = 0x6B767374  # "kvst"
 DATA_KEYSPACE = b"d"
@@ -23,7 +23,7 @@ _TOKEN_BITS = 64
 _joined = cast("Callable[[Iterable[bytes]], InternalKey]", b"".join)
 
 
-def token(bucket: str, key: bytes) -> int:
+def token(bucket: BucketName, key: UserKey) -> int:
     """The 64-bit token of a key: the first half of Murmur3 x64 128 over bucket, NUL, key."""
     return mmh3.hash64(bucket.encode() + b"\0" + key, _SEED, signed=False)[0]
 
@@ -33,14 +33,16 @@ def partition_of(key_token: int, partitions: int) -> int:
     return key_token >> (_TOKEN_BITS - partitions.bit_length() + 1)
 
 
-def data_key(key_token: int, bucket: str, key: bytes) -> InternalKey:
+def data_key(key_token: int, bucket: BucketName, key: UserKey) -> InternalKey:
     """The internal key: keyspace tag, token (big-endian), bucket, NUL, key."""
     return _joined((DATA_KEYSPACE, key_token.to_bytes(_TOKEN_BYTES, "big"), bucket.encode(), b"\0", key))
 
 
-def split_data_key(internal: InternalKey) -> tuple[int, str, bytes]:
+def split_data_key(internal: InternalKey) -> tuple[int, BucketName, UserKey]:
     """Inverse of `data_key`: token, bucket, key; raises InvalidRequest."""
     key_token = int.from_bytes(internal[1 : 1 + _TOKEN_BYTES], "big")
+    bucket: Any  # of the type that is returned, as the key: a call that says so would cost every write
+    key: Any
     bucket, nul, key = internal[1 + _TOKEN_BYTES :].partition(b"\0")
     if not nul or not bucket.isascii():
         raise InvalidRequest("key", f"{internal[:80]!r} is no internal key")

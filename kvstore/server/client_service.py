@@ -19,6 +19,7 @@ from kvstore.server.refusals import Refusals
 from kvstore.server.scans import Scans
 from kvstore.server.session import ClientStream, Context
 from kvstore.v1 import client_pb2 as pb
+from kvstore.versions import BucketName
 from kvstore.wire.client import WIRE_REQUESTS, WireReply, WireRequest, reply_to_wire, request_from_wire
 from kvstore.wire.errors import error_to_status
 from kvstore.wire.ring import state_to_wire
@@ -63,7 +64,7 @@ class ClientService:
         left = max(0.0, _deadline(context) - asyncio.get_running_loop().time())
         try:
             keys, after = await self.scans.page(
-                request.bucket, request.partition, request.after, request.limit, left
+                BucketName(request.bucket), request.partition, request.after, request.limit, left
             )
         except KVError as error:
             await abort(context, error)

@@ -6,6 +6,7 @@ import asyncio
 
 from kvstore.errors import Overloaded
 from kvstore.server.driver import Driver
+from kvstore.versions import BucketName, UserKey
 
 _MOST = 64
 _TOO_MANY = Overloaded(0.1, f"{_MOST} pages of scans are waiting already")
@@ -20,8 +21,8 @@ class Scans:
         self.turn = asyncio.Lock()
 
     async def page(
-        self, bucket: str, partition: int, after: bytes, limit: int, seconds: float
-    ) -> tuple[tuple[bytes, ...], bytes]:
+        self, bucket: BucketName, partition: int, after: bytes, limit: int, seconds: float
+    ) -> tuple[tuple[UserKey, ...], bytes]:
         """A page as kvstore.node.scan makes it, for a caller who has so many `seconds`.
 
         Raises Overloaded when too many wait or the node takes no more requests, InvalidRequest, Corruption.

@@ -20,9 +20,9 @@ from collections.abc import Iterable, Mapping
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.sim.history import FOR_EVER, SESSION_SECONDS, SESSIONS, History, Read, Result, Write
 from kvstore.sim.sessions import check_sessions
-from kvstore.versions import Dot
+from kvstore.versions import BucketName, Dot, UserKey
 
-Place = tuple[str, bytes]
+Place = tuple[BucketName, UserKey]
 """Bucket and key."""
 _Order = tuple[int, Dot]
 """By which an lww bucket orders writes: time, and dots of one time."""
@@ -113,7 +113,9 @@ class Checker:
         known = self._established[place].get(value, {})
         return min((when for replicas, when in known.items() if replicas + r > n), default=FOR_EVER)
 
-    def _only_written(self, bucket: str, key: bytes, values: Iterable[bytes], when: float | None) -> None:
+    def _only_written(
+        self, bucket: BucketName, key: UserKey, values: Iterable[bytes], when: float | None
+    ) -> None:
         """No value may be seen that was never written there, or whose write was said not to be applied."""
         for value in sorted(values):
             write = self._writes.get(value)
@@ -158,7 +160,7 @@ class Checker:
             self._sessions[read.client, place].setdefault(value, "monotonic reads")
         return checked
 
-    def _check_final(self, bucket: str, key: bytes, values: frozenset[bytes]) -> int:
+    def _check_final(self, bucket: BucketName, key: UserKey, values: frozenset[bytes]) -> int:
         place = (bucket, key)
         settings = self._buckets[bucket]
         if settings.conflict is Conflict.LWW and len(values) > 1:

@@ -21,7 +21,7 @@ from kvstore.sim.network import Link, Network, Weather
 from kvstore.sim.requests import Respond
 from kvstore.sim.scheduler import Scheduler
 from kvstore.sim.shell import OPTIONS, Startup
-from kvstore.versions import EncodedVersion
+from kvstore.versions import BucketName, EncodedVersion, UserKey
 
 Watch = Callable[[str, str, ClientRequest, Respond], Respond]
 
@@ -224,7 +224,8 @@ class SimulatedCluster:
 
     def stored(self, node: str, bucket: str, key: bytes) -> EncodedVersion | None:
         """What a host that is up holds of a key; raises Corruption."""
-        found = self.hosts[node].engine.get(data_key(token(bucket, key), bucket, key))
+        place = BucketName(bucket), UserKey(key)
+        found = self.hosts[node].engine.get(data_key(token(*place), *place))
         return None if found is None else EncodedVersion(found)
 
     def roots_equal(self) -> bool:

@@ -21,7 +21,15 @@ from kvstore.quorum.hints import HINT_KEYSPACE, split_hint_key
 from kvstore.ring import DATA_KEYSPACE, split_data_key
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.host import Host
-from kvstore.versions import EncodedVersion, InternalKey, decode_version, reconcile, reconcile_lww
+from kvstore.versions import (
+    BucketName,
+    EncodedVersion,
+    InternalKey,
+    UserKey,
+    decode_version,
+    reconcile,
+    reconcile_lww,
+)
 
 _OVERDUE = 5.0
 """Seconds after which the operator reads all blocks of a damaged disk: nobody else may have."""
@@ -159,6 +167,6 @@ def _versions(host: Host, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
     return host.engine.scan_prefix(prefix)
 
 
-def _place(key: bytes) -> tuple[str, bytes]:
+def _place(key: bytes) -> tuple[BucketName, UserKey]:
     _, bucket, name = split_data_key(InternalKey(key))
     return bucket, name

@@ -8,7 +8,16 @@ from kvstore.ring import DATA_KEYSPACE, split_data_key
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.history import History
-from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, covers, decode_version
+from kvstore.versions import (
+    BucketName,
+    Dot,
+    EncodedVersion,
+    InternalKey,
+    Sibling,
+    UserKey,
+    covers,
+    decode_version,
+)
 
 
 def check_disks(cluster: SimulatedCluster, history: History) -> int:
@@ -17,7 +26,7 @@ def check_disks(cluster: SimulatedCluster, history: History) -> int:
     Returns how many siblings were looked at; raises Violation.
     """
     written = {write.value: write.may_exist for write in history.writes}
-    meaning: dict[Dot, tuple[str, bytes, Sibling]] = {}
+    meaning: dict[Dot, tuple[BucketName, UserKey, Sibling]] = {}
     checked = 0
     for node, bucket, key, sibling in _siblings(cluster):
         checked += 1
@@ -29,7 +38,7 @@ def check_disks(cluster: SimulatedCluster, history: History) -> int:
     return checked
 
 
-def _siblings(cluster: SimulatedCluster) -> Iterator[tuple[str, str, bytes, Sibling]]:
+def _siblings(cluster: SimulatedCluster) -> Iterator[tuple[str, BucketName, UserKey, Sibling]]:
     for node, host in cluster.hosts.items():
         for internal, encoded in host.engine.scan_prefix(DATA_KEYSPACE):
             _, bucket, key = split_data_key(InternalKey(internal))

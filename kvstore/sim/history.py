@@ -8,10 +8,10 @@ from enum import Enum
 from typing import NamedTuple
 
 from kvstore.config import QuorumMode
-from kvstore.versions import Dot
+from kvstore.versions import BucketName, Dot, UserKey
 
 FOR_EVER = float("inf")
-SESSIONS = "sessions"
+SESSIONS = BucketName("sessions")
 """The bucket that clients read and write through a session."""
 SESSION_SECONDS = 10.0
 """So long a session remembers a key: less than the age at which tombstones are reaped here."""
@@ -34,8 +34,8 @@ class Write:
     """
 
     client: str
-    bucket: str
-    key: bytes
+    bucket: BucketName
+    key: UserKey
     value: bytes | None
     seen: frozenset[bytes]
     began: float
@@ -59,8 +59,8 @@ class Read:
     """A read that succeeded: the values it returned. For `r`, `quorum` and `exact` see Write."""
 
     client: str
-    bucket: str
-    key: bytes
+    bucket: BucketName
+    key: UserKey
     values: frozenset[bytes]
     began: float
     ended: float
@@ -88,4 +88,4 @@ class History:
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
-    mints: dict[tuple[str, bytes], list[Mint]] = field(default_factory=dict)
+    mints: dict[tuple[BucketName, UserKey], list[Mint]] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from kvstore.sim.shape import STRICT, shape_of
 from kvstore.sim.transcript import Transcript
 from kvstore.sim.trials import Trials
 from kvstore.sim.workload import User
-from kvstore.versions import EncodedVersion, decode_version
+from kvstore.versions import BucketName, EncodedVersion, UserKey, decode_version
 
 SAFETY_SECONDS = 25.0
 _QUIET_SECONDS = 1.5
@@ -201,7 +201,7 @@ class Run:
         """Every other key with r=n, after which its replicas must hold the same bytes: blocking repair."""
         for bucket, key in list(self.shape.places())[::2]:
             replicas = self.cluster.replicas(bucket.name, key)
-            reply = self.cluster.call(replicas[0], Get(bucket.name, key, r=bucket.n))
+            reply = self.cluster.call(replicas[0], Get(BucketName(bucket.name), key, r=bucket.n))
             if not isinstance(reply, Found):
                 raise Violation(f"{bucket.name}/{key!r} cannot be read in a healthy cluster: {reply}")
             versions = {self.cluster.stored(node, bucket.name, key) for node in replicas}
@@ -249,14 +249,14 @@ class Run:
                 raise Violation(f"replicas of {bucket.name}/{key!r} differ although their trees are equal")
             version = stored.pop()
             siblings = decode_version(version).visible(EPOCH_MS) if version else ()
-            final[bucket.name, key] = frozenset(sibling.value or b"" for sibling in siblings)
+            final[BucketName(bucket.name), key] = frozenset(sibling.value or b"" for sibling in siblings)
         return final
 
     def _write_everywhere(self) -> None:
         """Every node takes a write again, and so do all replicas of its key."""
         n = self.shape.replicas
         for node in self.cluster.hosts:
-            reply = self.cluster.call(node, Put(STRICT, f"after/{node}".encode(), b"well", w=n))
+            reply = self.cluster.call(node, Put(STRICT, UserKey(f"after/{node}".encode()), b"well", w=n))
             if not isinstance(reply, Stored):
                 raise Violation(f"{node} refuses a write in a healthy cluster: {reply}")
 

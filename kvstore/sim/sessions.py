@@ -9,14 +9,17 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from kvstore.sim.history import History, Read, Result, Write
+from kvstore.versions import BucketName, UserKey
 
 Covered = Callable[[bytes, frozenset[bytes], float], bool]
 """Whether values hold a value, or what may have replaced it before that time."""
 
 
-def check_sessions(history: History, bucket: str, remembered: float, covered: Covered) -> tuple[int, str]:
+def check_sessions(
+    history: History, bucket: BucketName, remembered: float, covered: Covered
+) -> tuple[int, str]:
     """How many facts were checked, and what is wrong; a key is `remembered` for so many seconds."""
-    events: dict[tuple[str, bytes], list[Read | Write]] = defaultdict(list)
+    events: dict[tuple[str, UserKey], list[Read | Write]] = defaultdict(list)
     done: list[Read | Write] = [*history.reads, *(w for w in history.writes if w.result is Result.OK)]
     for event in sorted(done, key=lambda event: event.ended):
         if event.bucket == bucket:

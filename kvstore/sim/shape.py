@@ -12,11 +12,12 @@ from kvstore.node.settings import NodeSettings
 from kvstore.sim.cluster import LIMITS, REAP_AGE
 from kvstore.sim.history import SESSIONS
 from kvstore.sim.shell import OPTIONS
+from kvstore.versions import BucketName, UserKey
 
 EXPIRING = "expiring"
 TTL = 4
 """Seconds, in the bucket whose values expire."""
-STRICT = "strict"
+STRICT = BucketName("strict")
 ONE = "one"
 """Its writes are acknowledged when they are on one disk."""
 
@@ -58,11 +59,11 @@ class Shape:
         """Whether each key has several replicas, so that one disk may be lost."""
         return all(bucket.n > 1 for bucket in self.buckets)
 
-    def places(self) -> Iterator[tuple[BucketSettings, bytes]]:
+    def places(self) -> Iterator[tuple[BucketSettings, UserKey]]:
         """Bucket and key of everything that clients use."""
         for bucket in self.buckets:
             for i in range(self.keys):
-                yield bucket, b"k%d" % i
+                yield bucket, UserKey(b"k%d" % i)
 
 
 def nodes_of(seed: int) -> int:

@@ -22,6 +22,7 @@ from kvstore.sim.process import Later
 from kvstore.sim.requests import Requests
 from kvstore.sim.storage import Storage
 from kvstore.sim.watched_engine import WatchedEngine
+from kvstore.versions import BucketName, UserKey
 from kvstore.wire.peer import decode_timed_frame
 
 OPTIONS = Options(memtable_bytes=8 * 1024, block_bytes=512, cache_bytes=64 * 1024)
@@ -88,9 +89,9 @@ class Shell:
         """What the node says of itself."""
         return self.node.status(self._machine.instant())
 
-    def keys(self, bucket: str, partition: int, limit: int = 0) -> list[bytes]:
+    def keys(self, bucket: BucketName, partition: int, limit: int = 0) -> list[UserKey]:
         """All keys of a bucket that the node holds in one partition, in pages of up to `limit`."""
-        keys: list[bytes] = []
+        keys: list[UserKey] = []
         after = b""
         while True:
             page, after = self.node.scan_keys(bucket, partition, after, limit, self._machine.instant())

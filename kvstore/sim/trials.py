@@ -19,6 +19,7 @@ from kvstore.sim.history import History, Read, Result, Write
 from kvstore.sim.host import Host
 from kvstore.sim.network import SMALL_MESSAGE, Weather
 from kvstore.sim.shape import EXPIRING, ONE, STRICT, Shape
+from kvstore.versions import BucketName, UserKey
 
 _FLIPS = 8
 _LOSS = 0.5
@@ -47,7 +48,7 @@ class Trials:
         later_rng: random.Random,
     ) -> None:
         self._cluster = cluster
-        self._places = [(bucket.name, key) for bucket, key in shape.places()]
+        self._places = [(BucketName(bucket.name), key) for bucket, key in shape.places()]
         self._ttls = {bucket.name: bucket.ttl for bucket in shape.buckets}
         self._history = history
         self._rng = rng
@@ -176,7 +177,7 @@ class Trials:
         sender, deaf = nodes[:2]
         host = cluster.hosts[deaf]
         host.inbox.deaf_to = frozenset((sender,))
-        keys = (b"crowd/%d" % i for i in range(_CROWD * len(nodes)))
+        keys = (UserKey(b"crowd/%d" % i) for i in range(_CROWD * len(nodes)))
         both = [key for key in keys if {sender, deaf} <= set(cluster.replicas(STRICT, key))]
         for key in both[:_CROWD]:
             value = key.ljust(LIMITS.value, b".")
@@ -229,7 +230,7 @@ class Trials:
                 damage.flip_throughout(host, f"data/{name}")
         host.engine.tables.scrub()
 
-    def _put(self, node: str, bucket: str, key: bytes, value: bytes, w: int) -> None:
+    def _put(self, node: str, bucket: BucketName, key: UserKey, value: bytes, w: int) -> None:
         """What one disk alone has is promised to nobody, so its outcome counts as unknown."""
         write = self._begun("refetch", bucket, key, value)
         write.w = w
@@ -237,7 +238,7 @@ class Trials:
         if w > 1:
             self._ended(write, reply)
 
-    def _begun(self, who: str, bucket: str, key: bytes, value: bytes) -> Write:
+    def _begun(self, who: str, bucket: BucketName, key: UserKey, value: bytes) -> Write:
         write = Write(who, bucket, key, value, frozenset(), self._cluster.scheduler.now)
         write.ttl = self._ttls[bucket]
         self._history.writes.append(write)

@@ -21,7 +21,7 @@ from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.history import SESSION_SECONDS, SESSIONS, History, Read, Result, Write
 from kvstore.sim.host import Host
 from kvstore.sim.shape import EXPIRING, Shape
-from kvstore.versions import NO_CONTEXT, SignedContext, decode_version
+from kvstore.versions import NO_CONTEXT, BucketName, SignedContext, UserKey, decode_version
 
 _TIMEOUTS = (2.0, 5.0)
 """Both less and more than what a write waits for a replica before it asks another node."""
@@ -70,7 +70,7 @@ class User:
         self._history = history
         self._rng = rng
         self._writes = 0
-        self._seen: dict[tuple[str, bytes], _Seen] = {}
+        self._seen: dict[tuple[BucketName, UserKey], _Seen] = {}
         self._session = Seen(SESSION_SECONDS)
         self._access = Access(name, cluster, rng)
         self._retries_before: Counter[str] = Counter()
@@ -114,8 +114,8 @@ class User:
         else:
             self._send([self._operation(self._rng.choice(self._shape.buckets), self._some_key())])
 
-    def _some_key(self) -> bytes:
-        return b"k%d" % self._rng.randrange(self._shape.keys)
+    def _some_key(self) -> UserKey:
+        return UserKey(b"k%d" % self._rng.randrange(self._shape.keys))
 
     def _batch(self) -> None:
         """Several at once, of different keys: what a session promises is about one after the other."""
@@ -123,8 +123,8 @@ class User:
         number = self._rng.randrange(2, _MOST_AT_ONCE + 1)
         self._send([self._operation(*place) for place in self._rng.sample(places, min(number, len(places)))])
 
-    def _operation(self, bucket: BucketSettings, key: bytes) -> tuple[ClientRequest, Done]:
-        seen = self._seen.get((bucket.name, key))
+    def _operation(self, bucket: BucketSettings, key: UserKey) -> tuple[ClientRequest, Done]:
+        seen = self._seen.get((BucketName(bucket.name), key))
         quorum = self._some_quorum(bucket)
         dice = self._rng.random()
         if dice < 0.35:
@@ -156,9 +156,9 @@ class User:
 
     # reading
 
-    def _read(self, bucket: BucketSettings, key: bytes, quorum: _Quorum) -> tuple[Get, Done]:
+    def _read(self, bucket: BucketSettings, key: UserKey, quorum: _Quorum) -> tuple[Get, Done]:
         timeout = _QUIET_READ if self.must_succeed else self._timeout()
-        get = Get(bucket.name, key, r=quorum.r, quorum=quorum.mode, timeout=timeout)
+        get = Get(BucketName(bucket.name), key, r=quorum.r, quorum=quorum.mode, timeout=timeout)
         if bucket.name == SESSIONS:
             get = self._session.asking(get, self._cluster.scheduler.now)
         return get, partial(self._was_read, get, self._cluster.scheduler.now)
@@ -178,14 +178,14 @@ class User:
     def _scan(self) -> None:
         """One node lists a partition, and must list what it holds there."""
         host = self._cluster.hosts[self._rng.choice(sorted(self._cluster.hosts))]
-        bucket = self._rng.choice(self._shape.buckets).name
+        bucket = BucketName(self._rng.choice(self._shape.buckets).name)
         partitions = self._cluster.state.ring.partitions
         partition = partition_of(token(bucket, self._some_key()), partitions)
         limit = self._rng.choice((0, 1, 2))
         if not host.process.listens:
             self._history.outcomes["scan no answer"] += 1
             return
-        keys = [b"k%d" % i for i in range(self._shape.keys)]
+        keys = [UserKey(b"k%d" % i) for i in range(self._shape.keys)]
         held = [key for key in keys if partition_of(token(bucket, key), partitions) == partition]
         try:
             listed = host.shell.keys(bucket, partition, limit)
@@ -198,21 +198,21 @@ class User:
         if sorted(key for key in listed if key in keys) != there or len(set(listed)) != len(listed):
             raise Violation(f"{host.name} lists {listed} of {bucket} in {partition}, and holds {there}")
 
-    def _is_visible(self, host: Host, bucket: str, key: bytes) -> bool:
+    def _is_visible(self, host: Host, bucket: BucketName, key: UserKey) -> bool:
         version = self._cluster.stored(host.name, bucket, key)
         return bool(version and decode_version(version).visible(host.machine.wall))
 
     # writing
 
     def _put(
-        self, bucket: BucketSettings, key: bytes, seen: _Seen | None, quorum: _Quorum
+        self, bucket: BucketSettings, key: UserKey, seen: _Seen | None, quorum: _Quorum
     ) -> tuple[Put, Done]:
         ttl = self._rng.choice(_TTLS) if bucket.name == EXPIRING else 0
         write = self._write(bucket, key, self._fresh_value(), seen, quorum)
         write.ttl = ttl or bucket.ttl
         value, context = write.value or b"", seen.context if seen else NO_CONTEXT
         put = Put(
-            bucket.name,
+            write.bucket,
             key,
             value,
             context,
@@ -224,19 +224,19 @@ class User:
         return put, partial(self._was_written, write, put)
 
     def _delete(
-        self, bucket: BucketSettings, key: bytes, seen: _Seen | None, quorum: _Quorum
+        self, bucket: BucketSettings, key: UserKey, seen: _Seen | None, quorum: _Quorum
     ) -> tuple[Delete, Done]:
         write = self._write(bucket, key, None, seen, quorum)
         write.blind, write.r = seen is None, quorum.r
         context = seen.context if seen else NO_CONTEXT
-        delete = Delete(bucket.name, key, context, quorum.r, quorum.w, quorum.mode, self._timeout())
+        delete = Delete(write.bucket, key, context, quorum.r, quorum.w, quorum.mode, self._timeout())
         return delete, partial(self._was_written, write, delete)
 
     def _write(
-        self, bucket: BucketSettings, key: bytes, value: bytes | None, seen: _Seen | None, quorum: _Quorum
+        self, bucket: BucketSettings, key: UserKey, value: bytes | None, seen: _Seen | None, quorum: _Quorum
     ) -> Write:
         values = seen.values if seen else frozenset[bytes]()
-        write = Write(self._name, bucket.name, key, value, values, self._cluster.scheduler.now)
+        write = Write(self._name, BucketName(bucket.name), key, value, values, self._cluster.scheduler.now)
         write.w, write.quorum = quorum.w, quorum.mode
         self._history.writes.append(write)
         return write

@@ -19,6 +19,7 @@ from kvstore.sim.client import Pending, SimulatedClient
 from kvstore.sim.cluster import REAP_AGE
 from kvstore.sim.host import Host
 from kvstore.testing.virtual_loop import VirtualLoop, Wait
+from kvstore.versions import BucketName, UserKey
 from kvstore.wire.admin import AdminMethod, Operated
 
 A = TypeVar("A")
@@ -86,7 +87,9 @@ class SimulatedCarrier:
         await Wait(lambda: bool(ended))
         return window.answers
 
-    async def scan_partition(self, bucket: str, w: int, partition: int, timeout: float) -> list[bytes]:
+    async def scan_partition(
+        self, bucket: BucketName, w: int, partition: int, timeout: float
+    ) -> list[UserKey]:
         """See Carrier."""
         self.check_open()
         scan = scan_of(self.client.core.routing, bucket, w, partition)

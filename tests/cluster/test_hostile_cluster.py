@@ -20,7 +20,7 @@ from kvstore.lsm import Engine
 from kvstore.protocol.gossip import PushPull, Status, Update
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PeerMessage
-from kvstore.ring import DATA_KEYSPACE, ClusterState, data_key, token
+from kvstore.ring import DATA_KEYSPACE, ClusterState
 from kvstore.server.handshake import introduction
 from kvstore.server.options import CHANNEL
 from kvstore.store import DiskFileSystem
@@ -29,6 +29,7 @@ from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, Version,
 from kvstore.wire.peer import encode_frame
 from tests.cluster.clusters import serving
 from tests.patience import PATIENCE
+from tests.plain import data_key, token
 
 DOT = Dot("n9.0.0", 7)
 GOOD = encode_version(Version((DOT,), (Sibling(DOT, b"v"),)))

@@ -20,11 +20,11 @@ from kvstore.config import MIB, QuorumSettings
 from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import Engine
 from kvstore.node.status import NodeStatus
-from kvstore.ring import data_key, token
 from kvstore.store import DiskFileSystem
 from kvstore.wire.queue import QUEUE_BYTES
 from tests.cluster.clusters import serving
 from tests.patience import PATIENCE
+from tests.plain import data_key, token
 
 SECONDS = float(os.environ.get("KVSTORE_OVERLOAD_SECONDS", "2"))
 """How long one of three nodes stands still: `make overload` for a minute."""

@@ -45,18 +45,11 @@ from kvstore.lsm.table import Table
 from kvstore.lsm.table_info import TableInfo
 from kvstore.lsm.wal import MAGIC as WAL_MAGIC
 from kvstore.lsm.wal import encode_wal_record, read_segments
-from kvstore.protocol.client import Found, Get, Put, Reply, Value
+from kvstore.protocol.client import Found, Reply, Value
 from kvstore.protocol.peer import Forward, ForwardReply
 from kvstore.protocol.table import PEER_TABLE
 from kvstore.quorum.hints import hint_key, split_hint_key
-from kvstore.ring import (
-    data_key,
-    decode_state,
-    encode_state,
-    initial_state,
-    since_now,
-    split_data_key,
-)
+from kvstore.ring import decode_state, encode_state, initial_state, since_now, split_data_key
 from kvstore.ring.member import parse_members
 from kvstore.store.worker import read_frame
 from kvstore.store.worker_driver import frame
@@ -76,6 +69,7 @@ from kvstore.wire.errors import error_from_status, error_to_status
 from kvstore.wire.peer import decode_frame, encode_frame
 from kvstore.wire.ring import state_from_wire, state_to_wire
 from kvstore.wire.session import OpenCall, decode_calls, encode_calls, encode_replies, replies_from_wire
+from tests.plain import Get, Put, data_key
 from tests.wire_samples import client_samples, peer_samples, sample, without_options
 
 PLAIN, DECOMPRESSES = 64, 64 * 255

@@ -17,13 +17,12 @@ from kvstore.ring import (
     Member,
     Ring,
     Since,
-    data_key,
     decode_state,
     encode_state,
     initial_state,
     split_data_key,
-    token,
 )
+from tests.plain import data_key, token
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "ring.json").read_text())
 

@@ -16,6 +16,7 @@ from kvstore.versions import (
     Dot,
     EncodedVersion,
     InternalKey,
+    SessionToken,
     Sibling,
     SignedContext,
     Version,
@@ -51,7 +52,7 @@ def test_versions_digests_and_contexts(name: str) -> None:
     assert decode_version(EncodedVersion(encoded)) == version
     assert digest(EncodedVersion(encoded)).hex() == golden["digest"]
     assert encode_seen(version.context, TOKEN) == context
-    assert decode_seen(context, TOKEN) == version.context
+    assert decode_seen(SessionToken(context), TOKEN) == version.context
     signed = bytes.fromhex(golden["signed"])
     assert encode_context(version.context, InternalKey(PLACE), KEYRING) == signed
     assert decode_context(SignedContext(signed), InternalKey(PLACE), KEYRING) == version.context

@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from kvstore.ring import data_key, token
+from tests.plain import data_key, token
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 NUMBERS = (0, 1, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1)

@@ -9,11 +9,10 @@ import pytest
 from kvstore.contexts import Keyring, encode_context, encode_seen
 from kvstore.errors import InvalidRequest, UnverifiedContext
 from kvstore.lsm import MemoryFileSystem
-from kvstore.protocol.client import Delete, Get, Put
 from kvstore.protocol.peer import KeyOffer
 from kvstore.protocol.table import PeerMessage
-from kvstore.ring import data_key, token
 from kvstore.versions import Dot, EncodedVersion, SignedContext, decode_version
+from tests.plain import Delete, Get, Put, data_key, token
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"user:1"

@@ -8,10 +8,11 @@ from kvstore.config import AntiEntropySettings, BucketSettings, Limits, QuorumMo
 from kvstore.errors import InvalidRequest, Outcome, VersionTooLarge
 from kvstore.lsm import Options
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Delete, Failed, Get, Put, Stored
+from kvstore.protocol.client import Failed, Stored
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PeerMessage
 from kvstore.versions import EncodedVersion, decode_version
+from tests.plain import Delete, Get, Put
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"user:1"

@@ -10,11 +10,11 @@ from kvstore.config import AntiEntropySettings, BucketSettings, Conflict
 from kvstore.errors import InvalidRequest, WriteTimeout
 from kvstore.hlc import MAX_TIME
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Delete, Failed, Get, Put, Stored
+from kvstore.protocol.client import Failed, Stored
 from kvstore.protocol.peer import Candidate, ReapCheck, ReapConfirm, ReplicaWrite
-from kvstore.ring import data_key, token
 from kvstore.server.handshake import Refused, check_caller, introduction
 from kvstore.versions import Dot, EncodedVersion, Sibling, Version, digest, encode_version
+from tests.plain import Delete, Get, Put, data_key, token
 from tests.unit.quorum_cluster import WALL, Cluster
 from tests.unit.server_nodes import cluster_state
 

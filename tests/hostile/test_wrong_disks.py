@@ -9,12 +9,11 @@ import pytest
 from kvstore.config import AntiEntropySettings, QuorumSettings
 from kvstore.errors import Corruption
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Delete, Get, Put
 from kvstore.protocol.fields import MAX_INCARNATION
 from kvstore.protocol.gossip import Status
 from kvstore.quorum.hints import hint_key
-from kvstore.ring import data_key, token
-from kvstore.versions import Dot, Sibling, Version, encode_version
+from kvstore.versions import BucketName, Dot, Sibling, Version, encode_version
+from tests.plain import Delete, Get, Put, data_key, token
 from tests.unit.quorum_cluster import Cluster
 
 DOT = Dot("n9.0.0", 7)
@@ -85,7 +84,7 @@ def test_a_node_starts_and_works_whatever_is_stored(name: str) -> None:
     for partition in range(cluster.state.ring.partitions):
         with suppress(Corruption):
             node = cluster.hosts["n1"].node
-            listed += node.scan_keys("carts", partition, b"", 0, cluster.instant)[0]
+            listed += node.scan_keys(BucketName("carts"), partition, b"", 0, cluster.instant)[0]
     assert b"other" not in listed
     cluster.start_again()
 

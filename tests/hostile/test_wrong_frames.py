@@ -10,7 +10,7 @@ import pytest
 
 from kvstore.errors import InvalidRequest, KVError
 from kvstore.hlc import MAX_TIME
-from kvstore.protocol.client import Found, Get, Put
+from kvstore.protocol.client import Found
 from kvstore.protocol.fields import MAX_INCARNATION, fields_of
 from kvstore.protocol.gossip import Ping, PushPull, Status, Update
 from kvstore.protocol.peer import (
@@ -28,7 +28,6 @@ from kvstore.protocol.peer import (
     TreeRead,
 )
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
-from kvstore.ring import data_key, token
 from kvstore.sim.wrong_frames import change_of, make_wrong
 from kvstore.versions import (
     MAX_COUNTER,
@@ -43,6 +42,7 @@ from kvstore.versions import (
     encode_version,
 )
 from kvstore.wire.peer import decode_frame, encode_frame
+from tests.plain import Get, Put, data_key, token
 from tests.unit.quorum_cluster import Cluster
 
 DOT = Dot("n9.0.0", 7)

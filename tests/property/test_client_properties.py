@@ -28,9 +28,11 @@ from kvstore.errors import (
     Unavailable,
     WriteTimeout,
 )
-from kvstore.protocol.client import Delete, Get, Put
+from kvstore.protocol import client
+from kvstore.protocol.client import WriteRequest
 from kvstore.versions import NO_CONTEXT
 from kvstore.wire.session import decode_calls
+from tests.plain import Delete, Get, Put
 
 small = st.integers(0, 5)
 errors: st.SearchStrategy[KVError] = st.one_of(
@@ -49,7 +51,7 @@ errors: st.SearchStrategy[KVError] = st.one_of(
 
 
 @given(errors, st.sampled_from([Put("b", b"k", b"v"), Delete("b", b"k")]))
-def test_a_write_that_may_be_applied_is_never_repeated(error: KVError, request: Put | Delete) -> None:
+def test_a_write_that_may_be_applied_is_never_repeated(error: KVError, request: WriteRequest) -> None:
     if error.outcome is Outcome.UNKNOWN:
         assert not may_retry(request, error, 1)
 
@@ -100,5 +102,5 @@ def test_frames_carry_every_call_once_in_order_within_the_limit(lengths: list[in
     while frame := calls.take_frame(0.0):
         _, _, puts = decode_calls(frame)
         assert len(frame) <= FRAME_BYTES or len(puts) == 1
-        sent += [(put.key, len(put.value)) for _, put in puts if isinstance(put, Put)]
+        sent += [(put.key, len(put.value)) for _, put in puts if isinstance(put, client.Put)]
     assert sent == [(str(i).encode(), length) for i, length in enumerate(lengths)]

@@ -28,8 +28,9 @@ from kvstore.quorum.background.range_items import difference
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.flow import Ask, Flow, Outcome, Question, Resumed, Step
 from kvstore.quorum.replica import Replica
-from kvstore.ring import Member, data_key, initial_state, token
+from kvstore.ring import Member, initial_state
 from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, Version, encode_version
+from tests.plain import data_key, token
 
 STATE = initial_state("test", [Member("n1", "h:1"), Member("n2", "h:2")], 4, 2)
 NOW = Instant(0.0, 0)

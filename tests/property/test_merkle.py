@@ -12,8 +12,9 @@ from kvstore.config import BucketSettings
 from kvstore.protocol.peer import NodeHash, TreeNode
 from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.merkle_tree import FIRST_LEAF, LEAVES, NODES, ROOT, Tree, children
-from kvstore.ring import Member, data_key, initial_state, partition_bounds, token
+from kvstore.ring import Member, initial_state, partition_bounds
 from kvstore.versions import EncodedVersion, InternalKey
+from tests.plain import data_key, token
 
 STATE = initial_state(
     "test", [Member(f"n{i}", f"h:{i}") for i in (1, 2, 3)], 4, 3, [BucketSettings("two", n=2, r=1, w=1)]

@@ -9,7 +9,8 @@ from kvstore.config import BucketSettings
 from kvstore.lsm import Fence
 from kvstore.quorum.background.quarantine import _NOT_DATA
 from kvstore.quorum.hints import hint_key
-from kvstore.ring import data_key, partition_bounds, partition_of, preference_list, token
+from kvstore.ring import partition_bounds, partition_of, preference_list
+from tests.plain import data_key, token
 from tests.unit.quorum_cluster import Cluster
 
 CLUSTER = Cluster(5, [BucketSettings("two", n=2, r=1, w=1)])

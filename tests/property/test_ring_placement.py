@@ -13,7 +13,6 @@ from kvstore.config import BucketSettings
 from kvstore.errors import ConfigError
 from kvstore.ring import (
     Member,
-    data_key,
     fallbacks,
     initial_state,
     parse_members,
@@ -21,9 +20,9 @@ from kvstore.ring import (
     partition_of,
     preference_list,
     split_data_key,
-    token,
 )
 from kvstore.ring.builder import initial_ring
+from tests.plain import data_key, token
 
 BUCKETS = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
 KEYS = st.binary(min_size=1, max_size=64)

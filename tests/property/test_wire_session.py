@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from kvstore.config import QuorumMode
 from kvstore.errors import InvalidRequest, Overloaded
-from kvstore.protocol.client import ClientRequest, Failed, Found, Get, Put, Reply, Stored, Value
+from kvstore.protocol.client import ClientRequest, Failed, Found, Reply, Stored, Value
 from kvstore.v1 import client_pb2 as pb
-from kvstore.versions import SignedContext
+from kvstore.versions import SessionToken, SignedContext
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.session import (
     OpenCall,
@@ -20,6 +20,7 @@ from kvstore.wire.session import (
     encode_replies,
     replies_from_wire,
 )
+from tests.plain import Get, Put
 from tests.property.wire_messages import (
     comparable,
     damaged,
@@ -62,7 +63,7 @@ def test_only_puts_and_gets_without_options_travel_in_columns() -> None:
         replace(plain, quorum=QuorumMode.STRICT),
         replace(plain, explain=True),
         Get("b", b"k", r=1),
-        Get("b", b"k", seen=b"s"),
+        Get("b", b"k", seen=SessionToken(b"s")),
         Get("b", b"k", seen_empty=True),
         Get("b", b"k"),
     ]

@@ -9,11 +9,11 @@ from kvstore.instant import Instant
 from kvstore.lsm import Fate
 from kvstore.node.node import Node
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Put
 from kvstore.protocol.peer import TreeNode
 from kvstore.quorum.background.exchange import Exchange
 from kvstore.quorum.flow import Flow
 from kvstore.sim.cluster import SimulatedCluster
+from tests.plain import Put
 
 NO_HINTS = NodeSettings(
     quorum=QuorumSettings(hint_count=0), anti_entropy=AntiEntropySettings(interval=2.0, settle=0.5)

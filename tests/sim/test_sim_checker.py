@@ -6,13 +6,22 @@ import pytest
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.lsm import Engine
-from kvstore.protocol.client import Put, Stored
-from kvstore.ring import data_key, token
+from kvstore.protocol.client import Stored
 from kvstore.sim.checker import Checker, Place, Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.disks import check_disks
 from kvstore.sim.history import History, Read, Result, Write
-from kvstore.versions import Dot, EncodedVersion, Sibling, Version, decode_version, encode_version
+from kvstore.versions import (
+    BucketName,
+    Dot,
+    EncodedVersion,
+    Sibling,
+    UserKey,
+    Version,
+    decode_version,
+    encode_version,
+)
+from tests.plain import Put, data_key, token
 
 BUCKETS = {
     "strict": BucketSettings("strict"),
@@ -20,14 +29,14 @@ BUCKETS = {
     "sloppy": BucketSettings("sloppy", quorum=QuorumMode.SLOPPY),
     "lww": BucketSettings("lww", conflict=Conflict.LWW),
 }
-KEY = b"k"
+KEY = UserKey(b"k")
 
 
 class Story:
     """A history in the making; each event takes half a second, but for a write that says when it ended."""
 
     def __init__(self, bucket: str = "strict") -> None:
-        self.bucket = bucket
+        self.bucket = BucketName(bucket)
         self.history = History()
 
     def put(
@@ -38,7 +47,7 @@ class Story:
         result: Result = Result.OK,
         ended: float | None = None,
         client: str = "Ann",
-        key: bytes = KEY,
+        key: UserKey = KEY,
     ) -> Story:
         end = at + 0.5 if ended is None else ended
         self.history.writes.append(Write(client, self.bucket, key, value, frozenset(seen), at, end, result))
@@ -88,7 +97,7 @@ def test_a_value_that_nobody_wrote() -> None:
 
 
 def test_a_value_of_another_key() -> None:
-    assert "never written there" in violated(Story().put(1, b"1", key=b"other").read(2, b"1"))
+    assert "never written there" in violated(Story().put(1, b"1", key=UserKey(b"other")).read(2, b"1"))
 
 
 def test_a_value_that_was_said_to_be_not_applied() -> None:
@@ -199,7 +208,7 @@ def test_equal_disks_are_fine() -> None:
 def test_a_dot_that_names_two_writes() -> None:
     cluster, history, key, version = stored()
     (sibling,) = version.siblings
-    history.writes.append(Write("Bob", "strict", KEY, b"2", frozenset(), 1.0, 2.0, Result.OK))
+    history.writes.append(Write("Bob", BucketName("strict"), KEY, b"2", frozenset(), 1.0, 2.0, Result.OK))
     other = Version(version.context, (Sibling(sibling.dot, b"2", sibling.time),))
     Engine.write(cluster.hosts["n2"].engine, [(key, encode_version(other))])  # its watcher would object
     assert "names two writes" in refused(cluster, history)

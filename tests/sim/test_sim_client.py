@@ -11,10 +11,11 @@ from kvstore.config import BucketSettings
 from kvstore.errors import NoNodeAvailable, Outcome, WriteTimeout
 from kvstore.instant import Instant
 from kvstore.lsm import Fate
-from kvstore.protocol.client import ClientRequest, Found, Get, Put, Stored
+from kvstore.protocol.client import ClientRequest, Found, Stored
 from kvstore.quorum.forward import ForwardOperation
 from kvstore.sim.client import Pending, SimulatedClient
 from kvstore.sim.cluster import SimulatedCluster
+from tests.plain import Get, Put
 
 PUT = Put("b", b"k", b"v", timeout=5.0)
 GET = Get("b", b"k", timeout=5.0)

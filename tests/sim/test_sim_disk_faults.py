@@ -9,13 +9,14 @@ import pytest
 from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import Corruption, Overloaded, StorageFailed, StorageFull
 from kvstore.lsm import Engine
-from kvstore.protocol.client import Delete, Failed, Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import Failed, Found, Reply, Stored
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.faults.damaged_disks import bit_flip, wipe
 from kvstore.sim.faults.scene import Scene
 from kvstore.sim.nemesis import Faults, kinds
 from kvstore.sim.shell import OPTIONS
 from kvstore.versions import NO_CONTEXT, SignedContext
+from tests.plain import Delete, Get, Put
 
 SLOPPY = BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)
 KEY = b"user:1"

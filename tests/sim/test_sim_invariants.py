@@ -8,11 +8,11 @@ import pytest
 
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Delete, Get, Put, Stored
-from kvstore.ring import data_key, token
+from kvstore.protocol.client import Stored
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.versions import Dot, EncodedVersion, Sibling, Version, encode_version
+from tests.plain import Delete, Get, Put, data_key, token
 from tests.sim import planted
 from tests.sim.hints import hold_hints_back
 from tests.sim.test_sim_quarantine import Damaged

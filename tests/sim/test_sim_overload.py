@@ -10,8 +10,9 @@ import pytest
 from kvstore.config import KIB, AntiEntropySettings, QuorumSettings
 from kvstore.errors import Outcome
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Failed, Put, Reply, Stored
+from kvstore.protocol.client import Failed, Reply, Stored
 from kvstore.sim.cluster import SimulatedCluster
+from tests.plain import Put
 
 BOUND = 64 * KIB
 VALUE = b"v" * 2000

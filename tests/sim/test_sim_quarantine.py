@@ -10,8 +10,7 @@ from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import Corruption, UnsupportedFormat
 from kvstore.lsm import Engine
 from kvstore.node.node import Node
-from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, Put, Stored
-from kvstore.ring import data_key, token
+from kvstore.protocol.client import ClientRequest, Failed, Found, Stored
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.host import Host
 from kvstore.versions import (
@@ -24,6 +23,7 @@ from kvstore.versions import (
     decode_version,
     encode_version,
 )
+from tests.plain import Delete, Get, Put, data_key, token
 
 KEYS = [b"k%d" % i for i in range(12)]
 BUCKETS = (BucketSettings("carts", r=1),)

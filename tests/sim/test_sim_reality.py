@@ -17,12 +17,13 @@ from kvstore.config import KIB, AntiEntropySettings, QuorumSettings
 from kvstore.errors import Outcome
 from kvstore.lsm import Fate, Job
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Failed, Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import Failed, Found, Reply, Stored
 from kvstore.protocol.gossip import Status
 from kvstore.sim.cluster import LIMITS, SimulatedCluster
 from kvstore.sim.links import KEEPALIVE_PATIENCE, KEEPALIVE_SECONDS, Stream
 from kvstore.sim.network import SMALL, SMALL_MESSAGE
 from kvstore.sim.scheduler import Clock, Scheduler
+from tests.plain import Get, Put
 
 ANSWER = 4 * KIB
 SETTINGS = NodeSettings(

@@ -8,14 +8,14 @@ import pytest
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.lsm import Fate
-from kvstore.protocol.client import Delete, Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import Found, Reply, Stored
 from kvstore.protocol.peer import Candidate
 from kvstore.quorum.hints import Hints
-from kvstore.ring import data_key, token
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import REAP_AGE, SimulatedCluster
 from kvstore.sim.host import Host
 from kvstore.versions import EncodedVersion, digest
+from tests.plain import Delete, Get, Put, data_key, token
 from tests.sim import planted
 from tests.sim.hints import hold_hints_back
 

@@ -9,13 +9,13 @@ import pytest
 from kvstore.errors import Corruption, StorageFull
 from kvstore.instant import Instant
 from kvstore.lsm import Engine, Fence
-from kvstore.protocol.client import Put, Stored
+from kvstore.protocol.client import Stored
 from kvstore.protocol.peer import TreeNode
 from kvstore.quorum.background.conversation import Conversation
 from kvstore.quorum.background.merkle_tree import ROOT
 from kvstore.quorum.background.quarantine import Quarantine
 from kvstore.quorum.flow import Flow
-from kvstore.ring import partition_of, token
+from kvstore.ring import partition_of
 from kvstore.sim.cluster import SETTINGS
 from kvstore.sim.invariants.deletions import Deletions
 from kvstore.versions import (
@@ -27,6 +27,7 @@ from kvstore.versions import (
     decode_version,
     encode_version,
 )
+from tests.plain import Put, token
 from tests.sim.test_sim_quarantine import KEYS, Damaged, internal, node, without_primaries
 
 PAUSE = SETTINGS.anti_entropy.settle

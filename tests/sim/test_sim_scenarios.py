@@ -10,10 +10,11 @@ from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.errors import Unavailable, WriteTimeout
 from kvstore.lsm import Fate
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Failed, Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import Failed, Found, Reply, Stored
 from kvstore.sim.checker import Violation
 from kvstore.sim.cluster import SETTINGS, SimulatedCluster
 from kvstore.versions import SignedContext
+from tests.plain import Get, Put
 from tests.sim import planted
 
 SLOPPY = BucketSettings("sloppy", quorum=QuorumMode.SLOPPY)

@@ -8,11 +8,12 @@ import kvstore
 from kvstore.client.core.seen import KEYS, Seen
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Delete, Failed, Found, Get, Put, Stored, Value
+from kvstore.protocol.client import Failed, Found, Stored, Value
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.testing import Cluster
 from kvstore.testing.carrier import SimulatedCarrier
-from kvstore.versions import SignedContext
+from kvstore.versions import SignedContext, UserKey
+from tests.plain import Delete, Get, Put
 
 KEY = b"user:1"
 WEAK = BucketSettings("weak", r=1, w=1)
@@ -244,7 +245,8 @@ def test_a_session_remembers_a_bounded_number_of_keys_for_a_bounded_time() -> No
     assert not seen.asking(get, now).seen
     assert ("weak", KEY) not in seen._entries, "nor is it joined to what is seen from now on"
     seen.found(get, reply, now)
-    seen._entries.update({("weak", b"%d" % i): seen._entries["weak", KEY] for i in range(KEYS - 1)})
+    entry = seen._entries[get.bucket, get.key]
+    seen._entries.update({(get.bucket, UserKey(b"%d" % i)): entry for i in range(KEYS - 1)})
     assert seen.asking(get, now).seen
     one_more = Get("weak", b"one more")
     put = scene.cluster.call("n1", Put("weak", b"one more", b"v"))

@@ -10,11 +10,12 @@ import pytest
 
 from kvstore.config import AntiEntropySettings, QuorumSettings
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import Found, Reply, Stored
 from kvstore.quorum.hedging import BURST, SHARE, Hedging
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.testing import Cluster
 from kvstore.versions import SignedContext
+from tests.plain import Get, Put
 
 KEYS = 400
 CALLERS = 16

@@ -15,10 +15,11 @@ import pytest
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.lsm import Fate
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Delete, Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import ClientRequest, Found, Reply, Stored
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.transcript import Transcript
 from kvstore.versions import SignedContext
+from tests.plain import Delete, Get, Put
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = b"user:1"
@@ -48,13 +49,13 @@ class Scene:
     def _write(self, line: str) -> None:
         self.lines.append(f"{'...':>9}{line[9:]}" if self._waiting else line)
 
-    def ask(self, client: str, node: str, call: Get | Put | Delete) -> Reply | None:
+    def ask(self, client: str, node: str, call: ClientRequest) -> Reply | None:
         """A request, its reply, and what comes after it."""
         reply = self.cluster.call(node, call, client=client)
         self.cluster.run(0.1)
         return reply
 
-    def context(self, client: str, node: str, call: Get | Put) -> bytes:
+    def context(self, client: str, node: str, call: ClientRequest) -> bytes:
         reply = self.ask(client, node, call)
         assert isinstance(reply, Found | Stored), reply
         return reply.context

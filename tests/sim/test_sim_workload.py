@@ -11,7 +11,7 @@ from kvstore.errors import Overloaded
 from kvstore.instant import Instant
 from kvstore.node.coordinator import Coordinator
 from kvstore.node.node import Node
-from kvstore.protocol.client import Failed, Get, Put
+from kvstore.protocol.client import Failed
 from kvstore.quorum.forward import ForwardOperation
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.request import Request
@@ -20,11 +20,15 @@ from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.history import History, Mint, Read, Result, Write
 from kvstore.sim.run import Plan, Run, run_seed, try_plan
 from kvstore.sim.shape import nodes_of, shape_of
-from kvstore.versions import Dot
+from kvstore.versions import BucketName, Dot, UserKey
+from tests.plain import Get, Put
 from tests.sim import planted
 
 SHORT = 4.0
 STRICT = QuorumMode.STRICT
+
+BUCKET = BucketName("b")
+KEY = UserKey(b"k")
 
 
 def holds(
@@ -35,7 +39,7 @@ def holds(
     least_r: int = 1,
 ) -> str:
     """What is violated; empty: nothing. All writes are acknowledged, and nothing is looked at in the end."""
-    history = History(writes, reads, mints={(bucket.name, b"k"): list(mints)})
+    history = History(writes, reads, mints={(BUCKET, KEY): list(mints)})
     try:
         Checker(history, {bucket.name: bucket}, least_r).check({})
     except Violation as violation:
@@ -45,12 +49,12 @@ def holds(
 
 def put(at: float, value: bytes | None, w: int = 0, *, blind: bool = False, ttl: int = 0) -> Write:
     return Write(
-        "Ann", "b", b"k", value, frozenset(), at, at + 0.1, Result.OK, w, blind=blind, ttl=ttl, exact=True
+        "Ann", BUCKET, KEY, value, frozenset(), at, at + 0.1, Result.OK, w, blind=blind, ttl=ttl, exact=True
     )
 
 
 def read(at: float, *values: bytes, r: int = 0, quorum: QuorumMode | None = None) -> Read:
-    return Read("Bob", "b", b"k", frozenset(values), at, at + 0.1, r, quorum, exact=True)
+    return Read("Bob", BUCKET, KEY, frozenset(values), at, at + 0.1, r, quorum, exact=True)
 
 
 # quorums of one request
@@ -159,8 +163,8 @@ def scan_misses_the_first_key(patch: pytest.MonkeyPatch) -> None:
     scan = Node.scan_keys
 
     def missing(
-        self: Node, bucket: str, partition: int, after: bytes, limit: int, now: Instant
-    ) -> tuple[tuple[bytes, ...], bytes]:
+        self: Node, bucket: BucketName, partition: int, after: bytes, limit: int, now: Instant
+    ) -> tuple[tuple[UserKey, ...], bytes]:
         keys, after = scan(self, bucket, partition, after, limit, now)
         return keys[1:], after
 

@@ -11,11 +11,12 @@ from kvstore.client.core.client import ClientCore
 from kvstore.client.core.waiter import Answer
 from kvstore.config import BucketSettings
 from kvstore.errors import KVError
-from kvstore.protocol.client import ClientRequest, Failed, Found, Put, Reply, Stored
+from kvstore.protocol.client import ClientRequest, Failed, Found, Reply, Stored
 from kvstore.ring import ClusterState, initial_state, parse_members
 from kvstore.versions import NO_CONTEXT
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.session import decode_calls
+from tests.plain import Put
 
 STORED = Stored(NO_CONTEXT, 1)
 FOUND = Found((), NO_CONTEXT)

@@ -14,7 +14,8 @@ from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus
 from kvstore.protocol.client import ClientRequest, Failed, Found, Reply, Stored
 from kvstore.protocol.table import PeerMessage
-from kvstore.ring import DATA_KEYSPACE, ClusterState, Member, data_key, initial_state, token
+from kvstore.ring import DATA_KEYSPACE, ClusterState, Member, initial_state
+from tests.plain import data_key, token
 
 WALL = 1_700_000_000_000
 

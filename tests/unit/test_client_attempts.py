@@ -23,7 +23,8 @@ from kvstore.errors import (
     Unavailable,
     WriteTimeout,
 )
-from kvstore.protocol.client import Delete, Get, Put
+from kvstore.protocol.client import ClientRequest, Put
+from tests.plain import Delete, Get
 from tests.unit.core_client import FOUND, PUT, STORED, Caller, World
 from tools.client_states import PAGE, drawn
 
@@ -218,7 +219,7 @@ def test_the_first_attempt_of_a_read_has_half_of_its_time() -> None:
     ],
 )
 def test_attempts_end_except_where_time_may_help(
-    request_: Get | Delete, error: KVError, endless: bool
+    request_: ClientRequest, error: KVError, endless: bool
 ) -> None:
     world = World()
     caller = world.begin(request_)

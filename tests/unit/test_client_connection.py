@@ -11,9 +11,9 @@ from kvstore.client import connection
 from kvstore.client.dispatcher import Dispatcher
 from kvstore.client.unary import fetch_state, open_channel
 from kvstore.errors import NoNodeAvailable
-from kvstore.protocol.client import Put
 from kvstore.ring import ClusterState
 from tests.patience import PATIENCE
+from tests.plain import Put
 from tests.unit.client_node import FakeCluster, run
 from tests.unit.server_nodes import cluster_state
 from tests.unit.swallowing_grpc import Channel

@@ -8,7 +8,7 @@ from kvstore.client.core import calls as calls_module
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.waiter import Answer
 from kvstore.errors import InvalidRequest, Overloaded
-from kvstore.protocol.client import Get, Put
+from tests.plain import Get, Put
 from tests.unit.core_client import FOUND
 
 

@@ -9,8 +9,9 @@ from kvstore.client.core.waiter import Waiter
 from kvstore.client.core.window import Window
 from kvstore.client.errors import ClientClosed
 from kvstore.errors import Unavailable
-from kvstore.protocol.client import ClientRequest, Get, Stored
+from kvstore.protocol.client import ClientRequest, Stored
 from kvstore.versions import NO_CONTEXT
+from tests.plain import Get
 from tests.unit.core_client import PUT, World
 
 

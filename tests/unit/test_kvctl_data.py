@@ -18,11 +18,11 @@ from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.table_info import TableInfo, table_name
 from kvstore.quorum.context_keys import CONTEXT_KEYS
 from kvstore.quorum.hints import hint_key
-from kvstore.ring.token import data_key, token
 from kvstore.server.data_directory import IDENTITY, claim
 from kvstore.server.identity import Identity
 from kvstore.store import DiskFileSystem
 from kvstore.versions import Dot, InternalKey, Sibling, Version, encode_version
+from tests.plain import data_key, token
 from tests.unit.kvctl_calls import Done, Kvctl
 
 OPTIONS = Options(block_bytes=600, tier_tables=100, slow_tables=200, max_tables=300)

@@ -22,7 +22,7 @@ from kvstore.protocol.peer import (
     WriteAck,
 )
 from kvstore.protocol.table import ANSWERS, PEER_TABLE
-from kvstore.ring import data_key, token
+from tests.plain import data_key, token
 from tests.unit.quorum_cluster import Cluster
 from tests.wire_samples import sample
 

@@ -9,7 +9,6 @@ import pytest
 from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import Corruption, InvalidRequest, StaleRing, StorageFull
 from kvstore.node.state_store import CLUSTER_STATE
-from kvstore.protocol.client import Get, Put
 from kvstore.protocol.peer import Refusal, ReplicaWrite
 from kvstore.ring import (
     ClusterState,
@@ -21,6 +20,7 @@ from kvstore.ring import (
     since_now,
 )
 from kvstore.versions import EncodedVersion, decode_version
+from tests.plain import Get, Put
 from tests.unit.quorum_cluster import Cluster, Host
 
 LISTS = dict[int, tuple[str, ...]]

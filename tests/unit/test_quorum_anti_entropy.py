@@ -21,8 +21,8 @@ from kvstore.protocol.peer import (
 )
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.background.merkle_tree import LEAVES, ROOT
-from kvstore.ring import data_key, token
 from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, Version, encode_version
+from tests.plain import data_key, token
 from tests.unit.quorum_cluster import Cluster
 
 INTERVAL, SETTLE = 10.0, 1.0

@@ -10,11 +10,10 @@ from kvstore.config import AntiEntropySettings, BucketSettings, Limits, QuorumMo
 from kvstore.errors import Outcome, TooManySiblings, Unavailable, WriteTimeout
 from kvstore.instant import Instant
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Get, Put
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PeerMessage
-from kvstore.ring import data_key, token
 from kvstore.versions import Dot, EncodedVersion, Sibling, Version, decode_version, encode_version
+from tests.plain import Get, Put, data_key, token
 from tests.unit.quorum_cluster import WALL, Cluster
 
 KEY = b"user:1"

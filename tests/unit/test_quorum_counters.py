@@ -7,9 +7,8 @@ from dataclasses import asdict
 from kvstore.config import AntiEntropySettings, BucketSettings, Conflict, QuorumSettings
 from kvstore.contexts import encode_seen
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import ClientRequest, Delete, Get, Put
+from kvstore.protocol.client import ClientRequest
 from kvstore.protocol.peer import Candidate, ReapCheck, ReplicaRead, ReplicaWrite
-from kvstore.ring import data_key, token
 from kvstore.versions import (
     Digest,
     Dot,
@@ -20,6 +19,7 @@ from kvstore.versions import (
     digest,
     encode_version,
 )
+from tests.plain import Delete, Get, Put, data_key, token
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"user:1"

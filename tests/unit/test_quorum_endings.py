@@ -18,7 +18,7 @@ from kvstore.errors import (
     WriteTimeout,
 )
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, Put, Stored
+from kvstore.protocol.client import ClientRequest, Failed, Found, Stored
 from kvstore.protocol.peer import (
     Forward,
     ForwardReply,
@@ -30,8 +30,8 @@ from kvstore.protocol.peer import (
     WriteAck,
 )
 from kvstore.protocol.table import PeerMessage
-from kvstore.ring import data_key, token
 from kvstore.versions import Dot, Sibling, Version, encode_version
+from tests.plain import Delete, Get, Put, data_key, token
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"user:1"

@@ -32,8 +32,9 @@ from kvstore.quorum.background.range_items import _runs, difference, held_in
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.flow import Ask, Flow, Lost, Outcome, Pause, Question, Resumed, Step
 from kvstore.quorum.replica import Replica
-from kvstore.ring import Member, data_key, initial_state, partition_bounds, token
+from kvstore.ring import Member, initial_state, partition_bounds
 from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, Version, encode_version
+from tests.plain import data_key, token
 
 STATE = initial_state(
     "test", [Member(f"n{i}", f"h:{i}") for i in (1, 2, 3)], 1, 3, [BucketSettings("two", n=2, r=1, w=1)]

@@ -10,9 +10,10 @@ from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import Outcome, StaleRing
 from kvstore.node import coordinator as coordinating
 from kvstore.principal import ANYONE, Principal
-from kvstore.protocol.client import Failed, Get, Put, Stored
+from kvstore.protocol.client import Failed, Stored
 from kvstore.protocol.peer import Forward, ForwardReply
 from kvstore.quorum.request import Request, admit
+from tests.plain import Get, Put
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"key"

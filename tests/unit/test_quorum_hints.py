@@ -10,11 +10,11 @@ import pytest
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode, QuorumSettings
 from kvstore.errors import Overloaded, StorageFull
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Get, Put
 from kvstore.protocol.peer import RepairWanted, ReplicaWrite, WriteAck
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.counters import Counters
 from kvstore.versions import EncodedVersion, InternalKey, decode_version
+from tests.plain import Get, Put
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"user:1"

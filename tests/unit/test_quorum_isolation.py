@@ -13,7 +13,7 @@ from kvstore.gossip import FailureDetector
 from kvstore.instant import Instant
 from kvstore.node.replica_service import ReplicaService
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import ClientRequest, Get, Put, Stored
+from kvstore.protocol.client import ClientRequest, Stored
 from kvstore.protocol.peer import ReplicaRead, ReplicaWrite, TreeNode, WriteAck
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.background.anti_entropy import AntiEntropy
@@ -24,8 +24,8 @@ from kvstore.quorum.background.replay import HintReplay
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.rpc import Answer
 from kvstore.quorum.write import WriteOperation
-from kvstore.ring import data_key, token
 from kvstore.versions import Digest, Dot, EncodedVersion, InternalKey, Sibling, Version, encode_version
+from tests.plain import Get, Put, data_key, token
 from tests.unit.quorum_cluster import Cluster, Host
 
 

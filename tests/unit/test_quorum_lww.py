@@ -6,10 +6,10 @@ import pytest
 
 from kvstore.config import BucketSettings, Conflict
 from kvstore.hlc import wall_time
-from kvstore.protocol.client import Delete, Get, Put
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.quorum.counters import Counters
 from kvstore.versions import EncodedVersion, decode_version
+from tests.plain import Delete, Get, Put
 from tests.unit.quorum_cluster import WALL, Cluster
 
 KEY = b"user:1"

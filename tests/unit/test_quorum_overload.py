@@ -10,7 +10,7 @@ from kvstore.config import MIB, QuorumSettings
 from kvstore.errors import Outcome, Overloaded, ReadTimeout, WriteTimeout
 from kvstore.node.settings import NodeSettings
 from kvstore.node.transit import NOTICED, Transit
-from kvstore.protocol.client import Failed, Found, Get, Put, Stored, aged
+from kvstore.protocol.client import Failed, Found, Stored, aged
 from kvstore.protocol.gossip import Ack, Ping
 from kvstore.protocol.peer import (
     Forward,
@@ -24,6 +24,7 @@ from kvstore.protocol.peer import (
 )
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.admission import Admission
+from tests.plain import Get, Put
 from tests.unit.quorum_cluster import Cluster
 
 SETTINGS = QuorumSettings(in_flight=1000, in_flight_bytes=MIB)

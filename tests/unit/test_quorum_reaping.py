@@ -13,12 +13,11 @@ import pytest
 from kvstore.config import AntiEntropySettings
 from kvstore.instant import Instant
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Delete, Put
 from kvstore.protocol.peer import Candidate, ReapCheck, ReapConfirm, ReplicaWrite
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.background.reap import Reaper
-from kvstore.ring import data_key, token
 from kvstore.versions import Digest, Dot, EncodedVersion, Sibling, Version, digest, encode_version
+from tests.plain import Delete, Put, data_key, token
 from tests.unit.quorum_cluster import Cluster
 
 KEY = b"user:1"

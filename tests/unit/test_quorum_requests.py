@@ -25,9 +25,8 @@ from kvstore.errors import (
 )
 from kvstore.lsm import Durability, Options
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Delete, Found, Get, Put, Stored
+from kvstore.protocol.client import ClientRequest, Found, Stored, WriteRequest
 from kvstore.protocol.peer import Refusal, ReplicaRead, ReplicaWrite, WriteAck
-from kvstore.ring import data_key, token
 from kvstore.versions import (
     Dot,
     EncodedVersion,
@@ -37,6 +36,7 @@ from kvstore.versions import (
     decode_version,
     encode_version,
 )
+from tests.plain import Delete, Get, Put, data_key, token
 from tests.unit.quorum_cluster import WALL, Cluster
 
 KEY = b"user:1"
@@ -300,7 +300,7 @@ def test_a_replica_that_does_not_answer_gets_a_hint_and_then_the_write() -> None
         (Get("carts", KEY, r=4), "r"),
     ],
 )
-def test_what_is_invalid_changes_nothing(call: Get | Put, field: str) -> None:
+def test_what_is_invalid_changes_nothing(call: ClientRequest, field: str) -> None:
     cluster = Cluster()
     error = cluster.error("n1", call)
     assert isinstance(error, InvalidRequest)
@@ -426,7 +426,7 @@ def test_a_frame_that_the_disk_has_no_room_for_is_refused_as_a_whole(monkeypatch
 )
 @pytest.mark.parametrize("node", ["n1", "n2", "n3"])
 def test_a_delete_without_a_context_sees_what_a_read_of_r_replicas_sees(
-    bucket: BucketSettings, delete: Delete, node: str
+    bucket: BucketSettings, delete: ClientRequest, node: str
 ) -> None:
     """It read with w: an acknowledged value that this node had not got yet stayed in place."""
     cluster = Cluster(3, [bucket], settings=NodeSettings(anti_entropy=NEVER, quorum=WITHOUT_HINTS))
@@ -453,10 +453,10 @@ def test_a_delete_needs_the_replicas_of_both_its_read_and_its_write() -> None:
 @pytest.mark.parametrize(
     "call", [Delete("carts", KEY, r=4), Delete("carts", KEY, w=4), Get("carts", KEY, r=4)]
 )
-def test_more_replicas_than_there_are_cannot_be_waited_for(call: Get | Delete) -> None:
+def test_more_replicas_than_there_are_cannot_be_waited_for(call: ClientRequest) -> None:
     error = Cluster().error("n1", call)
     assert isinstance(error, InvalidRequest)
-    assert error.field == ("w" if isinstance(call, Delete) and call.w else "r")
+    assert error.field == ("w" if isinstance(call, WriteRequest) and call.w else "r")
 
 
 def test_a_node_that_does_not_wait_for_its_disk_acknowledges_and_shows_at_once() -> None:

@@ -15,7 +15,7 @@ from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.contexts import encode_seen
 from kvstore.errors import Corruption, KVError, Overloaded, StaleRing, StorageFull, VersionTooLarge
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import ClientRequest, Delete, Get, Put
+from kvstore.protocol.client import ClientRequest
 from kvstore.protocol.gossip import GossipMessage
 from kvstore.protocol.peer import Forward, KeyOffer, Refusal, ReplicaRead, ReplicaWrite
 from kvstore.protocol.table import PeerMessage
@@ -25,8 +25,8 @@ from kvstore.quorum.read import ReadOperation, ReadState
 from kvstore.quorum.read_repair import Repair
 from kvstore.quorum.rpc import Waiting
 from kvstore.quorum.write import WriteOperation, WriteState
-from kvstore.ring import data_key, token
-from kvstore.versions import Dot, EncodedVersion, Sibling, Version, encode_version
+from kvstore.versions import Dot, EncodedVersion, SessionToken, Sibling, Version, encode_version
+from tests.plain import Delete, Get, Put, data_key, token
 from tests.unit.quorum_cluster import Cluster, Host
 
 KINDS: list[tuple[type[Operation], Enum, Enum]] = [
@@ -82,7 +82,7 @@ def version(*actors: str) -> bytes:
     return encode_version(Version(dots, tuple(Sibling(dot, dot.actor.encode()) for dot in dots)))
 
 
-def seen(*actors: str) -> bytes:
+def seen(*actors: str) -> SessionToken:
     return encode_seen(tuple(Dot(actor, 1) for actor in sorted(actors)), token("carts", KEY))
 
 

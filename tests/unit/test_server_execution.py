@@ -7,9 +7,10 @@ from collections.abc import Container, Iterable
 
 from kvstore.errors import Overloaded
 from kvstore.principal import ANYONE, Principal
-from kvstore.protocol.client import ClientRequest, Failed, Found, Get, Put, Reply
+from kvstore.protocol.client import ClientRequest, Failed, Found, Reply
 from kvstore.server.execution import Executor
 from kvstore.versions import NO_CONTEXT
+from tests.plain import Get, Put
 
 GET = Get("carts", b"k")
 NOTHING = Found((), NO_CONTEXT)

@@ -12,7 +12,6 @@ from kvstore.errors import InvalidRequest, KVError, Unavailable
 from kvstore.kvctl.counters import counter_rows
 from kvstore.kvctl.nodes import status_rows
 from kvstore.node.status import NodeStatus
-from kvstore.protocol.client import Put
 from kvstore.quorum.counters import TOPICS, Counters
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.v1 import admin_pb2 as pb
@@ -22,6 +21,7 @@ from kvstore.wire.status import (
     repair_from_wire,
     repair_to_wire,
 )
+from tests.plain import Put
 from tests.unit.quorum_cluster import Cluster
 from tests.unit.status_records import full_status, node_status
 

@@ -15,11 +15,11 @@ from kvstore.config import SESSION_SECONDS
 from kvstore.contexts import decode_seen, encode_seen, read_context
 from kvstore.protocol.client import Delete, Found, Get, Stored, WriteRequest
 from kvstore.ring import token
-from kvstore.versions import CausalContext, join
+from kvstore.versions import BucketName, CausalContext, UserKey, join
 
 KEYS = 10_000
 """Keys that a session remembers; more, and those are forgotten that it has not used for longest."""
-_Place = tuple[str, bytes]
+_Place = tuple[BucketName, UserKey]
 
 
 class _Entry(NamedTuple):

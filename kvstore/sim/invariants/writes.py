@@ -9,7 +9,17 @@ from kvstore.sim.checker import Violation
 from kvstore.sim.history import Mint
 from kvstore.sim.invariants.keyspace import Keyspace, decoded, shown
 from kvstore.sim.scheduler import Scheduler
-from kvstore.versions import Digest, Dot, EncodedVersion, InternalKey, Sibling, covers, digest
+from kvstore.versions import (
+    BucketName,
+    Digest,
+    Dot,
+    EncodedVersion,
+    InternalKey,
+    Sibling,
+    UserKey,
+    covers,
+    digest,
+)
 
 
 class Writes:
@@ -29,7 +39,7 @@ class Writes:
         """The tombstones that were deleted, by internal key."""
         self._meanings: dict[Dot, tuple[InternalKey, Sibling]] = {}
 
-    def mints_by_place(self) -> dict[tuple[str, bytes], list[Mint]]:
+    def mints_by_place(self) -> dict[tuple[BucketName, UserKey], list[Mint]]:
         """All writes by bucket and key."""
         return {split(key)[1:]: mints for key, mints in self.mints.items()}
 
