@@ -3,7 +3,7 @@
 `kvstore.store` has the disk for it, and `Store`, which drives it.
 """
 
-from kvstore.lsm.commit import CommitShell, GroupCommit
+from kvstore.lsm.commit import CommitShell, GroupCommit, Synced
 from kvstore.lsm.engine import Engine
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.job import CompactionJob, FlushJob, Job, JobResult, RemovalJob
@@ -39,6 +39,7 @@ __all__ = [
     "SimulatedCrash",
     "Snapshot",
     "Sync",
+    "Synced",
     "decode_job",
     "decode_result",
     "encode_job",

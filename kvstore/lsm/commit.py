@@ -12,11 +12,30 @@ from enum import Enum
 from typing import Protocol
 
 from kvstore.errors import StorageFailed, StorageFull
-from kvstore.lsm.engine import Engine
 from kvstore.lsm.segments import Sync
 
 FULL_PAUSE = 0.5
 """Seconds after which a sync that found no space on the disk is tried again."""
+
+
+class Synced(Protocol):
+    """What is synced: an engine."""
+
+    @property
+    def durable_lsn(self) -> int:
+        """See Engine."""
+
+    def begin_sync(self) -> Sync | None:
+        """See Engine."""
+
+    def finish_sync(self, sync: Sync) -> int:
+        """See Engine."""
+
+    def fail_sync(self, error: StorageFailed) -> None:
+        """See Engine."""
+
+    def sync_delay(self) -> float:
+        """See Engine."""
 
 
 class CommitShell(Protocol):
@@ -52,7 +71,7 @@ class GroupCommit:
     fsync lesson). Without space nothing is lost: the engine refuses writes until there is some again.
     """
 
-    def __init__(self, engine: Engine, shell: CommitShell) -> None:
+    def __init__(self, engine: Synced, shell: CommitShell) -> None:
         self._engine = engine
         self._shell = shell
         self._state = _State.IDLE

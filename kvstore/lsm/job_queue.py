@@ -7,6 +7,7 @@ are at a time is the engine's choice.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from kvstore.errors import StorageFull
@@ -14,6 +15,19 @@ from kvstore.lsm.job import Job, JobResult
 
 PAUSE = 1.0
 """Seconds before a job that failed is offered again: whatever made it fail needs time to pass."""
+
+
+class JobSource(Protocol):
+    """What has jobs done: an engine."""
+
+    def take_jobs(self) -> Sequence[Job]:
+        """See Engine."""
+
+    def job_done(self, result: JobResult) -> None:
+        """See Engine."""
+
+    def job_failed(self, job: Job) -> None:
+        """See Engine."""
 
 
 class JobShell(Protocol):

@@ -8,7 +8,7 @@ from contextlib import suppress
 from kvstore.errors import Corruption, Overloaded, StorageFull
 from kvstore.gossip import FailureDetector, Output, PersistIncarnation, Send, StatusChanged
 from kvstore.instant import Instant
-from kvstore.lsm import Engine
+from kvstore.lsm.reading import Get
 from kvstore.node.outbox import Outbox
 from kvstore.node.parts import Background, Foundation
 from kvstore.protocol.fields import MAX_INCARNATION
@@ -19,10 +19,10 @@ _INCARNATION = b"n/incarnation"
 """Where the engine keeps this node's SWIM incarnation; `n` is the keyspace of node-local records."""
 
 
-def next_incarnation(engine: Engine) -> int:
+def next_incarnation(get: Get) -> int:
     """The incarnation of a node that starts: after all that it has used."""
     try:
-        stored = engine.get(_INCARNATION)
+        stored = get(_INCARNATION)
     except Corruption:
         stored = None  # the others remember a later one, and this node then takes one after that
     return min(int.from_bytes(stored, "big") + 1, MAX_INCARNATION) if stored else 1
@@ -34,13 +34,13 @@ class Liveness:
     def __init__(
         self,
         detector: FailureDetector,
-        engine: Engine,
+        get: Get,
         outbox: Outbox,
         base: Foundation,
         background: Background,
     ) -> None:
         self._detector = detector
-        self._engine = engine
+        self._get = get
         self._outbox = outbox
         self._base = base
         self._background = background
@@ -48,7 +48,7 @@ class Liveness:
 
     def start(self, now: Instant) -> None:
         """Begin to probe the other members."""
-        self._persist(next_incarnation(self._engine))
+        self._persist(next_incarnation(self._get))
         self._carry_out(self._detector.start(now.mono), now)
 
     def on_message(self, sender: str, message: GossipMessage, now: Instant) -> None:

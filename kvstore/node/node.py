@@ -52,15 +52,15 @@ class Node:
         self._outbox = outbox
         self._rng = rng
         self._timer = float("inf")
-        state, since = state_store.newest(engine, state)
+        state, since = state_store.newest(engine.get, state)
         placements = Placements(name, state, since, self._alive)
-        incarnation = next_incarnation(engine)
+        incarnation = next_incarnation(engine.get)
         self._detector = FailureDetector(name, placements.others, incarnation, settings.gossip, rng)
         self.base = parts.foundation(placements, engine, outbox, rng, settings)
         self.background = parts.background(self.base, engine, settings)
         self._coordinator = parts.coordinator(self.base, settings)
         replica_service = ReplicaService(outbox, self.base.local, self.base.durability, placements)
-        self._liveness = Liveness(self._detector, engine, outbox, self.base, self.background)
+        self._liveness = Liveness(self._detector, engine.get, outbox, self.base, self.background)
         self._adoption = Adoption(outbox, self.base, self.background, self._liveness)
         self._check = FrameCheck(placements, settings.limits, self.base.mint.can_have_minted)
         self._router = Router(
@@ -122,7 +122,7 @@ class Node:
         self, bucket: BucketName, partition: int, after: bytes, limit: int, now: Instant
     ) -> tuple[tuple[UserKey, ...], bytes]:
         """Keys held by this node: see kvstore.node.scan."""
-        return scan_keys(self._engine, self.state.ring, bucket, partition, after, limit, now.wall)
+        return scan_keys(self._engine.scan, self.state.ring, bucket, partition, after, limit, now.wall)
 
     def status(self, now: Instant) -> NodeStatus:
         """What this node knows of itself and of the others."""

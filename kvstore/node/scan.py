@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kvstore.config import MIB, Limits
 from kvstore.errors import InvalidRequest
-from kvstore.lsm import Engine
+from kvstore.lsm.reading import Scan
 from kvstore.ring import Ring, check_data_key, partition_bounds, split_data_key
 from kvstore.versions import BucketName, EncodedVersion, InternalKey, UserKey, decode_version
 
@@ -14,7 +14,7 @@ _BYTES = 4 * MIB
 
 
 def scan_keys(
-    engine: Engine, ring: Ring, bucket: BucketName, partition: int, after: bytes, limit: int, wall: int
+    scan: Scan, ring: Ring, bucket: BucketName, partition: int, after: bytes, limit: int, wall: int
 ) -> tuple[tuple[UserKey, ...], bytes]:
     """Keys of `bucket` with a visible value at `wall`, and the cursor of the next page (empty: the end).
 
@@ -32,7 +32,7 @@ def scan_keys(
     size = Limits.scan_page
     keys: list[UserKey] = []
     seen = seen_bytes = 0
-    for stored_key, stored in engine.scan(after + b"\0" if after else start, end):
+    for stored_key, stored in scan(after + b"\0" if after else start, end):
         if seen >= _ENTRIES or seen_bytes >= _BYTES:
             return tuple(keys), after
         seen += 1

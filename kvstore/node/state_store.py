@@ -5,20 +5,20 @@ from __future__ import annotations
 from contextlib import suppress
 
 from kvstore.errors import Corruption
-from kvstore.lsm import Engine
+from kvstore.lsm.reading import Get
 from kvstore.ring import ClusterState, Since, decode_state, encode_state, since_now
 
 CLUSTER_STATE = b"n/cluster-state"
 """Where the engine keeps it; `n` is the keyspace of node-local records."""
 
 
-def newest(engine: Engine, given: ClusterState) -> tuple[ClusterState, Since]:
+def newest(get: Get, given: ClusterState) -> tuple[ClusterState, Since]:
     """What a node starts with: the state that it is `given`, or the one on its disk if that is newer.
 
     One that cannot be read counts as none: the others have it.
     """
     with suppress(Corruption):
-        stored = engine.get(CLUSTER_STATE)
+        stored = get(CLUSTER_STATE)
         if stored is not None:
             state, since = decode_state(stored)
             if state.cluster_id == given.cluster_id and state.epoch > given.epoch:

@@ -9,12 +9,12 @@ started cannot call a context forged: it may be signed with a key that only an a
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from kvstore.contexts import KEY_BYTES, Keyring, decode_context, encode_context, key_id
 from kvstore.errors import InvalidRequest, Overloaded, StorageFull, UnverifiedContext
-from kvstore.lsm import Engine
+from kvstore.lsm.reading import ScanAround
 from kvstore.quorum.replica import Replica
 from kvstore.versions import CausalContext, InternalKey, SignedContext
 
@@ -27,20 +27,17 @@ _MOST = 1024
 class ContextKeys:
     """One node's keyring, on its disk."""
 
-    __slots__ = ("_engine", "_heard", "_keyring", "_others", "_replica")
+    __slots__ = ("_heard", "_keyring", "_others", "_replica", "_sync")
 
-    def __init__(self, engine: Engine, replica: Replica, others: Iterable[str]) -> None:
-        self._engine = engine
+    def __init__(
+        self, scan: ScanAround, sync: Callable[[], object], replica: Replica, others: Iterable[str]
+    ) -> None:
+        """`sync` makes all writes durable, here and now; it raises StorageFull."""
+        self._sync = sync
         self._replica = replica
         self._others = frozenset(others)
         self._heard: set[str] = set()
-        self._keyring = Keyring(self._stored())
-
-    def _stored(self) -> list[bytes]:
-        end = CONTEXT_KEYS[:-1] + bytes([CONTEXT_KEYS[-1] + 1])
-        found = [value for _, value in self._engine.scan_around(CONTEXT_KEYS, end)]
-        # one that cannot be read comes back from the others
-        return [value for value in found if value is not None and len(value) == KEY_BYTES]
+        self._keyring = Keyring(_stored(scan))
 
     @property
     def keys(self) -> tuple[bytes, ...]:
@@ -55,7 +52,7 @@ class ContextKeys:
         if not self._keyring.keys:
             self._take([rng.randbytes(KEY_BYTES)])
             with suppress(StorageFull):
-                self._engine.sync()
+                self._sync()
 
     def on_state(self, others: Iterable[str]) -> None:
         """The members have changed: these are the others."""
@@ -87,3 +84,10 @@ class ContextKeys:
             if self._heard >= self._others:  # whoever gave it out would have told of the key
                 raise InvalidRequest("context", "was not given out by this cluster") from None
             raise
+
+
+def _stored(scan: ScanAround) -> list[bytes]:
+    end = CONTEXT_KEYS[:-1] + bytes([CONTEXT_KEYS[-1] + 1])
+    found = [value for _, value in scan(CONTEXT_KEYS, end)]
+    # one that cannot be read comes back from the others
+    return [value for value in found if value is not None and len(value) == KEY_BYTES]

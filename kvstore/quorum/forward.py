@@ -13,7 +13,7 @@ from kvstore.errors import Corruption, KVError, ReadTimeout, WriteTimeout
 from kvstore.instant import Instant
 from kvstore.protocol.client import Failed, Get, Put
 from kvstore.protocol.peer import Forward, ForwardReply
-from kvstore.quorum.counters import Counters
+from kvstore.quorum.counters.requests import RequestCounters
 from kvstore.quorum.hedging import Hedging
 from kvstore.quorum.operation import Moves, Named, Operation, Respond
 from kvstore.quorum.placement import Placements
@@ -75,7 +75,7 @@ class Forwards:
         rpc: Rpc,
         placements: Placements,
         hedging: Hedging,
-        counters: Counters,
+        counters: RequestCounters,
         settings: QuorumSettings,
     ) -> None:
         self.rpc = rpc

@@ -8,11 +8,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from kvstore.instant import Instant
-from kvstore.lsm import Engine
 from kvstore.quorum.guard import Guard
 from kvstore.quorum.outputs import Output
+
+
+class Log(Protocol):
+    """How far an engine's log is written, and how far it is on the disk."""
+
+    @property
+    def last_lsn(self) -> int:
+        """See Engine."""
+
+    @property
+    def durable_lsn(self) -> int:
+        """See Engine."""
+
+    @property
+    def waits_for_disk(self) -> bool:
+        """See Engine."""
 
 
 class HeldOutputs:
@@ -21,16 +37,16 @@ class HeldOutputs:
     `release` carries an output out.
     """
 
-    __slots__ = ("_engine", "_guard", "_release", "_request_sync", "_requested", "_waiting", "_wanted")
+    __slots__ = ("_guard", "_log", "_release", "_request_sync", "_requested", "_waiting", "_wanted")
 
     def __init__(
         self,
-        engine: Engine,
+        log: Log,
         request_sync: Callable[[], None],
         release: Callable[[Output, Instant], None],
         guard: Guard,
     ) -> None:
-        self._engine = engine
+        self._log = log
         self._guard = guard
         self._release = release
         self._request_sync = request_sync
@@ -41,14 +57,14 @@ class HeldOutputs:
     @property
     def last(self) -> int:
         """The LSN of the last write: all is durable when this is."""
-        return self._engine.last_lsn
+        return self._log.last_lsn
 
     def must_wait(self, lsn: int) -> bool:
         """Whether what depends on all writes up to `lsn` has to wait for the disk: `after` tells when."""
-        if lsn <= self._engine.durable_lsn:
+        if lsn <= self._log.durable_lsn:
             return False
         self._request()
-        return self._engine.waits_for_disk
+        return self._log.waits_for_disk
 
     def after(self, lsn: int, output: Output, now: Instant) -> None:
         """Release `output` once all writes up to `lsn` are durable, at once if they are or need not be."""
@@ -61,7 +77,7 @@ class HeldOutputs:
 
     def soon(self, lsn: int) -> None:
         """Have all writes up to `lsn` synced soon, although nothing waits for that."""
-        if lsn > self._engine.durable_lsn:
+        if lsn > self._log.durable_lsn:
             self._wanted = max(self._wanted, lsn)
             self._request()
 

@@ -17,7 +17,7 @@ from kvstore.errors import Corruption, InvalidRequest, Overloaded, StorageFull, 
 from kvstore.hlc import wall_time
 from kvstore.instant import Instant
 from kvstore.lsm import Engine
-from kvstore.quorum.counters import Counters
+from kvstore.quorum.counters.hints import HintCounters
 from kvstore.quorum.replica import Replica
 from kvstore.ring import check_data_key
 from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey, check_version, decode_version
@@ -93,7 +93,7 @@ class Hints:
     )
 
     def __init__(
-        self, engine: Engine, replica: Replica, settings: QuorumSettings, counters: Counters
+        self, engine: Engine, replica: Replica, settings: QuorumSettings, counters: HintCounters
     ) -> None:
         self._engine = engine
         self._replica = replica

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from kvstore.errors import Corruption, Overloaded, VersionTooLarge
 from kvstore.instant import Instant
-from kvstore.lsm import Engine
 from kvstore.quorum.hints import HintChange, Hints
 from kvstore.quorum.placement import Placement
 from kvstore.quorum.replica import Replica
@@ -14,10 +13,9 @@ from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey
 class LocalCopy:
     """Reads and writes both as one."""
 
-    __slots__ = ("_engine", "hints", "replica")
+    __slots__ = ("hints", "replica")
 
-    def __init__(self, engine: Engine, replica: Replica, hints: Hints) -> None:
-        self._engine = engine
+    def __init__(self, replica: Replica, hints: Hints) -> None:
         self.replica = replica
         self.hints = hints
 
@@ -40,7 +38,7 @@ class LocalCopy:
             return self.replica.apply(key, version)
         change = self.hints.plan(hint_for, key, version)
         if change is None:
-            return self._engine.last_lsn
+            return self.replica.last_lsn
         lsn = self.replica.write([(change.key, change.version)])
         self.hints.applied(change)
         return lsn

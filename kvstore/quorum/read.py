@@ -23,7 +23,7 @@ from kvstore.errors import (
 from kvstore.instant import Instant
 from kvstore.protocol.client import Explain
 from kvstore.protocol.peer import ReadReply, ReadSame, ReplicaRead
-from kvstore.quorum.counters import Counters
+from kvstore.quorum.counters.reads import ReadCounters
 from kvstore.quorum.deadlines import NEVER
 from kvstore.quorum.hedging import Hedging
 from kvstore.quorum.held_outputs import HeldOutputs
@@ -76,7 +76,7 @@ class Reads:
         placements: Placements,
         durability: HeldOutputs,
         hedging: Hedging,
-        counters: Counters,
+        counters: ReadCounters,
         settings: QuorumSettings,
     ) -> None:
         self.rpc = rpc

@@ -60,6 +60,11 @@ class Replica:
         """The encoded version of `key`, empty when there is none; raises Corruption."""
         return self._get(key) or NO_VERSION
 
+    @property
+    def last_lsn(self) -> int:
+        """The LSN of the last write."""
+        return self._engine.last_lsn
+
     def unsynced(self, key: bytes) -> int:
         """The LSN that must be durable before the version of `key` may be shown; 0: it is."""
         return self._unsynced.get(key, 0)

@@ -18,7 +18,7 @@ from kvstore.protocol.client import Explain, Stored
 from kvstore.protocol.peer import ReplicaWrite, WriteAck
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.context_keys import ContextKeys
-from kvstore.quorum.counters import Counters
+from kvstore.quorum.counters.requests import RequestCounters
 from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint, Minted, Written
@@ -72,7 +72,7 @@ class Writes:
         placements: Placements,
         durability: HeldOutputs,
         admission: Admission,
-        counters: Counters,
+        counters: RequestCounters,
         settings: QuorumSettings,
     ) -> None:
         self.rpc = rpc

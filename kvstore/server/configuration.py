@@ -12,7 +12,7 @@ import msgspec
 
 from kvstore.config import BucketSettings
 from kvstore.node.settings import NodeSettings
-from kvstore.ring import ClusterState, Member
+from kvstore.ring import ClusterState
 
 _MOST_BYTES = 6000
 """gRPC lets all metadata of a call have 8 KiB: what is larger is not sent, only its hash."""
@@ -27,7 +27,10 @@ def configuration(state: ClusterState, settings: NodeSettings) -> dict[str, str]
         "replicas": str(state.replicas),
         "max-value": str(settings.limits.value),
     }
-    found |= {f"member {member.node}": _member(member) for member in state.members}
+    found |= {
+        f"member {member.node}": f"{member.address}/{member.zone}" if member.zone else member.address
+        for member in state.members
+    }
     found |= {f"bucket {bucket.name}": _bucket(bucket) for bucket in state.buckets}
     for table in (settings.quorum, settings.anti_entropy, settings.gossip):
         for field in fields(table):
@@ -55,10 +58,6 @@ def differences(mine: Mapping[str, str], sent: bytes | str) -> str:
         for name in names[:_MOST_SHOWN]
     )
     return f"{shown} (and {len(names) - _MOST_SHOWN} more)" if len(names) > _MOST_SHOWN else shown
-
-
-def _member(member: Member) -> str:
-    return f"{member.address}/{member.zone}" if member.zone else member.address
 
 
 def _bucket(bucket: BucketSettings) -> str:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from kvstore.errors import StorageFull
-from kvstore.lsm import Engine, GroupCommit, Sync
+from kvstore.lsm import GroupCommit, Sync, Synced
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class SyncThread:
     """
 
     def __init__(
-        self, engine: Engine, on_durable: Callable[[int], None], on_fatal: Callable[[BaseException], None]
+        self, engine: Synced, on_durable: Callable[[int], None], on_fatal: Callable[[BaseException], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._commit = GroupCommit(engine, self)

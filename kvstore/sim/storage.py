@@ -15,7 +15,7 @@ from functools import partial
 from typing import Protocol
 
 from kvstore.errors import StorageError, StorageFailed, StorageFull
-from kvstore.lsm import Engine, GroupCommit, Job, JobQueue, JobResult, MemoryFileSystem, Sync
+from kvstore.lsm import GroupCommit, Job, JobQueue, JobResult, MemoryFileSystem, Sync, Synced
 from kvstore.lsm.pace import full_speed
 from kvstore.sim.process import Later
 from kvstore.store.worker_driver import WORKING, JobEnd, WorkerDriver, answer, content, frame, more_patience
@@ -74,7 +74,7 @@ class Storage:
     def __init__(
         self,
         disk: MemoryFileSystem,
-        engine: Engine,
+        engine: Synced,
         worked: Worked,
         later: Later,
         rng: random.Random,

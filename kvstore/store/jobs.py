@@ -7,8 +7,8 @@ import time
 from math import inf
 
 from kvstore.errors import StorageFull
-from kvstore.lsm import Engine, Job, JobQueue, JobResult
-from kvstore.lsm.job_queue import PAUSE
+from kvstore.lsm import Job, JobQueue, JobResult
+from kvstore.lsm.job_queue import PAUSE, JobSource
 from kvstore.store.worker_pool import WorkerPool
 
 _KILLED_SECONDS = 0.001
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 class Jobs:
     """Flushes, compactions and removals of one engine. Nothing happens but in its methods."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: JobSource) -> None:
         self._engine = engine
         self._queue = JobQueue(self)
         self.workers = WorkerPool()

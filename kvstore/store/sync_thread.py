@@ -7,7 +7,7 @@ import threading
 import time
 
 from kvstore.errors import StorageFailed, StorageFull
-from kvstore.lsm import Engine, GroupCommit, Sync
+from kvstore.lsm import GroupCommit, Sync, Synced
 
 _log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ class SyncThread:
     `lock` is held by whoever uses the engine, and for each sync: whoever writes meanwhile waits for it.
     """
 
-    def __init__(self, engine: Engine, lock: threading.RLock) -> None:
+    def __init__(self, engine: Synced, lock: threading.RLock) -> None:
         self._commit = GroupCommit(engine, self)
         self._changed = threading.Condition(lock)
         self._due: float | None = None

@@ -44,7 +44,7 @@ def pages(engine: Engine, number: int, limit: int, bucket: str = "carts") -> lis
     """All pages of a partition; each next one begins at the cursor of the last."""
     found, after = [], b""
     while True:
-        keys, after = scan_keys(engine, RING, BucketName(bucket), number, after, limit, NOW)
+        keys, after = scan_keys(engine.scan, RING, BucketName(bucket), number, after, limit, NOW)
         found.append(keys)
         if not after:
             return found
@@ -69,7 +69,7 @@ def test_every_key_of_a_partition_is_on_one_page(engine: Engine, limit: int) -> 
 def test_a_page_has_at_most_a_thousand_keys_however_many_are_asked_for(engine: Engine) -> None:
     fill(engine, [b"%d" % i for i in range(4500)])
     for limit in (0, 1_000_000):
-        keys, after = scan_keys(engine, RING, CARTS, 0, b"", limit, NOW)
+        keys, after = scan_keys(engine.scan, RING, CARTS, 0, b"", limit, NOW)
         assert len(keys) == 1000
         assert after == internal(keys[-1])
 
@@ -115,7 +115,7 @@ def test_only_visible_values_of_the_bucket_are_listed(engine: Engine) -> None:
     # A key that is longer than a key may be, and one whose token is that of another key
     engine.write([(data_key(token("carts", there), "carts", b"k" * 5000), version())])
     engine.write([(data_key(token("carts", there), "carts", b"not mine"), version())])
-    assert scan_keys(engine, RING, CARTS, 2, b"", 0, NOW) == (
+    assert scan_keys(engine.scan, RING, CARTS, 2, b"", 0, NOW) == (
         tuple(sorted((there, lasting), key=internal)),
         b"",
     )
@@ -124,12 +124,12 @@ def test_only_visible_values_of_the_bucket_are_listed(engine: Engine) -> None:
 @pytest.mark.parametrize("number", [-1, 4, 1 << 40])
 def test_a_partition_that_is_none_is_refused(engine: Engine, number: int) -> None:
     with pytest.raises(InvalidRequest, match=f"partition: is {number}, must be between 0 and 3"):
-        scan_keys(engine, RING, CARTS, number, b"", 0, NOW)
+        scan_keys(engine.scan, RING, CARTS, number, b"", 0, NOW)
 
 
 def test_a_cursor_of_another_partition_is_refused(engine: Engine) -> None:
     start, end = partition_bounds(1, RING.partitions)
     for after in (start[:-1], end, b"\xff"):
         with pytest.raises(InvalidRequest, match="after: is not a cursor of this partition"):
-            scan_keys(engine, RING, CARTS, 1, after, 0, NOW)
-    assert scan_keys(engine, RING, CARTS, 1, start, 0, NOW) == ((), b"")
+            scan_keys(engine.scan, RING, CARTS, 1, after, 0, NOW)
+    assert scan_keys(engine.scan, RING, CARTS, 1, start, 0, NOW) == ((), b"")

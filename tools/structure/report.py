@@ -24,6 +24,7 @@ VOCABULARY = (
     "lsm.options",
     "lsm.pace",
     "lsm.table_info",
+    "node.settings",
     "ring.cluster_state",
     "ring.token",
 )

@@ -7,11 +7,12 @@ from typing import TypeVar
 from kvstore.config import AntiEntropySettings
 from kvstore.errors import Overloaded
 from kvstore.instant import Instant
+from kvstore.lsm.reading import Scan
 from kvstore.protocol.peer import RangeDifference, RangeItems, TreeHashes, TreeRead
 from kvstore.protocol.sizes import content_of
-from kvstore.quorum.background.merkle import Scan, Trees
+from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.range_items import difference
-from kvstore.quorum.counters import Counters
+from kvstore.quorum.counters.repair import RepairCounters
 
 A = TypeVar("A", TreeHashes, RangeDifference)
 
@@ -19,7 +20,9 @@ A = TypeVar("A", TreeHashes, RangeDifference)
 class Answers:
     """Of one node. They show what it holds, so they must wait until that is on its disk."""
 
-    def __init__(self, trees: Trees, scan: Scan, counters: Counters, settings: AntiEntropySettings) -> None:
+    def __init__(
+        self, trees: Trees, scan: Scan, counters: RepairCounters, settings: AntiEntropySettings
+    ) -> None:
         self._trees = trees
         self._scan = scan
         self._counters = counters

@@ -14,15 +14,16 @@ from functools import partial
 from kvstore.config import AntiEntropySettings
 from kvstore.errors import KVError, VersionTooLarge
 from kvstore.instant import Instant
+from kvstore.lsm.reading import Scan
 from kvstore.protocol.peer import RangeItems, RepairWanted, TreeNode, TreeRead
 from kvstore.quorum.background.conversation import Conversation
 from kvstore.quorum.background.exchange import Exchange
-from kvstore.quorum.background.merkle import Scan, Trees
+from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.merkle_tree import ROOT
 from kvstore.quorum.background.pacing import Pacing
 from kvstore.quorum.background.proofs import Proofs
 from kvstore.quorum.background.quarantine import Quarantine
-from kvstore.quorum.counters import Counters
+from kvstore.quorum.counters.repair import RepairCounters
 from kvstore.quorum.deadlines import NEVER
 from kvstore.quorum.flow import Flow, Flows, Idle, Lost, Pause
 from kvstore.quorum.local import LocalCopy
@@ -47,7 +48,7 @@ class AntiEntropy:
         placements: Placements,
         sync_soon: Callable[[int], None],
         pacing: Pacing,
-        counters: Counters,
+        counters: RepairCounters,
         settings: AntiEntropySettings,
     ) -> None:
         self._send = flows.rpc.send

@@ -15,7 +15,7 @@ from kvstore.protocol.peer import (
 )
 from kvstore.protocol.sizes import content_of
 from kvstore.quorum.background.range_items import can_be_sent
-from kvstore.quorum.counters import Counters
+from kvstore.quorum.counters.repair import RepairCounters
 from kvstore.quorum.flow import Ask, Flow, Lost, Pause
 from kvstore.versions import EncodedVersion, InternalKey
 
@@ -36,7 +36,7 @@ class Conversation:
         read: Callable[[InternalKey], EncodedVersion],
         asking: Callable[[TreeRead | RangeItems], None],
         pause: Callable[[Instant], float],
-        counters: Counters,
+        counters: RepairCounters,
         settings: AntiEntropySettings,
     ) -> None:
         self.epoch = epoch

@@ -7,9 +7,10 @@ from itertools import islice
 
 from kvstore.errors import Overloaded
 from kvstore.instant import Instant
+from kvstore.lsm.reading import Scan
 from kvstore.protocol.peer import RangeDifference, RangeItems, TreeHashes, TreeNode, TreeRead
 from kvstore.quorum.background.conversation import Conversation
-from kvstore.quorum.background.merkle import Scan, Trees
+from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.merkle_tree import FAN_OUT, FIRST_LEAF, LEAVES, ROOT, children
 from kvstore.quorum.background.range_items import held_in, packed_item
 from kvstore.quorum.flow import Flow, Lost, Pause

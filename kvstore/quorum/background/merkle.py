@@ -7,12 +7,11 @@ pairs of rows that are missing go unnoticed: BUGS 18.) An inner node is the sum 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import mmh3
 
 from kvstore.config import Limits
 from kvstore.errors import Corruption, InvalidRequest
+from kvstore.lsm.reading import Scan
 from kvstore.protocol.peer import NodeHash, TreeNode
 from kvstore.quorum.background.merkle_tree import ALL, COUNT_BITS, LEAVES, NODES, Tree
 from kvstore.ring import ClusterState, check_data_key, partition_bounds
@@ -26,9 +25,6 @@ _digest = mmh3.mmh3_x64_128_digest
 _SLICE_BYTES = 1024 * 1024
 _SCAN_PRICE = 16
 """What beginning a scan costs, in entries."""
-
-Scan = Callable[[bytes, bytes | None], Iterator[tuple[bytes, bytes]]]
-"""`Engine.scan`."""
 
 
 def item(key: InternalKey, version: EncodedVersion) -> int:

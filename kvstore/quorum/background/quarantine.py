@@ -18,7 +18,7 @@ from kvstore.lsm import Engine, Fence
 from kvstore.quorum.background.conversation import Conversation
 from kvstore.quorum.background.exchange import Exchange
 from kvstore.quorum.background.merkle import Trees
-from kvstore.quorum.counters import Counters
+from kvstore.quorum.counters.repair import RepairCounters
 from kvstore.quorum.flow import Flow, Flows, Sync
 from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
@@ -68,7 +68,7 @@ class Quarantine:
         placements: Placements,
         mint: Mint,
         durability: HeldOutputs,
-        counters: Counters,
+        counters: RepairCounters,
         pause: float,
         lifted: Callable[[], None],
     ) -> None:

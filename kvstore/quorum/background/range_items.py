@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvstore.errors import Corruption
+from kvstore.lsm.reading import Scan
 from kvstore.protocol.peer import KeyVersion, RangeDifference, RangeItems
-from kvstore.quorum.background.merkle import Scan, Trees, item
+from kvstore.quorum.background.merkle import Trees, item
 from kvstore.versions import EncodedVersion, InternalKey, check_version
 
 ITEM_BYTES = 8

@@ -18,7 +18,7 @@ from kvstore.errors import Corruption, InvalidRequest, KVError
 from kvstore.instant import Instant
 from kvstore.protocol.peer import Candidate, ReapCheck, ReapConfirm
 from kvstore.quorum.background.reap_rounds import ReapRounds
-from kvstore.quorum.counters import Counters
+from kvstore.quorum.counters.repair import RepairCounters
 from kvstore.quorum.flow import Ask, Flow, Flows, Lost, Pause
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint
@@ -53,7 +53,7 @@ class Reaper:
         placements: Placements,
         mint: Mint,
         sync_soon: Callable[[int], None],
-        counters: Counters,
+        counters: RepairCounters,
         settings: AntiEntropySettings,
     ) -> None:
         self._rpc = flows.rpc

@@ -16,7 +16,7 @@ from kvstore.errors import Corruption, KVError, Overloaded, StorageFull
 from kvstore.instant import Instant
 from kvstore.protocol.peer import ReplicaWrite, WriteAck
 from kvstore.quorum.admission import Admission
-from kvstore.quorum.counters import Counters
+from kvstore.quorum.counters.hints import HintCounters
 from kvstore.quorum.deadlines import NEVER
 from kvstore.quorum.flow import Ask, Flow, Flows, Sync
 from kvstore.quorum.held_outputs import HeldOutputs
@@ -68,7 +68,7 @@ class HintReplay:
         mint: Mint,
         durability: HeldOutputs,
         admission: Admission,
-        counters: Counters,
+        counters: HintCounters,
         settings: QuorumSettings,
     ) -> None:
         self._flows = flows

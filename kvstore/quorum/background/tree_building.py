@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from kvstore.config import AntiEntropySettings
 from kvstore.instant import Instant
-from kvstore.quorum.background.merkle import Scan, Trees
+from kvstore.lsm.reading import Scan
+from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.pacing import Pacing
 from kvstore.quorum.deadlines import NEVER, Deadlines
 from kvstore.quorum.guard import Guard
