@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kvstore import aio as aio
     from kvstore.client.errors import ClientClosed, PartialFailure
-    from kvstore.client.results import Explain, Resolver, Result, Sibling, Stored, UnresolvedSiblings
+    from kvstore.client.results import (
+        Explain,
+        Resolver,
+        Result,
+        Sibling,
+        Stored,
+        UndecodableValue,
+        UnresolvedSiblings,
+    )
+    from kvstore.client.serializers import Serializer
     from kvstore.client.synchronous import Bucket, Client, Session, connect
     from kvstore.errors import (
         ConfigError,
@@ -63,6 +72,7 @@ __all__ = [
     "ReadTimeout",
     "Resolver",
     "Result",
+    "Serializer",
     "Session",
     "Sibling",
     "StaleRead",
@@ -73,6 +83,7 @@ __all__ = [
     "Timeout",
     "TooManySiblings",
     "Unavailable",
+    "UndecodableValue",
     "UnresolvedSiblings",
     "UnverifiedContext",
     "VersionTooLarge",
@@ -89,7 +100,9 @@ _PLACES = {
     "connect": "kvstore.client.synchronous",
     "ClientClosed": "kvstore.client.errors",
     "PartialFailure": "kvstore.client.errors",
+    "UndecodableValue": "kvstore.client.results",
     "UnresolvedSiblings": "kvstore.client.results",
+    "Serializer": "kvstore.client.serializers",
     "Explain": "kvstore.client.results",
     "Resolver": "kvstore.client.results",
     "Result": "kvstore.client.results",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
+from kvstore.client.core.retry import ATTEMPTS
 from kvstore.client.core.seen import Seen
 from kvstore.client.discovery import discover
 from kvstore.client.dispatcher import Dispatcher
@@ -16,8 +18,9 @@ from kvstore.client.errors import ClientClosed
 from kvstore.client.guidance import AWAITS_NOTHING, ITERATES_ASYNC, WRITES_BY_INDEX, missing
 from kvstore.client.operations import Operations
 from kvstore.client.ports import Carrier
-from kvstore.client.requests import prefix_bytes, requests_for, seconds, whole_number
-from kvstore.client.results import Key, Resolver, Result
+from kvstore.client.requests import Requests, prefix_bytes, requests_for, seconds, whole_number
+from kvstore.client.results import Key, Resolver, Result, V
+from kvstore.client.serializers import Serializer, SerializerName, serializer_of
 from kvstore.errors import KVError
 from kvstore.ring import ClusterState
 
@@ -30,15 +33,19 @@ DEFAULT_TIMEOUT = 5.0
 _BATCH = 64
 """Values that `items` reads at once: concurrency makes it fast, and each may have 16 MiB."""
 _NO_LIMIT = 2**63
+_MOST_ATTEMPTS = 1000
 
 
-def connect(endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> Client:
+def connect(
+    endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT, attempts: int = ATTEMPTS
+) -> Client:
     """A client of the cluster at `endpoints` (`host:port,host:port`): await it, or `async with` it.
 
-    `timeout` in seconds is the default of every call. Raises ConfigError for endpoints that are
-    none, InvalidRequest for a bad timeout; awaiting it raises NoNodeAvailable when none answers.
+    `timeout` in seconds is the default of every call, `attempts` how often each request is sent at most
+    when it is safe to repeat it (1: nothing is repeated). Raises ConfigError for endpoints that are
+    none, InvalidRequest for other arguments; awaiting it raises NoNodeAvailable when none answers.
     """
-    return Client(endpoints, timeout=timeout)
+    return Client(endpoints, timeout=timeout, attempts=attempts)
 
 
 def carried_by(connect: Callable[[], Awaitable[Carrier]], timeout: float) -> Client:
@@ -48,16 +55,71 @@ def carried_by(connect: Callable[[], Awaitable[Carrier]], timeout: float) -> Cli
     return client
 
 
-async def _open_dispatcher(endpoints: tuple[str, ...], timeout: float) -> Carrier:
-    return Dispatcher(endpoints, await discover(endpoints, timeout))
+async def _open_dispatcher(endpoints: tuple[str, ...], timeout: float, attempts: int) -> Carrier:
+    return Dispatcher(endpoints, await discover(endpoints, timeout), attempts)
 
 
-class Client:
+class Buckets(ABC):
+    """Gives buckets: a client does, and a session."""
+
+    _timeout: float
+
+    @abstractmethod
+    def _bucket(self, requests: Requests, serializer: Serializer[V] | None) -> Bucket[V]: ...
+
+    @overload
+    def bucket(
+        self,
+        name: str,
+        *,
+        serializer: SerializerName,
+        r: int | None = None,
+        w: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        resolver: Resolver[Any] | None = None,
+    ) -> Bucket[Any]: ...
+    @overload
+    def bucket(
+        self,
+        name: str,
+        *,
+        serializer: Serializer[V] | None = None,
+        r: int | None = None,
+        w: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        resolver: Resolver[V] | None = None,
+    ) -> Bucket[V]: ...
+    def bucket(
+        self,
+        name: str,
+        *,
+        serializer: Serializer[Any] | SerializerName | None = None,
+        r: int | None = None,
+        w: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        resolver: Resolver[Any] | None = None,
+    ) -> Bucket[Any]:
+        """A bucket; what is given here is the default of its calls. Raises InvalidRequest.
+
+        Values are bytes, or what `serializer` makes of them: "json", "msgpack", or an object with `dumps`
+        and `loads`. That is a matter of this program: nothing of it is stored with the bucket.
+        """
+        limit = self._timeout if timeout is None else timeout
+        return self._bucket(requests_for(name, r, w, quorum, limit, resolver), serializer_of(serializer))
+
+
+class Client(Buckets):
     """One cluster, for coroutines of one event loop: see `connect`, which makes it."""
 
-    def __init__(self, endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self, endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT, attempts: int = ATTEMPTS
+    ) -> None:
         limit = seconds(timeout)
-        self._start(partial(_open_dispatcher, parse_endpoints(endpoints), limit), limit)
+        most = whole_number("attempts", attempts, _MOST_ATTEMPTS)
+        self._start(partial(_open_dispatcher, parse_endpoints(endpoints), limit, most), limit)
 
     def _start(self, connect: Callable[[], Awaitable[Carrier]], timeout: float) -> None:
         self._connect = connect
@@ -102,19 +164,8 @@ class Client:
         if self._opened is not None:
             await self._opened.close()
 
-    def bucket(
-        self,
-        name: str,
-        *,
-        r: int | None = None,
-        w: int | None = None,
-        quorum: str | None = None,
-        timeout: float | None = None,
-        resolver: Resolver | None = None,
-    ) -> Bucket:
-        """A bucket; what is given here is the default of its calls. Raises InvalidRequest."""
-        limit = self._timeout if timeout is None else timeout
-        return Bucket(self._dispatcher, requests_for(name, r, w, quorum, limit, resolver))
+    def _bucket(self, requests: Requests, serializer: Serializer[V] | None) -> Bucket[V]:
+        return Bucket(self._dispatcher, requests, serializer)
 
     def session(self) -> Session:
         """Buckets that never show less than was read or written through them before: see Session."""
@@ -141,7 +192,7 @@ class Client:
         return await self._dispatcher.ask_members(REPAIR, REPAIR.request(start=start), self._timeout)
 
 
-class Session:
+class Session(Buckets):
     """One user's way through the database: read your writes, and monotonic reads. Made by `Client.session`.
 
     A read shows at least what the same session has written to that key, and all that it was shown of it
@@ -153,25 +204,16 @@ class Session:
 
     def __init__(self, client: Client, seen: Seen) -> None:
         self._client = client
+        self._timeout = client._timeout
         self._seen = seen
 
-    def bucket(
-        self,
-        name: str,
-        *,
-        r: int | None = None,
-        w: int | None = None,
-        quorum: str | None = None,
-        timeout: float | None = None,
-        resolver: Resolver | None = None,
-    ) -> Bucket:
-        """A bucket of this session, otherwise as `Client.bucket`; raises InvalidRequest."""
-        bucket = self._client.bucket(name, r=r, w=w, quorum=quorum, timeout=timeout, resolver=resolver)
+    def _bucket(self, requests: Requests, serializer: Serializer[V] | None) -> Bucket[V]:
+        bucket = self._client._bucket(requests, serializer)
         bucket._seen = self._seen
         return bucket
 
 
-class Bucket(Operations):
+class Bucket(Operations[V]):
     """A named set of keys. Made by `Client.bucket`.
 
     Per call: `r`, `w` are replicas to wait for, `quorum` is "strict" or "sloppy", `timeout` is in
@@ -203,8 +245,8 @@ class Bucket(Operations):
         r: int | None = None,
         quorum: str | None = None,
         timeout: float | None = None,
-        resolver: Resolver | None = None,
-    ) -> AsyncIterator[tuple[bytes, Result]]:
+        resolver: Resolver[V] | None = None,
+    ) -> AsyncIterator[tuple[bytes, Result[V]]]:
         """The keys that begin with `prefix`, each with what `get` gives for it; `limit` of them at most.
 
         Reads no more values than it gives, 64 at a time, but lists keys as `keys` does. A key whose value

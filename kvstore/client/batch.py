@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from kvstore.client.errors import PartialFailure
 from kvstore.client.requests import key_bytes
-from kvstore.client.results import K, Result, Stored
+from kvstore.client.results import K, Result, Stored, V
 from kvstore.errors import InvalidRequest, KVError
 
-R = TypeVar("R", Result, Stored)
+R = TypeVar("R", Result[Any], Stored)
 
-Items = Mapping[K, str | bytes] | Iterable[tuple[K, str | bytes]]
+Items: TypeAlias = Mapping[K, V | str] | Iterable[tuple[K, V | str]]
 """Keys and values: a mapping, or pairs."""
 
 
@@ -23,7 +23,7 @@ def several(keys: Iterable[K]) -> list[K]:
     return list(dict.fromkeys(keys))
 
 
-def pairs(items: Items[K]) -> list[tuple[K, str | bytes]]:
+def pairs(items: Items[K, V]) -> list[tuple[K, V | str]]:
     """The pairs of `items`; raises InvalidRequest if a key is there twice, since one would hide the other.
 
     And for a text, which has neither keys nor values.

@@ -6,7 +6,7 @@ and wait; what calls its caller back runs in the calling thread.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial, wraps
 from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
@@ -40,25 +40,6 @@ def blocking(
     return cast(Callable[Concatenate[Facade[A], P], T], call)
 
 
-def blocking_on_items(
-    method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Facade[A], P], T]:
-    """As `blocking`; iterables that are given are gone through in the calling thread."""
-
-    @wraps(method)
-    def call(self: Facade[A], *args: Any, **kwargs: Any) -> T:
-        named = {name: _listed(each) for name, each in kwargs.items()}
-        begin = cast(Callable[..., Coroutine[Any, Any, T]], method)
-        return self._background.run(begin(self._inner, *map(_listed, args), **named))
-
-    return cast(Callable[Concatenate[Facade[A], P], T], call)
-
-
-def _listed(given: Any) -> Any:
-    whole = not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping)
-    return given if whole else list(given)
-
-
 def standing_before(
     method: Callable[Concatenate[A, P], B], kind: Callable[[B, Runner], T]
 ) -> Callable[Concatenate[Facade[A], P], T]:
@@ -79,12 +60,12 @@ class _Immediate:
         self._facade = facade
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._facade, name)
         inner = getattr(self._facade._inner, name)
         if isasyncgenfunction(inner):
-            return partial(_each, method)
+            return partial(_each, getattr(self._facade, name))
         if not iscoroutinefunction(inner):
-            return method
+            return inner
+        method = getattr(self._facade, name)
 
         async def call(*args: object, **kwargs: object) -> object:
             return method(*args, **kwargs)
@@ -100,7 +81,7 @@ async def _each(method: Callable[..., Iterator[T]], *args: object, **kwargs: obj
 def in_calling_thread(
     method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Facade[A], P], T]:
-    """The method that does the same step by step, because it calls its caller back."""
+    """The method that does the same step by step: it calls its caller back, or what he has handed in."""
 
     @wraps(method)
     def call(self: Facade[A], *args: P.args, **kwargs: P.kwargs) -> T:

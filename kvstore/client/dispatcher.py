@@ -14,6 +14,7 @@ from kvstore.client.connection import Connection
 from kvstore.client.core.attempts import closed_error
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.client import ClientCore
+from kvstore.client.core.retry import ATTEMPTS
 from kvstore.client.core.scan import scan_of
 from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
@@ -40,7 +41,7 @@ _log = logging.getLogger(__name__)
 class Dispatcher:
     """Carries out requests until it is closed: see Carrier. `endpoints` serve to find the ring only."""
 
-    def __init__(self, endpoints: Sequence[str], state: ClusterState) -> None:
+    def __init__(self, endpoints: Sequence[str], state: ClusterState, attempts: int = ATTEMPTS) -> None:
         self._endpoints = endpoints
         self._loop = asyncio.get_running_loop()
         self.connections: dict[str, Connection] = {}
@@ -48,7 +49,7 @@ class Dispatcher:
         self._fetching: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
-        self.core = ClientCore(state, self, random.uniform, self._loop.time())
+        self.core = ClientCore(state, self, random.uniform, self._loop.time(), attempts)
 
     @property
     def state(self) -> ClusterState:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Generic
 
 from kvstore.client.batch import Items, by_key, pairs, several
 from kvstore.client.core.seen import Seen
+from kvstore.client.core.waiter import Answer
 from kvstore.client.ports import Carrier
 from kvstore.client.requests import Requests, TimeToLive, seconds
-from kvstore.client.results import K, Key, Resolver, Result, Stored
+from kvstore.client.results import D, K, Key, Resolver, Result, Stored, V
+from kvstore.client.serializers import Serializer, decoded, encoded
 from kvstore.errors import KVError
-from kvstore.protocol.client import Found, Get, WriteRequest
+from kvstore.protocol.client import ClientRequest, Found, Get, WriteRequest
 from kvstore.versions import SignedContext
 
 
-class Operations:
-    """The requests of one bucket, and what its clients get for them."""
+class Operations(Generic[V]):
+    """The requests of one bucket, and what its clients get for them.
 
-    def __init__(self, dispatcher: Carrier, requests: Requests) -> None:
+    What the loop must do is in `_ask` and `_ask_all`: the rest, the serializer above all, is done in the
+    thread of who calls a synchronous client.
+    """
+
+    def __init__(
+        self, dispatcher: Carrier, requests: Requests, serializer: Serializer[V] | None = None
+    ) -> None:
         self._dispatcher = dispatcher
         self._requests = requests
+        self._serializer = serializer
         self._seen: Seen | None = None
 
     @property
@@ -30,21 +40,22 @@ class Operations:
     async def get(
         self,
         key: Key,
+        default: D | None = None,
         *,
         r: int | None = None,
         quorum: str | None = None,
         timeout: float | None = None,
         explain: bool = False,
-        resolver: Resolver | None = None,
-    ) -> Result:
-        """Read a key. A key without a value gives a Result that is false, not an error."""
-        request = self._asking(self._requests.get(key, r, quorum, timeout, explain))
-        return self._result(request, await self._dispatcher.execute(request), resolver)
+        resolver: Resolver[V] | None = None,
+    ) -> Result[V, D]:
+        """Read a key. A key without a value gives a Result that is false, and whose value is `default`."""
+        request = self._requests.get(key, r, quorum, timeout, explain)
+        return self._result(request.key, await self._ask(request), resolver, default)
 
     async def put(
         self,
         key: Key,
-        value: str | bytes,
+        value: V | str,
         *,
         context: bytes = b"",
         content_type: str = "",
@@ -58,8 +69,12 @@ class Operations:
 
         `ttl` is in seconds, or a timedelta. The result's `.siblings` counts the values that the key has now.
         """
-        request = self._requests.put(key, value, context, content_type, ttl, w, quorum, timeout, explain)
-        return self._stored(request, await self._dispatcher.execute(request))
+        data = encoded(self._serializer, value)
+        return _stored(
+            await self._ask(
+                self._requests.put(key, data, context, content_type, ttl, w, quorum, timeout, explain)
+            )
+        )
 
     async def delete(
         self,
@@ -76,13 +91,12 @@ class Operations:
         if self._seen is not None and not context:
             # the node's own read would not know what this session has seen
             context = (await self.get(key, r=r, quorum=quorum, timeout=timeout)).context
-        request = self._requests.delete(key, context, r, w, quorum, timeout, explain)
-        return self._stored(request, await self._dispatcher.execute(request))
+        return _stored(await self._ask(self._requests.delete(key, context, r, w, quorum, timeout, explain)))
 
     async def update(
         self,
         key: Key,
-        change: Callable[[bytes | None], str | bytes | None],
+        change: Callable[[V | None], V | str | None],
         *,
         content_type: str = "",
         ttl: TimeToLive | None = None,
@@ -90,7 +104,7 @@ class Operations:
         w: int | None = None,
         quorum: str | None = None,
         timeout: float | None = None,
-        resolver: Resolver | None = None,
+        resolver: Resolver[V] | None = None,
     ) -> Stored:
         """Read, resolve, write `change(value or None)` over what was read; None deletes.
 
@@ -122,15 +136,15 @@ class Operations:
         r: int | None = None,
         quorum: str | None = None,
         timeout: float | None = None,
-        resolver: Resolver | None = None,
-    ) -> dict[K, Result]:
+        resolver: Resolver[V] | None = None,
+    ) -> dict[K, Result[V]]:
         """Read several keys at once, each within `timeout`. Raises PartialFailure if any fails."""
         listed = several(keys)
         return by_key(listed, await self._read(listed, r, quorum, timeout, resolver))
 
     async def put_many(
         self,
-        items: Items[K],
+        items: Items[K, V],
         *,
         contexts: Mapping[K, bytes] | None = None,
         content_type: str = "",
@@ -147,7 +161,16 @@ class Operations:
         listed = pairs(items)
         seen = contexts or {}
         requests = [
-            self._requests.put(key, value, seen.get(key, b""), content_type, ttl, w, quorum, timeout)
+            self._requests.put(
+                key,
+                encoded(self._serializer, value),
+                seen.get(key, b""),
+                content_type,
+                ttl,
+                w,
+                quorum,
+                timeout,
+            )
             for key, value in listed
         ]
         return by_key([key for key, _ in listed], await self._write(requests))
@@ -209,34 +232,55 @@ class Operations:
         r: int | None,
         quorum: str | None,
         timeout: float | None,
-        resolver: Resolver | None = None,
-    ) -> list[Result | KVError]:
-        requests = [self._asking(self._requests.get(key, r, quorum, timeout)) for key in keys]
-        replies = await self._dispatcher.execute_many(requests)
+        resolver: Resolver[V] | None = None,
+    ) -> list[Result[V] | KVError]:
+        requests = [self._requests.get(key, r, quorum, timeout) for key in keys]
         return [
-            reply if isinstance(reply, KVError) else self._result(request, reply, resolver)
-            for request, reply in zip(requests, replies, strict=True)
+            reply if isinstance(reply, KVError) else self._result(request.key, reply, resolver)
+            for request, reply in zip(requests, await self._ask_all(requests), strict=True)
         ]
 
     async def _write(self, requests: Sequence[WriteRequest]) -> list[Stored | KVError]:
-        replies = await self._dispatcher.execute_many(requests)
-        return [
-            reply if isinstance(reply, KVError) else self._stored(request, reply)
-            for request, reply in zip(requests, replies, strict=True)
-        ]
+        replies = await self._ask_all(requests)
+        return [reply if isinstance(reply, KVError) else _stored(reply) for reply in replies]
 
-    def _asking(self, request: Get) -> Get:
-        return self._seen.asking(request, self._dispatcher.now) if self._seen is not None else request
-
-    def _result(self, request: Get, reply: object, resolver: Resolver | None) -> Result:
+    def _result(
+        self, key: bytes, reply: object, resolver: Resolver[V] | None, default: D | None = None
+    ) -> Result[V, D]:
         assert isinstance(reply, Found)
-        if self._seen is not None:
-            self._seen.found(request, reply, self._dispatcher.now)
+        siblings = tuple(decoded(self._serializer, self.name, key, each) for each in reply.siblings)
         resolve = resolver or self._requests.resolver
-        return Result(request.key, reply.siblings, reply.context, reply.explain, resolve)
+        return Result(key, siblings, reply.context, reply.explain, resolve, default)
 
-    def _stored(self, request: WriteRequest, reply: object) -> Stored:
-        assert isinstance(reply, Stored)
-        if self._seen is not None:
-            self._seen.stored(request, reply, self._dispatcher.now)
+    async def _ask(self, request: ClientRequest) -> Found | Stored:
+        """The reply to a request; the session knows of it then."""
+        asked = self._asking(request)
+        reply = await self._dispatcher.execute(asked)
+        self._noted(asked, reply)
         return reply
+
+    async def _ask_all(self, requests: Sequence[ClientRequest]) -> list[Answer]:
+        asked = [self._asking(request) for request in requests]
+        replies = await self._dispatcher.execute_many(asked)
+        for request, reply in zip(asked, replies, strict=True):
+            self._noted(request, reply)
+        return replies
+
+    def _asking(self, request: ClientRequest) -> ClientRequest:
+        if self._seen is None or not isinstance(request, Get):
+            return request
+        return self._seen.asking(request, self._dispatcher.now)
+
+    def _noted(self, request: ClientRequest, reply: Answer) -> None:
+        if self._seen is None or isinstance(reply, KVError):
+            return
+        if isinstance(request, Get):
+            assert isinstance(reply, Found)
+            self._seen.found(request, reply, self._dispatcher.now)
+        else:
+            self._seen.stored(request, _stored(reply), self._dispatcher.now)
+
+
+def _stored(reply: object) -> Stored:
+    assert isinstance(reply, Stored)
+    return reply

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 from kvstore.client.results import Key, Resolver
 from kvstore.config import Limits, QuorumMode
@@ -36,7 +36,7 @@ class Requests:
     r: int = 0
     w: int = 0
     quorum: QuorumMode | None = None
-    resolver: Resolver | None = None
+    resolver: Resolver[Any] | None = None
 
     def get(
         self, key: Key, r: int | None, quorum: str | None, timeout: float | None, explain: bool = False
@@ -106,7 +106,7 @@ def requests_for(
     w: int | None,
     quorum: str | None,
     timeout: float,
-    resolver: Resolver | None,
+    resolver: Resolver[Any] | None,
 ) -> Requests:
     """The requests of a bucket with these defaults; raises InvalidRequest."""
     _LIMITS.check_bucket(_text("bucket", bucket))

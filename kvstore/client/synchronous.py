@@ -7,8 +7,9 @@ threads share its connections and their calls coalesce. Callbacks run in the cal
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 from kvstore.client import asynchronous
 from kvstore.client.asynchronous import DEFAULT_TIMEOUT
@@ -16,23 +17,32 @@ from kvstore.client.background import shared_background
 from kvstore.client.blocking import (
     Facade,
     blocking,
-    blocking_on_items,
     in_calling_thread,
     iterating,
     standing_before,
 )
+from kvstore.client.core.retry import ATTEMPTS
 from kvstore.client.guidance import WRITES_BY_INDEX, missing
 from kvstore.client.ports import Runner
-from kvstore.client.results import Key
+from kvstore.client.results import Key, Resolver, V
+from kvstore.client.serializers import Serializer, SerializerName
+
+B_co = TypeVar("B_co", bound=asynchronous.Buckets, covariant=True)
+
+_NONE = object()
+"""Stands for no value, where None may be one."""
 
 
-def connect(endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> Client:
+def connect(
+    endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT, attempts: int = ATTEMPTS
+) -> Client:
     """Connect to the cluster at `endpoints` (`host:port,host:port`); any one that answers is enough.
 
-    `timeout` in seconds is the default of every call. Raises ConfigError for endpoints that are
-    none, InvalidRequest for a bad timeout, NoNodeAvailable when none answers.
+    `timeout` in seconds is the default of every call, `attempts` how often each request is sent at most
+    when it is safe to repeat it (1: nothing is repeated). Raises ConfigError for endpoints that are
+    none, InvalidRequest for other arguments, NoNodeAvailable when none answers.
     """
-    return Client(endpoints, timeout=timeout)
+    return Client(endpoints, timeout=timeout, attempts=attempts)
 
 
 def standing_before_client(client: asynchronous.Client, runner: Runner) -> Client:
@@ -42,7 +52,7 @@ def standing_before_client(client: asynchronous.Client, runner: Runner) -> Clien
     return made
 
 
-class Bucket(Facade[asynchronous.Bucket]):
+class Bucket(Facade[asynchronous.Bucket[V]], Generic[V]):
     """A named set of keys. Made by `Client.bucket`.
 
     Per call: `r`, `w` are replicas to wait for, `quorum` is "strict" or "sloppy", `timeout` is in
@@ -57,12 +67,12 @@ class Bucket(Facade[asynchronous.Bucket]):
     def __contains__(self, key: Key) -> bool:
         return self.exists(key)
 
-    def __getitem__(self, key: Key) -> bytes:
+    def __getitem__(self, key: Key) -> V:
         """The value; raises KeyError when there is none, otherwise as `Result.value` and `get`."""
-        value = self.get(key).value
-        if value is None:
+        value = self.get(key, _NONE).value
+        if value is _NONE:
             raise KeyError(key)
-        return value
+        return cast(V, value)
 
     def __delitem__(self, key: Key) -> None:
         """As `delete`: that there is no value is no error."""
@@ -78,14 +88,19 @@ class Bucket(Facade[asynchronous.Bucket]):
 
         __getattr__ = missing
 
-    get = blocking(asynchronous.Bucket.get)
-    exists = blocking(asynchronous.Bucket.exists)
-    put = blocking(asynchronous.Bucket.put)
-    delete = blocking(asynchronous.Bucket.delete)
+    _ask = blocking(asynchronous.Bucket._ask)
+    _ask_all = blocking(asynchronous.Bucket._ask_all)
+    _read = in_calling_thread(asynchronous.Bucket._read)
+    _write = in_calling_thread(asynchronous.Bucket._write)
+
+    get = in_calling_thread(asynchronous.Bucket.get)
+    exists = in_calling_thread(asynchronous.Bucket.exists)
+    put = in_calling_thread(asynchronous.Bucket.put)
+    delete = in_calling_thread(asynchronous.Bucket.delete)
     update = in_calling_thread(asynchronous.Bucket.update)
-    get_many = blocking_on_items(asynchronous.Bucket.get_many)
-    put_many = blocking_on_items(asynchronous.Bucket.put_many)
-    delete_many = blocking_on_items(asynchronous.Bucket.delete_many)
+    get_many = in_calling_thread(asynchronous.Bucket.get_many)
+    put_many = in_calling_thread(asynchronous.Bucket.put_many)
+    delete_many = in_calling_thread(asynchronous.Bucket.delete_many)
     keys = iterating(asynchronous.Bucket.keys)
     items = iterating(asynchronous.Bucket.items)
     scan_keys = iterating(asynchronous.Bucket.scan_keys)
@@ -96,7 +111,41 @@ class Bucket(Facade[asynchronous.Bucket]):
         return self._inner.partitions()
 
 
-class Session(Facade[asynchronous.Session]):
+class Buckets(Facade[B_co]):
+    """Gives buckets: a client does, and a session."""
+
+    @overload
+    def bucket(
+        self,
+        name: str,
+        *,
+        serializer: SerializerName,
+        r: int | None = None,
+        w: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        resolver: Resolver[Any] | None = None,
+    ) -> Bucket[Any]: ...
+    @overload
+    def bucket(
+        self,
+        name: str,
+        *,
+        serializer: Serializer[V] | None = None,
+        r: int | None = None,
+        w: int | None = None,
+        quorum: str | None = None,
+        timeout: float | None = None,
+        resolver: Resolver[V] | None = None,
+    ) -> Bucket[V]: ...
+    @wraps(asynchronous.Buckets.bucket)
+    def bucket(self, *args: Any, **options: Any) -> Any:  # noqa: D102  (it has the other's)
+        return Bucket(self._inner.bucket(*args, **options), self._background)
+
+    bucket.__annotations__["return"] = Bucket
+
+
+class Session(Buckets[asynchronous.Session]):
     """One user's way through the database: read your writes, and monotonic reads. Made by `Client.session`.
 
     A read shows at least what the same session has written to that key, and all that it was shown of it
@@ -106,14 +155,14 @@ class Session(Facade[asynchronous.Session]):
     to be closed, and threads may share it.
     """
 
-    bucket = standing_before(asynchronous.Session.bucket, Bucket)
 
-
-class Client(Facade[asynchronous.Client]):
+class Client(Buckets[asynchronous.Client]):
     """One cluster; may be shared by threads: see `connect`, which makes it."""
 
-    def __init__(self, endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        client = asynchronous.Client(endpoints, timeout=timeout)
+    def __init__(
+        self, endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT, attempts: int = ATTEMPTS
+    ) -> None:
+        client = asynchronous.Client(endpoints, timeout=timeout, attempts=attempts)
         background = shared_background()
         background.run(client.__aenter__())
         super().__init__(client, background)
@@ -130,7 +179,6 @@ class Client(Facade[asynchronous.Client]):
         __getattr__ = missing
 
     close = blocking(asynchronous.Client.close)
-    bucket = standing_before(asynchronous.Client.bucket, Bucket)
     session = standing_before(asynchronous.Client.session, Session)
     ring = blocking(asynchronous.Client.ring)
     status = blocking(asynchronous.Client.status)

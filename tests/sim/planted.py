@@ -434,8 +434,8 @@ def a_request_counted_twice_as_done(patch: pytest.MonkeyPatch) -> None:
 def a_write_repeated_after_an_unknown_outcome(patch: pytest.MonkeyPatch) -> None:
     """The client's rule of what to try again: a write that may have been applied is applied twice."""
 
-    def may_retry(request: ClientRequest, error: KVError, attempt: int) -> bool:
-        return retry.may_retry(request, error, attempt) or (
+    def may_retry(request: ClientRequest, error: KVError, attempt: int, attempts: int) -> bool:
+        return retry.may_retry(request, error, attempt, attempts) or (
             error.outcome is Outcome.UNKNOWN and attempt < retry.ATTEMPTS
         )
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from kvstore.errors import (
     Outcome,
     Overloaded,
     ReadTimeout,
+    StaleRead,
     StaleRing,
     TooManySiblings,
     Unavailable,
@@ -455,6 +457,38 @@ def test_what_is_refused_because_of_load_is_sent_again_as_long_as_there_is_time(
         assert caught.value.retry_after == 5.0
 
     play(scenario)
+
+
+@pytest.mark.parametrize(("attempts", "sent"), [(1, 1), (2, 2), (5, 5)])
+def test_how_often_a_request_is_sent_is_a_setting_of_the_client(attempts: int, sent: int) -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, _carts: aio.Bucket) -> None:
+        for node in cluster.nodes:
+            node.refusals.extend(Unavailable(2, 1) for _ in range(10))
+        async with aio.connect(cluster.endpoints, attempts=attempts) as db:
+            with pytest.raises(Unavailable):
+                await db.bucket("carts").put("k", "v")
+        assert sum(len(node.calls) for node in cluster.nodes) == sent
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("error", [Overloaded(0.01), StaleRead(2)])
+def test_with_one_attempt_nothing_at_all_is_repeated(error: KVError) -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, _carts: aio.Bucket) -> None:
+        for node in cluster.nodes:
+            node.refusals.append(error)
+        async with aio.connect(cluster.endpoints, attempts=1) as db:
+            with pytest.raises(type(error)):
+                await db.bucket("carts").get("k")
+        assert sum(len(node.calls) for node in cluster.nodes) == 1
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("attempts", [0, -1, 1.5, True, "3", 1001])
+def test_a_number_of_attempts_that_is_none_is_refused(attempts: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"^attempts: "):
+        aio.connect("h:1", attempts=attempts)
 
 
 def test_a_cancelled_call_leaves_the_others_alone() -> None:

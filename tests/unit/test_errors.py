@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from multiprocessing import get_context
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -23,6 +23,7 @@ from kvstore.errors import KVError, Outcome, ReadTimeout, StaleRing, Timeout, Wr
 TWO = Result(b"k", (Sibling(b"1"), Sibling(b"2")), b"context", resolver=lambda siblings: siblings[0].value)
 SAMPLES: dict[type, object] = {
     str: "a word",
+    bytes: b"some bytes",
     int: 3,
     float: 0.5,
     Outcome: Outcome.UNKNOWN,
@@ -62,6 +63,7 @@ def sample(kind: type[KVError]) -> KVError:
 def _plain(hint: Any) -> type:
     if isinstance(hint, types.UnionType):
         (hint,) = [each for each in get_args(hint) if each is not types.NoneType]
+    hint = get_origin(hint) or hint
     assert isinstance(hint, type)
     return hint
 

@@ -20,6 +20,7 @@ class Shared(Protocol):
 
     routing: Routing
     uniform: Uniform
+    attempts: int
     closed: bool
 
     def watch(self, calls: Calls) -> None:
@@ -157,7 +158,7 @@ class Attempts:
             return
         assert self._calls is not None
         self._failed += (self._calls,)
-        if not may_retry(self._request, error, len(self._failed)):
+        if not may_retry(self._request, error, len(self._failed), self._shared.attempts):
             self._end(Event.ERROR, error)
             return
         if self._shared.closed:

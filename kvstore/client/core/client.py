@@ -11,7 +11,7 @@ from itertools import count
 from kvstore.client.core.attempts import Attempts, closed_error
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.ports import Port
-from kvstore.client.core.retry import Uniform
+from kvstore.client.core.retry import ATTEMPTS, Uniform
 from kvstore.client.core.routing import Routing
 from kvstore.client.core.waiter import Waiter
 from kvstore.errors import KVError, NoNodeAvailable
@@ -25,8 +25,11 @@ _OUTAGE_SECONDS = 1.0
 class ClientCore:
     """Carries out requests until it is closed. All times are of the shell's clock."""
 
-    def __init__(self, state: ClusterState, port: Port, uniform: Uniform, now: float) -> None:
+    def __init__(
+        self, state: ClusterState, port: Port, uniform: Uniform, now: float, attempts: int = ATTEMPTS
+    ) -> None:
         self.uniform = uniform
+        self.attempts = attempts
         self.closed = False
         self.retries: Counter[str] = Counter()
         """How often a request was sent again, by the class of the error before."""

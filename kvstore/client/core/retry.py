@@ -9,8 +9,9 @@ from kvstore.errors import KVError, Outcome, Overloaded, StaleRead
 from kvstore.protocol.client import ClientRequest
 
 ATTEMPTS = 3
-"""Times that one request is sent at most, as far as its timeout allows. A stale read has no such limit, nor
-has what was refused because of load: that is sent again at the pace that the nodes ask for."""
+"""Times that one request is sent at most, as far as its timeout allows, unless the client is told otherwise.
+A stale read has no such limit, nor has what was refused because of load: that is sent again at the pace that
+the nodes ask for. With one attempt nothing is sent again."""
 
 Uniform: TypeAlias = Callable[[float, float], float]
 """A random number between two, as `random.Random.uniform`."""
@@ -22,12 +23,12 @@ _DOUBLINGS = 10
 """Beyond so many a pause is at its longest anyway; and 2 to the power of some thousand is no float."""
 
 
-def may_retry(request: ClientRequest, error: KVError, attempt: int) -> bool:
+def may_retry(request: ClientRequest, error: KVError, attempt: int, attempts: int = ATTEMPTS) -> bool:
     """Whether repeating is safe and has a chance: reads, and writes that were certainly not applied.
 
-    `attempt` (from 1) is the one that has failed.
+    `attempt` (from 1) is the one that has failed, of so many `attempts` that there may be.
     """
-    if attempt >= ATTEMPTS and not isinstance(error, StaleRead | Overloaded):
+    if attempt >= attempts and (attempts == 1 or not isinstance(error, StaleRead | Overloaded)):
         return False
     return error.retryable and (not request.writes or error.outcome is Outcome.NOT_APPLIED)
 
