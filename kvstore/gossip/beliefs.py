@@ -66,7 +66,12 @@ class Beliefs:
             return
         hearsay = update.status is Status.DEAD and self._table[node].status is not Status.DEAD
         claim = Update(node, Status.SUSPECT, update.incarnation) if hearsay else update
-        self._believe(claim, now, firsthand=node == sender)
+        told = (
+            "it says so itself"
+            if node == sender
+            else f"{sender} says that it is {update.status.name.lower()}"
+        )
+        self._believe(claim, now, told, firsthand=node == sender)
         suspicion = self._suspicions.get(node)
         if suspicion and update.incarnation == self._table[node].incarnation:
             if update.status is Status.DEAD:
@@ -89,7 +94,8 @@ class Beliefs:
     def witness(self, node: str, now: float) -> None:
         """This node's own probe has failed: suspect the member, and say so."""
         incarnation = self._table[node].incarnation
-        self._believe(Update(node, Status.SUSPECT, incarnation), now)
+        reason = "it answers neither this node's probe nor those of others"
+        self._believe(Update(node, Status.SUSPECT, incarnation), now, reason)
         suspicion = self._suspicions[node]
         if not suspicion.witnessed:
             suspicion.witnessed = True
@@ -98,7 +104,8 @@ class Beliefs:
     def bury(self, now: float) -> None:
         """Declare those dead that did not refute in time."""
         for node in [node for node, suspicion in self._suspicions.items() if suspicion.deadline <= now]:
-            self._believe(Update(node, Status.DEAD, self._table[node].incarnation), now)
+            reason = "it was suspected, and has not said that it is alive"
+            self._believe(Update(node, Status.DEAD, self._table[node].incarnation), now, reason)
             self._gossip.add(self._table[node].update())
 
     def ping_dead(self, now: float) -> None:
@@ -113,7 +120,7 @@ class Beliefs:
         for suspicion in self._suspicions.values():
             suspicion.delay(seconds)
 
-    def _believe(self, update: Update, now: float, firsthand: bool = False) -> None:
+    def _believe(self, update: Update, now: float, reason: str, firsthand: bool = False) -> None:
         """Take a claim into the table and do what follows from it."""
         node, old = update.node, self._table[update.node].status
         if not self._table.accept(update, now, firsthand):
@@ -122,7 +129,7 @@ class Beliefs:
         self._suspicions.pop(node, None)
         self._dead.pop(node, None)
         if old is not update.status:
-            self._outgoing.add(StatusChanged(node, old, update.status))
+            self._outgoing.add(StatusChanged(node, old, update.status, reason))
         match update.status:
             case Status.ALIVE:
                 self._gossip.add(update)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kvstore.protocol.gossip import GossipMessage, Status
 
@@ -22,6 +22,8 @@ class StatusChanged:
     node: str
     old: Status
     new: Status
+    reason: str = field(default="", compare=False)
+    """Why, for people."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,9 +73,12 @@ class Liveness:
                     if isinstance(message, PushPull):
                         self.hand_out_keys([to])
                     self._outbox.send(to, message)
-                case StatusChanged(node, old, new):
+                case StatusChanged(node, old, new, reason):
+                    self._outbox.member_changed(node, new, reason)
                     self._status_changed(node, old, new, now)
                 case PersistIncarnation(incarnation):
+                    reason = f"others suspected it, which it has refuted (incarnation {incarnation})"
+                    self._outbox.member_changed(self._base.placements.name, Status.ALIVE, reason)
                     self._persist(incarnation)
         self._timer.set(self._detector.next_deadline())
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from kvstore.lsm import Job
 from kvstore.protocol.client import Reply
-from kvstore.protocol.gossip import GossipMessage
+from kvstore.protocol.gossip import GossipMessage, Status
 from kvstore.protocol.peer import Forward, ForwardReply, QuorumMessage
 from kvstore.ring import ClusterState
 
@@ -30,6 +30,9 @@ class Outbox(Protocol):
 
     def defect(self, error: Exception) -> None:
         """Take note of an exception that nobody expected: it has ended one thing, and the node goes on."""
+
+    def member_changed(self, node: str, status: Status, reason: str) -> None:
+        """Take note that this node believes something else of a member now, and why: for operators."""
 
     def on_state(self, state: ClusterState) -> None:
         """The members are others now: connect to those that are new, leave those that are none any more."""

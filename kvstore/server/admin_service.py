@@ -14,7 +14,6 @@ from google.protobuf.message import Message
 from kvstore.errors import KVError
 from kvstore.node.status import NodeStatus
 from kvstore.server.client_service import ClientService, abort, unary
-from kvstore.server.configuration import configuration
 from kvstore.server.driver import Driver
 from kvstore.server.links import Links
 from kvstore.server.session import Context
@@ -68,7 +67,7 @@ class AdminService:
                 session_frames_received=clients.session_frames,
                 session_calls_received=clients.session_calls,
             ),
-            settings=configuration(driver.node.state, driver.settings),
+            settings=driver.configuration.texts(driver.node.state),
             version=self._version,
             pid=os.getpid(),
             uptime=time.monotonic() - self._started,

@@ -19,25 +19,34 @@ _MOST_BYTES = 6000
 _MOST_SHOWN = 5
 
 
-def configuration(state: ClusterState, settings: NodeSettings) -> dict[str, str]:
-    """What all nodes should have alike; of the tables of the settings file only what is not the default."""
-    found = {
-        "cluster-id": state.cluster_id,
-        "partitions": str(state.ring.partitions),
-        "replicas": str(state.replicas),
-        "max-value": str(settings.limits.value),
-    }
-    found |= {
-        f"member {member.node}": f"{member.address}/{member.zone}" if member.zone else member.address
-        for member in state.members
-    }
-    found |= {f"bucket {bucket.name}": _bucket(bucket) for bucket in state.buckets}
-    for table in (settings.quorum, settings.anti_entropy, settings.gossip):
-        for field in fields(table):
-            value = getattr(table, field.name)
-            if value != field.default:
-                found[f"{table.TABLE} {field.name.replace('_', '-')}"] = f"{value:g}"
-    return found
+class Configuration:
+    """Of a node with these settings; the rest is in the cluster state that it acts by."""
+
+    def __init__(self, settings: NodeSettings | None = None) -> None:
+        self._settings = settings or NodeSettings()
+
+    def texts(self, state: ClusterState) -> dict[str, str]:
+        """What all nodes should have alike; of the settings file's tables only what is not the default."""
+        settings = self._settings
+        found = {
+            "cluster-id": state.cluster_id,
+            "partitions": str(state.ring.partitions),
+            "replicas": str(state.replicas),
+            "max-value": str(settings.limits.value),
+        }
+        for member in state.members:
+            zone = f"/{member.zone}" if member.zone else ""
+            found[f"member {member.node}"] = f"{member.address}{zone}"
+        found |= {f"bucket {bucket.name}": _bucket(bucket) for bucket in state.buckets}
+        for table in (settings.quorum, settings.anti_entropy, settings.gossip):
+            for field in fields(table):
+                value = getattr(table, field.name)
+                if value != field.default:
+                    found[f"{table.TABLE} {field.name.replace('_', '-')}"] = f"{value:g}"
+        return found
+
+
+DEFAULTS = Configuration()
 
 
 def encode(mine: Mapping[str, str]) -> bytes:

@@ -15,8 +15,10 @@ from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus
 from kvstore.principal import Principal
 from kvstore.protocol.client import ClientRequest, Reply
+from kvstore.protocol.gossip import Status
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import ClusterState
+from kvstore.server.configuration import Configuration
 from kvstore.server.execution import Executor
 from kvstore.server.jobs import Jobs
 from kvstore.server.links import Links
@@ -45,7 +47,7 @@ class Driver:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._links = links
-        self.settings = settings
+        self.configuration = Configuration(settings)
         self._syncs = SyncThread(engine, self._durable, on_fatal)
         self._jobs = Jobs(self._job_done, self._job_failed, on_fatal)
         self._stopped = False
@@ -150,6 +152,11 @@ class Driver:
     def defect(self, error: Exception) -> None:
         """See Outbox."""
         _log.error("a defect of the node; it goes on", exc_info=error)
+
+    def member_changed(self, node: str, status: Status, reason: str) -> None:
+        """See Outbox."""
+        level = logging.WARNING if status is Status.DEAD else logging.INFO
+        _log.log(level, "node %s is %s: %s", node, status.name.lower(), reason)
 
     def on_state(self, state: ClusterState) -> None:
         """See Outbox."""

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
-from kvstore.node.settings import NodeSettings
 from kvstore.ring import ClusterState
-from kvstore.server.configuration import configuration, differences, encode
+from kvstore.server.configuration import DEFAULTS, Configuration, differences, encode
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.wire.ring import state_to_wire
 
@@ -25,14 +24,13 @@ _LASTING = "kvstore-lasting"
 _CONFIGURATION = "kvstore-configuration-bin"
 
 Metadata = tuple[tuple[str, str | bytes], ...]
-_DEFAULTS = NodeSettings()
 
 
 class Refused(Exception):
     """The two nodes do not belong together; the message says why."""
 
 
-def introduction(me: str, state: ClusterState, settings: NodeSettings = _DEFAULTS) -> Metadata:
+def introduction(me: str, state: ClusterState, configuration: Configuration = DEFAULTS) -> Metadata:
     """The metadata with which a node opens its streams."""
     return (
         (_NODE, me),
@@ -41,7 +39,7 @@ def introduction(me: str, state: ClusterState, settings: NodeSettings = _DEFAULT
         (_STATE, _fingerprint(state, addresses=True)),
         (_SHAPE, _fingerprint(state, addresses=False)),
         (_LASTING, _lasting(state)),
-        (_CONFIGURATION, encode(configuration(state, settings))),
+        (_CONFIGURATION, encode(configuration.texts(state))),
     )
 
 
@@ -57,7 +55,7 @@ def check_caller(
     metadata: Iterable[tuple[str, str | bytes]],
     me: str,
     state: ClusterState,
-    settings: NodeSettings = _DEFAULTS,
+    configuration: Configuration = DEFAULTS,
 ) -> Caller:
     """The node that calls; raises Refused unless it is another member of this very cluster.
 
@@ -74,7 +72,7 @@ def check_caller(
         raise Refused(
             f"node {node!r} is this one: two processes run under one node id, or an address is wrong"
         )
-    found = differences(configuration(state, settings), given.get(_CONFIGURATION, b""))
+    found = differences(configuration.texts(state), given.get(_CONFIGURATION, b""))
     same_epoch = given.get(_EPOCH) == str(state.epoch)
     if given.get(_LASTING) != _lasting(state) or (same_epoch and not _same_shape(given, state)):
         reason = f"node {node!r} was started with other members, partitions, replicas or buckets"

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from math import inf
 
 from kvstore.errors import StorageFull
-from kvstore.lsm import Job, JobQueue, JobResult
+from kvstore.lsm import FlushJob, Job, JobQueue, JobResult, RemovalJob
 from kvstore.store.worker_pool import WorkerPool
 
 _END_SECONDS = 2.0
 """How long a node that stops waits for workers that were killed, and do not get the processor to end."""
 _POLL_SECONDS = 0.005
+_LONG_SECONDS = 1.0
+"""A flush or compaction that takes so long is worth a line in the log."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ class Jobs:
         self._on_fatal = on_fatal
         self._queue = JobQueue(self)
         self._workers = WorkerPool()
+        self._begun: dict[tuple[int, ...], float] = {}
+        """When a flush or compaction was begun, by the numbers of its outputs."""
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._loop.add_reader(self._workers.fileno(), self._look)
@@ -71,9 +75,20 @@ class Jobs:
         """Hand in what has come to its end, and look again when a worker says something or has stalled."""
         try:
             for end in self._workers.finished():
+                self._tell(end.job, end.result)
                 self._queue.finished(end.job, end.result, self._loop.time())
         finally:
             self._look_in_time()
+
+    def _tell(self, job: Job, result: JobResult | None) -> None:
+        """A line about one that took long."""
+        if isinstance(job, RemovalJob):
+            return
+        seconds = self._loop.time() - self._begun.pop(job.outputs, self._loop.time())
+        if result is not None and seconds >= _LONG_SECONDS:
+            kind = "a flush" if isinstance(job, FlushJob) else f"a compaction of {len(job.inputs)} tables"
+            size = sum(table.size for table in result.tables)
+            _log.info("%s took %.1f s: %d tables, %d bytes", kind, seconds, len(result.tables), size)
 
     def _look_in_time(self) -> None:
         if self._timer is not None:
@@ -85,6 +100,8 @@ class Jobs:
 
     def run_job(self, job: Job) -> None:
         """See JobShell."""
+        if not isinstance(job, RemovalJob):
+            self._begun[job.outputs] = self._loop.time()
         self._workers.start(job)
         self._look_in_time()
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import grpc
 
-from kvstore.node.settings import NodeSettings
 from kvstore.protocol.sizes import size_of
 from kvstore.protocol.table import PeerMessage, awaited, is_bulk
 from kvstore.ring import ClusterState, Member
+from kvstore.server.configuration import DEFAULTS, Configuration
 from kvstore.server.handshake import Metadata, introduction
 from kvstore.server.options import CHANNEL
 from kvstore.server.stream import OnUnsent, Stream
@@ -27,10 +27,10 @@ _log = logging.getLogger(__name__)
 class Links:
     """Sends to the other members, best effort."""
 
-    def __init__(self, me: str, state: ClusterState, settings: NodeSettings | None = None) -> None:
+    def __init__(self, me: str, state: ClusterState, configuration: Configuration = DEFAULTS) -> None:
         self._me = me
         self._state = state
-        self._settings = settings or NodeSettings()
+        self._configuration = configuration
         self._pairs: dict[str, _Pair] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._told: _Told | None = None
@@ -63,7 +63,7 @@ class Links:
         return _Pair(peer, self._introduce, self._told)
 
     def _introduce(self) -> Metadata:
-        return introduction(self._me, self._state, self._settings)
+        return introduction(self._me, self._state, self._configuration)
 
     def send(self, to: str, message: PeerMessage) -> None:
         """Send to a peer; bulk goes its own way so that probes do not wait behind it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from kvstore.errors import ConfigError, Corruption, KVError
 from kvstore.lsm import Compaction, Durability, Options
 from kvstore.ring import initial_state, parse_members
 from kvstore.ring.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
+from kvstore.server import log
 from kvstore.server.data_directory import stored_cluster
 from kvstore.server.server import EXIT_NOT_STOPPED, EXIT_STORAGE_FAILED, STOP_SIGNALS, ServerSettings, serve
 from kvstore.server.settings_file import SettingsFile, read_settings_file
@@ -158,6 +158,13 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
 @click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
+@click.option(
+    "--log-format",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="Lines for people, or an object a line.",
+)
 @click.version_option(package_name="kvstore")
 @click.pass_obj
 def kvnode(
@@ -179,11 +186,10 @@ def kvnode(
     memtable_bytes: int,
     cache_bytes: int,
     log_level: str,
+    log_format: log.Format,
 ) -> None:
     """Run one node of a kvstore cluster until SIGTERM or Ctrl-C."""
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # it warns of each stream that a stopping node turns away
-    logging.getLogger("grpc").setLevel(logging.ERROR)
+    log.set_up(log_level, log_format, node)
     if cluster_id and not NAME.fullmatch(cluster_id):
         raise ConfigError(f"cluster-id {cluster_id!r} is not of the form {NAME.pattern}")
     bucket_settings = _buckets(buckets, file, replicas)

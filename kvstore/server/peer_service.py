@@ -38,9 +38,9 @@ class PeerService:
     async def _receive(
         self, frames: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, Welcome]
     ) -> None:
-        node, settings = self._driver.node, self._driver.settings
+        node, mine = self._driver.node, self._driver.configuration
         try:
-            caller = check_caller(context.invocation_metadata() or (), node.name, node.state, settings)
+            caller = check_caller(context.invocation_metadata() or (), node.name, node.state, mine)
         except Refused as refused:
             self._log_once(f"refused a stream: {refused}")
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refused))

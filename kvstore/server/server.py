@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import logging
 import os
+import platform
+import resource
 import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 import grpc
+import psutil
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -24,10 +29,12 @@ from kvstore.lsm import Engine, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import ClusterState
 from kvstore.server import admin_service, client_service, data_directory, peer_service
+from kvstore.server.configuration import Configuration
 from kvstore.server.driver import Driver
 from kvstore.server.identity import Identity
 from kvstore.server.links import Links
 from kvstore.server.options import SERVER
+from kvstore.server.story import StoryTeller
 from kvstore.store import DiskFileSystem
 
 EXIT_STORAGE_FAILED = 70
@@ -37,6 +44,7 @@ _GRACE_SECONDS = 0.5
 _STOP_SECONDS = 10.0
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_log = logging.getLogger(__name__)
 _SERVICES = (client_service.SERVICE, peer_service.SERVICE, admin_service.SERVICE)
 
 
@@ -81,18 +89,38 @@ async def serve(settings: ServerSettings) -> None:
 async def _serve_until(stop: asyncio.Event, settings: ServerSettings) -> None:
     server = NodeServer(settings, die)
     await server.start()
+    _tell_settings(settings)
     print(
         f"kvnode {settings.node} serving on {settings.listen} "
         f"(cluster {settings.state.cluster_id}, data {settings.data}, pid {os.getpid()})",
         flush=True,
     )
     await stop.wait()
+    _log.info("stopping, as asked to")
     try:
         async with asyncio.timeout(_STOP_SECONDS):
             await server.stop()
             await _let_calls_end()
+        _log.info("stopped")
     except TimeoutError as error:
         _end_all_the_same(error)
+
+
+def _tell_settings(settings: ServerSettings) -> None:
+    """The first lines of a log: what runs here, with which settings and within which limits."""
+    versions = f"kvstore {version('kvstore')}, Python {platform.python_version()}, grpc {grpc.__version__}"
+    shown = Configuration(settings.node_settings).texts(settings.state)
+    engine = settings.engine
+    shown |= {
+        "durability": engine.durability.value,
+        "compaction": engine.compaction.value,
+        "memtable-bytes": str(engine.memtable_bytes),
+        "cache-bytes": str(engine.cache_bytes),
+    }
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _log.info("node %s started: %s, pid %d", settings.node, versions, os.getpid())
+    _log.info("settings: %s", "; ".join(f"{name}: {value}" for name, value in shown.items()))
+    _log.info("limits: %s open files, %d bytes of memory", files, psutil.virtual_memory().total)
 
 
 class NodeServer:
@@ -124,17 +152,19 @@ class NodeServer:
             raise ConfigError(f"cannot listen on {settings.listen}: {error}") from error
         await self._server.start()
         self.driver.start()
+        self._teller = StoryTeller(self.driver.status, lambda: engine.quarantine.fences)
         await self._set_health(_SERVING)
 
     async def stop(self) -> None:
         """Take no more calls, give those under way a moment, close the data."""
+        self._teller.close()
         await self._set_health(_NOT_SERVING)
         await self._server.stop(_GRACE_SECONDS)
         await self.driver.stop()
 
     def _add_node(self, engine: Engine) -> Driver:
         settings = self._settings
-        links = Links(settings.node, settings.state, settings.node_settings)
+        links = Links(settings.node, settings.state, Configuration(settings.node_settings))
         driver = Driver(settings.node, settings.state, engine, links, settings.node_settings, self._on_fatal)
         self.clients = clients = client_service.ClientService(driver)
         admin = admin_service.AdminService(driver, links, clients)

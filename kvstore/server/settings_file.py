@@ -44,6 +44,7 @@ _SETTINGS: dict[str, type] = {
     "memtable-bytes": int,
     "cache-bytes": int,
     "log-level": str,
+    "log-format": str,
 }
 _KINDS = {str: "a string", int: "a whole number"}
 

@@ -23,6 +23,8 @@ from kvstore.wire.peer import encode_frame
 from kvstore.wire.queue import LIMITS, PeerQueue, QueueLimits
 
 _HANDSHAKE_SECONDS = 2.0
+_STARTING_SECONDS = 10.0
+"""For so long it is no news that a peer cannot be reached: nodes of a cluster start one after another."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.25  # beside the channel's own backoff
 
 _log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class Stream:
         limits: QueueLimits = LIMITS,
     ) -> None:
         self._method = method
+        self._speaks = not method.endswith("Bulk")
         self._peer = peer
         self._introduction = introduction
         self._on_open = on_open
@@ -63,7 +66,9 @@ class Stream:
         self._on_unsent = on_unsent
         self.queue = PeerQueue(limits)
         self._wake = asyncio.Event()
-        self._problem = ""
+        self._problem: tuple[str, int] | None = None
+        """What was logged last, unless the stream is open."""
+        self._began = 0.0
         self.frames = 0
         self.messages = 0
 
@@ -87,17 +92,19 @@ class Stream:
 
     async def run(self, channel: grpc.aio.Channel) -> None:
         """Keep the stream open until cancelled."""
+        self._began = asyncio.get_running_loop().time()
         pause = _FIRST_PAUSE
         while not _cancelled():
             try:
                 await self._connect_and_send(channel)
             except TimeoutError:
-                self._note("does not answer")
+                self._note("it does not answer", self._unreached)
             except Refused as error:
                 self._note(str(error), logging.WARNING)
             except grpc.aio.AioRpcError as error:
                 refused = error.code() is grpc.StatusCode.FAILED_PRECONDITION
-                self._note(error.details() or error.code().name, logging.WARNING if refused else logging.INFO)
+                level = logging.WARNING if refused else self._unreached
+                self._note(error.details() or error.code().name, level)
             except Exception:  # noqa: BLE001  (a defect: without the stream the peer would count as dead)
                 _log.exception("defect in the stream to node %s", self._peer.node)
             if self.connected:
@@ -106,11 +113,18 @@ class Stream:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _note(self, problem: str, level: int = logging.INFO) -> None:
-        """Log why there is no connection, once for each reason."""
-        if problem != self._problem:
-            self._problem = problem
-            _log.log(level, "no %s to node %s: %s", self._method, self._peer.node, problem)
+    @property
+    def _unreached(self) -> int:
+        """The level at which to tell that a peer cannot be reached: one of its streams speaks for both."""
+        starting = not self.frames and asyncio.get_running_loop().time() < self._began + _STARTING_SECONDS
+        return logging.DEBUG if starting or not self._speaks else logging.INFO
+
+    def _note(self, problem: str, level: int) -> None:
+        """Log why there is no connection, once for each reason and level."""
+        if (problem, level) != self._problem:
+            self._problem = problem, level
+            peer = self._peer
+            _log.log(level, "not connected to node %s at %s: %s", peer.node, peer.address, problem)
 
     def _disconnected(self) -> None:
         self.queue.close()
@@ -126,12 +140,13 @@ class Stream:
                 welcome = await call.read()
             if isinstance(welcome, Welcome):
                 check_welcome(welcome, self._peer.node)
-                _log.info("connected %s to node %s", self._method, self._peer.node)
-                self._problem = ""
+                level = logging.INFO if self._speaks else logging.DEBUG
+                _log.log(level, "connected to node %s at %s", self._peer.node, self._peer.address)
+                self._problem = None
                 self.queue.open = True
                 self._on_open(self._peer.node)
                 await self._work(call)
-            self._note("the other side ended the stream")
+            self._note("the other side ended the stream", self._unreached)
         finally:
             call.cancel()
 

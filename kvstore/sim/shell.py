@@ -12,6 +12,7 @@ from kvstore.node.node import Node
 from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus
 from kvstore.protocol.client import Reply
+from kvstore.protocol.gossip import Status
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import ClusterState
 from kvstore.sim.invariants import Invariants
@@ -164,6 +165,9 @@ class Shell:
     def defect(self, error: Exception) -> None:
         """See Outbox. The run has failed: a defect is as bad as a broken promise."""
         raise error
+
+    def member_changed(self, node: str, status: Status, reason: str) -> None:
+        """See Outbox. Nobody reads it here; the invariants watch what follows from it."""
 
     def on_state(self, state: ClusterState) -> None:
         """See Outbox."""

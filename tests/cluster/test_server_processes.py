@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -166,6 +167,14 @@ def put(address: str, key: bytes, value: bytes) -> Any:
         return kv(channel, "Put", pb.PutRequest(bucket="b", key=key, value=value), pb.WriteResponse)
 
 
+def taken(address: str, key: bytes, value: bytes) -> bool:
+    try:
+        put(address, key, value)
+    except grpc.RpcError:
+        return False
+    return True
+
+
 def fill_a_memtable(address: str) -> None:
     for i in range(0, Options().memtable_bytes, 15_000_000):
         put(address, b"%d" % i, bytes(15_000_000))
@@ -261,6 +270,8 @@ def test_a_node_that_is_stopped_while_it_starts_or_twice_ends_in_order(
             "n1",
             "--initial-cluster",
             f"n1={free_address()}",
+            "--log-level",
+            "warning",
         ],
         cwd=tmp_path,
         capture_output=True,
@@ -298,7 +309,8 @@ def test_a_worker_in_the_middle_of_a_job_ends_with_its_node(
 
 def test_a_failed_sync_ends_the_process_and_acknowledges_nothing(nodes: Nodes) -> None:
     address = free_address()
-    process = nodes.start("n1", f"n1={address}", program=("-c", BREAKABLE))
+    quiet = ("--log-level", "warning")
+    process = nodes.start("n1", f"n1={address}", *quiet, program=("-c", BREAKABLE))
     put(address, b"before", b"v")
     (nodes.directory / "broken").touch()
     with pytest.raises(grpc.RpcError):
@@ -336,6 +348,30 @@ def test_nodes_with_different_settings_do_not_talk_to_each_other(nodes: Nodes) -
     until(lambda: all(complaint in nodes.log(node) for node in ("n1", "n2")))
 
 
+def test_the_log_tells_what_becomes_of_a_cluster_and_a_fresh_start_is_no_alarm(nodes: Nodes) -> None:
+    addresses = {node: free_address() for node in ("n1", "n2")}
+    members = ",".join(f"{node}={address}" for node, address in addresses.items())
+    nodes.start("n1", members, "--bucket", "b:n=2,w=1,r=1")
+    until(lambda: "node n2 is dead: it was suspected" in nodes.log("n1"))
+    put(addresses["n1"], b"k", b"v")
+    until(lambda: "keeps hints for node n2: 1 of" in nodes.log("n1"))
+    assert "not connected" not in nodes.log("n1")
+    nodes.start("n2", members, "--bucket", "b:n=2,w=1,r=1")
+    until(lambda: "no hints are left for node n2" in nodes.log("n1"))
+    for told in ("settings: cluster-id: ", "open files", "connected to node n2", "node n2 is alive: it says"):
+        assert told in nodes.log("n1")
+    assert "WARNING" not in nodes.log("n2")
+
+
+def test_a_log_of_json_has_an_object_in_each_line(nodes: Nodes) -> None:
+    process = nodes.start("n1", f"n1={free_address()}", "--log-format", "json")
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+    lines = [json.loads(line) for line in nodes.log("n1").splitlines()]
+    assert lines[-1]["message"] == "stopped"
+    assert {(line["node"], line["level"]) for line in lines} == {("n1", "info")}
+
+
 def test_a_difference_that_does_no_harm_is_named_in_the_log(nodes: Nodes) -> None:
     members = f"n1={free_address()},n2={free_address()}"
     nodes.start("n1", members, "--max-value", "1000")
@@ -347,15 +383,17 @@ def test_the_address_of_a_node_changes_with_restarts_one_by_one(nodes: Nodes) ->
     n1, n2, moved = free_address(), free_address(), free_address()
     before, after = f"n1={n1},n2={n2}", f"n1={n1},n2={moved}"
     processes = {node: nodes.start(node, before) for node in ("n1", "n2")}
-    until(lambda: all("connected /kvstore.v1.Peer/Link" in nodes.log(node) for node in processes))
-    put(n1, b"k", b"v")
+    until(lambda: all(" connected to node" in nodes.log(node) for node in processes))
+    until(lambda: taken(n1, b"k", b"v"))  # it may have been suspected until now
     for node in ("n2", "n1"):
         processes[node].terminate()
         assert processes[node].wait(PATIENCE) == 0
         nodes.start(node, after)
         # the one that was not restarted yet takes it in all the same
-        until(lambda node=node: nodes.log(node).count("connected /kvstore.v1.Peer/Link") > 1)  # type: ignore[misc]
-    assert get(moved, b"k") == get(n1, b"k") == [b"v"]
+        until(lambda node=node: nodes.log(node).count(" connected to node") > 1)  # type: ignore[misc]
+    for address in (moved, n1):
+        until(lambda address=address: taken(address, b"another", b"v"))  # type: ignore[misc]
+        assert get(address, b"k") == [b"v"]
     assert "refused a stream" not in nodes.log("n1") + nodes.log("n2")
 
 

@@ -13,6 +13,7 @@ from kvstore.node.node import Node
 from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus
 from kvstore.protocol.client import ClientRequest, Failed, Found, Reply, Stored
+from kvstore.protocol.gossip import Status
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import DATA_KEYSPACE, ClusterState, Member, initial_state
 from tests.plain import data_key, token
@@ -28,6 +29,7 @@ class Host:
         self.engine = Engine.open(fs, name, cluster.options)
         self.sent: list[tuple[str, PeerMessage]] = []
         self.replies: dict[int, Reply] = {}
+        self.beliefs: list[tuple[str, Status]] = []
         self.sync_wanted = False
         self.timer = float("inf")
         self.members = {member.node for member in cluster.state.members}
@@ -54,6 +56,10 @@ class Host:
 
     def defect(self, error: Exception) -> None:
         raise error
+
+    def member_changed(self, node: str, status: Status, reason: str) -> None:
+        assert reason
+        self.beliefs.append((node, status))
 
     def on_state(self, state: ClusterState) -> None:
         self.members = {member.node for member in state.members}

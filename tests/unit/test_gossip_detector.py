@@ -96,6 +96,21 @@ def test_a_silent_node_is_probed_through_others_then_suspected(detector: Failure
     assert Update("b", SUSPECT, 0) in again.updates, "it reads the accusation and can refute"
 
 
+def test_a_change_of_mind_has_a_reason(detector: FailureDetector) -> None:
+    def reasons(outputs: list[Output]) -> list[str]:
+        return [output.reason for output in outputs if isinstance(output, StatusChanged)]
+
+    heard = detector.on_message("c", PushPull((Update("b", DEAD, 4),), reply=False), 100.0)
+    assert reasons(heard) == ["c says that it is dead"]
+    assert reasons(detector.on_message("b", Ack(0, (Update("b", ALIVE, 5),)), 100.01)) == [
+        "it says so itself"
+    ]
+    detector.on_link_lost("c", 100.0)
+    run(detector, 100.25)
+    assert "it answers neither this node's probe nor those of others" in reasons(run(detector, 100.5))
+    assert "it was suspected, and has not said that it is alive" in reasons(run(detector, 150.0))
+
+
 def test_an_answer_through_a_helper_counts(detector: FailureDetector) -> None:
     (ping,) = pings(detector.on_link_lost("b", 100.0), "b")
     run(detector, 100.25)

@@ -21,6 +21,7 @@ from kvstore.protocol.peer import ReadSame, ReplicaWrite
 from kvstore.protocol.sizes import size_of
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import ClusterState, Member
+from kvstore.server.configuration import Configuration
 from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction
 from kvstore.server.links import Links
 from kvstore.server.stream import Stream
@@ -40,7 +41,8 @@ def test_a_member_with_the_same_settings_is_welcome() -> None:
 
 
 def test_a_member_whose_address_or_limits_differ_is_welcome_and_the_difference_has_a_name() -> None:
-    theirs = NodeSettings(limits=Limits(value=2000), gossip=GossipSettings(probe_interval=2.5))
+    gossip = GossipSettings(probe_interval=2.5)
+    theirs = Configuration(NodeSettings(limits=Limits(value=2000), gossip=gossip))
     caller = check_caller(introduction("n2", cluster_state([1, 2, 4]), theirs), "n1", STATE)
     assert caller.node == "n2"
     assert caller.differences == (
@@ -238,8 +240,9 @@ def test_a_cancellation_that_grpc_swallows_ends_a_stream_all_the_same(welcome: t
 
 
 def test_a_stranger_is_told_why_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (port,) = free_ports(1)
+
     async def scenario() -> None:
-        (port,) = free_ports(1)
         node = settings("n1", port, tmp_path, cluster_state([port], cluster_id="ours"))
         stream, _ = link("n1", port, "n2", cluster_state([port, 1], cluster_id="theirs"))
         async with serving(node), channel(port) as opened:
@@ -257,7 +260,7 @@ def test_a_stranger_is_told_why_in_one_line(tmp_path: Path, caplog: pytest.LogCa
     # a node of another test's cluster may look for its dead peer at what is this port now
     assert [message for message in messages if "'theirs'" in message] == [
         f"refused a stream: {text}",
-        f"no /kvstore.v1.Peer/Link to node n1: {text}",
+        f"not connected to node n1 at 127.0.0.1:{port}: {text}",
     ]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -253,6 +255,24 @@ def test_a_job_that_is_more_than_the_pipe_takes_does_not_hold_up_the_loop(tmp_pa
         await running.jobs.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("long", "lines"), [(0.0, 1), (LONG, 0)])
+def test_a_flush_that_takes_long_is_worth_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, long: float, lines: int
+) -> None:
+    monkeypatch.setattr("kvstore.server.jobs._LONG_SECONDS", long)
+
+    async def run() -> None:
+        engine, job = sealed(tmp_path)
+        running = Running()
+        with caplog.at_level(logging.INFO, "kvstore"):
+            assert await running.run(job) is not None
+        await running.jobs.close()
+        engine.close()
+
+    asyncio.run(run())
+    assert len(re.findall(r"a flush took \d+\.\d s: 1 tables, \d+ bytes", caplog.text)) == lines
 
 
 def test_a_worker_that_cannot_be_started_fails_its_job(

@@ -24,7 +24,6 @@ VOCABULARY = (
     "lsm.options",
     "lsm.pace",
     "lsm.table_info",
-    "node.settings",
     "ring.cluster_state",
     "ring.token",
 )
