@@ -22,7 +22,10 @@ def test_every_method_of_the_service_is_in_the_table_with_its_message() -> None:
 def reachable(command: click.Command) -> Iterator[click.Command]:
     yield command
     if isinstance(command, click.Group):
-        for below in command.commands.values():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None, name
             yield from reachable(below)
 
 
