@@ -23,7 +23,7 @@ from kvstore.protocol.fields import Field, Kind, fields_of, is_record
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
 from kvstore.quorum.background.merkle_tree import NODES
 from kvstore.quorum.background.range_items import ITEM_BYTES
-from kvstore.quorum.placement import Placements
+from kvstore.quorum.ownership import Ownership
 from kvstore.ring import check_data_key
 from kvstore.versions import Dot, EncodedVersion, InternalKey, check_version
 
@@ -66,11 +66,11 @@ class FrameCheck:
 
     def __init__(
         self,
-        placements: Placements,
+        ownership: Ownership,
         limits: Limits,
         can_have_minted: Callable[[Iterable[Dot]], bool],
     ) -> None:
-        self._placements = placements
+        self._ownership = ownership
         self._limits = limits
         self._can_have_minted = can_have_minted
         self._longest_key = _TOKEN_BYTES + _BUCKET_BYTES + 1 + limits.key + 1
@@ -134,16 +134,16 @@ class FrameCheck:
             raise InvalidRequest("digest", f"has {len(digest)} bytes, must have {_DIGEST_BYTES}")
 
     def _hint_target(self, node: str) -> None:
-        placements = self._placements
-        if node and (node == placements.name or placements.state.member(node) is None):
+        ownership = self._ownership
+        if node and (node == ownership.name or ownership.state.member(node) is None):
             raise InvalidRequest("hint_for", f"{node[:80]!r} is no other member of the cluster")
 
     def _partition(self, partition: int) -> None:
-        if partition >= self._placements.state.ring.partitions:
+        if partition >= self._ownership.state.ring.partitions:
             raise InvalidRequest("partition", f"is {partition}, which there is none of")
 
     def _tree_n(self, n: int) -> None:
-        members = self._placements.state.members
+        members = self._ownership.state.members
         if not 1 <= n <= len(members):
             raise InvalidRequest("n", f"is {n}, of {len(members)} members")
 

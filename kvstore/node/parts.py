@@ -174,18 +174,9 @@ def background(base: Foundation, engine: Engine, settings: NodeSettings) -> Back
     pacing = Pacing(base.admission, rules)
     building = TreeBuilding(trees, engine.scan, base.deadlines, base.guard, pacing, rules)
     quarantine = Quarantine(
-        flows,
-        engine,
-        local,
-        trees,
-        placements,
-        mint,
-        durability,
-        counters,
-        rules.settle,
-        building.missing,
+        flows, engine, local, trees, placements, mint, durability, counters, rules.settle, building.missing
     )
-    proofs = Proofs(placements, trees, rules)
+    proofs = Proofs(placements, placements.alive, trees, rules)
     anti_entropy = AntiEntropy(
         flows,
         local,
@@ -194,6 +185,7 @@ def background(base: Foundation, engine: Engine, settings: NodeSettings) -> Back
         proofs,
         quarantine,
         placements,
+        placements.alive,
         soon,
         pacing,
         counters,

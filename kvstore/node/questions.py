@@ -12,10 +12,10 @@ from kvstore.protocol.fields import Kind, fields_of, is_record
 from kvstore.protocol.peer import Refusal
 from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.outputs import Send
-from kvstore.quorum.placement import Placements
+from kvstore.quorum.ownership import Ownership
 from kvstore.versions import InternalKey
 
-_Partitions = Callable[[Any, Placements], Iterator[int]]
+_Partitions = Callable[[Any, Ownership], Iterator[int]]
 
 
 class Answering(NamedTuple):
@@ -38,20 +38,20 @@ class Questions:
         question: type,
         answering: Answering,
         outbox: Outbox,
-        placements: Placements,
+        ownership: Ownership,
         held_outputs: HeldOutputs,
     ) -> None:
         self._answering = answering
         self._outbox = outbox
-        self._placements = placements
+        self._ownership = ownership
         self._held_outputs = held_outputs
         self._partitions = partitions_of(question)
 
     def on_question(self, sender: str, message: Any, now: Instant) -> None:
         """Answer one; it is refused when a partition that it is about has other replicas now."""
-        placements, held_outputs = self._placements, self._held_outputs
+        ownership, held_outputs = self._ownership, self._held_outputs
         try:
-            placements.check_epoch_of(message.epoch, self._partitions(message, placements))
+            ownership.check_epoch_of(message.epoch, self._partitions(message, ownership))
             answered = self._answering.answer(sender, message, now)
         except KVError as error:
             self._outbox.send(sender, Refusal(message.number, error))
@@ -75,20 +75,20 @@ def partitions_of(record: type) -> _Partitions:
 
 
 def _of_field(name: str, read: _Partitions, many: bool) -> _Partitions:
-    def partitions(message: Any, placements: Placements) -> Iterator[int]:
+    def partitions(message: Any, ownership: Ownership) -> Iterator[int]:
         value = getattr(message, name)
         for item in value if many else (value,):
-            yield from read(item, placements)
+            yield from read(item, ownership)
 
     return partitions
 
 
-def _itself(partition: int, _placements: Placements) -> Iterator[int]:
+def _itself(partition: int, _ownership: Ownership) -> Iterator[int]:
     yield partition
 
 
-def _of_key(key: InternalKey, placements: Placements) -> Iterator[int]:
-    yield placements.partition(key)
+def _of_key(key: InternalKey, ownership: Ownership) -> Iterator[int]:
+    yield ownership.partition(key)
 
 
 _BY_KIND: dict[Kind | None, _Partitions] = {Kind.PARTITION: _itself, Kind.INTERNAL_KEY: _of_key}

@@ -13,7 +13,7 @@ from kvstore.protocol.peer import ReadReply, ReadSame, Refusal, ReplicaRead, Rep
 from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.outputs import Send
-from kvstore.quorum.placement import Placements
+from kvstore.quorum.ownership import Ownership
 from kvstore.quorum.replica import Changes
 from kvstore.quorum.rpc import Transport
 from kvstore.versions import EncodedVersion, check_version, digest
@@ -27,23 +27,23 @@ class ReplicaService:
         transport: Transport,
         local: LocalCopy,
         durability: HeldOutputs,
-        placements: Placements,
+        ownership: Ownership,
     ) -> None:
         self._send = transport.send
         self._local = local
         self._durability = durability
-        self._placements = placements
+        self._ownership = ownership
 
     def write(self, sender: str, writes: Sequence[ReplicaWrite], now: Instant) -> None:
         """Store the versions of one frame in one batch; one ack follows for all, when it is durable."""
         taken: list[int] = []
         changes: Changes = {}
         last_lsn = 0
-        placements = self._placements
+        ownership = self._ownership
         for message in writes:
             try:
-                if message.epoch != placements.state.epoch:
-                    placements.check_epoch(message.epoch, message.key)
+                if message.epoch != ownership.state.epoch:
+                    ownership.check_epoch(message.epoch, message.key)
                 if message.hint_for:
                     lsn = self._local.store(message.key, message.version, message.hint_for)
                 else:
@@ -67,10 +67,10 @@ class ReplicaService:
 
     def read(self, sender: str, message: ReplicaRead, now: Instant) -> None:
         """Tell what is stored here, or that it is the same."""
-        replica, placements = self._local.replica, self._placements
+        replica, ownership = self._local.replica, self._ownership
         try:
-            if message.epoch != placements.state.epoch:
-                placements.check_epoch(message.epoch, message.key)
+            if message.epoch != ownership.state.epoch:
+                ownership.check_epoch(message.epoch, message.key)
             if message.hint_for:
                 version = self._local.hints.read(message.hint_for, message.key)
                 lsn = self._durability.last

@@ -16,7 +16,7 @@ from kvstore.protocol.peer import Forward, ForwardReply
 from kvstore.quorum.counters.requests import RequestCounters
 from kvstore.quorum.hedging import Hedging
 from kvstore.quorum.operation import Moves, Named, Operation, Respond
-from kvstore.quorum.placement import Placements
+from kvstore.quorum.ownership import Ownership
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc
 
@@ -73,13 +73,13 @@ class Forwards:
     def __init__(
         self,
         rpc: Rpc,
-        placements: Placements,
+        ownership: Ownership,
         hedging: Hedging,
         counters: RequestCounters,
         settings: QuorumSettings,
     ) -> None:
         self.rpc = rpc
-        self.placements = placements
+        self.ownership = ownership
         self.patience = settings.write_patience
         self._hedging = hedging
         self._counters = counters
@@ -123,7 +123,7 @@ class ForwardOperation(Operation):
         # what time is left, not when it ends: the other node's clock is its own
         timeout = max(self.deadline - now.mono, _LEAST_TIME)
         call = msgspec.structs.replace(self.request.call, timeout=timeout)
-        epoch, principal = self._common.placements.state.epoch, self.request.principal
+        epoch, principal = self._common.ownership.state.epoch, self.request.principal
         self._rpc.send(self.node, Forward(self.number, epoch, call, principal.name))
 
     def _pass_on(self, now: Instant) -> None:

@@ -11,7 +11,7 @@ from kvstore.errors import InvalidRequest, TooManySiblings, VersionTooLarge
 from kvstore.hlc import HybridClock
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.context_keys import ContextKeys
-from kvstore.quorum.placement import Placements
+from kvstore.quorum.ownership import Ownership
 from kvstore.quorum.request import Request
 from kvstore.versions import (
     EMPTY,
@@ -55,13 +55,13 @@ class Mint:
         actors: Actors,
         clock: HybridClock,
         context_keys: ContextKeys,
-        placements: Placements,
+        ownership: Ownership,
         limits: Limits,
     ) -> None:
         self._actors = actors
         self._clock = clock
         self._context_keys = context_keys
-        self._placements = placements
+        self._ownership = ownership
         self._limits = limits
 
     def seen(self, context: SignedContext, key: InternalKey) -> CausalContext:
@@ -144,8 +144,8 @@ class Mint:
 
     def hint_discarded(self, key: InternalKey) -> None:
         """A hint was deleted: if its key is only known here by hints, dots may be forgotten now."""
-        if not self._placements.are_here(key):
-            self._actors.renew(self._placements.partition(key))
+        if not self._ownership.are_here(key):
+            self._actors.renew(self._ownership.partition(key))
 
     def renew_actors(self) -> None:
         """Dots that this node has minted may be forgotten here."""

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kvstore.config import BucketSettings
-from kvstore.errors import StaleRing
+from kvstore.quorum.ownership import Ownership
 from kvstore.quorum.votes import Quorum
-from kvstore.ring import (
-    ClusterState,
-    Ring,
-    Since,
-    fallbacks,
-    partition_of,
-    preference_list,
-    split_data_key,
-)
-from kvstore.versions import BucketName, InternalKey
+from kvstore.ring import ClusterState, Ring, Since, fallbacks, preference_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,51 +91,18 @@ def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[
     )
 
 
-class Placements:
-    """Where keys belong by the cluster state, and whom to ask by what is known of the members.
-
-    `name` is this node, `alive` tells whether the failure detector holds a node for dead.
-    """
+class Placements(Ownership):
+    """Whom to ask, by what is known of the members: `alive` is False while a node is held for dead."""
 
     def __init__(self, name: str, state: ClusterState, since: Since, alive: Callable[[str], bool]) -> None:
-        self.name = name
-        self.state = state
-        self.since = since
+        super().__init__(name, state, since)
         self.alive = alive
         self._chosen: dict[tuple[int, int], Placement] = {}
 
     def on_state(self, state: ClusterState, since: Since) -> None:
         """The cluster state has changed."""
-        self.state = state
-        self.since = since
+        super().on_state(state, since)
         self._chosen.clear()
-
-    def check_client(self, partition: int, bucket: BucketName, epoch: int) -> None:
-        """Raise StaleRing if these keys have other replicas than at `epoch`, which a client knows."""
-        if not self.since.is_current(partition, bucket, epoch):
-            raise StaleRing(self.state.epoch)
-
-    def check_epoch(self, epoch: int, *keys: InternalKey) -> None:
-        """Raise StaleRing if some of these internal keys had other replicas at `epoch` than they have now."""
-        if epoch == self.state.epoch:
-            return
-        for key in keys:
-            if not self.since.is_current(self.partition(key), split_data_key(key)[1], epoch):
-                raise StaleRing(self.state.epoch)
-
-    def check_epoch_of(self, epoch: int, partitions: Iterable[int]) -> None:
-        """Raise StaleRing if some of these partitions had other replicas at `epoch` than they have now."""
-        if epoch == self.state.epoch:
-            return
-        if epoch > self.state.epoch:
-            raise StaleRing(self.state.epoch)
-        for partition in partitions:
-            if not self.since.is_current_for_all(partition, epoch):
-                raise StaleRing(self.state.epoch)
-
-    def bucket(self, name: BucketName) -> BucketSettings:
-        """The settings of a bucket."""
-        return self.state.bucket(name)
 
     def on_status_changed(self) -> None:
         """Some node is dead or alive now: placements are chosen anew."""
@@ -162,22 +119,3 @@ class Placements:
     def live_fallbacks(self, partition: int, n: int) -> list[str]:
         """Other live nodes behind the `n` primaries of a partition, in ring order."""
         return [f for f in fallbacks(self.state.ring, partition, n) if f != self.name and self.alive(f)]
-
-    def partition(self, key: InternalKey) -> int:
-        """The partition of an internal key."""
-        return partition_of(split_data_key(key)[0], self.state.ring.partitions)
-
-    def primaries(self, key: InternalKey) -> tuple[str, ...]:
-        """The replicas of an internal key, most preferred first."""
-        key_token, bucket, _ = split_data_key(key)
-        ring = self.state.ring
-        return preference_list(ring, partition_of(key_token, ring.partitions), self.state.bucket(bucket).n)
-
-    def are_here(self, key: InternalKey) -> bool:
-        """Whether this node is a primary of an internal key."""
-        return self.name in self.primaries(key)
-
-    @property
-    def others(self) -> list[str]:
-        """All other members, dead ones too."""
-        return [member.node for member in self.state.members if member.node != self.name]

@@ -159,7 +159,7 @@ def reaping_by_timer_alone(patch: pytest.MonkeyPatch) -> None:
     """BUGS 11: every replica forgets its tombstones by itself when they are old enough."""
     ask = Reaper._ask
     patch.setattr(Reaper, "_ask", lambda self, nodes, candidates, commit: ask(self, (), candidates, commit))
-    patch.setattr(Reaper, "_is_mine", lambda self, key: self._placements.are_here(key))
+    patch.setattr(Reaper, "_is_mine", lambda self, key: self._ownership.are_here(key))
 
 
 def reaping_unconfirmed(patch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from kvstore.quorum.counters.repair import RepairCounters
 from kvstore.quorum.deadlines import NEVER
 from kvstore.quorum.flow import Flow, Flows, Idle, Lost, Pause
 from kvstore.quorum.local import LocalCopy
-from kvstore.quorum.placement import Placements
+from kvstore.quorum.ownership import Ownership
 from kvstore.ring import preference_list, split_data_key
 from kvstore.versions import EncodedVersion, InternalKey
 
@@ -45,7 +45,8 @@ class AntiEntropy:
         scan: Scan,
         proofs: Proofs,
         quarantine: Quarantine,
-        placements: Placements,
+        ownership: Ownership,
+        alive: Callable[[str], bool],
         sync_soon: Callable[[int], None],
         pacing: Pacing,
         counters: RepairCounters,
@@ -57,7 +58,8 @@ class AntiEntropy:
         self._scan = scan
         self._proofs = proofs
         self._quarantine = quarantine
-        self._placements = placements
+        self._ownership = ownership
+        self._alive = alive
         self._sync_soon = sync_soon
         self._pacing = pacing
         self._counters = counters
@@ -102,23 +104,23 @@ class AntiEntropy:
 
     def hint_dropped(self, peer: str, key: InternalKey, now: Instant) -> None:
         """A hint about `key` for `peer` was dropped: their partition is next, here or at a primary."""
-        placements = self._placements
+        ownership = self._ownership
         _, bucket, _ = split_data_key(key)
-        root = TreeNode(placements.partition(key), placements.state.bucket(bucket).n, ROOT)
-        primaries = placements.primaries(key)
-        if placements.name in primaries:
+        root = TreeNode(ownership.partition(key), ownership.state.bucket(bucket).n, ROOT)
+        primaries = ownership.primaries(key)
+        if ownership.name in primaries:
             self.mark(peer, root, now)
             return
-        others = [node for node in primaries if node != peer and placements.alive(node)]
+        others = [node for node in primaries if node != peer and self._alive(node)]
         told_at = self._told.get((peer, root), -NEVER)
         if others and told_at + self._settings.settle <= now.mono:
             self._told[peer, root] = now.mono
-            epoch = placements.state.epoch
+            epoch = ownership.state.epoch
             self._send(others[0], RepairWanted(epoch, root.partition, root.n, peer))
 
     def on_repair_wanted(self, sender: str, message: RepairWanted, now: Instant) -> None:
         """Another node has dropped a hint."""
-        if self._placements.since.is_current_for_all(message.partition, message.epoch):
+        if self._ownership.since.is_current_for_all(message.partition, message.epoch):
             self.mark(message.node, TreeNode(message.partition, message.n, ROOT), now)
 
     def mark(self, peer: str, root: TreeNode, now: Instant) -> None:
@@ -179,7 +181,7 @@ class AntiEntropy:
     def _conversation(self, peer: str) -> Conversation:
         return Conversation(
             peer,
-            self._placements.state.epoch,
+            self._ownership.state.epoch,
             self._local.replica.read,
             self._asking,
             self._pacing.pause,
@@ -191,8 +193,8 @@ class AntiEntropy:
         self._exchanging = question.partition if isinstance(question, RangeItems) else _NONE
 
     def _repairs(self, root: TreeNode, peer: str) -> bool:
-        primaries = preference_list(self._placements.state.ring, root.partition, root.n)
-        return primaries.index(self._placements.name) < primaries.index(peer)
+        primaries = preference_list(self._ownership.state.ring, root.partition, root.n)
+        return primaries.index(self._ownership.name) < primaries.index(peer)
 
     def _store(self, key: InternalKey, version: EncodedVersion) -> EncodedVersion:
         replica = self._local.replica

@@ -5,6 +5,8 @@ A pair is a peer and the root of a tree that this node shares with it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kvstore.config import AntiEntropySettings
 from kvstore.instant import Instant
 from kvstore.protocol.peer import TreeNode
@@ -12,7 +14,7 @@ from kvstore.quorum.anti_entropy_status import AntiEntropyStatus
 from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.merkle_tree import ROOT
 from kvstore.quorum.deadlines import NEVER
-from kvstore.quorum.placement import Placements
+from kvstore.quorum.ownership import Ownership
 from kvstore.ring import preference_list
 
 Pair = tuple[str, TreeNode]
@@ -21,11 +23,18 @@ Pair = tuple[str, TreeNode]
 class Proofs:
     """Of one node, with each of its peers."""
 
-    def __init__(self, placements: Placements, trees: Trees, settings: AntiEntropySettings) -> None:
-        self._placements = placements
+    def __init__(
+        self,
+        ownership: Ownership,
+        alive: Callable[[str], bool],
+        trees: Trees,
+        settings: AntiEntropySettings,
+    ) -> None:
+        self._ownership = ownership
+        self._alive = alive
         self._trees = trees
         self._settings = settings
-        self.roots = _shared(placements, trees.ns)
+        self.roots = _shared(ownership, trees.ns)
         """By peer the roots of the trees that both should have."""
         self._first = 0.0 if settings.interval < NEVER else NEVER
         self._next = dict.fromkeys(self.roots, self._first)
@@ -35,9 +44,9 @@ class Proofs:
 
     def on_state(self) -> None:
         """The cluster state has changed: what was proven of a replica set that is new now says nothing."""
-        placements = self._placements
-        epoch, since = placements.state.epoch, placements.since.partitions
-        self.roots = _shared(placements, self._trees.ns)
+        ownership = self._ownership
+        epoch, since = ownership.state.epoch, ownership.since.partitions
+        self.roots = _shared(ownership, self._trees.ns)
         kept = {
             (peer, root)
             for peer, roots in self.roots.items()
@@ -94,7 +103,7 @@ class Proofs:
 
     def next_peer(self, now: Instant) -> str:
         """The live peer that should be compared with now; empty: none."""
-        due = [p for p, when in self._next.items() if when <= now.mono and self._placements.alive(p)]
+        due = [p for p, when in self._next.items() if when <= now.mono and self._alive(p)]
         marked = {peer for peer, _ in self._marked}
         return min(due, key=lambda peer: (peer not in marked, self._next[peer]), default="")
 
@@ -112,9 +121,9 @@ class Proofs:
         return min(times, default=NEVER)
 
 
-def _shared(placements: Placements, ns: tuple[int, ...]) -> dict[str, list[TreeNode]]:
+def _shared(ownership: Ownership, ns: tuple[int, ...]) -> dict[str, list[TreeNode]]:
     shared: dict[str, list[TreeNode]] = {}
-    ring, name = placements.state.ring, placements.name
+    ring, name = ownership.state.ring, ownership.name
     for partition in range(ring.partitions):
         for n in ns:
             primaries = preference_list(ring, partition, n)

@@ -22,7 +22,7 @@ from kvstore.quorum.counters.repair import RepairCounters
 from kvstore.quorum.flow import Ask, Flow, Flows, Lost, Pause
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint
-from kvstore.quorum.placement import Placements
+from kvstore.quorum.ownership import Ownership
 from kvstore.ring import check_data_key, partition_bounds
 from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey, decode_version, digest
 
@@ -50,7 +50,7 @@ class Reaper:
         local: LocalCopy,
         known: Callable[[bytes, bytes | None], Iterator[tuple[InternalKey, EncodedVersion]]],
         exchanging: Callable[[int], bool],
-        placements: Placements,
+        ownership: Ownership,
         mint: Mint,
         sync_soon: Callable[[int], None],
         counters: RepairCounters,
@@ -60,7 +60,7 @@ class Reaper:
         self._local = local
         self._known = known
         self._exchanging = exchanging
-        self._placements = placements
+        self._ownership = ownership
         self._mint = mint
         self._sync_soon = sync_soon
         self._counters = counters
@@ -87,7 +87,7 @@ class Reaper:
         """
         gap = max(now.mono - self._seen.mono, (now.wall - self._seen.wall) / 1000)
         self._seen = now
-        if gap > _STOOD_STILL and self._placements.others:
+        if gap > _STOOD_STILL and self._ownership.others:
             self._silent_until = now.mono + self._settings.reap_age / 2
         self._clocks.set(now.mono + _CLOCK_INTERVAL)
 
@@ -127,7 +127,7 @@ class Reaper:
 
     def _slice(self) -> list[tuple[InternalKey, EncodedVersion]]:
         """The next entries; none at the end, after which the next ones are the first."""
-        partitions = self._placements.state.ring.partitions
+        partitions = self._ownership.state.ring.partitions
         first, end = partition_bounds(0, partitions)[0], partition_bounds(partitions - 1, partitions)[1]
         entries: list[tuple[InternalKey, EncodedVersion]] = []
         size = 0
@@ -144,21 +144,21 @@ class Reaper:
         own = tuple(batch[i] for i in self.confirm(batch, now))
         if not own:
             return now, ()
-        return (yield from self._ask(self._placements.others, own, commit=False))
+        return (yield from self._ask(self._ownership.others, own, commit=False))
 
     def _reap_everywhere(self, batch: _Batch, now: Instant) -> Flow[Instant]:
         """The others first: while this node holds a version, another pass will find what was left over."""
-        placements = self._placements
-        for nodes in sorted({placements.primaries(candidate.key) for candidate in batch}):
-            others = [node for node in nodes if node != placements.name]
-            group = tuple(candidate for candidate in batch if placements.primaries(candidate.key) == nodes)
+        ownership = self._ownership
+        for nodes in sorted({ownership.primaries(candidate.key) for candidate in batch}):
+            others = [node for node in nodes if node != ownership.name]
+            group = tuple(candidate for candidate in batch if ownership.primaries(candidate.key) == nodes)
             now, confirmed = yield from self._ask(others, group, commit=True)
             self.reap(confirmed, now)
         return now
 
     def _ask(self, nodes: Sequence[str], candidates: _Batch, commit: bool) -> Flow[tuple[Instant, _Batch]]:
         """The candidates that all of these nodes confirm; raises Lost if one of them does not say."""
-        message = ReapCheck(0, self._placements.state.epoch, candidates, commit)
+        message = ReapCheck(0, self._ownership.state.epoch, candidates, commit)
         now, outcomes = yield Ask(tuple((node, message) for node in nodes), self._settings.timeout)
         agreed = set(range(len(candidates)))
         for outcome in outcomes:
@@ -172,7 +172,7 @@ class Reaper:
             check_data_key(key, _LIMITS)
         except InvalidRequest:  # no internal key: nobody's, and refused by whoever would be asked about it
             return False
-        return self._placements.primaries(key)[0] == self._placements.name
+        return self._ownership.primaries(key)[0] == self._ownership.name
 
     def _dead(self, version: EncodedVersion, wall: int) -> bool:
         """Whether nobody can see anything of it any more, by this node's clock."""
@@ -192,9 +192,9 @@ class Reaper:
 
     def _agrees(self, candidate: Candidate, now: Instant) -> bool:
         key, replica = candidate.key, self._local.replica
-        if self._local.hints.holds(key) or self._exchanging(self._placements.partition(key)):
+        if self._local.hints.holds(key) or self._exchanging(self._ownership.partition(key)):
             return False
-        if not self._placements.are_here(key):
+        if not self._ownership.are_here(key):
             return True
         version = replica.read(key)
         durable = replica.unsynced(key) == 0
