@@ -266,7 +266,7 @@ def test_what_is_no_export_says_what_to_give(fake: Kvctl, tmp_path: Path) -> Non
     (tmp_path / "in").write_bytes(b'{"id":"a"}\n')
     done = fake("import", tmp_path / "in", "--bucket", "b")
     assert done.code == failures.USAGE
-    assert "for JSON Lines of other programs give --key" in done.err
+    assert "for JSON or CSV of other programs give --key" in done.err
 
 
 def test_progress_for_programs_is_a_json_object_a_line(

@@ -33,9 +33,7 @@ def parse_object(number: int, line: bytes, key_field: str) -> Record | None:
     found = _parse(number, text)
     if not isinstance(found, dict):
         raise BadLine(number, "is not a JSON object")
-    if key_field not in found:
-        raise BadLine(number, f"has no field {key_field!r}")
-    key = found[key_field]
+    key = _key(number, found, key_field)
     if isinstance(key, bool) or not isinstance(key, str | int):
         raise BadLine(number, f"field {key_field!r} is neither text nor a whole number")
     try:
@@ -44,6 +42,18 @@ def parse_object(number: int, line: bytes, key_field: str) -> Record | None:
         raise BadLine(number, f"field {key_field!r}: {error.reason}") from None
     record.check()
     return record
+
+
+def _key(number: int, found: dict[str, object], path: str) -> object:
+    """What stands in a field: that of just this name, else a.b is b of the object in a."""
+    if path in found:
+        return found[path]
+    place: object = found
+    for name in path.split("."):
+        if not isinstance(place, dict) or name not in place:
+            raise BadLine(number, f"has no field {path!r}")
+        place = place[name]
+    return place
 
 
 def _parse(number: int, text: bytes) -> object:
