@@ -143,9 +143,10 @@ def export(session: Invocation, file: str, bucket: str, plain: bool, patience: f
         aside = target.keep(incomplete=exporter.report.left_out.count > 0)
     _print_export(session, exporter.report)
     _name(exporter.report.left_out, "keys", "left out: ")
+    _name(exporter.report.too_deep, "keys")
     if aside is not None:
         note(f"kvctl: the export is in {aside}, and {file} is as it was")
-    if exporter.report.left_out.count:
+    if exporter.report.left_out.count or exporter.report.too_deep.count:
         sys.exit(INCOMPLETE)
 
 

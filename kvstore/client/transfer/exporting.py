@@ -13,7 +13,7 @@ from kvstore.client.errors import PartialFailure
 from kvstore.client.results import Result
 from kvstore.client.synchronous import Bucket
 from kvstore.client.transfer.lines import ExportWriter
-from kvstore.client.transfer.objects import object_line
+from kvstore.client.transfer.objects import is_too_deep, object_line
 from kvstore.client.transfer.records import Problems, named, record_of
 from kvstore.config import MIB
 from kvstore.errors import KVError, NoNodeAvailable
@@ -28,11 +28,15 @@ _PAUSE = 0.2
 
 @dataclass(slots=True)
 class ExportReport:
-    """Counts of an export, up to date at any time; `left_out` are keys that are not in it, and why."""
+    """Counts of an export, up to date at any time; `left_out` are keys that are not in it, and why.
+
+    `too_deep` are values that are in it, and are JSON that readers give up on.
+    """
 
     exported: int = 0
     retried: int = 0
     left_out: Problems = field(default_factory=Problems)
+    too_deep: Problems = field(default_factory=Problems)
 
 
 class Exporter:
@@ -54,6 +58,10 @@ class Exporter:
         yield writer.header(self._bucket.name)
         for result in self._results():
             self.report.exported += 1
+            if any(is_too_deep(sibling.value) for sibling in result.siblings):
+                self.report.too_deep.add(
+                    f"{named(result.key)} is nested too deeply for others to read as JSON"
+                )
             yield writer.line(record_of(result))
         yield writer.summary(self.report.left_out.count)
 
