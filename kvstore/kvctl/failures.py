@@ -31,8 +31,8 @@ Exit codes:
   {USAGE}  a wrong flag, setting, key, value, context or line; nothing was changed by it
   {UNAVAILABLE}  no node, or too few of them, could be reached; nothing was changed
   {TIMEOUT}  timed out, or the connection broke: a write may or may not have been applied
-  {INCOMPLETE}  import or export left something out, repair did not prove all equal, or status --check
-     found something wrong; what is said
+  {INCOMPLETE}  import or export left something out or has it in a form that others cannot read, repair
+     did not prove all equal, or status --check found something wrong; what is said
   {STORAGE}  data: the store is damaged, of another format, or could not be read or written
   {FILES}  a file or the output could not be read or written, as on a full disk
   {INTERRUPTED}, {TERMINATED}  interrupted by Ctrl-C, ended by SIGTERM; like {TIMEOUT} for a write under way

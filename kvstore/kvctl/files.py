@@ -11,12 +11,13 @@ from typing import BinaryIO
 import click
 
 from kvstore.client.transfer.exporting import Exporter, ExportReport
+from kvstore.client.transfer.foreign import foreign_records
 from kvstore.client.transfer.importing import Importer, ImportReport, OnDuplicate
 from kvstore.client.transfer.lines import ExportReader
-from kvstore.client.transfer.objects import object_records
-from kvstore.client.transfer.records import BadLine, Problems, Record, file_lines
+from kvstore.client.transfer.records import BadLine, Problems, Record
+from kvstore.client.transfer.source import Source
 from kvstore.kvctl.failures import INCOMPLETE
-from kvstore.kvctl.inputs import InputFile, input_errors
+from kvstore.kvctl.inputs import CheckedInput, InputFile
 from kvstore.kvctl.invocation import Invocation
 from kvstore.kvctl.output import note, say
 from kvstore.kvctl.progress import Advance, progress
@@ -33,7 +34,9 @@ _patience = click.option(
 
 @click.command("import")
 @click.argument("file", type=InputFile())
-@click.option("--key", "key_field", metavar="FIELD", help="Field of each object that holds its key.")
+@click.option(
+    "--key", "key_field", metavar="FIELD", help="Field that holds the key of each object; a.b is b in a."
+)
 @click.option("--bucket", required=True, help="Bucket to import into.")
 @click.option(
     "--on-error",
@@ -60,23 +63,30 @@ def import_(
     on_duplicate: OnDuplicate,
     patience: float,
 ) -> None:
-    """Import what `kvctl export` wrote, or with --key any JSON objects, one a line; - is standard input.
+    """Import what `kvctl export` wrote, or with --key JSON or CSV of other programs; - is standard input.
 
-    An export gives each key back as it was: siblings, content types, and what is left of its time to live. A
-    line of other programs is stored as it is under the key in its FIELD. Both are written over what the key
-    holds: importing a file twice changes nothing the second time. A bad line is named by its number and stops
-    the import (lines before it are stored) or is skipped, as --on-error says.
+    An export gives each key back as it was: siblings, content types, and what is left of its time to live.
+    Other files are JSON Lines, a JSON array, or CSV with a header (also with ; or tabs). Each object is
+    stored as it is in the file, each row of CSV as a JSON object of text, under the key in its FIELD. All are
+    written over what the key holds: importing a file twice changes nothing the second time. A bad line is
+    named by its number and stops the import (lines before it are stored) or is skipped, as --on-error says.
 
     \b
     Examples:
       kvctl import carts.export --bucket carts
       kvctl import airports.jsonl --key icao --bucket airports
+      kvctl import users.csv --key email --bucket users
+      kvctl import orders.json --key customer.id --bucket orders --on-duplicate stop
     """
     reader = ExportReader()
     with session.connect() as client, progress("importing", _size(file), session.json) as advance:
         importer = Importer(client.bucket(bucket), patience)
-        lines = _counted(file, advance)
-        records = reader.records(lines) if key_field is None else object_records(lines, key_field)
+        source = Source(CheckedInput(file), advance)
+        records = (
+            reader.records(source.lines())
+            if key_field is None
+            else foreign_records(source, file.name, key_field)
+        )
         _import(session, importer, records, on_error == "skip", on_duplicate)
     if reader.left_out:
         note(f"kvctl: {reader.left_out:,} keys had been left out of the export when it was made")
@@ -133,9 +143,10 @@ def export(session: Invocation, file: str, bucket: str, plain: bool, patience: f
         aside = target.keep(incomplete=exporter.report.left_out.count > 0)
     _print_export(session, exporter.report)
     _name(exporter.report.left_out, "keys", "left out: ")
+    _name(exporter.report.too_deep, "keys")
     if aside is not None:
         note(f"kvctl: the export is in {aside}, and {file} is as it was")
-    if exporter.report.left_out.count:
+    if exporter.report.left_out.count or exporter.report.too_deep.count:
         sys.exit(INCOMPLETE)
 
 
@@ -155,17 +166,6 @@ def _size(file: BinaryIO) -> int | None:
         return os.fstat(file.fileno()).st_size or None
     except (OSError, ValueError):
         return None  # not a file: how long it is will be seen
-
-
-def _counted(file: BinaryIO, advance: Advance) -> Iterator[bytes]:
-    lines = file_lines(file)
-    while True:
-        with input_errors(file.name):
-            line = next(lines, None)
-        if line is None:
-            return
-        yield line
-        advance(len(line))
 
 
 def _name(problems: Problems, what: str, prefix: str = "") -> None:

@@ -34,3 +34,15 @@ class InputFile(click.File):
         if value == "-" and sys.stdin is None:
             self.fail("standard input is closed", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class CheckedInput:
+    """A file whose errors are InputFailed."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """As of a file."""
+        with input_errors(self._file.name):
+            return self._file.readline(size)

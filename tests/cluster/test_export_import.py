@@ -13,7 +13,8 @@ from kvstore.client.synchronous import Bucket, connect
 from kvstore.client.transfer.exporting import Exporter
 from kvstore.client.transfer.importing import Importer
 from kvstore.client.transfer.lines import ExportReader
-from kvstore.client.transfer.records import Held, Record, file_lines, held
+from kvstore.client.transfer.records import Held, Record, held
+from kvstore.client.transfer.source import Source
 from kvstore.config import MIB
 from kvstore.local.cluster import LocalCluster
 from tests.patience import PATIENCE
@@ -89,7 +90,7 @@ def test_a_backup_comes_back_although_nodes_are_killed_meanwhile(
     with connect(cluster.endpoints, timeout=10) as client, (tmp_path / "backup").open("rb") as file:
         bucket = client.bucket("mixed")
         assert list(bucket.scan_keys()) == []
-        lines = interrupted(file_lines(file), lambda: cluster.kill("n3"))
+        lines = interrupted(Source(file).lines(), lambda: cluster.kill("n3"))
         report = Importer(bucket, PATIENCE).run(ExportReader().records(lines))
         assert (report.imported + report.unchanged, report.bad.count, report.duplicates.count) == (
             RECORDS,

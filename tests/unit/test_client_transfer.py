@@ -17,7 +17,8 @@ from kvstore.client.transfer import exporting, importing, records
 from kvstore.client.transfer.exporting import Exporter
 from kvstore.client.transfer.importing import Importer, ImportReport
 from kvstore.client.transfer.lines import ExportReader, ExportWriter
-from kvstore.client.transfer.records import BadLine, Held, Record, file_lines, held
+from kvstore.client.transfer.records import BadLine, Held, Record, held
+from kvstore.client.transfer.source import Source
 from kvstore.errors import ConfigError, Corruption, KVError, Unavailable
 from kvstore.protocol.client import ClientRequest, Failed, Put, Reply
 from tests.patience import PATIENCE
@@ -202,7 +203,7 @@ def test_a_line_of_an_export_that_cannot_be_imported_says_why(line: bytes, reaso
     ("lines", "reason"),
     [
         ([], "the file is empty"),
-        ([b'{"id": "a"}\n'], "this is no export of kvctl: for JSON Lines of other programs give --key"),
+        ([b'{"id": "a"}\n'], "this is no export of kvctl: for JSON or CSV of other programs give --key"),
         ([b"\x00" * 10], "this is no export"),
         ([b'{"kind":"export","format":2,"bucket":"b"}\n'], "format 2 is of a later version"),
     ],
@@ -217,7 +218,7 @@ def test_lines_are_read_in_bounded_memory_and_without_a_byte_order_mark(
 ) -> None:
     monkeypatch.setattr(records, "LINE_BYTES", 10)
     file = io.BytesIO(b"\xef\xbb\xbf{}\n" + b"x" * 45 + b"\n\xef\xbb\xbf{}")
-    assert list(file_lines(file)) == [b"{}\n", b"x" * 11, b"\xef\xbb\xbf{}"]
+    assert list(Source(file).lines()) == [b"{}\n", b"x" * 11, b"\xef\xbb\xbf{}"]
     with pytest.raises(BadLine, match="line 2: has more than 10 bytes"):
         records.check_length(2, b"x" * 11)
 

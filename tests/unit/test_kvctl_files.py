@@ -193,6 +193,27 @@ def test_an_interrupt_has_an_exit_code_of_its_own_and_leaves_nothing(
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out", "before")]
 
 
+def test_an_interrupt_ends_the_reads_that_are_under_way(fake_cluster: FakeCluster, tmp_path: Path) -> None:
+    """Nodes list their keys, and then answer no more."""
+    fill(fake_cluster)
+    for node in fake_cluster.nodes:
+        node.silent = True
+        node.frames.clear()
+    patient = ("--endpoints", fake_cluster.endpoints, "--timeout", "3600")
+    with process(*patient, "export", "--bucket", "carts", str(tmp_path / "out")) as child:
+        pause = threading.Event()
+        while not any(node.frames for node in fake_cluster.nodes):
+            assert child.poll() is None
+            pause.wait(0.01)
+        child.send_signal(signal.SIGINT)
+        code, said = ended(child)
+    assert (code, said.splitlines()) == (
+        failures.INTERRUPTED,
+        ["kvctl: the export ended after 0 keys", "kvctl: interrupted"],
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 # import
 
 
@@ -266,7 +287,7 @@ def test_what_is_no_export_says_what_to_give(fake: Kvctl, tmp_path: Path) -> Non
     (tmp_path / "in").write_bytes(b'{"id":"a"}\n')
     done = fake("import", tmp_path / "in", "--bucket", "b")
     assert done.code == failures.USAGE
-    assert "for JSON Lines of other programs give --key" in done.err
+    assert "for JSON or CSV of other programs give --key" in done.err
 
 
 def test_progress_for_programs_is_a_json_object_a_line(

@@ -86,6 +86,18 @@ def test_what_was_written_is_there_after_flushes_compactions_and_reopening(
         assert [key for key, _ in store.scan_prefix(b"key-00001", reverse=True)][-1] == b"key-000010"
 
 
+def test_scans_by_prefixes_of_the_last_bytes(tmp_path: Path) -> None:
+    keys = sorted([b"\xfe\xff", b"\xff", b"\xff\x00", b"\xff\xff", b"\xff\xff\xff", b"a"])
+    with Store.open(tmp_path / "s", SMALL) as store:
+        store.write([(key, b"v") for key in keys])
+        for prefix in (b"", b"\xfe\xff", b"\xff", b"\xff\xff", b"\xff\xff\xff\xff"):
+            wanted = [key for key in keys if key.startswith(prefix)]
+            assert [key for key, _ in store.scan_prefix(prefix)] == wanted
+            assert [key for key, _ in store.scan_prefix(prefix, reverse=True)] == wanted[::-1]
+        assert list(store.scan(b"b", b"a")) == []
+        assert list(store.scan(b"\xff" * 9)) == []
+
+
 def test_flush_and_compact_leave_one_table(tmp_path: Path) -> None:
     with Store.open(tmp_path / "s", SMALL) as store:
         fill(store, 0, 1000)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from kvstore.client.transfer.records import Record
 
 
 class KeysOfFile:
-    """The keys of the lines of one file, and where each stood last; the most of it is on disk."""
+    """The keys of the lines of one file, and where each stood last; the most of it is on disk.
+
+    Everything raises OSError when the directory for temporary files has no room for them.
+    """
 
     def __init__(self) -> None:
         # without a name: a temporary file, which SQLite deletes by itself
@@ -29,13 +36,25 @@ class KeysOfFile:
         From now on the key's line is this one, unless the first is to `keep` its place.
         """
         content = _digest(record)
-        found = self._database.execute("SELECT number, content FROM lines WHERE key = ?", (record.key,))
-        row = found.fetchone()
-        if row is None or not keep:
-            self._database.execute(
-                "REPLACE INTO lines VALUES (?, ?, ?)", (record.key, record.number, content)
-            )
+        with _disk_errors():
+            row = self._database.execute(
+                "SELECT number, content FROM lines WHERE key = ?", (record.key,)
+            ).fetchone()
+            if row is None or not keep:
+                self._database.execute(
+                    "REPLACE INTO lines VALUES (?, ?, ?)", (record.key, record.number, content)
+                )
         return row[0] if row is not None and row[1] != content else None
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        number = errno.ENOSPC if error.sqlite_errorcode == sqlite3.SQLITE_FULL else errno.EIO
+        where = f"the list of keys in {tempfile.gettempdir()}"
+        raise OSError(number, str(error), where) from error
 
 
 def _digest(record: Record) -> bytes:

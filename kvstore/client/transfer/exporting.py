@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from kvstore.client.errors import PartialFailure
 from kvstore.client.results import Result
 from kvstore.client.synchronous import Bucket
 from kvstore.client.transfer.lines import ExportWriter
-from kvstore.client.transfer.objects import object_line
+from kvstore.client.transfer.objects import is_too_deep, object_line
 from kvstore.client.transfer.records import Problems, named, record_of
 from kvstore.config import MIB
 from kvstore.errors import KVError, NoNodeAvailable
 
-_BATCH = 500
+_BATCH = 250
 _FIRST_BATCH = 8
+_AHEAD = 3
+"""Batches that are read at the same time: nodes go on while their answers are written, and all of them do."""
 _BATCH_BYTES = 4 * MIB
 _PAUSE = 0.2
 
 
 @dataclass(slots=True)
 class ExportReport:
-    """Counts of an export, up to date at any time; `left_out` are keys that are not in it, and why."""
+    """Counts of an export, up to date at any time; `left_out` are keys that are not in it, and why.
+
+    `too_deep` are values that are in it, and are JSON that readers give up on.
+    """
 
     exported: int = 0
     retried: int = 0
     left_out: Problems = field(default_factory=Problems)
+    too_deep: Problems = field(default_factory=Problems)
 
 
 class Exporter:
@@ -41,6 +50,7 @@ class Exporter:
         self._bucket = bucket
         self._patience = patience
         self._batch = _FIRST_BATCH
+        self._lock = threading.Lock()
 
     def lines(self) -> Iterator[bytes]:
         """An export that `ExportReader` reads: every key exactly."""
@@ -48,6 +58,10 @@ class Exporter:
         yield writer.header(self._bucket.name)
         for result in self._results():
             self.report.exported += 1
+            if any(is_too_deep(sibling.value) for sibling in result.siblings):
+                self.report.too_deep.add(
+                    f"{named(result.key)} is nested too deeply for others to read as JSON"
+                )
             yield writer.line(record_of(result))
         yield writer.summary(self.report.left_out.count)
 
@@ -63,13 +77,30 @@ class Exporter:
 
     def _results(self) -> Iterator[Result]:
         """What every key holds that has a value."""
+        threads = ThreadPoolExecutor(_AHEAD)
+        reading: deque[Future[list[Result]]] = deque()
+        try:
+            for batch in self._batches():
+                reading.append(threads.submit(self._read, batch))
+                if len(reading) == _AHEAD:
+                    yield from reading.popleft().result()
+            while reading:
+                yield from reading.popleft().result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _batches(self) -> Iterator[list[bytes]]:
+        """All keys, as many at a time as are read at once."""
         keys: list[bytes] = []
         for partition in range(self._bucket.partitions()):
             keys += self._listed(partition)
-            while len(keys) >= self._batch:
-                yield from self._read(keys)
+            while len(keys) >= (size := self._batch):
+                yield keys[:size]
+                del keys[:size]
         while keys:
-            yield from self._read(keys)
+            size = self._batch
+            yield keys[:size]
+            del keys[:size]
 
     def _listed(self, partition: int) -> list[bytes]:
         deadline = time.monotonic() + self._patience
@@ -80,22 +111,25 @@ class Exporter:
                 self._wait_after(error, deadline)
 
     def _read(self, keys: list[bytes]) -> list[Result]:
-        """What the first of these keys hold, which are taken off the list."""
+        """What these keys hold, but for those that were deleted since they were listed."""
+        found: list[Result] = []
         deadline = time.monotonic() + self._patience
-        while True:
+        while keys:
             batch = keys[: self._batch]
             try:
                 results = self._get(batch)
-                break
             except KVError as error:
+                self._batch = max(1, len(batch) // 2)  # it may have been too much for the time it had
                 self._wait_after(error, deadline)
-                self._batch = max(1, self._batch // 2)  # it may have been too much for the time it had
-        del keys[: len(batch)]
-        sizes = [sum(len(sibling.value) for sibling in result.siblings) for result in results]
-        fitting = _BATCH_BYTES // max(max(sizes, default=0), 1)
-        # how large the next ones are shows when they are there: so it grows by steps, and shrinks at once
-        self._batch = max(1, min(fitting, 2 * self._batch, _BATCH))
-        return [result for result in results if result.siblings]  # others were deleted since they were listed
+                continue
+            deadline = time.monotonic() + self._patience
+            keys = keys[len(batch) :]
+            sizes = [sum(len(sibling.value) for sibling in result.siblings) for result in results]
+            fitting = _BATCH_BYTES // max(max(sizes, default=0), 1)
+            # how large the next ones are shows when they are there: so it grows by steps, and shrinks at once
+            self._batch = max(1, min(fitting, 2 * self._batch, _BATCH))
+            found += [result for result in results if result.siblings]
+        return found
 
     def _get(self, keys: list[bytes]) -> list[Result]:
         """Read keys; those that never can be read are reported. Raises an error that may pass."""
@@ -105,15 +139,17 @@ class Exporter:
             passing = [each for each in error.failed.values() if _may_pass(each)]
             if passing:
                 raise passing[0] from None
-            for key, reason in error.failed.items():
-                self.report.left_out.add(f"{_named(key)} cannot be read: {reason}")
+            with self._lock:
+                for key, reason in error.failed.items():
+                    self.report.left_out.add(f"{_named(key)} cannot be read: {reason}")
             return [result for result in error.succeeded.values() if isinstance(result, Result)]
 
     def _wait_after(self, error: KVError, deadline: float) -> None:
         """Pause before the next attempt; raises the error when there shall be none."""
         if not _may_pass(error) or time.monotonic() > deadline:
             raise error
-        self.report.retried += 1
+        with self._lock:
+            self.report.retried += 1
         time.sleep(_PAUSE)
 
 

@@ -105,15 +105,15 @@ class Importer:
         earlier = keys.earlier(found, keep=on_duplicate == "first")
         if earlier is None:
             return found
-        what = f"has the key {named(found.key)} of line {earlier}"
+        what = f"has the key {named(found.key)} of {found.unit} {earlier}"
         match on_duplicate:
             case "stop":
-                raise BadLine(found.number, what)
+                raise found.bad(what)
             case "first":
-                self.report.duplicates.add(BadLine(found.number, f"{what}, and is left out"))
+                self.report.duplicates.add(found.bad(f"{what}, and is left out"))
                 return None
             case "last":
-                self.report.duplicates.add(BadLine(found.number, f"{what}, and takes its place"))
+                self.report.duplicates.add(found.bad(f"{what}, and takes its place"))
                 return replace(found, again=True)
 
     def _store(self, batch: dict[bytes, Record], skip_bad: bool) -> None:
@@ -223,11 +223,10 @@ class Importer:
 def _refusal(record: Record, stored: Stored | None, error: KVError | None) -> BadLine | None:
     """Why the cluster will never hold a record as it is; None if it does, or may."""
     if isinstance(error, InvalidRequest) and error.field in _OF_THE_LINE:
-        return BadLine(record.number, str(error))
+        return record.bad(str(error))
     if error is None and stored is not None and stored.siblings < len(record.siblings):
-        return BadLine(
-            record.number,
-            f"has {len(record.siblings)} siblings, and the bucket has kept {stored.siblings} of them",
+        return record.bad(
+            f"has {len(record.siblings)} siblings, and the bucket has kept {stored.siblings} of them"
         )
     return None
 

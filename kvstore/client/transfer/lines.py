@@ -128,7 +128,7 @@ class ExportReader:
         found = _decode(number, line)
         if self._section is None and not isinstance(found, _Header):
             if number == 1:
-                raise ConfigError("this is no export of kvctl: for JSON Lines of other programs give --key")
+                raise ConfigError("this is no export of kvctl: for JSON or CSV of other programs give --key")
             raise BadLine(number, "comes after the summary of an export, and is no header")
         if isinstance(found, _Header):
             self._begin(number, found)

@@ -11,6 +11,10 @@ from kvstore.client.transfer.records import BadLine, Held, Record, check_length
 
 CONTENT_TYPE = "application/json"
 
+_TOO_DEEP = "is nested too deeply"
+_SHALLOW = 500
+"""Brackets that can be nested in each other without anyone's giving up."""
+
 
 def object_records(lines: Iterable[bytes], key_field: str) -> Iterator[Record | BadLine]:
     """The record of each line that is not empty, or what is wrong with it."""
@@ -33,9 +37,7 @@ def parse_object(number: int, line: bytes, key_field: str) -> Record | None:
     found = _parse(number, text)
     if not isinstance(found, dict):
         raise BadLine(number, "is not a JSON object")
-    if key_field not in found:
-        raise BadLine(number, f"has no field {key_field!r}")
-    key = found[key_field]
+    key = _key(number, found, key_field)
     if isinstance(key, bool) or not isinstance(key, str | int):
         raise BadLine(number, f"field {key_field!r} is neither text nor a whole number")
     try:
@@ -46,6 +48,18 @@ def parse_object(number: int, line: bytes, key_field: str) -> Record | None:
     return record
 
 
+def _key(number: int, found: dict[str, object], path: str) -> object:
+    """What stands in a field: that of just this name, else a.b is b of the object in a."""
+    if path in found:
+        return found[path]
+    place: object = found
+    for name in path.split("."):
+        if not isinstance(place, dict) or name not in place:
+            raise BadLine(number, f"has no field {path!r}")
+        place = place[name]
+    return place
+
+
 def _parse(number: int, text: bytes) -> object:
     try:
         return json.loads(text.decode(), parse_constant=_refuse)
@@ -54,7 +68,7 @@ def _parse(number: int, text: bytes) -> object:
     except ValueError as error:
         raise BadLine(number, f"is not JSON: {error}") from None
     except RecursionError:
-        raise BadLine(number, "is nested too deeply") from None
+        raise BadLine(number, _TOO_DEEP) from None
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -74,3 +88,14 @@ def object_line(result: Result) -> bytes | None:
         return None
     # JSON has line breaks only outside of strings, where they are mere space
     return value.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"
+
+
+def is_too_deep(value: bytes) -> bool:
+    """Whether a value is JSON that readers such as Python's give up on; as far as they have read by then."""
+    if value.count(b"{") + value.count(b"[") <= _SHALLOW:
+        return False
+    try:
+        _parse(0, value)
+    except BadLine as error:
+        return error.reason == _TOO_DEEP
+    return False

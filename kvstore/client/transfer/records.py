@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, ClassVar
+from typing import ClassVar
 
 from kvstore.client.results import Result, Sibling
 from kvstore.config import MIB, Limits
@@ -15,14 +14,12 @@ LIMITS = Limits(value=Limits.MAX_VALUE)
 LINE_BYTES = 512 * MIB
 """No record is longer as a line: 64 MiB of siblings, each byte of which may need six characters."""
 
-_BOM = b"\xef\xbb\xbf"
-
 
 class BadLine(KVError):
-    """A line that cannot be imported, or not as it is; `number` counts from 1."""
+    """A line that cannot be imported, or not as it is; `number` counts from 1, `unit` says what."""
 
-    def __init__(self, number: int, reason: str) -> None:
-        super().__init__(f"line {number}: {reason}")
+    def __init__(self, number: int, reason: str, unit: str = "line") -> None:
+        super().__init__(f"{unit} {number}: {reason}")
         self.number = number
         self.reason = reason
 
@@ -54,17 +51,25 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A key with its siblings, and the line that it comes from; `again`: an earlier line had the same key."""
+    """A key with its siblings, and the line that it comes from; `again`: an earlier line had the same key.
+
+    `unit` says what `number` counts, if not lines.
+    """
 
     number: int
     key: bytes
     siblings: tuple[Held, ...]
     again: bool = False
+    unit: str = "line"
 
     @property
     def size(self) -> int:
         """Bytes of its values."""
         return sum(len(held.value) for held in self.siblings)
+
+    def bad(self, reason: str) -> BadLine:
+        """What to say of it that cannot be imported."""
+        return BadLine(self.number, reason, self.unit)
 
     def check(self) -> None:
         """Raise BadLine if no cluster would take it."""
@@ -74,7 +79,7 @@ class Record:
                 LIMITS.check_value(held.value)
                 LIMITS.check_content_type(held.content_type)
         except InvalidRequest as error:
-            raise BadLine(self.number, str(error)) from None
+            raise self.bad(str(error)) from None
 
 
 def held(sibling: Sibling) -> Held:
@@ -92,21 +97,7 @@ def named(key: bytes) -> str:
     return repr(key.decode(errors="backslashreplace"))
 
 
-def file_lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file in bounded memory, without a byte order mark at its start.
-
-    Of a line over LINE_BYTES only the beginning is given, one byte too long: its reader refuses it.
-    """
-    first = True
-    while line := file.readline(LINE_BYTES + 1):
-        rest = line
-        while len(rest) > LINE_BYTES and not rest.endswith(b"\n"):
-            rest = file.readline(LINE_BYTES + 1)
-        yield line.removeprefix(_BOM) if first else line
-        first = False
-
-
 def check_length(number: int, line: bytes) -> None:
-    """Raise BadLine for a line that `file_lines` has cut off."""
+    """Raise BadLine for a line that `Source.lines` has cut off."""
     if len(line) > LINE_BYTES:
         raise BadLine(number, f"has more than {LINE_BYTES:,} bytes")

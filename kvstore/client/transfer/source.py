@@ -1,0 +1,72 @@
+"""A file that is imported: read once, from its start to its end, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from kvstore.client.transfer import records
+
+_BOM = b"\xef\xbb\xbf"
+_PIECE = 64 * 1024
+
+
+class Readable(Protocol):
+    """What a source needs of a file."""
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """The next bytes: up to the end of the line, and `size` of them at most."""
+
+
+class Source:
+    """The bytes of a file without the byte order mark at its start, as lines or as pieces, once.
+
+    `on_read` is told how many bytes have been read since the last call.
+    """
+
+    def __init__(self, file: Readable, on_read: Callable[[int], object] | None = None) -> None:
+        self._file = file
+        self._on_read = on_read or _nobody_asks
+        self._head: bytes | None = None
+
+    def head(self) -> bytes:
+        """Its first line that is not empty, or the beginning of it, with the empty ones before it."""
+        if self._head is None:
+            self._head = self._readline(_PIECE).removeprefix(_BOM)
+            while not self._head.strip() and (line := self._readline(_PIECE)):
+                self._head += line
+        return self._head
+
+    def lines(self) -> Iterator[bytes]:
+        """Its lines. Of one over LINE_BYTES only the beginning is given, one byte too long."""
+        *whole, line = self.head().split(b"\n")
+        yield from (each + b"\n" for each in whole)
+        while line := self._completed(line):
+            yield line
+            line = b""
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its bytes, as they come."""
+        piece = self.head()
+        while piece:
+            yield piece
+            piece = self._file.readline(_PIECE)
+            self._on_read(len(piece))
+
+    def _completed(self, begun: bytes) -> bytes:
+        """The rest of a line that was begun, without what is over LINE_BYTES."""
+        longest = records.LINE_BYTES + 1
+        line = begun + self._readline(longest - len(begun))
+        rest = line
+        while len(line) == longest and rest and not rest.endswith(b"\n"):
+            rest = self._readline(_PIECE)
+        return line
+
+    def _readline(self, size: int) -> bytes:
+        line = self._file.readline(size)
+        self._on_read(len(line))
+        return line
+
+
+def _nobody_asks(size: int) -> None:
+    """For a file that nobody follows."""
