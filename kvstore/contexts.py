@@ -16,10 +16,22 @@ import google_crc32c
 import msgspec
 
 from kvstore.errors import InvalidRequest, UnverifiedContext
-from kvstore.versions import CausalContext, InternalKey, SessionToken, SignedContext
+from kvstore.versions import (
+    NOTHING_SEEN,
+    CausalContext,
+    Dot,
+    DottedContext,
+    InternalKey,
+    SessionToken,
+    SignedContext,
+)
 
 KEY_BYTES = 16
 _FORMAT = b"\x02"
+_DOTTED = b"\x03"
+"""What a context begins with, and one that has dots."""
+MOST_DOTS = 16
+"""Of one context."""
 _ID_BYTES = 4
 _MAC_BYTES = 12
 _SIGNED_AT = 1 + _ID_BYTES
@@ -32,6 +44,7 @@ _CHECKSUM_BYTES = 4
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(CausalContext)
+_dotted_decoder = msgspec.msgpack.Decoder(DottedContext)
 
 
 class Keyring:
@@ -90,35 +103,50 @@ def _mac(begun: blake2b, place: InternalKey, payload: bytes) -> bytes:
     return mac.digest()
 
 
-def encode_context(context: CausalContext, place: InternalKey, keyring: Keyring) -> SignedContext:
-    """The opaque context that a client gets with a read and passes back with its write.
+def encode_context(
+    context: CausalContext, place: InternalKey, keyring: Keyring, dots: tuple[Dot, ...] = ()
+) -> SignedContext:
+    """The opaque context that a client gets with a read or a write, and passes back with its next write.
 
-    `place` is the internal key: used for another one, it would claim to have seen what nobody saw.
+    `place` is the internal key: used for another one, it would claim to have seen what nobody saw. Of more
+    than MOST_DOTS `dots` the last ones are kept: the write then leaves the others as siblings.
     """
+    if dots:
+        payload = _encoder.encode(DottedContext(context, dots[-MOST_DOTS:]))
+        return SignedContext(_DOTTED + keyring.sign(place, _DOTTED + payload) + payload)
     payload = _encoder.encode(context)
     return SignedContext(_FORMAT + keyring.sign(place, payload) + payload)
 
 
-def decode_context(data: SignedContext, place: InternalKey, keyring: Keyring) -> CausalContext:
+def decode_context(data: SignedContext, place: InternalKey, keyring: Keyring) -> DottedContext:
     """Inverse of `encode_context`; an empty `data` is an empty context.
 
     Raises InvalidRequest for what was not given out for this key, UnverifiedContext if that cannot be told.
     """
     if not data:
-        return ()
+        return NOTHING_SEEN
     context = read_context(data)  # before it is verified: what is no context is refused whatever its key is
-    if not keyring.verify(data[1:_SIGNED_AT], data[_SIGNED_AT:_PAYLOAD_AT], place, data[_PAYLOAD_AT:]):
+    payload = data[_PAYLOAD_AT:]
+    signed = _DOTTED + payload if data[:1] == _DOTTED else payload  # or one could pass for the other
+    if not keyring.verify(data[1:_SIGNED_AT], data[_SIGNED_AT:_PAYLOAD_AT], place, signed):
         raise InvalidRequest("context", "is damaged, or was not given out by this cluster for this key")
     return context
 
 
-def read_context(data: bytes) -> CausalContext:
+def read_context(data: bytes) -> DottedContext:
     """What an encoded context says, whoever made it: for clients, who have no key; raises InvalidRequest."""
-    if data[:1] != _FORMAT or len(data) <= _PAYLOAD_AT:
+    form = data[:1]
+    if form not in (_FORMAT, _DOTTED) or len(data) <= _PAYLOAD_AT:
         raise InvalidRequest(
             "context", "is damaged, or of a version of kvstore that did not sign: read again"
         )
-    return _decoded(data[_PAYLOAD_AT:])
+    if form == _FORMAT:
+        return DottedContext(_decoded(data[_PAYLOAD_AT:]))
+    try:
+        dotted = _dotted_decoder.decode(data[_PAYLOAD_AT:])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _unreadable(error) from error
+    return DottedContext(_checked(dotted.context), dotted.dots)
 
 
 def encode_seen(context: CausalContext, token: int) -> SessionToken:
@@ -144,10 +172,18 @@ def _decoded(payload: bytes) -> CausalContext:
     try:
         context = _decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidRequest("context", f"cannot be read: {error}") from error
+        raise _unreadable(error) from error
+    return _checked(context)
+
+
+def _checked(context: CausalContext) -> CausalContext:
     if len(dict(context)) != len(context):
         raise InvalidRequest("context", "names an actor twice")
     return context
+
+
+def _unreadable(error: Exception) -> InvalidRequest:
+    return InvalidRequest("context", f"cannot be read: {error}")
 
 
 def _checksum(payload: bytes, token: int) -> bytes:

@@ -8,7 +8,7 @@ and in one order, so equal versions have equal bytes on every node: digests depe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from itertools import islice
 from operator import lt
 from typing import Annotated, Any, NamedTuple, NewType, cast
@@ -61,6 +61,23 @@ class Dot(NamedTuple):
 
 CausalContext = tuple[Dot, ...]
 """For each actor the highest counter seen, in order of actors: every dot up to it is covered."""
+
+
+class DottedContext(NamedTuple):
+    """What a writer has seen: all that `context` covers, and single `dots` beside, of its own writes.
+
+    A context alone cannot say "this write, but not those of others before it by the same actor".
+    """
+
+    context: CausalContext = ()
+    dots: tuple[Dot, ...] = ()
+
+    def covers(self, dot: Dot) -> bool:
+        """Whether the write `dot` is among what was seen."""
+        return dot in self.dots or covers(self.context, dot)
+
+
+NOTHING_SEEN = DottedContext()
 
 
 class Sibling(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -118,16 +135,16 @@ def join(a: CausalContext, b: CausalContext) -> CausalContext:
     return tuple(Dot(actor, highest[actor]) for actor in sorted(highest))
 
 
-def write(current: Version, seen: CausalContext, sibling: Sibling) -> Version:
+def write(current: Version, seen: CausalContext, sibling: Sibling, dots: Container[Dot] = ()) -> Version:
     """The version after a client wrote `sibling`, having seen `seen`.
 
-    Only siblings that the client saw are replaced. `sibling.dot` must be new, and the caller must
-    hold every earlier dot of that actor on this key in `current` (DESIGN section 5).
+    Only siblings that the client saw are replaced, those with one of `dots` as well. `sibling.dot` must be
+    new, and the caller must hold every earlier dot of that actor on this key in `current` (DESIGN section 5).
     """
     if current is EMPTY and not seen:
         return Version((sibling.dot,), (sibling,))
     highest = dict(seen)
-    kept = [s for s in current.siblings if highest.get(s.dot.actor, 0) < s.dot.counter]
+    kept = [s for s in current.siblings if highest.get(s.dot.actor, 0) < s.dot.counter and s.dot not in dots]
     kept.append(sibling)
     return Version(join(join(current.context, seen), (sibling.dot,)), _ordered(kept))
 

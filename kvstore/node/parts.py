@@ -43,6 +43,7 @@ from kvstore.quorum.hints import Hints
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint
 from kvstore.quorum.outputs import Output, Send
+from kvstore.quorum.overwrite import Overwrites
 from kvstore.quorum.placement import Placements
 from kvstore.quorum.put import Puts
 from kvstore.quorum.read import Reads
@@ -148,11 +149,12 @@ def coordinator(base: Foundation, settings: NodeSettings) -> Coordinator:
         base.counters,
         quorum,
     )
+    overwrites = Overwrites(reads, writes, base.local.read, base.mint)
     return Coordinator(
         {
-            Put: Puts(writes, base.mint, limits).put,
+            Put: Puts(overwrites, limits).put,
             Get: Gets(reads, base.local.read, base.context_keys).get,
-            Delete: Deletes(reads, writes, base.local.read, base.mint).delete,
+            Delete: Deletes(reads, writes, overwrites, base.local.read).delete,
         },
         Forwards(base.rpc, base.placements, hedging, base.counters, quorum),
         base.placements,

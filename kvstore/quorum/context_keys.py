@@ -16,7 +16,7 @@ from kvstore.contexts import KEY_BYTES, Keyring, decode_context, encode_context,
 from kvstore.errors import InvalidRequest, Overloaded, StorageFull, UnverifiedContext
 from kvstore.lsm.reading import ScanAround
 from kvstore.quorum.replica import Replica
-from kvstore.versions import CausalContext, InternalKey, SignedContext
+from kvstore.versions import CausalContext, Dot, DottedContext, InternalKey, SignedContext
 
 CONTEXT_KEYS = b"n/context-key/"
 """Where the engine keeps them, by id; `n` is the keyspace of node-local records."""
@@ -72,11 +72,11 @@ class ContextKeys:
                 return True  # the others have it, and will hand it out again after a restart
         return bool(new)
 
-    def sign(self, context: CausalContext, place: InternalKey) -> SignedContext:
+    def sign(self, context: CausalContext, place: InternalKey, dots: tuple[Dot, ...] = ()) -> SignedContext:
         """The context for a client: see kvstore.contexts.encode_context."""
-        return encode_context(context, place, self._keyring)
+        return encode_context(context, place, self._keyring, dots)
 
-    def verify(self, data: SignedContext, place: InternalKey) -> CausalContext:
+    def verify(self, data: SignedContext, place: InternalKey) -> DottedContext:
         """What a client's context says; raises InvalidRequest, UnverifiedContext."""
         try:
             return decode_context(data, place, self._keyring)

@@ -15,14 +15,13 @@ from kvstore.quorum.ownership import Ownership
 from kvstore.quorum.request import Request
 from kvstore.versions import (
     EMPTY,
-    CausalContext,
     Dot,
+    DottedContext,
     EncodedVersion,
     InternalKey,
     Sibling,
     SignedContext,
     Version,
-    covers,
     decode_version,
     encode_version,
     join,
@@ -40,9 +39,13 @@ class Written(msgspec.Struct, frozen=True, gc=False):
 
 
 class Minted(msgspec.Struct, frozen=True, gc=False):
-    """A new version; `overwritten`: in an lww bucket, how many values that its writer had not seen."""
+    """A new version, and the dot of what was written.
+
+    `overwritten`: in an lww bucket, how many values that its writer had not seen.
+    """
 
     version: Version
+    dot: Dot
     encoded: EncodedVersion
     overwritten: int
 
@@ -64,18 +67,18 @@ class Mint:
         self._ownership = ownership
         self._limits = limits
 
-    def seen(self, context: SignedContext, key: InternalKey) -> CausalContext:
+    def seen(self, context: SignedContext, key: InternalKey) -> DottedContext:
         """What a client's context says that it has seen; raises InvalidRequest, UnverifiedContext.
 
         It is signed, so this cluster has given it out. But a counter that this node has yet to reach was
         given out by nobody, whatever became of the keys: it would cover what is written later.
         """
         seen = self._context_keys.verify(context, key)
-        if not all(map(self._actors.can_have_minted, seen)):
+        if not all(map(self._actors.can_have_minted, (*seen.context, *seen.dots))):
             raise InvalidRequest("context", "names writes that were never made")
         return seen
 
-    def mint(self, request: Request, stored: EncodedVersion, seen: CausalContext, written: Written) -> Minted:
+    def mint(self, request: Request, stored: EncodedVersion, seen: DottedContext, written: Written) -> Minted:
         """The version that has `written` in place of what of the `stored` one was `seen`.
 
         Where that is more than a key may have, what no reader sees any more gives way: values that have
@@ -84,9 +87,9 @@ class Mint:
         current = decode_version(stored) if stored else EMPTY
         overwritten = 0
         if request.bucket.conflict is Conflict.LWW:
-            unseen = [s for s in current.visible(request.now.wall) if not covers(seen, s.dot)]
+            unseen = [s for s in current.visible(request.now.wall) if not seen.covers(s.dot)]
             overwritten = len(unseen)
-            seen = join(seen, current.context)
+            seen = DottedContext(join(seen.context, current.context))
         sibling = self._sibling(request, current, seen, written)
         try:
             return self._within_limits(current, len(stored), seen, sibling, overwritten)
@@ -98,31 +101,31 @@ class Mint:
             current = Version(current.context, visible)
             return self._within_limits(current, len(stored), seen, sibling, overwritten)
 
-    def _sibling(self, request: Request, current: Version, seen: CausalContext, written: Written) -> Sibling:
+    def _sibling(self, request: Request, current: Version, seen: DottedContext, written: Written) -> Sibling:
         seen_time = max(s.time for s in current.siblings) if current.siblings else 0
         time = self._clock.tick(request.now.wall, seen_time)
-        dot = self._actors.mint(request.partition, join(seen, current.context))
+        dot = self._actors.mint(request.partition, join(seen.context, current.context))
         sibling = Sibling(dot, written.value, time, written.expiry, written.content_type)
         if request.bucket.conflict is Conflict.LWW and not wins(sibling, current.siblings):
             raise InvalidRequest("key", "holds a value of the last time there is: this write would be lost")
         return sibling
 
     def _within_limits(
-        self, current: Version, size: int, seen: CausalContext, sibling: Sibling, overwritten: int
+        self, current: Version, size: int, seen: DottedContext, sibling: Sibling, overwritten: int
     ) -> Minted:
         """What a write makes of `current`, stored in `size` bytes; one that shrinks it is never refused.
 
         Raises TooManySiblings, VersionTooLarge.
         """
         limits, before = self._limits, len(current.siblings)
-        version = write(current, seen, sibling)
+        version = write(current, seen.context, sibling, seen.dots)
         siblings = len(version.siblings)
         if siblings > limits.siblings and siblings > before:
             raise TooManySiblings(before, limits.siblings)
         encoded = encode_version(version)
         if len(encoded) > limits.version and len(encoded) > size:
             raise VersionTooLarge(len(encoded), limits.version)
-        return Minted(version, encoded, overwritten)
+        return Minted(version, sibling.dot, encoded, overwritten)
 
     def can_have_minted(self, dots: Iterable[Dot]) -> bool:
         """False if one of them, which another node believes in, is of this node and yet to be made.

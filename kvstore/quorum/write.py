@@ -29,11 +29,11 @@ from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc
 from kvstore.quorum.votes import Outcome, Quorum, Quorums, count
 from kvstore.versions import (
-    NO_CONTEXT,
     NO_TOKEN,
-    CausalContext,
+    DottedContext,
     EncodedVersion,
     InternalKey,
+    covers,
 )
 
 
@@ -88,22 +88,27 @@ class Writes:
         self._counters = counters
 
     def write(
-        self, request: Request, seen: CausalContext, written: Written, respond: Respond, now: Instant
+        self, request: Request, seen: DottedContext, written: Written, respond: Respond, now: Instant
     ) -> None:
         """Make the new version, append it here with hints for the unreachable, and send it out."""
         stored = self.local.read(request.placement, request.key)
         minted = self._mint.mint(request, stored, seen, written)
         lsn = self.local.append(request.placement, request.key, stored, minted.encoded, now)
         self._counters.lww_overwritten += minted.overwritten
-        operation = WriteOperation(self, respond, request, minted.encoded, self._stored(request, minted), now)
+        stored_as = self._stored(request, minted, seen)
+        operation = WriteOperation(self, respond, request, minted.encoded, stored_as, now)
         operation.send()
         self._durability.after(lsn, Own(operation.number, ACK), now)
 
-    def _stored(self, request: Request, minted: Minted) -> Stored:
-        version = minted.version
-        alone = len(version.siblings) == 1
-        context = self._context_keys.sign(version.context, request.key) if alone else NO_CONTEXT
-        written = NO_TOKEN if alone else encode_seen(version.context, request.token)
+    def _stored(self, request: Request, minted: Minted, seen: DottedContext) -> Stored:
+        version, sign = minted.version, self._context_keys.sign
+        if len(version.siblings) == 1:
+            context, written = sign(version.context, request.key), NO_TOKEN
+        else:
+            # what it has seen, this write, and those of its own that it could not replace
+            left = [dot for dot in seen.dots if not covers(version.context, dot)]
+            context = sign(seen.context, request.key, (*left, minted.dot))
+            written = encode_seen(version.context, request.token)
         siblings = len(version.visible(request.now.wall))
         return Stored(context, siblings, overwritten=minted.overwritten, written=written)
 

@@ -11,6 +11,7 @@ from functools import partial
 from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
 from kvstore.config import BucketSettings, QuorumMode
+from kvstore.contexts import read_context
 from kvstore.errors import Corruption, KVError, Outcome, TooManySiblings, VersionTooLarge
 from kvstore.protocol.client import ClientRequest, Delete, Found, Get, Put, Stored
 from kvstore.ring import partition_of, token
@@ -248,7 +249,10 @@ class User:
             case Stored():
                 write.result = Result.OK
                 self._session.stored(call, reply, self._cluster.scheduler.now)
-                if write.value is not None and reply.context:
+                left = len(read_context(reply.context).dots) > 1 if reply.context else False
+                if left:  # it says so by naming them again: earlier writes of its own are still there
+                    write.seen = frozenset()
+                if write.value is not None and reply.context and not left:
                     self._seen[write.bucket, write.key] = _Seen(reply.context, frozenset({write.value}))
             case KVError(outcome=Outcome.NOT_APPLIED):
                 write.result = Result.NOT_APPLIED

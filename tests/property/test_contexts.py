@@ -19,7 +19,16 @@ from kvstore.contexts import (
     read_context,
 )
 from kvstore.errors import InvalidRequest, KVError, UnverifiedContext
-from kvstore.versions import MAX_COUNTER, NO_CONTEXT, CausalContext, Dot, InternalKey, SignedContext
+from kvstore.versions import (
+    MAX_COUNTER,
+    NO_CONTEXT,
+    NOTHING_SEEN,
+    CausalContext,
+    Dot,
+    DottedContext,
+    InternalKey,
+    SignedContext,
+)
 
 _actors = st.text("abc.0123456789", min_size=1, max_size=12)
 contexts = st.dictionaries(_actors, st.integers(1, MAX_COUNTER), max_size=6).map(
@@ -35,8 +44,9 @@ def test_a_context_fits_only_its_key(
     context: CausalContext, place: bytes, keyring: Keyring, other: bytes
 ) -> None:
     signed = encode_context(context, InternalKey(place), keyring)
-    assert decode_context(signed, InternalKey(place), keyring) == context == read_context(signed)
-    assert decode_context(NO_CONTEXT, InternalKey(place), keyring) == ()
+    seen = DottedContext(context)
+    assert decode_context(signed, InternalKey(place), keyring) == seen == read_context(signed)
+    assert decode_context(NO_CONTEXT, InternalKey(place), keyring) == NOTHING_SEEN
     if other != place:
         with pytest.raises(InvalidRequest):
             decode_context(signed, InternalKey(other), keyring)
@@ -73,9 +83,8 @@ def test_nodes_that_have_exchanged_keys_sign_alike_and_take_what_was_signed_befo
             node.add(key)
     assert len({encode_context(context, InternalKey(place), node) for node in nodes}) == 1
     for node in nodes:
-        assert [decode_context(signed, InternalKey(place), node) for signed in before] == [context] * len(
-            before
-        )
+        decoded = [decode_context(signed, InternalKey(place), node) for signed in before]
+        assert decoded == [DottedContext(context)] * len(before)
 
 
 @given(contexts, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))

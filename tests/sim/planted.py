@@ -10,7 +10,7 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -55,6 +55,7 @@ from kvstore.versions import (
     NO_VERSION,
     CausalContext,
     Dot,
+    DottedContext,
     EncodedVersion,
     InternalKey,
     Sibling,
@@ -113,7 +114,7 @@ def repair_without_waiting(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_put_returns_a_context_that_covers_unseen_siblings(patch: pytest.MonkeyPatch) -> None:
-    def stored(self: Writes, request: Request, minted: Minted) -> Stored:
+    def stored(self: Writes, request: Request, minted: Minted, _seen: DottedContext) -> Stored:
         return Stored(self._context_keys.sign(minted.version.context, request.key), 1)
 
     patch.setattr(Writes, "_stored", stored)
@@ -122,7 +123,9 @@ def a_put_returns_a_context_that_covers_unseen_siblings(patch: pytest.MonkeyPatc
 def a_write_overwrites_what_it_did_not_see(patch: pytest.MonkeyPatch) -> None:
     """BUGS 1: what last-write-wins does."""
 
-    def overwrite(current: Version, seen: CausalContext, sibling: Sibling) -> Version:
+    def overwrite(
+        current: Version, seen: CausalContext, sibling: Sibling, _dots: Container[Dot] = ()
+    ) -> Version:
         return write(current, join(seen, current.context), sibling)
 
     patch.setattr(minting, "write", overwrite)

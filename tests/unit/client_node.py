@@ -18,7 +18,17 @@ from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, P
 from kvstore.quorum.ttl import expiry
 from kvstore.ring import ClusterState, data_key, initial_state, parse_members, token
 from kvstore.v1 import client_pb2 as pb
-from kvstore.versions import EMPTY, NO_CONTEXT, Dot, InternalKey, Sibling, SignedContext, Version, write
+from kvstore.versions import (
+    EMPTY,
+    NO_CONTEXT,
+    Dot,
+    DottedContext,
+    InternalKey,
+    Sibling,
+    SignedContext,
+    Version,
+    write,
+)
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.ring import state_to_wire
 from kvstore.wire.session import decode_calls
@@ -59,13 +69,15 @@ class Store:
                 value, content_type, ends = None, "", 0
         seen = decode_context(call.context, internal, KEYRING)
         if isinstance(call, Delete) and not call.context:
-            seen = version.context
+            seen = DottedContext(version.context)
         sibling = Sibling(Dot("a", next(self._counter)), value, content_type=content_type, expiry=ends)
-        version = self.versions[place] = write(version, seen, sibling)
+        version = self.versions[place] = write(version, seen.context, sibling, seen.dots)
         self.applied.append((call.key, value))
         alone = len(version.siblings) == 1
         return Stored(
-            encode_context(version.context, internal, KEYRING) if alone else NO_CONTEXT,
+            encode_context(version.context, internal, KEYRING)
+            if alone
+            else encode_context(seen.context, internal, KEYRING, (sibling.dot,)),
             len(version.visible(0)),
         )
 

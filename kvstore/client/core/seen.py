@@ -51,17 +51,17 @@ class Seen:
         """The session has read this; raises InvalidRequest for a context that is none."""
         place = (request.bucket, request.key)
         if found.context:
-            self._remember(place, read_context(found.context), not found.siblings, now)
+            self._remember(place, read_context(found.context).context, not found.siblings, now)
         else:
             self._entries.pop(place, None)
 
     def stored(self, request: WriteRequest, stored: Stored, now: float) -> None:
         """The session has written this; raises InvalidRequest for a context that is none."""
         place = (request.bucket, request.key)
-        if stored.context:
-            written = read_context(stored.context)
-        else:
+        if stored.written:
             written = decode_seen(stored.written, token(*place))
+        else:
+            written = read_context(stored.context).context if stored.context else ()
         if written:
             self._remember(place, written, isinstance(request, Delete) and not stored.siblings, now)
 
