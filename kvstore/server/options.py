@@ -26,6 +26,8 @@ SERVER = [
 
 CHANNEL = [
     *COMMON,
+    # nodes are reached directly, also where http_proxy is set for the web
+    ("grpc.enable_http_proxy", 0),
     # the default backs off to two minutes, and a healed split looks broken
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
