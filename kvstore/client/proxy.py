@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import os
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 
 def proxy_for(address: str) -> str | None:
     """`host:port` of the proxy on the way to `host:port`, as the environment variable `grpc_proxy` says."""
     named = os.environ.get("grpc_proxy", "")  # noqa: SIM112  (as gRPC reads it)
-    if not named or _on_this_machine(address.rpartition(":")[0]):
+    host = address.rpartition(":")[0].strip("[]")
+    if not named or _on_this_machine(host) or _excepted(host):
         return None
-    return urlsplit(named).netloc.rpartition("@")[2] or named  # without a password
+    return (named.partition("//")[2] or named).partition("/")[0].rpartition("@")[2]  # without a password
+
+
+def _excepted(host: str) -> bool:
+    # here, since much comes with it
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
+
+    exceptions = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy", "")  # noqa: SIM112  (as above)
+    return bool(proxy_bypass_environment(host, {"no": exceptions}))
 
 
 def _on_this_machine(host: str) -> bool:
     try:
-        return ip_address(host.strip("[]")).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
