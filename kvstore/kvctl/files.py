@@ -77,7 +77,7 @@ def import_(
       kvctl import carts.export --bucket carts
       kvctl import airports.jsonl --key icao --bucket airports
       kvctl import users.csv --key email --bucket users
-      kvctl import orders.json --key customer.id --bucket orders --on-duplicate stop
+      kvctl import orders.json --key customer.id --bucket orders
     """
     reader = ExportReader()
     with session.connect() as client, progress("importing", _size(file), session.json) as advance:

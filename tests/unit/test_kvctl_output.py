@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import socket
 import subprocess
 import sys
@@ -291,3 +292,17 @@ def test_shells_complete_commands_and_buckets(
         timeout=PATIENCE,
     )
     assert (done.stdout.split(), done.stderr) == (complete, "")
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("arguments", [(), ("get",), ("import",), ("data", "load"), ("cluster",)])
+def test_help_fits_into_its_terminal(
+    kvctl: Kvctl, arguments: tuple[str, ...], columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for what is to be copied, and names of options, which are not broken."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = kvctl(*arguments, "--help").out
+    examples = re.compile(r"\n *(Examples?|Completion)[^\n]*:\n(  .*\n)+")
+    assert examples.search(text) or arguments == ("cluster",)
+    words = [line for line in examples.sub("\n", text).splitlines() if " " in line.strip()]
+    assert [line for line in words if len(line) > columns] == []
