@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from kvstore.errors import KVError
 from kvstore.node.status import NodeStatus
-from kvstore.server.client_service import ClientService, abort, unary
+from kvstore.server.client_service import ClientService, abort
 from kvstore.server.driver import Driver
 from kvstore.server.links import Links
 from kvstore.server.session import Context
@@ -45,7 +45,7 @@ class AdminService:
             except KVError as error:
                 await abort(context, error)
 
-        return unary(handle, method.request)
+        return self._clients.unary(handle, method.request)
 
     def _status(self) -> NodeStatus:
         """What the node says, and what only its server knows."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from operator import methodcaller
 from typing import Any, NoReturn
 
 import grpc
@@ -18,6 +17,7 @@ from kvstore.server.driver import Driver
 from kvstore.server.refusals import Refusals
 from kvstore.server.scans import Scans
 from kvstore.server.session import ClientStream, Context
+from kvstore.server.unread import SMALL, TOO_MUCH, UnreadReplies
 from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import BucketName
 from kvstore.wire.client import WIRE_REQUESTS, WireReply, WireRequest, reply_to_wire, request_from_wire
@@ -33,6 +33,7 @@ class ClientService:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.scans = Scans(driver)
+        self.replies = UnreadReplies()
         self.session_frames = 0
         self.session_calls = 0
         self.most_reply_bytes = 0
@@ -41,9 +42,9 @@ class ClientService:
     def handler(self) -> grpc.GenericRpcHandler:
         """The handlers of all methods."""
         methods = {
-            **{call.__name__: unary(self.perform, message) for call, message in WIRE_REQUESTS.items()},
-            "ScanKeys": unary(self.scan_keys, pb.ScanKeysRequest),
-            "GetRing": unary(self.get_ring, pb.GetRingRequest),
+            **{call.__name__: self.unary(self.perform, message) for call, message in WIRE_REQUESTS.items()},
+            "ScanKeys": self.unary(self.scan_keys, pb.ScanKeysRequest),
+            "GetRing": self.unary(self.get_ring, pb.GetRingRequest),
             "Session": grpc.stream_stream_rpc_method_handler(self.session),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
@@ -76,7 +77,7 @@ class ClientService:
 
     async def session(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         """See client.proto. Frames stay bytes until here: gRPC has no need to look into them."""
-        session = ClientStream(self._driver, context)
+        session = ClientStream(self._driver, context, self.replies)
         reader = asyncio.ensure_future(self._read(session, context))
         writer = asyncio.ensure_future(session.write())
         try:
@@ -104,24 +105,35 @@ class ClientService:
             await session.until_there_is_room()
         await session.until_answered()
 
+    def unary(self, method: Any, request: type[Message]) -> Any:
+        """The handler of a method that takes one request and gives one answer.
 
-def unary(method: Any, request: type[Message]) -> Any:
-    """The handler of a method that takes one request and gives one answer.
+        Bytes that are no request are refused here: gRPC's own deserializing would log a traceback for each.
+        """
+        refusals, name = Refusals(), request.DESCRIPTOR.name
 
-    Bytes that are no request are refused here: gRPC's own deserializing would log a traceback for each.
-    """
-    refusals, name = Refusals(), request.DESCRIPTOR.name
+        async def handle(data: bytes, context: Context) -> bytes:
+            try:
+                message = request.FromString(data)
+            except DecodeError as error:
+                refusals.tell(f"{len(data)} bytes that are no {name}")
+                await abort(context, InvalidRequest("request", f"is no {name}: {error}"))
+            found: Message = await method(message, context)
+            reply = found.SerializeToString()
+            if len(reply) > SMALL:
+                await self._hold(len(reply), context)
+            return reply
 
-    async def handle(data: bytes, context: Context) -> Message:
-        try:
-            message = request.FromString(data)
-        except DecodeError as error:
-            refusals.tell(f"{len(data)} bytes that are no {name}")
-            await abort(context, InvalidRequest("request", f"is no {name}: {error}"))
-        found: Message = await method(message, context)
-        return found
+        return grpc.unary_unary_rpc_method_handler(handle, response_serializer=bytes)
 
-    return grpc.unary_unary_rpc_method_handler(handle, response_serializer=methodcaller("SerializeToString"))
+    async def _hold(self, size: int, context: Context) -> None:
+        """Count a reply until its client has read it; the call ends here when there is no room for it."""
+        reader = self.replies.of_connection(context.peer())
+        if reader.refuses(size, self.replies.share):
+            await abort(context, TOO_MUCH)
+        reader.hold(size)
+        read: Any = lambda _context: reader.release(size)  # noqa: E731  (its type in gRPC's stub is wrong)
+        context.add_done_callback(read)
 
 
 def _deadline(context: Context) -> float:
