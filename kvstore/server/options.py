@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from kvstore.config import MAX_MESSAGE_BYTES
+from kvstore.config import MAX_REQUEST_BYTES
 
 COMMON = [
-    # all siblings of a key must arrive, to be resolved and repaired; a put that is absurdly over the limit
-    # must arrive, to be refused with the limit in the message
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # what is received takes several times its size until it is judged: a put of a value over the limit of
+    # this node still arrives, to be refused with that limit, unless no node would take it
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
     # a connection that a split has cut silently is noticed, and made anew, in seconds
     ("grpc.keepalive_time_ms", 10_000),
