@@ -190,6 +190,8 @@ reaped, since what was seen and then deleted by somebody else is known to nobody
 
 FRAME_BYTES = 4 * MIB
 """Most bytes that one frame of a stream carries, unless a single message is larger."""
+FRAME_ITEMS = 4096
+"""Most messages, or replies to clients, in one frame that a node sends."""
 
 
 @dataclass(frozen=True, slots=True)

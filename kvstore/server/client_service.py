@@ -50,25 +50,19 @@ class ClientService:
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     async def perform(self, request: WireRequest, context: Context) -> WireReply:
-        """Any of the requests that a Session carries as well: see client.proto."""
-        try:
-            call = request_from_wire(request)
-        except InvalidRequest as error:
-            await abort(context, error)
+        """Any of the requests that a Session carries as well: see client.proto. Raises KVError."""
+        call = request_from_wire(request)
         reply = await self._driver.executor.execute(ANYONE, call, _deadline(context))
         if isinstance(reply, Failed):
-            await abort(context, reply.error)
+            raise reply.error
         return reply_to_wire(reply)
 
     async def scan_keys(self, request: pb.ScanKeysRequest, context: Context) -> pb.ScanKeysResponse:
-        """See client.proto."""
+        """See client.proto. Raises KVError."""
         left = max(0.0, _deadline(context) - asyncio.get_running_loop().time())
-        try:
-            keys, after = await self.scans.page(
-                BucketName(request.bucket), request.partition, request.after, request.limit, left
-            )
-        except KVError as error:
-            await abort(context, error)
+        keys, after = await self.scans.page(
+            BucketName(request.bucket), request.partition, request.after, request.limit, left
+        )
         return pb.ScanKeysResponse(keys=keys, next=after)
 
     async def get_ring(self, request: pb.GetRingRequest, context: Context) -> pb.GetRingResponse:
@@ -97,43 +91,60 @@ class ClientService:
 
     async def _read(self, session: ClientStream, context: Context) -> None:
         while (data := await context.read()) is not grpc.aio.EOF:
-            try:
-                self.session_calls += await session.take(data)
-            except InvalidRequest as error:
-                await abort(context, error)
-            self.session_frames += 1
+            if refusal := await self._take(session, data):
+                data = b""  # see `unary`
+                await abort(context, refusal)
             await session.until_there_is_room()
         await session.until_answered()
 
+    async def _take(self, session: ClientStream, data: bytes) -> KVError | None:
+        """Hand in a frame; why that cannot be done."""
+        try:
+            self.session_calls += await session.take(data)
+        except InvalidRequest as error:
+            return error.with_traceback(None)
+        self.session_frames += 1
+        return None
+
     def unary(self, method: Any, request: type[Message]) -> Any:
-        """The handler of a method that takes one request and gives one answer.
+        """The handler of a method that takes one request, and gives one answer or raises KVError.
 
         Bytes that are no request are refused here: gRPC's own deserializing would log a traceback for each.
         """
         refusals, name = Refusals(), request.DESCRIPTOR.name
 
-        async def handle(data: bytes, context: Context) -> bytes:
+        async def answer(data: bytes, context: Context) -> bytes | KVError:
             try:
-                message = request.FromString(data)
+                found: Message = await method(request.FromString(data), context)
             except DecodeError as error:
                 refusals.tell(f"{len(data)} bytes that are no {name}")
-                await abort(context, InvalidRequest("request", f"is no {name}: {error}"))
-            found: Message = await method(message, context)
-            reply = found.SerializeToString()
-            if len(reply) > SMALL:
-                await self._hold(len(reply), context)
+                return InvalidRequest("request", f"is no {name}: {error}")
+            except KVError as error:
+                return error.with_traceback(None)
+            return self._counted(found.SerializeToString(), context)
+
+        async def handle(data: bytes, context: Context) -> bytes:
+            reply = await answer(data, context)
+            if isinstance(reply, KVError):
+                # gRPC keeps the exception that `abort` raises, in a circle with the frames it has passed:
+                # what these hold would stay until garbage is collected, and that is seldom
+                del data
+                await abort(context, reply)
             return reply
 
         return grpc.unary_unary_rpc_method_handler(handle, response_serializer=bytes)
 
-    async def _hold(self, size: int, context: Context) -> None:
-        """Count a reply until its client has read it; the call ends here when there is no room for it."""
-        reader = self.replies.of_connection(context.peer())
-        if reader.refuses(size, self.replies.share):
-            await abort(context, TOO_MUCH)
-        reader.hold(size)
-        read: Any = lambda _context: reader.release(size)  # noqa: E731  (its type in gRPC's stub is wrong)
-        context.add_done_callback(read)
+    def _counted(self, reply: bytes, context: Context) -> bytes | KVError:
+        """A reply, which counts until its client has read it; or why there is no room for it."""
+        size = len(reply)
+        if size > SMALL:
+            reader = self.replies.of_connection(context.peer())
+            if reader.refuses(size, self.replies.share):
+                return TOO_MUCH
+            reader.hold(size)
+            read: Any = lambda _context: reader.release(size)  # noqa: E731  (gRPC's stub has a wrong type)
+            context.add_done_callback(read)
+        return reply
 
 
 def _deadline(context: Context) -> float:

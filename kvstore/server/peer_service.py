@@ -52,13 +52,13 @@ class PeerService:
         transit, parts = Transit(), FrameParts(self.parts)
         try:
             async for data in frames:
-                if refusal := self._take(caller.node, data, parts, transit):
+                if refusal := await self._take(caller.node, data, parts, transit):
                     del data  # gRPC keeps what `abort` raises, and with it what this frame of the stack holds
                     await context.abort(*refusal)
         finally:
             parts.drop()
 
-    def _take(
+    async def _take(
         self, sender: str, data: bytes, parts: FrameParts, transit: Transit
     ) -> tuple[grpc.StatusCode, str] | None:
         """Hand in a frame, or keep a part of it; how the stream has to end if that cannot be done."""
@@ -66,7 +66,7 @@ class PeerService:
             if frame := parts.add(data):
                 sent_ms, messages = decode_timed_frame(frame)
                 delay = transit.delay(sent_ms / 1000, asyncio.get_running_loop().time())
-                self._driver.receive(sender, messages, delay)
+                await self._driver.receive(sender, messages, delay)
         except InvalidRequest as error:
             self._log_once(f"refused a stream: node {sender!r} sent a frame that is wrong: {error}")
             return grpc.StatusCode.INVALID_ARGUMENT, str(error)

@@ -183,6 +183,7 @@ class ClientStream:
     def close(self) -> None:
         """The client has gone."""
         self._held.clear()
+        self._answers.clear()
         self._executor.leave(self)
         self._unread.release(self._unread.bytes)
 
