@@ -16,6 +16,7 @@ from kvstore.ring import ClusterState, data_key, token
 from kvstore.server.handshake import introduction
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1 import peer_pb2
+from kvstore.versions import BucketName, UserKey
 from kvstore.wire.parts import parts_of
 from tests.hostile.raw_http2 import RawConnection
 
@@ -70,8 +71,8 @@ class Target:
     async def session_frames(self, frame: bytes) -> None:
         """The same frame on one Session after the other."""
         while not self.over:
-            stream = self.channel().stream_stream("/kvstore.v1.KV/Session")()
-            while not self.over and await self.exchange(stream, frame):
+            stream = session(self.channel())
+            while await self.exchange(stream, frame) and not self.over:
                 pass
 
     async def link(self) -> Any:
@@ -105,6 +106,12 @@ class Target:
             calls = [call(data, timeout=_PATIENCE) for _ in range(at_once)]
             for reply in await asyncio.gather(*calls, return_exceptions=True):
                 self.count(reply)
+
+
+def session(channel: grpc.aio.Channel) -> Any:
+    """A new Session."""
+    stub: Any = channel.stream_stream("/kvstore.v1.KV/Session")
+    return stub()
 
 
 Attack = Callable[[Target], Awaitable[None]]
@@ -162,7 +169,8 @@ async def _allowed_reads(target: Target) -> None:
 
 
 def _internal_key() -> bytes:
-    return data_key(token(BUCKET, b"small"), BUCKET, b"small")
+    bucket, key = BucketName(BUCKET), UserKey(b"small")
+    return data_key(token(bucket, key), bucket, key)
 
 
 @attack("four messages of 200 MiB")
@@ -221,7 +229,7 @@ async def _slow_readers(target: Target) -> None:
     call = pb.GetRequest(bucket=BUCKET, key=LARGE_KEY, timeout_ms=60_000)
     frame = pb.SessionRequest(calls=[pb.Call(id=i, get=call) for i in range(4096)]).SerializeToString()
     for _ in range(40):
-        await target.channel().stream_stream("/kvstore.v1.KV/Session")().write(frame)
+        await session(target.channel()).write(frame)
         target.answers["taken"] += 1
     await asyncio.sleep(max(0.0, target.end - asyncio.get_running_loop().time()))
 
@@ -271,7 +279,7 @@ async def _connections(target: Target) -> None:
     frame = pb.SessionRequest(calls=[pb.Call(id=1)]).SerializeToString()
     for _ in range(4):
         channel = target.channel()
-        streams = [channel.stream_stream("/kvstore.v1.KV/Session")() for _ in range(512)]
+        streams = [session(channel) for _ in range(512)]
         await asyncio.gather(*(target.exchange(stream, frame) for stream in streams))
     await asyncio.sleep(max(0.0, target.end - asyncio.get_running_loop().time()))
     for _, writer in opened:

@@ -16,6 +16,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 import psutil
@@ -78,7 +79,7 @@ async def behave(bucket: Bucket, served: Served, node: psutil.Process, until: as
             group.create_task(caller(number))
 
 
-async def watched(bucket: Bucket, node: psutil.Process, work: asyncio.Future[object]) -> Served:
+async def watched(bucket: Bucket, node: psutil.Process, work: asyncio.Future[Any]) -> Served:
     """What a client is served while `work` goes on."""
     served, until = Served(), asyncio.Event()
     client = asyncio.create_task(behave(bucket, served, node, until))

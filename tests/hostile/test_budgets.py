@@ -21,6 +21,7 @@ from kvstore.ring import data_key, token
 from kvstore.server.handshake import introduction
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1 import peer_pb2
+from kvstore.versions import BucketName, UserKey
 from kvstore.wire.budget import CALLS_OF_A_SESSION, FrameBudget
 from kvstore.wire.queue import Batches
 from tests.patience import PATIENCE
@@ -115,7 +116,8 @@ def test_a_long_frame_of_a_peer_is_checked_as_a_whole_and_handed_in_in_turns(
         ports = free_ports(2)
         state = cluster_state(ports)
         node = settings("n1", ports[0], tmp_path, state)
-        key = data_key(token("b", b"k"), "b", b"k")
+        bucket, user_key = BucketName("b"), UserKey(b"k")
+        key = data_key(token(bucket, user_key), bucket, user_key)
         reads = [peer_pb2.ReplicaRead(epoch=state.epoch, key=key, digest=bytes(16)) for _ in range(2000)]
         if wrong:
             reads[-1].key = b"no key"
