@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
@@ -10,7 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
-from kvstore.errors import InvalidRequest, KVError
+from kvstore.errors import InvalidRequest, KVError, Overloaded
 from kvstore.principal import ANYONE
 from kvstore.protocol.client import Failed
 from kvstore.server.driver import Driver
@@ -26,6 +27,10 @@ from kvstore.wire.ring import state_to_wire
 
 SERVICE = pb.DESCRIPTOR.services_by_name["KV"].full_name
 
+_SESSIONS = 32
+"""Sessions of one connection: each may hold a frame and its share of replies. Our client has one."""
+_TOO_MANY_SESSIONS = Overloaded(1.0, f"{_SESSIONS} sessions are open on this connection")
+
 
 class ClientService:
     """The KV service of one node."""
@@ -34,6 +39,8 @@ class ClientService:
         self._driver = driver
         self.scans = Scans(driver)
         self.replies = UnreadReplies()
+        self._sessions: Counter[str] = Counter()
+        self._refusals = Refusals()
         self.session_frames = 0
         self.session_calls = 0
         self.most_reply_bytes = 0
@@ -71,6 +78,17 @@ class ClientService:
 
     async def session(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         """See client.proto. Frames stay bytes until here: gRPC has no need to look into them."""
+        peer = context.peer()
+        if self._sessions[peer] >= _SESSIONS:
+            self._refusals.tell(f"more than {_SESSIONS} sessions on the connection from {peer}")
+            await abort(context, _TOO_MANY_SESSIONS)
+        self._sessions[peer] += 1
+        try:
+            await self._serve(context)
+        finally:
+            self._sessions -= Counter([peer])  # one that has none is forgotten
+
+    async def _serve(self, context: Context) -> None:
         session = ClientStream(self._driver, context, self.replies)
         reader = asyncio.ensure_future(self._read(session, context))
         writer = asyncio.ensure_future(session.write())

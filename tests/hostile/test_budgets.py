@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -19,6 +20,7 @@ from kvstore.protocol.client import Put
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import data_key, token
 from kvstore.server.handshake import introduction
+from kvstore.server.options import SERVER
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1 import peer_pb2
 from kvstore.versions import BucketName, UserKey
@@ -97,6 +99,54 @@ def test_a_frame_of_a_peer_with_too_many_messages_is_refused(tmp_path: Path, nam
             await link.write(PEER_FRAMES[name])
             await ends_typed(link)
             assert server.driver.frames_received == 0
+
+    run(scenario())
+
+
+def test_sessions_of_one_connection_have_a_bound(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    get = [pb.Call(id=1, get=pb.GetRequest(bucket="b", key=b"k"))]
+
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        node = settings("n1", port, tmp_path, cluster_state([port]))
+        apart = [("grpc.use_local_subchannel_pool", 1)]
+        async with (
+            serving(node),
+            channel(port) as opened,
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=apart) as another,
+        ):
+            sessions = [SessionClient(opened) for _ in range(40)]
+            results = await asyncio.gather(*(each.exchange(get) for each in sessions), return_exceptions=True)
+            refused = [error for error in results if isinstance(error, grpc.aio.AioRpcError)]
+            assert len(refused) == 8
+            assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+            await SessionClient(another).exchange(get)
+            for each in sessions:
+                each.stream.cancel()
+            async with asyncio.timeout(PATIENCE):
+                while isinstance(await again(SessionClient(opened)), grpc.aio.AioRpcError):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+    async def again(session: SessionClient) -> object:
+        (result,) = await asyncio.gather(session.exchange(get), return_exceptions=True)
+        return result
+
+    run(scenario())
+    assert len([line for line in caplog.records if "sessions" in line.getMessage()]) == 1
+
+
+def test_connections_have_a_bound_below_that_of_open_files_and_silent_ones_end(tmp_path: Path) -> None:
+    options = dict(SERVER)
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert 0 < options["grpc.max_allowed_incoming_connections"] <= files // 2
+
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        node = settings("n1", port, tmp_path, cluster_state([port]))
+        async with serving(node), asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await reader.read()  # the server's own settings, and then the end
+            writer.close()
 
     run(scenario())
 
