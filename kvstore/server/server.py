@@ -168,7 +168,7 @@ class NodeServer:
         driver = Driver(settings.node, settings.state, engine, links, settings.node_settings, self._on_fatal)
         self.clients = clients = client_service.ClientService(driver)
         admin = admin_service.AdminService(driver, links, clients)
-        peers = peer_service.PeerService(driver)
+        self.peers = peers = peer_service.PeerService(driver)
         self._server.add_generic_rpc_handlers((clients.handler(), admin.handler(), peers.handler()))
         return driver
 
