@@ -9,7 +9,7 @@ JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check structure tables format demo bench bench-slow bench-engine bench-overload bench-hostile sim sim-long planted mutants jepsen jepsen-long jepsen-hunt heal overload stops fuzz hostile power-loss proto clean
+.PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-engine bench-overload bench-hostile sim sim-long planted mutants jepsen jepsen-long jepsen-hunt heal overload stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ tables: venv ## write the tables in docs/ that are made from the source
 format: venv ## put every file into the form that check wants
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+packages: venv ## build sdist and wheel, install them into each Python that is here, and use them
+	@$(BIN)/python -m tools.packages
 
 demo: venv ## import the world's airports, kill nodes, lose nothing
 	@$(BIN)/python -m kvstore.local.demo
@@ -105,7 +108,7 @@ clean: ## remove everything made here, except the data of clusters
 	rm -rf .venv build dist kvstore/v1 .*_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml constraints.txt tools/setup-venv
+$(INSTALLED): pyproject.toml constraints.txt requirements.txt tools/setup-venv
 	@PYTHON="$(PYTHON)" sh tools/setup-venv
 
 $(BENCH_INSTALLED): $(INSTALLED) $(PROTOCOL)
