@@ -9,7 +9,7 @@ JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check structure tables format demo bench bench-slow bench-engine bench-overload sim sim-long planted mutants jepsen jepsen-long jepsen-hunt heal overload stops fuzz hostile power-loss proto clean
+.PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-engine bench-overload bench-hostile sim sim-long planted mutants jepsen jepsen-long jepsen-hunt heal overload stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,9 @@ format: venv ## put every file into the form that check wants
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+packages: venv ## build sdist and wheel, install them into each Python that is here, and use them
+	@$(BIN)/python -m tools.packages
+
 demo: venv ## import the world's airports, kill nodes, lose nothing
 	@$(BIN)/python -m kvstore.local.demo
 
@@ -46,6 +49,9 @@ bench: venv ## measure throughput and latency of a three-node cluster
 
 bench-overload: venv ## offer a three-node cluster four times what it can do
 	@$(BIN)/python -m bench.overload $(ARGS)
+bench-hostile: venv ## attack a three-node cluster beside a well-behaved client
+	@$(BIN)/python -m bench.hostile $(ARGS)
+
 bench-slow: venv ## measure what readers feel of one replica that is 50 times slower
 	@$(BIN)/python -m bench.slow_replica $(ARGS)
 
@@ -102,7 +108,7 @@ clean: ## remove everything made here, except the data of clusters
 	rm -rf .venv build dist kvstore/v1 .*_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml constraints.txt tools/setup-venv
+$(INSTALLED): pyproject.toml constraints.txt requirements.txt tools/setup-venv
 	@PYTHON="$(PYTHON)" sh tools/setup-venv
 
 $(BENCH_INSTALLED): $(INSTALLED) $(PROTOCOL)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kvstore import aio as aio
-    from kvstore.client.errors import ClientClosed, PartialFailure
+    from kvstore.client.errors import ClientClosed, PartialFailure, WrongEnvironment
     from kvstore.client.results import (
         Explain,
         Resolver,
@@ -88,6 +88,7 @@ __all__ = [
     "UnverifiedContext",
     "VersionTooLarge",
     "WriteTimeout",
+    "WrongEnvironment",
     "__version__",
     "aio",
     "connect",
@@ -100,6 +101,7 @@ _PLACES = {
     "connect": "kvstore.client.synchronous",
     "ClientClosed": "kvstore.client.errors",
     "PartialFailure": "kvstore.client.errors",
+    "WrongEnvironment": "kvstore.client.errors",
     "UndecodableValue": "kvstore.client.results",
     "UnresolvedSiblings": "kvstore.client.results",
     "Serializer": "kvstore.client.serializers",

@@ -177,7 +177,10 @@ class Limits:
 
 
 MAX_MESSAGE_BYTES = 256 * MIB
-"""No frame, request or reply is larger: its receiver would break off the connection."""
+"""No frame or reply is larger: its receiver would break off the connection."""
+MAX_REQUEST_BYTES = Limits.MAX_VALUE + MIB
+"""What a server takes at once: the largest value, with its key and context. Frames of nodes that are larger
+come in parts."""
 MAX_REPLY_BYTES = MAX_MESSAGE_BYTES - 16 * MIB
 """The largest version that a client is sent. What is larger, no replica can hold: it can only be deleted."""
 
@@ -187,6 +190,8 @@ reaped, since what was seen and then deleted by somebody else is known to nobody
 
 FRAME_BYTES = 4 * MIB
 """Most bytes that one frame of a stream carries, unless a single message is larger."""
+FRAME_ITEMS = 4096
+"""Most messages, or replies to clients, in one frame that a node sends."""
 
 
 @dataclass(frozen=True, slots=True)

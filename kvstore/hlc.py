@@ -51,3 +51,13 @@ class HybridClock:
 def wall_time(time: int) -> int:
     """The wall time in milliseconds that a hybrid logical time was issued at (or shortly before)."""
     return time >> _COUNTER_BITS
+
+
+def time_counter(time: int) -> int:
+    """What tells a hybrid logical time from others of the same millisecond, 0 to 65,535."""
+    return time & (1 << _COUNTER_BITS) - 1
+
+
+def hybrid_time(wall: int, counter: int) -> int:
+    """The time of which `wall_time` and `time_counter` are these."""
+    return (wall << _COUNTER_BITS) + counter

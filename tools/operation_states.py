@@ -1,4 +1,4 @@
-"""`python -m tools.operation_states`: draw the states of each operation into docs/operations.md.
+"""`python -m tools.operation_states`: draw the states of each operation into docs/request-states.md.
 
 The diagrams and the meanings of states and events come from the tables that the operations move by
 (`MOVES`), so the page cannot say anything else. A test compares the two.
@@ -14,7 +14,7 @@ from kvstore.quorum.operation import Operation
 from kvstore.quorum.read import ReadOperation
 from kvstore.quorum.write import WriteOperation
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "operations.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "request-states.md"
 KINDS: dict[str, type[Operation]] = {
     "write": WriteOperation,
     "read": ReadOperation,

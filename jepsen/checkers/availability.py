@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from operator import attrgetter
 
-from jepsen.checkers.result import Offence, Result
+from jepsen.checkers.result import Offence, Result, Verdict
 from jepsen.history import History, Operation, Period
 
 NANOSECONDS = 1_000_000_000
@@ -59,7 +59,7 @@ class Availability:
         self._periods = frozenset(periods)
 
     def check(self, history: History) -> Result:
-        """See Checker. A group of which nothing counts is an offence.
+        """See Checker. A group of which nothing counts is an offence; unknown if nothing counts at all.
 
         `data["series"]` has for each group a list of [second of the run, ok, all].
         """
@@ -88,7 +88,10 @@ class Availability:
             counts |= {f"{group} ok": ok[group], f"{group} all": total[group]}
             counts |= {f"{group} share": round(shares[group], 4)} if group in shares else {}
         lists = {group: [[s, *of[s]] for s in sorted(of)] for group, of in series.items()}
-        return Result(self.name, not offences, counts, tuple(offences), {"series": lists})
+        if not shares:
+            offences = [Offence(None, "no operation counted")]
+        valid: Verdict = not offences if shares else "unknown"
+        return Result(self.name, valid, counts, tuple(offences), {"series": lists})
 
     def _counted(self, history: History) -> Iterator[tuple[str, Operation]]:
         """Each operation that counts, once, with its group."""

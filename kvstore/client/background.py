@@ -8,6 +8,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from kvstore.client.environment import check_process, check_same_process
 from kvstore.client.errors import ClientClosed
 
 T = TypeVar("T")
@@ -28,9 +29,11 @@ class Background:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for its result; an interrupt cancels it."""
-        if not self.usable():
+        try:
+            check_same_process(self._process)
+        except ClientClosed:
             coroutine.close()
-            raise ClientClosed("the client was made before this process was forked: connect after the fork")
+            raise
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise RuntimeError("the sync client was called from a callback on its own event loop")
@@ -47,7 +50,8 @@ _shared: list[Background] = []
 
 
 def shared_background() -> Background:
-    """The one of this process, started when it is first needed."""
+    """The one of this process, started when it is first needed; raises WrongEnvironment."""
+    check_process()
     with _lock:
         if not (_shared and _shared[-1].usable()):
             _shared.append(Background())

@@ -11,13 +11,14 @@ import grpc
 
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.retry import reconnect_pause
-from kvstore.client.unary import fetch_state, open_channel, reason
+from kvstore.client.unary import close_channel, fetch_state, open_channel, reason
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.ring import ClusterState
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.session import replies_from_wire
 
 _HANDSHAKE_SECONDS = 2.0
+_ENDING_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Connection:
         self._clock = asyncio.get_running_loop().time
         self._owner = owner
         self._work = asyncio.Event()
+        self._closing = False
         self._stream: _Stream | None = None
         self._writer: asyncio.Task[None] | None = None
         self._task = asyncio.create_task(self._run())
@@ -59,16 +61,21 @@ class Connection:
 
     async def close(self) -> None:
         """Break the stream; open calls fail."""
+        self._closing = True
+        if self._stream is not None:
+            # its operations end by themselves then, and none is left for a loop that is closed by that time
+            self._stream.cancel()
+            await asyncio.wait([self._task], timeout=_ENDING_SECONDS)
         self._task.cancel()
         await asyncio.wait([self._task])
         await self._end_writer()
         self._owner.on_lost(self._calls, "the client was closed", self._clock())
-        await self.channel.close()
+        await close_channel(self.channel)
 
     async def _run(self) -> None:
         failures = 0
         # gRPC takes a cancellation that comes while a call breaks for the break, and raises that instead
-        while not self._task.cancelling():
+        while not (self._closing or self._task.cancelling()):
             try:
                 state = await fetch_state(self.channel, self.address, _HANDSHAKE_SECONDS)
                 self._owner.on_connected(self._calls, state, self._clock())
@@ -83,6 +90,8 @@ class Connection:
                 problem = repr(error)
             self._owner.on_lost(self._calls, problem, self._clock())
             await self._end_writer()
+            if self._closing:
+                return
             failures += 1
             await asyncio.sleep(reconnect_pause(failures, random.uniform))
 

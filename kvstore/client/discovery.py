@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from kvstore.client.unary import fetch_state, open_channel
+from kvstore.client.unary import close_channel, fetch_state, open_channel
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.ring import ClusterState
 
 
 async def discover(endpoints: Sequence[str], timeout: float) -> ClusterState:
-    """The cluster state from whichever endpoint answers first; raises NoNodeAvailable."""
+    """The cluster state from whichever endpoint answers first; raises NoNodeAvailable, WrongEnvironment."""
     tasks = [asyncio.create_task(_ask(endpoint, timeout)) for endpoint in endpoints]
     problems: dict[str, str] = {}
     try:
@@ -28,10 +28,12 @@ async def discover(endpoints: Sequence[str], timeout: float) -> ClusterState:
 
 
 async def _ask(endpoint: str, timeout: float) -> ClusterState:
-    async with open_channel(endpoint) as channel:
-        try:
-            return await fetch_state(channel, endpoint, timeout)
-        except NoNodeAvailable:
-            raise
-        except KVError as error:
-            raise NoNodeAvailable({endpoint: str(error)}) from error
+    channel = open_channel(endpoint)
+    try:
+        return await fetch_state(channel, endpoint, timeout)
+    except NoNodeAvailable:
+        raise
+    except KVError as error:
+        raise NoNodeAvailable({endpoint: str(error)}) from error
+    finally:
+        await close_channel(channel)

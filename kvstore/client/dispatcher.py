@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import Sequence
 from functools import partial
@@ -20,6 +21,8 @@ from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
 from kvstore.client.core.window import Window
 from kvstore.client.discovery import discover
+from kvstore.client.environment import check_same_process
+from kvstore.client.errors import WrongEnvironment
 from kvstore.client.listing import keys_at
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.protocol.client import ClientRequest, Found, Stored
@@ -44,6 +47,7 @@ class Dispatcher:
     def __init__(self, endpoints: Sequence[str], state: ClusterState, attempts: int = ATTEMPTS) -> None:
         self._endpoints = endpoints
         self._loop = asyncio.get_running_loop()
+        self._process = os.getpid()
         self.connections: dict[str, Connection] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -66,12 +70,21 @@ class Dispatcher:
         return Seen()
 
     def check_open(self) -> None:
-        """Raise ClientClosed after `close`."""
+        """Raise ClientClosed after `close` or a fork, WrongEnvironment on another event loop."""
+        self._check_loop()
         if self._closing is not None:
             raise closed_error()
 
+    def _check_loop(self) -> None:
+        check_same_process(self._process)
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongEnvironment(
+                "the client was connected on another event loop: use it there, or connect another one here"
+            )
+
     async def close(self) -> None:
         """Close the connections; calls under way end with ClientClosed, or with an unknown outcome."""
+        self._check_loop()
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
         # whoever leaves now, or closes again, must not leave half of them open
@@ -85,6 +98,7 @@ class Dispatcher:
             self._fetching.cancel()
             await asyncio.wait([self._fetching])
         await asyncio.gather(*self._leaving, *(each.close() for each in self.connections.values()))
+        self.connections.clear()  # or gRPC's threads would live as long as this client
 
     # requests
 

@@ -13,6 +13,13 @@ class ClientClosed(KVError):
     """The client was closed, or was made in the process that this one was forked from."""
 
 
+class WrongEnvironment(KVError):
+    """The client cannot work here, and the message says what would: docs/client-environments.md.
+
+    After a fork, under gevent's monkey patching, or on another event loop than the one it was connected on.
+    """
+
+
 class PartialFailure(KVError):
     """Some requests of a `get_many` or `put_many` failed; all were tried.
 

@@ -10,6 +10,8 @@ import grpc
 from google.protobuf.message import Message
 from grpc_status import rpc_status
 
+from kvstore.client.environment import check_process, closed, opened
+from kvstore.client.proxy import proxy_for
 from kvstore.errors import ConfigError, InternalError, KVError, NoNodeAvailable
 from kvstore.ring import ClusterState
 from kvstore.v1 import client_pb2 as pb
@@ -32,6 +34,8 @@ _OPTIONS = (
     ("grpc.max_send_message_length", -1),
 )
 
+_GRACE = 1.0
+"""Seconds more than gRPC has: where it does not keep its own time, nothing of it works."""
 _CLOSED = "the connection was closed"
 _UNREACHABLE = {
     grpc.StatusCode.UNAVAILABLE,
@@ -42,8 +46,18 @@ _UNREACHABLE = {
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to one node; it connects when it is used."""
-    return grpc.aio.insecure_channel(address, options=_OPTIONS)
+    """A channel to one node; it connects when it is used. Raises WrongEnvironment."""
+    check_process()
+    through_proxy = ("grpc.enable_http_proxy", int(proxy_for(address) is not None))
+    channel = grpc.aio.insecure_channel(address, options=(*_OPTIONS, through_proxy))
+    opened(channel)
+    return channel
+
+
+async def close_channel(channel: grpc.aio.Channel) -> None:
+    """Cancel its calls and close it; gRPC's threads end when nobody refers to it any more."""
+    await channel.close()
+    closed(channel)
 
 
 async def unary(
@@ -64,7 +78,10 @@ async def unary(
         method, request_serializer=_serialize, response_deserializer=parse
     )
     try:
-        response: Response | None = await call(request, timeout=timeout)
+        async with asyncio.timeout(timeout + _GRACE):
+            response: Response | None = await call(request, timeout=timeout)
+    except TimeoutError:
+        raise NoNodeAvailable({address: "gRPC is stuck in this process"}) from None
     except asyncio.CancelledError:
         if task.cancelling():
             raise
@@ -87,7 +104,9 @@ def _typed(address: str, error: grpc.aio.AioRpcError) -> KVError:
     if status is not None:
         return error_from_status(status)
     if error.code() in _UNREACHABLE:
-        return NoNodeAvailable({address: reason(error)})
+        proxy = proxy_for(address)
+        through = f" (through the proxy {proxy} that grpc_proxy names)" if proxy else ""
+        return NoNodeAvailable({address: reason(error) + through})
     return InternalError(f"{address}: {reason(error)}")
 
 

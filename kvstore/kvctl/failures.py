@@ -24,20 +24,21 @@ INTERRUPTED = 130
 NOBODY_READS = 141
 TERMINATED = 143
 
-EXIT_CODES = f"""\b
-Exit codes:
-  {OK}  done
-  {NOT_FOUND}  get: the key has no value; nothing else ends with it
-  {USAGE}  a wrong flag, setting, key, value, context or line; nothing was changed by it
-  {UNAVAILABLE}  no node, or too few of them, could be reached; nothing was changed
-  {TIMEOUT}  timed out, or the connection broke: a write may or may not have been applied
-  {INCOMPLETE}  import or export left something out or has it in a form that others cannot read, repair
-     did not prove all equal, or status --check found something wrong; what is said
-  {STORAGE}  data: the store is damaged, of another format, or could not be read or written
-  {FILES}  a file or the output could not be read or written, as on a full disk
-  {INTERRUPTED}, {TERMINATED}  interrupted by Ctrl-C, ended by SIGTERM; like {TIMEOUT} for a write under way
-  {NOBODY_READS}  whoever read the output has closed it
-"""
+EXIT_CODES = {
+    f"{OK}": "done",
+    f"{NOT_FOUND}": "get: the key has no value; nothing else ends with it",
+    f"{USAGE}": "a wrong flag, setting, key, value, context or line; nothing was changed by it",
+    f"{UNAVAILABLE}": "no node, or too few of them, could be reached; nothing was changed",
+    f"{TIMEOUT}": "timed out, or the connection broke: a write may or may not have been applied",
+    f"{INCOMPLETE}": "import or export left something out or has it in a form that others cannot read, "
+    "repair did not prove all equal, or status --check found something wrong; what is said",
+    f"{STORAGE}": "data: the store is damaged, of another format, or could not be read or written",
+    f"{FILES}": "a file or the output could not be read or written, as on a full disk",
+    f"{INTERRUPTED}, {TERMINATED}": "interrupted by Ctrl-C, ended by SIGTERM; "
+    f"like {TIMEOUT} for a write under way",
+    f"{NOBODY_READS}": "whoever read the output has closed it",
+}
+"""What each means, for `kvctl --help`."""
 
 
 def exit_code(error: KVError) -> int:

@@ -16,6 +16,7 @@ from kvstore.client.transfer.importing import Importer, ImportReport, OnDuplicat
 from kvstore.client.transfer.lines import ExportReader
 from kvstore.client.transfer.records import BadLine, Problems, Record
 from kvstore.client.transfer.source import Source
+from kvstore.kvctl.bucket_argument import complete_bucket
 from kvstore.kvctl.failures import INCOMPLETE
 from kvstore.kvctl.inputs import CheckedInput, InputFile
 from kvstore.kvctl.invocation import Invocation
@@ -37,7 +38,7 @@ _patience = click.option(
 @click.option(
     "--key", "key_field", metavar="FIELD", help="Field that holds the key of each object; a.b is b in a."
 )
-@click.option("--bucket", required=True, help="Bucket to import into.")
+@click.option("--bucket", shell_complete=complete_bucket, required=True, help="Bucket to import into.")
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
@@ -76,7 +77,7 @@ def import_(
       kvctl import carts.export --bucket carts
       kvctl import airports.jsonl --key icao --bucket airports
       kvctl import users.csv --key email --bucket users
-      kvctl import orders.json --key customer.id --bucket orders --on-duplicate stop
+      kvctl import orders.json --key customer.id --bucket orders
     """
     reader = ExportReader()
     with session.connect() as client, progress("importing", _size(file), session.json) as advance:
@@ -114,7 +115,7 @@ def _import(
 
 @click.command()
 @click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
-@click.option("--bucket", required=True, help="Bucket to export.")
+@click.option("--bucket", shell_complete=complete_bucket, required=True, help="Bucket to export.")
 @click.option("--plain", is_flag=True, help="Only the values that are one JSON object, as they are.")
 @_patience
 @click.pass_obj

@@ -14,6 +14,7 @@ from kvstore.client.results import Explain, Result, Sibling
 from kvstore.client.results import Stored as StoredResult
 from kvstore.client.transfer.records import named
 from kvstore.errors import InvalidRequest
+from kvstore.kvctl.bucket_argument import complete_bucket
 from kvstore.kvctl.failures import NOT_FOUND
 from kvstore.kvctl.inputs import InputFile, input_errors
 from kvstore.kvctl.invocation import Invocation
@@ -43,7 +44,7 @@ _read_replicas = click.option(
 
 
 @click.command()
-@click.argument("bucket")
+@click.argument("bucket", shell_complete=complete_bucket)
 @key_argument
 @_quorum_options("r")
 @click.option("--raw", is_flag=True, help="The value's bytes and nothing else.")
@@ -73,7 +74,7 @@ def get(
 
 
 @click.command()
-@click.argument("bucket")
+@click.argument("bucket", shell_complete=complete_bucket)
 @key_argument
 @click.argument("value", required=False)
 @click.option("--file", type=InputFile(), help="Read the value from a file; - is standard input.")
@@ -120,7 +121,7 @@ def put(
 
 
 @click.command()
-@click.argument("bucket")
+@click.argument("bucket", shell_complete=complete_bucket)
 @key_argument
 @click.option("--context", help="Delete only what this context (base64, from get) saw.")
 @_read_replicas

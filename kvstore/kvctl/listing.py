@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from kvstore.kvctl.bucket_argument import complete_bucket
 from kvstore.kvctl.invocation import Invocation
 from kvstore.kvctl.key_argument import as_json, shown
 from kvstore.kvctl.output import say
 
 
 @click.command()
-@click.argument("bucket")
+@click.argument("bucket", shell_complete=complete_bucket)
 @click.option("--limit", type=click.IntRange(min=0), help="Stop after so many keys.")
 @click.pass_obj
 def scan(session: Invocation, bucket: str, limit: int | None) -> None:
@@ -35,7 +36,7 @@ def scan(session: Invocation, bucket: str, limit: int | None) -> None:
 
 
 @click.command()
-@click.argument("bucket")
+@click.argument("bucket", shell_complete=complete_bucket)
 @click.pass_obj
 def count(session: Invocation, bucket: str) -> None:
     """Count the keys of a bucket that have a value, by listing them all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from kvstore.kvctl.failures import (
     USAGE,
     exit_code,
 )
-from kvstore.kvctl.groups import CommandGroup
+from kvstore.kvctl.groups import CommandGroup, FittingContext
 from kvstore.kvctl.inputs import InputFailed
 from kvstore.kvctl.invocation import DEFAULT_ENDPOINTS, Invocation
 from kvstore.kvctl.output import OutputFailed, flush, harmless, silence
@@ -55,20 +56,24 @@ _COMMANDS = {
 _COMPLETE = "_KVCTL_COMPLETE"
 """What a shell sets that asks for completions."""
 
-_EPILOG = f"""
+_EXAMPLES = """
 \b
 Examples:
   kvctl cluster start
-  kvctl put carts user:1 '{{"items": 3}}'
+  kvctl put carts user:1 '{"items": 3}'
   kvctl get carts user:1
   kvctl import airports.jsonl --key icao --bucket airports
+"""
 
-{EXIT_CODES}
-
+_COMPLETION = """
 \b
 Completion, for bash (zsh and fish likewise):
   eval "$(_KVCTL_COMPLETE=bash_source kvctl)"
 """
+
+_WIDEST = 80
+_NARROWEST = 30
+"""Characters that help is set for; click itself sets it for 50 where a terminal has fewer."""
 
 
 class _Commands(CommandGroup):
@@ -87,6 +92,15 @@ class _Commands(CommandGroup):
         _add_output(command)
         return command
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click.Command."""
+        formatter.write_paragraph()
+        formatter.write_text(_EXAMPLES)
+        with formatter.section("Exit codes"):
+            formatter.write_dl(list(EXIT_CODES.items()))
+        formatter.write_paragraph()
+        formatter.write_text(_COMPLETION)
+
 
 def _output_option(*, default: str | None, callback: Callable[..., Any] | None = None) -> click.Option:
     return click.Option(
@@ -101,7 +115,8 @@ def _output_option(*, default: str | None, callback: Callable[..., Any] | None =
 
 
 def _add_output(command: click.Command) -> None:
-    """Let a command, or those in it, take the option as well."""
+    """Let a command, or those in it, take the option as well, and be told of in any width."""
+    command.context_class = FittingContext
     if isinstance(command, click.Group):
         for each in command.commands.values():
             _add_output(each)
@@ -115,7 +130,7 @@ def _set_output(context: click.Context, _parameter: click.Parameter, value: str 
         found.output = value
 
 
-@click.group(cls=_Commands, epilog=_EPILOG)
+@click.group(cls=_Commands)
 @click.option(
     "--endpoints",
     envvar="KVCTL_ENDPOINTS",
@@ -175,7 +190,9 @@ def _command() -> int:
     """What the command returns or exits with; raises what `_run` turns into a code."""
     try:
         # not kvctl(), which ends with 1 when nobody reads its output
-        with kvctl.make_context("kvctl", sys.argv[1:]) as context:
+        columns = shutil.get_terminal_size((_WIDEST, 24)).columns
+        width = max(min(columns, _WIDEST) - 2, _NARROWEST)
+        with kvctl.make_context("kvctl", sys.argv[1:], terminal_width=width) as context:
             kvctl.invoke(context)
         return 0
     except click.exceptions.Exit as done:  # of --help and --version

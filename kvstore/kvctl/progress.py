@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    FileSizeColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 _JSON_SECONDS = 1.0
 """Between two lines of progress."""
@@ -18,14 +26,15 @@ Advance = Callable[[int], None]
 """Called with the bytes done since the last call."""
 
 
-def progress_bar() -> Progress:
-    """A bar on a terminal; nothing in a pipe or a log."""
+def progress_bar(ends: bool = True) -> Progress:
+    """A bar on a terminal, or what is done if nobody knows where it `ends`; nothing in a pipe or a log."""
+    columns: list[ProgressColumn] = [FileSizeColumn()]
+    if ends:
+        columns = [BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn()]
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
+        *columns,
         TransferSpeedColumn(),
-        TimeRemainingColumn(),
         disable=not sys.stderr.isatty(),
         console=Console(stderr=True),
         transient=True,
@@ -38,7 +47,7 @@ def progress(what: str, total: int | None, as_json: bool) -> Iterator[Advance]:
     if as_json:
         yield _JsonProgress(what, total).advance
         return
-    with progress_bar() as bar:
+    with progress_bar(ends=total is not None) as bar:
         task = bar.add_task(what, total=total)
         yield lambda size: bar.advance(task, size)
 

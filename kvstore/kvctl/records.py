@@ -6,7 +6,7 @@ import base64
 
 from kvstore.config import NAME
 from kvstore.errors import Corruption, InvalidRequest
-from kvstore.hlc import wall_time
+from kvstore.hlc import time_counter, wall_time
 from kvstore.kvctl.key_argument import as_json
 from kvstore.quorum.context_keys import CONTEXT_KEYS
 from kvstore.quorum.hints import HINT_KEYSPACE, hint_key, split_hint_key
@@ -15,7 +15,8 @@ from kvstore.versions import EncodedVersion, InternalKey, Sibling, decode_versio
 
 Fields = dict[str, object]
 
-_NODE = b"n/"
+NODE = b"n/"
+"""What the keys of a node's own records begin with."""
 
 
 def raw_record(key: bytes, value: bytes) -> Fields:
@@ -41,8 +42,8 @@ def key_fields(key: bytes) -> Fields:
         return {"kind": "data"} | found
     if key[:1] == HINT_KEYSPACE and (found := _hint(key)):
         return {"kind": "hint"} | found
-    if key.startswith(_NODE):
-        return {"kind": "node"} | as_json("name", key[len(_NODE) :])
+    if key.startswith(NODE):
+        return {"kind": "node"} | as_json("name", key[len(NODE) :])
     return {"kind": "unknown", "key_base64": _base64(key)}
 
 
@@ -88,12 +89,14 @@ def _version(value: bytes) -> Fields:
 
 def _sibling(sibling: Sibling) -> Fields:
     value = {"deleted": True} if sibling.value is None else as_json("value", sibling.value)
+    counter = time_counter(sibling.time)
     return {
         **value,
         "dot": list(sibling.dot),
         "content_type": sibling.content_type,
         "time_ms": wall_time(sibling.time),
         "expiry_ms": sibling.expiry or None,
+        **({"time_counter": counter} if counter else {}),
     }
 
 

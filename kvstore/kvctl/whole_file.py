@@ -93,7 +93,7 @@ class WholeFile:
             os.fchmod(self._file.fileno(), self._mode())
             os.fsync(self._file.fileno())
             os.replace(self._new, aside or self._target)
-            _sync_directory(self._target.parent)
+            sync_directory(self._target.parent)
         return aside
 
     def _mode(self) -> int:
@@ -118,7 +118,7 @@ class WholeFile:
                 raise
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Make a rename durable."""
     opened = os.open(directory, os.O_RDONLY)
     try:

@@ -159,11 +159,19 @@ class Node:
 
         Raises InvalidRequest for a frame of which something is wrong: nothing of it was carried out.
         """
+        self.check_frame(messages)
+        self.on_checked(sender, messages, now, delay)
+
+    def check_frame(self, messages: Sequence[PeerMessage]) -> None:
+        """Raise InvalidRequest for a frame of which something is wrong; its sender should hear of it."""
         try:
             self._check.check(messages)
         except InvalidRequest:
             self.base.counters.frames_refused += 1
             raise
+
+    def on_checked(self, sender: str, messages: Sequence[PeerMessage], now: Instant, delay: float) -> None:
+        """A part of a frame that was checked as a whole: all of it would take too long. See `on_frame`."""
         self._router.route(sender, messages, now, delay)
         self._turn(now)
 

@@ -81,6 +81,11 @@ class Failed(msgspec.Struct, frozen=True):
 
     error: KVError
 
+    def __post_init__(self) -> None:
+        # a value from now on: the frames of where it was raised hold the request, and mostly this reply, so
+        # that both would stay until the next pass of the garbage collector
+        self.error.__traceback__ = None
+
 
 Reply: TypeAlias = Found | Stored | Failed
 

@@ -2,7 +2,7 @@
 
 An operation is a small machine: replicas' answers and the passing of time go in, messages and at most one
 reply come out. What state follows on which event is a table of each kind (`MOVES`), drawn in
-docs/operations.md.
+docs/request-states.md.
 """
 
 from __future__ import annotations

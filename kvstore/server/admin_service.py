@@ -11,9 +11,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from kvstore.errors import KVError
 from kvstore.node.status import NodeStatus
-from kvstore.server.client_service import ClientService, abort, unary
+from kvstore.server.client_service import ClientService
 from kvstore.server.driver import Driver
 from kvstore.server.links import Links
 from kvstore.server.session import Context
@@ -39,13 +38,10 @@ class AdminService:
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     def _handler(self, method: AdminMethod[Any]) -> Any:
-        async def handle(request: Message, context: Context) -> Message:
-            try:
-                return method.perform(Operated(self._driver.node, self._driver.now(), self._status), request)
-            except KVError as error:
-                await abort(context, error)
+        async def handle(request: Message, _context: Context) -> Message:
+            return method.perform(Operated(self._driver.node, self._driver.now(), self._status), request)
 
-        return unary(handle, method.request)
+        return self._clients.unary(handle, method.request)
 
     def _status(self) -> NodeStatus:
         """What the node says, and what only its server knows."""

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
-from operator import methodcaller
 from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
-from kvstore.errors import InvalidRequest, KVError
+from kvstore.errors import InvalidRequest, KVError, Overloaded
 from kvstore.principal import ANYONE
 from kvstore.protocol.client import Failed
 from kvstore.server.driver import Driver
 from kvstore.server.refusals import Refusals
 from kvstore.server.scans import Scans
 from kvstore.server.session import ClientStream, Context
+from kvstore.server.unread import SMALL, TOO_MUCH, UnreadReplies
 from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import BucketName
 from kvstore.wire.client import WIRE_REQUESTS, WireReply, WireRequest, reply_to_wire, request_from_wire
@@ -26,6 +27,10 @@ from kvstore.wire.ring import state_to_wire
 
 SERVICE = pb.DESCRIPTOR.services_by_name["KV"].full_name
 
+_SESSIONS = 32
+"""Sessions of one connection: each may hold a frame and its share of replies. Our client has one."""
+_TOO_MANY_SESSIONS = Overloaded(1.0, f"{_SESSIONS} sessions are open on this connection")
+
 
 class ClientService:
     """The KV service of one node."""
@@ -33,6 +38,9 @@ class ClientService:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.scans = Scans(driver)
+        self.replies = UnreadReplies()
+        self._sessions: Counter[str] = Counter()
+        self._refusals = Refusals()
         self.session_frames = 0
         self.session_calls = 0
         self.most_reply_bytes = 0
@@ -41,33 +49,27 @@ class ClientService:
     def handler(self) -> grpc.GenericRpcHandler:
         """The handlers of all methods."""
         methods = {
-            **{call.__name__: unary(self.perform, message) for call, message in WIRE_REQUESTS.items()},
-            "ScanKeys": unary(self.scan_keys, pb.ScanKeysRequest),
-            "GetRing": unary(self.get_ring, pb.GetRingRequest),
+            **{call.__name__: self.unary(self.perform, message) for call, message in WIRE_REQUESTS.items()},
+            "ScanKeys": self.unary(self.scan_keys, pb.ScanKeysRequest),
+            "GetRing": self.unary(self.get_ring, pb.GetRingRequest),
             "Session": grpc.stream_stream_rpc_method_handler(self.session),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     async def perform(self, request: WireRequest, context: Context) -> WireReply:
-        """Any of the requests that a Session carries as well: see client.proto."""
-        try:
-            call = request_from_wire(request)
-        except InvalidRequest as error:
-            await abort(context, error)
+        """Any of the requests that a Session carries as well: see client.proto. Raises KVError."""
+        call = request_from_wire(request)
         reply = await self._driver.executor.execute(ANYONE, call, _deadline(context))
         if isinstance(reply, Failed):
-            await abort(context, reply.error)
+            raise reply.error
         return reply_to_wire(reply)
 
     async def scan_keys(self, request: pb.ScanKeysRequest, context: Context) -> pb.ScanKeysResponse:
-        """See client.proto."""
+        """See client.proto. Raises KVError."""
         left = max(0.0, _deadline(context) - asyncio.get_running_loop().time())
-        try:
-            keys, after = await self.scans.page(
-                BucketName(request.bucket), request.partition, request.after, request.limit, left
-            )
-        except KVError as error:
-            await abort(context, error)
+        keys, after = await self.scans.page(
+            BucketName(request.bucket), request.partition, request.after, request.limit, left
+        )
         return pb.ScanKeysResponse(keys=keys, next=after)
 
     async def get_ring(self, request: pb.GetRingRequest, context: Context) -> pb.GetRingResponse:
@@ -76,7 +78,18 @@ class ClientService:
 
     async def session(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         """See client.proto. Frames stay bytes until here: gRPC has no need to look into them."""
-        session = ClientStream(self._driver, context)
+        peer = context.peer()
+        if self._sessions[peer] >= _SESSIONS:
+            self._refusals.tell(f"more than {_SESSIONS} sessions on the connection from {peer}")
+            await abort(context, _TOO_MANY_SESSIONS)
+        self._sessions[peer] += 1
+        try:
+            await self._serve(context)
+        finally:
+            self._sessions -= Counter([peer])  # one that has none is forgotten
+
+    async def _serve(self, context: Context) -> None:
+        session = ClientStream(self._driver, context, self.replies)
         reader = asyncio.ensure_future(self._read(session, context))
         writer = asyncio.ensure_future(session.write())
         try:
@@ -96,32 +109,60 @@ class ClientService:
 
     async def _read(self, session: ClientStream, context: Context) -> None:
         while (data := await context.read()) is not grpc.aio.EOF:
-            try:
-                self.session_calls += await session.take(data)
-            except InvalidRequest as error:
-                await abort(context, error)
-            self.session_frames += 1
+            if refusal := await self._take(session, data):
+                data = b""  # see `unary`
+                await abort(context, refusal)
             await session.until_there_is_room()
         await session.until_answered()
 
-
-def unary(method: Any, request: type[Message]) -> Any:
-    """The handler of a method that takes one request and gives one answer.
-
-    Bytes that are no request are refused here: gRPC's own deserializing would log a traceback for each.
-    """
-    refusals, name = Refusals(), request.DESCRIPTOR.name
-
-    async def handle(data: bytes, context: Context) -> Message:
+    async def _take(self, session: ClientStream, data: bytes) -> KVError | None:
+        """Hand in a frame; why that cannot be done."""
         try:
-            message = request.FromString(data)
-        except DecodeError as error:
-            refusals.tell(f"{len(data)} bytes that are no {name}")
-            await abort(context, InvalidRequest("request", f"is no {name}: {error}"))
-        found: Message = await method(message, context)
-        return found
+            self.session_calls += await session.take(data)
+        except InvalidRequest as error:
+            return error.with_traceback(None)
+        self.session_frames += 1
+        return None
 
-    return grpc.unary_unary_rpc_method_handler(handle, response_serializer=methodcaller("SerializeToString"))
+    def unary(self, method: Any, request: type[Message]) -> Any:
+        """The handler of a method that takes one request, and gives one answer or raises KVError.
+
+        Bytes that are no request are refused here: gRPC's own deserializing would log a traceback for each.
+        """
+        refusals, name = Refusals(), request.DESCRIPTOR.name
+
+        async def answer(data: bytes, context: Context) -> bytes | KVError:
+            try:
+                found: Message = await method(request.FromString(data), context)
+            except DecodeError as error:
+                refusals.tell(f"{len(data)} bytes that are no {name}")
+                return InvalidRequest("request", f"is no {name}: {error}")
+            except KVError as error:
+                return error.with_traceback(None)
+            return self._counted(found.SerializeToString(), context)
+
+        async def handle(data: bytes, context: Context) -> bytes:
+            reply = await answer(data, context)
+            if isinstance(reply, KVError):
+                # gRPC keeps the exception that `abort` raises, in a circle with the frames it has passed:
+                # what these hold would stay until garbage is collected, and that is seldom
+                del data
+                await abort(context, reply)
+            return reply
+
+        return grpc.unary_unary_rpc_method_handler(handle, response_serializer=bytes)
+
+    def _counted(self, reply: bytes, context: Context) -> bytes | KVError:
+        """A reply, which counts until its client has read it; or why there is no room for it."""
+        size = len(reply)
+        if size > SMALL:
+            reader = self.replies.of_connection(context.peer())
+            if reader.refuses(size, self.replies.share):
+                return TOO_MUCH
+            reader.hold(size)
+            read: Any = lambda _context: reader.release(size)  # noqa: E731  (gRPC's stub has a wrong type)
+            context.add_done_callback(read)
+        return reply
 
 
 def _deadline(context: Context) -> float:

@@ -27,6 +27,9 @@ from kvstore.server.sync_thread import SyncThread
 _UNTIMED = 1.0
 """The timer comes back after so many seconds even when a defect has kept the node from setting it."""
 
+_TURN = 512
+"""Messages of one frame that are handed in at once: others have their turn in between."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -98,11 +101,22 @@ class Driver:
         """What the node says of itself."""
         return self.node.status(self.now())
 
-    def receive(self, sender: str, messages: Sequence[PeerMessage], delay: float = 0.0) -> None:
-        """Hand in the messages of one frame that has waited for `delay` seconds on its way."""
+    async def receive(self, sender: str, messages: Sequence[PeerMessage], delay: float = 0.0) -> None:
+        """Hand in the messages of one frame that has waited for `delay` seconds on its way.
+
+        A long one takes several turns of the loop. Raises InvalidRequest, and then nothing was carried out.
+        """
         self.frames_received += 1
         self.messages_received += len(messages)
-        self.node.on_frame(sender, messages, self.now(), delay)
+        if len(messages) <= _TURN:
+            self.node.on_frame(sender, messages, self.now(), delay)
+            return
+        self.node.check_frame(messages)
+        for first in range(0, len(messages), _TURN):
+            if self._stopped:
+                return
+            self.node.on_checked(sender, messages[first : first + _TURN], self.now(), delay)
+            await asyncio.sleep(0)
 
     def _link_open(self, peer: str) -> None:
         if not self._stopped:

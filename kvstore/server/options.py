@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from kvstore.config import MAX_MESSAGE_BYTES
+import resource
+
+from kvstore.config import MAX_REQUEST_BYTES
+
+
+def _connections() -> int:
+    """How many connections a server takes: the files of the engine need room beside them."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(_MOST_CONNECTIONS, files // 2)
+
+
+_MOST_CONNECTIONS = 4096
 
 COMMON = [
-    # all siblings of a key must arrive, to be resolved and repaired; a put that is absurdly over the limit
-    # must arrive, to be refused with the limit in the message
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # what is received takes several times its size until it is judged: a put of a value over the limit of
+    # this node still arrives, to be refused with that limit, unless no node would take it
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
     # a connection that a split has cut silently is noticed, and made anew, in seconds
     ("grpc.keepalive_time_ms", 10_000),
@@ -19,6 +30,9 @@ SERVER = [
     *COMMON,
     # of one connection; more calls wait in the client, by HTTP/2's own rules
     ("grpc.max_concurrent_streams", 512),
+    # one more is closed at once; and who has not said within this time that it speaks HTTP/2 makes room
+    ("grpc.max_allowed_incoming_connections", _connections()),
+    ("grpc.server_handshake_timeout_ms", 5_000),
     # otherwise a second node on the same port starts without an error and takes half of the requests
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
@@ -26,6 +40,8 @@ SERVER = [
 
 CHANNEL = [
     *COMMON,
+    # nodes are reached directly, also where http_proxy is set for the web
+    ("grpc.enable_http_proxy", 0),
     # the default backs off to two minutes, and a healed split looks broken
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),

@@ -9,11 +9,12 @@ from typing import Any
 
 import grpc
 
-from kvstore.errors import InvalidRequest
+from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.node.transit import Transit
 from kvstore.server.driver import Driver
 from kvstore.server.handshake import Refused, check_caller
 from kvstore.v1.peer_pb2 import DESCRIPTOR, Welcome
+from kvstore.wire.parts import FrameParts, PartsRoom
 from kvstore.wire.peer import decode_timed_frame
 
 SERVICE = DESCRIPTOR.services_by_name["Peer"].full_name
@@ -27,6 +28,7 @@ class PeerService:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._told: set[str] = set()
+        self.parts = PartsRoom()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handlers of both streams; frames stay bytes, the codec reads them."""
@@ -47,15 +49,31 @@ class PeerService:
         if caller.differences:
             self._log_once(f"node {caller.node!r} has other settings: {caller.differences}")
         await context.write(Welcome(node=node.name, cluster_id=node.state.cluster_id))
-        transit = Transit()
-        clock = asyncio.get_running_loop().time
-        async for frame in frames:
-            try:
+        transit, parts = Transit(), FrameParts(self.parts)
+        try:
+            async for data in frames:
+                if refusal := await self._take(caller.node, data, parts, transit):
+                    del data  # gRPC keeps what `abort` raises, and with it what this frame of the stack holds
+                    await context.abort(*refusal)
+        finally:
+            parts.drop()
+
+    async def _take(
+        self, sender: str, data: bytes, parts: FrameParts, transit: Transit
+    ) -> tuple[grpc.StatusCode, str] | None:
+        """Hand in a frame, or keep a part of it; how the stream has to end if that cannot be done."""
+        try:
+            if frame := parts.add(data):
                 sent_ms, messages = decode_timed_frame(frame)
-                self._driver.receive(caller.node, messages, transit.delay(sent_ms / 1000, clock()))
-            except InvalidRequest as error:
-                self._log_once(f"refused a stream: node {caller.node!r} sent a frame that is wrong: {error}")
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+                delay = transit.delay(sent_ms / 1000, asyncio.get_running_loop().time())
+                await self._driver.receive(sender, messages, delay)
+        except InvalidRequest as error:
+            self._log_once(f"refused a stream: node {sender!r} sent a frame that is wrong: {error}")
+            return grpc.StatusCode.INVALID_ARGUMENT, str(error)
+        except Overloaded as error:
+            self._log_once(f"refused a stream: node {sender!r} sent more than there is room for: {error}")
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
+        return None
 
     def _log_once(self, trouble: str) -> None:
         """Whoever is refused comes back every second, and each of them is worth one line."""

@@ -9,6 +9,8 @@ from kvstore.server.driver import Driver
 from kvstore.versions import BucketName, UserKey
 
 _MOST = 64
+_PAUSE = 2.0
+"""After a page others have at least so many times as long as it took."""
 _TOO_MANY = Overloaded(0.1, f"{_MOST} pages of scans are waiting already")
 
 
@@ -36,8 +38,10 @@ class Scans:
         self._waiting += 1
         try:
             async with self.turn:
-                await asyncio.sleep(0)  # whatever has arrived meanwhile comes first
-                return node.scan_keys(bucket, partition, after, limit, now())
+                begun = now()
+                page = node.scan_keys(bucket, partition, after, limit, begun)
+                await asyncio.sleep(_PAUSE * (now().mono - begun.mono))
+                return page
         finally:
             self._waiting -= 1
             admission.settled()

@@ -22,7 +22,6 @@ from typing import NoReturn
 import grpc
 import psutil
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from kvstore.errors import ConfigError
 from kvstore.lsm import Engine, Options
@@ -34,6 +33,7 @@ from kvstore.server.driver import Driver
 from kvstore.server.identity import Identity
 from kvstore.server.links import Links
 from kvstore.server.options import SERVER
+from kvstore.server.reflection import add_reflection
 from kvstore.server.story import StoryTeller
 from kvstore.store import DiskFileSystem
 
@@ -142,8 +142,7 @@ class NodeServer:
         _calm_the_collector()
         self.driver = self._add_node(engine)
         health_pb2_grpc.add_HealthServicer_to_server(self._checks, self._server)
-        names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        add_reflection((*_SERVICES, health.SERVICE_NAME), self._server)
         await self._set_health(_NOT_SERVING)
         try:
             self._server.add_insecure_port(settings.listen)
@@ -168,7 +167,7 @@ class NodeServer:
         driver = Driver(settings.node, settings.state, engine, links, settings.node_settings, self._on_fatal)
         self.clients = clients = client_service.ClientService(driver)
         admin = admin_service.AdminService(driver, links, clients)
-        peers = peer_service.PeerService(driver)
+        self.peers = peers = peer_service.PeerService(driver)
         self._server.add_generic_rpc_handlers((clients.handler(), admin.handler(), peers.handler()))
         return driver
 

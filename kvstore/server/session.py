@@ -22,6 +22,7 @@ from kvstore.protocol.sizes import size_of
 from kvstore.server.driver import Driver
 from kvstore.server.execution import Respond
 from kvstore.server.gathering import Gathering
+from kvstore.server.unread import MOST_OF_ALL, TOO_MUCH, Reader, UnreadReplies
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.queue import Batches
 from kvstore.wire.session import Answer, decode_calls, encode_replies
@@ -30,12 +31,12 @@ _MOST_CALLS = 4096
 _MOST_BYTES = 16 * MIB
 """Unanswered calls of one session, and their bytes, beyond which no more of it are read."""
 
-MOST_REPLY_BYTES = 16 * MIB
-"""Replies that wait to be written, beyond which no more gets of the session are begun."""
+_REPLY_FRAME = MIB
+"""Replies in one frame, unless one is larger: gRPC keeps a frame or two of a client that does not read."""
 _GETS = 32
 """Gets that are begun before it is looked again: how large a reply is shows only then."""
 
-_TURN = 256
+_TURN = 64
 """Calls begun in one turn of the loop: each may take as long as a put on a key with many siblings."""
 
 _EXPIRED = Overloaded(0.1, "the request waited too long on its way to the node")
@@ -50,13 +51,14 @@ Started: TypeAlias = tuple[ClientRequest, Respond]
 class ClientStream:
     """Calls under way, gets that wait, and replies that wait for the next frame."""
 
-    def __init__(self, driver: Driver, context: Context) -> None:
+    def __init__(self, driver: Driver, context: Context, replies: UnreadReplies) -> None:
         self._driver = driver
         self._executor = driver.executor
         self._context = context
         self._clock = asyncio.get_running_loop().time
         self._transit = Transit()
-        self._answers: Batches[Answer] = Batches()
+        self._answers: Batches[Answer] = Batches(_REPLY_FRAME)
+        self._unread = Reader(replies)
         self._held: deque[tuple[float, Get, Respond]] = deque()
         self._open = self._gets = 0
         self._open_bytes = self._answered_bytes = 0.0
@@ -118,14 +120,14 @@ class ClientStream:
         """Begin those for whose replies there is room."""
         held = self._held
         begun = 0
-        while held and self._room_for_replies():
-            if begun >= _TURN:
+        while held and (count := self._room_for_gets()):
+            if begun + count > _TURN:
                 await asyncio.sleep(0)
                 begun = 0
-            begun += _GETS
+            begun += count
             requests: list[Started] = []
             now = self._clock()
-            while held and len(requests) < _GETS:
+            while held and len(requests) < count:
                 since, get, respond = held.popleft()
                 self._gets += 1
                 waited = now - since
@@ -135,16 +137,23 @@ class ClientStream:
                     requests.append((aged(get, waited), respond))
             self._executor.begin(self, ANYONE, requests)
 
-    def _room_for_replies(self) -> bool:
-        idle = not self._gets and not self._answers  # nothing of this session's would begin them later
-        return idle or (self._answers.bytes < MOST_REPLY_BYTES and not self._driver.node.strained)
+    def _room_for_gets(self) -> int:
+        """How many gets may be begun at once now."""
+        # with nothing under way nothing of this session's would begin them later
+        least = 0 if self._gets or self._unread.bytes else 1
+        room = 0 if self._driver.node.strained else self._unread.room(self._gets)
+        return min(_GETS, max(room, least))
 
     def _answer_get(self, respond: Respond, reply: Reply) -> None:
         self._gets -= 1
-        respond(reply)
+        size = size_of(reply)
+        self._unread.learn(size)
+        respond(Failed(TOO_MUCH) if self._unread.refuses(size, MOST_OF_ALL) else reply)
 
     def _answer(self, number: int, in_columns: bool, share: float, reply: Reply) -> None:
-        self._answers.add((number, reply, in_columns), size_of(reply))
+        size = size_of(reply)
+        self._answers.add((number, reply, in_columns), size)
+        self._unread.hold(size)
         self._answered_bytes += share
         self._wake.set()
 
@@ -158,10 +167,13 @@ class ClientStream:
             answered, self._answered_bytes = self._answered_bytes, 0.0
             count = 0
             for _ in range(len(self._answers)):  # what comes meanwhile is gathered
-                self.most_reply_bytes = max(self.most_reply_bytes, self._answers.bytes)
+                waiting = self._answers.bytes
+                self.most_reply_bytes = max(self.most_reply_bytes, self._unread.bytes)
                 frame = self._answers.take()
+                taken = waiting - self._answers.bytes
                 count += len(frame)
                 await self._context.write(encode_replies(frame))
+                self._unread.release(taken)
             gathering.sent(count)
             self._open -= count
             self._open_bytes -= answered
@@ -171,7 +183,9 @@ class ClientStream:
     def close(self) -> None:
         """The client has gone."""
         self._held.clear()
+        self._answers.clear()
         self._executor.leave(self)
+        self._unread.release(self._unread.bytes)
 
     async def until_there_is_room(self) -> None:
         """Wait until the next frame may be read."""

@@ -62,6 +62,9 @@ class Story:
 
     def _of_hints(self, status: NodeStatus, now: float) -> Iterator[Line]:
         kept = {hints.target: hints for hints in status.hints}
+        delivered = status.counters.hints_delivered - self._before.counters.hints_delivered
+        if delivered and not kept and not self._hints:
+            yield logging.INFO, "%d hints were kept for a moment, and are home", delivered
         for target, hints in kept.items():
             if target not in self._hints:
                 self._hints[target] = _Seen(now, hints.count)

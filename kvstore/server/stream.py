@@ -19,6 +19,7 @@ from kvstore.ring import Member
 from kvstore.server.gathering import Gathering
 from kvstore.server.handshake import Metadata, Refused, check_welcome
 from kvstore.v1.peer_pb2 import Welcome
+from kvstore.wire.parts import parts_of
 from kvstore.wire.peer import encode_frame
 from kvstore.wire.queue import LIMITS, PeerQueue, QueueLimits
 
@@ -177,7 +178,8 @@ class Stream:
                 sent += _messages(batch)
                 frame = encode_frame(batch, int(clock() * 1000))
                 try:
-                    await call.write(frame)
+                    for part in parts_of(frame):
+                        await call.write(part)
                 except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                     return  # the stream is over: reading from it tells why
                 self.frames += 1

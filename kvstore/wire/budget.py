@@ -11,18 +11,18 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import Any, TypeAlias
 
-from kvstore.config import FRAME_BYTES, KIB
+from kvstore.config import FRAME_BYTES, FRAME_ITEMS, KIB
 from kvstore.errors import InvalidRequest
 
 CALLS_OF_A_SESSION = 8192
 """Calls in one frame of a Session: twice as many as the Python client has unanswered at all."""
-MESSAGES_OF_A_NODE = FRAME_BYTES // 64
-"""Messages in one frame of a node: by `size_of` none is taken for less than 64 bytes."""
+MESSAGES_OF_A_NODE = 2 * FRAME_ITEMS
+"""Messages in one frame of a node: twice as many as nodes send."""
 NUMBERS_OF_A_NODE = FRAME_BYTES // 10
 """Acknowledgements in one frame: by `size_of` each is taken for 10 bytes."""
 GOSSIP_OF_A_NODE = 1024
 """Messages of the failure detector among them, of each type: a node sends a few in a second."""
-ITEMS_OF_A_LIST = MESSAGES_OF_A_NODE
+ITEMS_OF_A_LIST = FRAME_BYTES // 64
 """Items of a list within a message: siblings, keys, hashes, members."""
 
 _SHORT = 64 * KIB

@@ -20,6 +20,7 @@ from kvstore.protocol.table import PEER_TABLE, PeerMessage
 from kvstore.v1 import peer_pb2 as pb
 from kvstore.wire.budget import (
     GOSSIP_OF_A_NODE,
+    ITEMS_OF_A_LIST,
     MESSAGES_OF_A_NODE,
     NUMBERS_OF_A_NODE,
     FrameBudget,
@@ -155,6 +156,6 @@ _place = itemgetter(0)
 _MOST = _bounds()
 _BUDGET = FrameBudget(
     pb.Frame.DESCRIPTOR,
-    MESSAGES_OF_A_NODE,
+    MESSAGES_OF_A_NODE + ITEMS_OF_A_LIST,
     {pb.Frame.DESCRIPTOR.fields_by_name[row.columns].number for row in PEER_TABLE.values() if row.columns},
 )

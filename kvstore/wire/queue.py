@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from kvstore.config import FRAME_BYTES, MIB
+from kvstore.config import FRAME_BYTES, FRAME_ITEMS, MIB
 from kvstore.protocol.gossip import GossipMessage
 from kvstore.protocol.table import PeerMessage, awaited
 
@@ -37,7 +37,7 @@ LIMITS = QueueLimits()
 class Batches(Generic[T]):
     """Items in batches of at most `frame` bytes by their estimated sizes, a larger item alone.
 
-    `bytes` are those of all that waits.
+    Nor has a batch more than FRAME_ITEMS items. `bytes` are those of all that waits.
     """
 
     __slots__ = ("_batches", "_frame", "_room", "_sizes", "bytes")
@@ -55,7 +55,7 @@ class Batches(Generic[T]):
 
     def add(self, item: T, size: int) -> None:
         """Put in an item of `size` bytes."""
-        if self._room < size or not self._batches:
+        if self._room < size or not self._batches or len(self._batches[-1]) >= FRAME_ITEMS:
             self._batches.append([])
             self._sizes.append(0)
             self._room = self._frame

@@ -18,7 +18,7 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 import kvstore
 from kvstore.local.cluster import LocalCluster
@@ -29,6 +29,7 @@ from tests.patience import PATIENCE
 
 SERVICES = {
     "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
     "kvstore.v1.Admin",
     "kvstore.v1.KV",
@@ -192,13 +193,19 @@ def test_any_grpc_tool_can_explore_a_node(shared_cluster: LocalCluster) -> None:
         for service in ("", "kvstore.v1.KV", "kvstore.v1.Peer", "kvstore.v1.Admin"):
             answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
             assert answer.status == SERVING
-        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         ask = reflection_pb2.ServerReflectionRequest
-        listed, described = reflection.ServerReflectionInfo(
-            iter([ask(list_services=""), ask(file_containing_symbol="kvstore.v1.KV")]), timeout=PATIENCE
-        )
-        assert {service.name for service in listed.list_services_response.service} == SERVICES
-        assert b"SessionRequest" in described.file_descriptor_response.file_descriptor_proto[0]
+        for version in ("v1alpha", "v1"):
+            reflection: Any = channel.stream_stream(
+                f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+                request_serializer=ask.SerializeToString,
+                response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+            )
+            symbols = ("kvstore.v1.KV", f"grpc.reflection.{version}.ServerReflection")
+            questions = [ask(list_services=""), *(ask(file_containing_symbol=symbol) for symbol in symbols)]
+            listed, described, itself = reflection(iter(questions), timeout=PATIENCE)
+            assert {service.name for service in listed.list_services_response.service} == SERVICES
+            assert b"SessionRequest" in described.file_descriptor_response.file_descriptor_proto[0]
+            assert version.encode() in itself.file_descriptor_response.file_descriptor_proto[0]
 
 
 def test_unary_calls_reach_a_key_through_every_node(shared_cluster: LocalCluster) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import resource
+from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import grpc
@@ -12,10 +16,16 @@ import pytest
 from kvstore.config import MIB
 from kvstore.errors import InvalidRequest
 from kvstore.local.ports import free_ports
+from kvstore.protocol.client import Put
+from kvstore.protocol.table import PeerMessage
+from kvstore.ring import data_key, token
 from kvstore.server.handshake import introduction
+from kvstore.server.options import SERVER
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1 import peer_pb2
+from kvstore.versions import BucketName, UserKey
 from kvstore.wire.budget import CALLS_OF_A_SESSION, FrameBudget
+from kvstore.wire.queue import Batches
 from tests.patience import PATIENCE
 from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
 
@@ -40,6 +50,7 @@ PEER_FRAMES = {
     "pings": peer_pb2.Frame(pings=[peer_pb2.Ping()] * 1025).SerializeToString(),
     "pings_of_a_long_frame": b"\x4a\x00" * 2_000_000,
     "forwards": b"\x3a\x00" * 100_000,
+    "reads_of_a_short_frame": b"\x1a\x00" * 8193,
     "siblings_in_a_reply": b"\x42\x84\x89\x7a" + SIBLINGS,
     "members_in_a_ping": peer_pb2.Frame(
         pings=[peer_pb2.Ping(updates=[peer_pb2.MemberUpdate()] * 65_537)]
@@ -48,12 +59,12 @@ PEER_FRAMES = {
 }
 
 
-async def ends_typed(stream: Any) -> None:
+async def ends_typed(stream: Any, reason: str = "frame") -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async with asyncio.timeout(PATIENCE):  # one that is not refused may have no answer at all
             await stream.read()
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "frame" in (caught.value.details() or "")
+    assert reason in (caught.value.details() or "")
 
 
 @pytest.mark.parametrize("name", EMPTY)
@@ -88,6 +99,99 @@ def test_a_frame_of_a_peer_with_too_many_messages_is_refused(tmp_path: Path, nam
             await link.write(PEER_FRAMES[name])
             await ends_typed(link)
             assert server.driver.frames_received == 0
+
+    run(scenario())
+
+
+def test_sessions_of_one_connection_have_a_bound(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    get = [pb.Call(id=1, get=pb.GetRequest(bucket="b", key=b"k"))]
+
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        node = settings("n1", port, tmp_path, cluster_state([port]))
+        apart = [("grpc.use_local_subchannel_pool", 1)]
+        async with (
+            serving(node),
+            channel(port) as opened,
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=apart) as another,
+        ):
+            sessions = [SessionClient(opened) for _ in range(40)]
+            results = await asyncio.gather(*(each.exchange(get) for each in sessions), return_exceptions=True)
+            refused = [error for error in results if isinstance(error, grpc.aio.AioRpcError)]
+            assert len(refused) == 8
+            assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+            await SessionClient(another).exchange(get)
+            for each in sessions:
+                each.stream.cancel()
+            async with asyncio.timeout(PATIENCE):
+                while isinstance(await again(SessionClient(opened)), grpc.aio.AioRpcError):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+    async def again(session: SessionClient) -> object:
+        (result,) = await asyncio.gather(session.exchange(get), return_exceptions=True)
+        return result
+
+    run(scenario())
+    assert len([line for line in caplog.records if "sessions" in line.getMessage()]) == 1
+
+
+def test_connections_have_a_bound_below_that_of_open_files_and_silent_ones_end(tmp_path: Path) -> None:
+    options = dict(SERVER)
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert 0 < options["grpc.max_allowed_incoming_connections"] <= files // 2
+
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        node = settings("n1", port, tmp_path, cluster_state([port]))
+        async with serving(node), asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await reader.read()  # the server's own settings, and then the end
+            writer.close()
+
+    run(scenario())
+
+
+def test_nodes_send_no_more_messages_in_a_frame_than_half_of_what_is_taken() -> None:
+    queue: Batches[int] = Batches()
+    for number in range(10_000):
+        queue.add(number, 0)
+    assert [len(queue.take()) for _ in range(len(queue))] == [4096, 4096, 1808]
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_long_frame_of_a_peer_is_checked_as_a_whole_and_handed_in_in_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: bool
+) -> None:
+    async def scenario() -> None:
+        ports = free_ports(2)
+        state = cluster_state(ports)
+        node = settings("n1", ports[0], tmp_path, state)
+        bucket, user_key = BucketName("b"), UserKey(b"k")
+        key = data_key(token(bucket, user_key), bucket, user_key)
+        reads = [peer_pb2.ReplicaRead(epoch=state.epoch, key=key, digest=bytes(16)) for _ in range(2000)]
+        if wrong:
+            reads[-1].key = b"no key"
+        async with serving(node) as (server,), channel(ports[0]) as opened:
+            handed_in: list[int] = []
+            on_checked = server.driver.node.on_checked
+
+            def seen(sender: str, messages: Sequence[PeerMessage], *rest: Any) -> None:
+                handed_in.append(len(messages))
+                on_checked(sender, messages, *rest)
+
+            monkeypatch.setattr(server.driver.node, "on_checked", seen)
+            link: Any = opened.stream_stream("/kvstore.v1.Peer/Link", response_deserializer=bytes)(
+                metadata=introduction("n2", state)
+            )
+            await link.read()
+            await link.write(peer_pb2.Frame(reads=reads).SerializeToString())
+            if wrong:
+                await ends_typed(link, "key")
+                assert handed_in == []
+            else:
+                await link.done_writing()
+                assert await link.read() is grpc.aio.EOF
+                assert handed_in == [512, 512, 512, 464]
 
     run(scenario())
 
@@ -135,6 +239,47 @@ def test_scans_take_bounded_steps_and_wait_for_each_other(tmp_path: Path) -> Non
             assert server.driver.node.status(server.driver.now()).in_flight == 0
 
     run(scenario())
+
+
+def held_by_the_server() -> list[str]:
+    """Places in the node's code that hold large bytes, or a request, although they are left."""
+    return [
+        f"{frame.f_code.co_qualname}: {name}"
+        for frame in gc.get_objects()
+        if isinstance(frame, FrameType) and "/kvstore/" in frame.f_code.co_filename
+        for name, value in frame.f_locals.items()
+        if (isinstance(value, bytes) and len(value) > MIB) or isinstance(value, pb.PutRequest | Put)
+    ]
+
+
+def test_what_was_refused_does_not_wait_for_the_garbage_collector(tmp_path: Path) -> None:
+    """A node collects seldom: 40 refused puts of 16 MiB were 2 GB."""
+
+    async def scenario() -> None:
+        ports = free_ports(2)
+        state = cluster_state(ports)
+        node = settings("n1", ports[0], tmp_path, state)
+        async with serving(node), channel(ports[0]) as opened:
+            put = pb.PutRequest(bucket="b", key=b"k", value=bytes(2 * MIB))
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call(opened, "Put", put, pb.WriteResponse)
+            session = SessionClient(opened)
+            await session.stream.write(bytes(2 * MIB))
+            await ends_typed(session.stream)
+            link: Any = opened.stream_stream("/kvstore.v1.Peer/Link", response_deserializer=bytes)(
+                metadata=introduction("n2", state)
+            )
+            await link.read()
+            await link.write(bytes(2 * MIB))
+            await ends_typed(link)
+            assert held_by_the_server() == []
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(scenario())
+    finally:
+        gc.enable()
 
 
 SESSION = FrameBudget(

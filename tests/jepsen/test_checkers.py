@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
+import msgspec
 import pytest
 
 from jepsen.checkers import check, valid
@@ -65,10 +67,11 @@ def test_replicas_that_differ_are_named() -> None:
     ]
 
 
-def test_a_run_that_did_too_little_fails() -> None:
+def test_a_run_that_did_too_little_is_unknown() -> None:
     history = Simulated(1, operations=50).register()
     assert Counts({"read": 10, "write": 10}).check(history).valid is True
     too_few = Counts({"read": 1000}, ["start-partition"]).check(history)
+    assert too_few.valid == "unknown"
     assert [offence.reason for offence in too_few.offences] == [
         f"only {too_few.counts['read ok']} read were ok, 1,000 are the least that count",
         "start-partition never took effect",
@@ -78,9 +81,39 @@ def test_a_run_that_did_too_little_fails() -> None:
         Op(1, 1, "nemesis", "info", "start-partition", error="no root"),
         Op(2, 2, 0, "invoke", "read"),
     ]
-    assert Counts({}, ["start-partition"]).check(History(tried)).valid is False
+    assert Counts({}, ["start-partition"]).check(History(tried)).valid == "unknown"
     done = [tried[0], Op(1, 1, "nemesis", "info", "start-partition"), tried[2]]
     assert Counts({}, ["start-partition"]).check(History(done)).valid is True
+
+
+def killed(*, start: float, stop: float, asked: float, answered: float | None) -> History:
+    """One kill and one read, at these seconds."""
+    ops: list[Op] = []
+
+    def add(at: float, process: int | str, type: Literal["invoke", "ok", "info"], f: str) -> None:
+        ops.append(Op(0, round(at * SECOND), process, type, f))  # type: ignore[arg-type]
+
+    for at, f in ((start, "start-kill"), (stop, "stop-kill")):
+        add(at, "nemesis", "info", f)
+        add(at, "nemesis", "info", f)
+    add(asked, 0, "invoke", "read")
+    if answered is not None:
+        add(answered, 0, "ok", "read")
+    ops.sort(key=lambda op: op.time)
+    return History(msgspec.structs.replace(op, index=index) for index, op in enumerate(ops))
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "struck"),
+    [(1.0, 1.5, False), (1.0, 2.5, True), (2.5, 2.6, True), (1.0, None, True), (3.5, 4.0, False)],
+)
+def test_a_fault_that_was_over_before_the_first_operation_was_not_exercised(
+    asked: float, answered: float | None, struck: bool
+) -> None:
+    history = killed(start=2.0, stop=3.0, asked=asked, answered=answered)
+    found = Counts({}, ["start-kill"]).check(history)
+    assert found.valid == (True if struck else "unknown")
+    assert found.counts.get("start-kill idle", 0) == (not struck)
 
 
 def _split(minority_ok: bool) -> History:
@@ -124,8 +157,14 @@ def test_availability_is_judged_by_side_and_after_the_window() -> None:
         "minority: 0.00% (0 of 30), at least 99.00% is due"
     ]
     assert Availability(both, fs=["write"]).check(_split(minority_ok=True)).valid is True
-    assert Availability(both, fs=["read"]).check(_split(minority_ok=True)).valid is False
-    assert Availability(both, periods=["pause"]).check(_split(minority_ok=True)).valid is False
+    assert Availability(both, fs=["read"]).check(_split(minority_ok=True)).valid == "unknown"
+    assert Availability(both, periods=["pause"]).check(_split(minority_ok=True)).valid == "unknown"
+    assert Availability({}, fs=["read"]).check(_split(minority_ok=True)).valid == "unknown"
+    only_one = Availability({"majority": 0.5, "elsewhere": 0.5}).check(_split(minority_ok=True))
+    assert (only_one.valid, [o.reason for o in only_one.offences]) == (
+        False,
+        ["elsewhere: no operation counted"],
+    )
 
 
 def test_latency_is_told_by_function_and_outcome() -> None:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from jepsen.__main__ import main
 from jepsen.history import History, HistoryWriter
-from jepsen.judge import unjudged
+from jepsen.judge import judge, unjudged
 
 
 def written(path: Path, *keys: str | None) -> Path:
@@ -28,6 +28,14 @@ def test_a_history_that_nobody_has_judged_is_no_pass(keys: tuple[str | None, ...
     done = CliRunner().invoke(main, ["check", str(written(tmp_path / "history.jsonl", *keys))])
     assert done.exit_code != 0
     assert "unjudged: UNKNOWN" in done.output
+
+
+def test_a_planned_fault_that_was_never_made_leaves_the_run_unknown(tmp_path: Path) -> None:
+    path = written(tmp_path / "history.jsonl", *(f"set/{i}" for i in range(9)))
+    results = judge(History.read(path), [], True, ["isolate-one"], None)
+    for name in ("counts", "availability", "availability of writes"):
+        assert results[name].valid == "unknown", name
+    assert "availability" not in judge(History.read(path), [], True, ["kill-one"], None)
 
 
 @pytest.mark.parametrize(

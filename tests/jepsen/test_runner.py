@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from jepsen import __main__ as command
-from jepsen.checkers import Result
+from jepsen.checkers import Result, Verdict
 from jepsen.checkers.availability import side
 from jepsen.cluster import Cluster, Layout
 from jepsen.drivers.network import CONTROL, Slow
@@ -235,6 +235,34 @@ def test_a_hunt_needs_a_checker_that_says_no(monkeypatch: pytest.MonkeyPatch) ->
     ):
         monkeypatch.setattr(command, "run_apart", lambda options, found=results: (1, found))
         assert CliRunner().invoke(command.main, ["hunt", "ack-before-fsync"]).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "code", "runs"),
+    [
+        ([True], 0, 1),
+        (["unknown", True], 0, 2),
+        (["unknown", False], 1, 2),
+        (["unknown", "unknown", "unknown"], 2, 3),
+        ([False], 1, 1),
+        ([None], 2, 1),
+    ],
+)
+def test_a_run_of_the_suite_that_is_unknown_is_done_again_with_more_time(
+    monkeypatch: pytest.MonkeyPatch, verdicts: list[Verdict | None], code: int, runs: int
+) -> None:
+    seconds: list[float] = []
+
+    def run(options: Options) -> tuple[int, dict[str, Result]]:
+        verdict = verdicts[len(seconds)]
+        seconds.append(options.seconds)
+        codes: dict[Verdict | None, int] = {True: 0, False: 1}
+        return codes.get(verdict, 2), {} if verdict is None else {"counts": Result("counts", verdict)}
+
+    monkeypatch.setattr(command, "drivers", lambda: {"proxy": ""})
+    monkeypatch.setattr(command, "run_apart", run)
+    done = CliRunner().invoke(command.main, ["suite", "--seed", "1", "--time", "10"])
+    assert (done.exit_code, seconds) == (code, [10.0, 20.0, 40.0][:runs])
 
 
 def test_runs_of_a_suite_are_processes_of_their_own(

@@ -360,6 +360,9 @@ class ServerEnd(_End):
     def invocation_metadata(self) -> Any:
         return self._call.metadata
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
     def time_remaining(self) -> float | None:
         until = self._call.until
         return None if until is None else until - asyncio.get_running_loop().time()

@@ -176,7 +176,8 @@ def test_a_checkpoint_is_verified_where_it_lies(kvctl: Kvctl, node: Path, tmp_pa
 
 def dumped(done: Done) -> list[dict[str, Any]]:
     assert (done.code, done.err) == (0, "")
-    return [json.loads(line) for line in done.out.splitlines()]
+    records = [json.loads(line) for line in done.out.splitlines()]
+    return [record for record in records if record.get("kind") not in ("identity", "end")]
 
 
 def test_dump_shows_data_hints_and_the_nodes_own(kvctl: Kvctl, node: Path) -> None:
@@ -186,6 +187,7 @@ def test_dump_shows_data_hints_and_the_nodes_own(kvctl: Kvctl, node: Path) -> No
     data = {r["key"]: r for r in records if r["kind"] == "data"}
     assert len(data) == 100
     assert [r["token"] for r in records[:100]] == sorted(r["token"] for r in data.values())
+    assert json.loads(kvctl("data", "dump", node).out.splitlines()[-1]) == {"kind": "end", "records": 102}
     live, tombstone = data["user:1"]["siblings"]
     assert live == {
         "value": "old",
@@ -221,6 +223,83 @@ def test_dump_can_be_narrowed(kvctl: Kvctl, node: Path) -> None:
     assert set(first) == {"key_base64", "value_base64"}
     assert base64.b64decode(first["key_base64"])[:1] == b"d"
     assert kvctl("data", "dump", node, "--raw", "--bucket", "carts").code == 2
+
+
+@pytest.mark.parametrize("raw", [(), ("--raw",)])
+def test_what_is_dumped_can_be_loaded(kvctl: Kvctl, node: Path, tmp_path: Path, raw: tuple[str, ...]) -> None:
+    engine = Engine.open(DiskFileSystem(), str(node / "engine"), OPTIONS)
+    late = Sibling(DOT, b"late", (1_700_000_000_000 << 16) + 3, 1_700_000_000_000)
+    engine.write([(internal("b", b"late"), encode_version(Version((DOT,), (late,))))])
+    engine.write(
+        [(CONTEXT_KEYS + b"01", b"secret"), (internal("b", b"damaged"), b"\x09x"), (b"odd", b"\xff")]
+    )
+    engine.close()
+    dumped_before = kvctl("data", "dump", *raw, node)
+    (tmp_path / "dump").write_text(dumped_before.out)
+    (tmp_path / "new").mkdir()
+    done = kvctl("data", "load", tmp_path / "new", tmp_path / "dump")
+    secrets = "" if raw else "kvctl: 1 keys of contexts are not in the dump: the node takes those of others\n"
+    assert done == Done(0, f"loaded {106 if raw else 105} records\n", secrets)
+    assert kvctl("data", "verify", tmp_path / "new").code == 0
+    without = [r for r in dumped(dumped_before) if "value" in r or r.get("value_base64") or "siblings" in r]
+    again = dumped(kvctl("data", "dump", *raw, tmp_path / "new"))
+    assert again == [r for r in without if not r.get("name", "").startswith("context-key/") or raw]
+    claim(tmp_path / "new", IDENTITY_OF_N1)  # it is this node's, as before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dump", "new", "node"]
+
+
+def test_a_store_of_no_node_is_loaded_as_one(kvctl: Kvctl, node: Path, tmp_path: Path) -> None:
+    engine = Engine.open(DiskFileSystem(), str(node / "engine"), OPTIONS)
+    engine.checkpoint(str(tmp_path / "copy"))
+    engine.close()
+    (tmp_path / "dump").write_text(kvctl("data", "dump", tmp_path / "copy").out)
+    assert kvctl("data", "load", tmp_path / "new" / "below", tmp_path / "dump").code == 0
+    assert kvctl("data", "dump", tmp_path / "new" / "below").out == (tmp_path / "dump").read_text()
+
+
+DUMPED = b'{"kind":"data","token":"62c9b6aae6dd6a4b","bucket":"carts","key":"user:1","context":{"a":1},'
+HEAD = DUMPED + b'"siblings":[{"value":"v","dot":["a",1],"time_ms":1}]}\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (b"", "line 1: is missing: the dump is cut off before its end"),
+        (b'{"kind":"end","records":1}\n', "line 1: says that the dump has 1 records: it has 0"),
+        (b'{"kind":"end","records":0}\n{"kind":"end","records":0}\n', "line 2: comes after the end"),
+        (b"nonsense", "line 1: is no line of a dump"),
+        (b"\xff", "line 1: is no line of a dump"),
+        (b"[" * 100_000, "line 1: is no line of a dump"),
+        (b'{"kind":"odd"}\n', "line 1: is of the kind 'odd', which no dump has"),
+        (b'{"key_base64":"eA=="}\n', "line 1: needs key_base64 and value_base64"),
+        (b'{"key_base64":"x","value_base64":""}\n', "line 1: is no line of a dump"),
+        (b'{"kind":"data","token":"1","bucket":"b","key":"k"}\n', "has the token 1: that of its key is"),
+        (HEAD.replace(b'"key":"user:1"', b'"x":1'), "unknown field"),
+        (HEAD.replace(b'"key":"user:1",', b""), "needs key or key_base64, one of them"),
+        (HEAD.replace(b'["a",1]', b'["a",2]'), "its context does not cover one of its siblings"),
+        (HEAD.replace(b'["a",1]', b'["a",0]'), "line 1: "),
+        (HEAD.replace(b'"value":"v",', b""), "needs value or value_base64, one of them"),
+        (HEAD.replace(b'"context":{"a":1},', b""), "needs a context"),
+        (HEAD.replace(b'"time_ms":1', b'"time_ms":-1'), "line 1: "),
+        (b'{"kind":"identity","identity":{"format":3}}\n{"kind":"end","records":0}\n', "is of format 3"),
+    ],
+)
+def test_what_is_no_dump_makes_nothing(kvctl: Kvctl, tmp_path: Path, lines: bytes, reason: str) -> None:
+    lines = lines.replace(b"62c9b6aae6dd6a4b", b"%016x" % token("carts", b"user:1"))
+    (tmp_path / "dump").write_bytes(lines)
+    done = kvctl("data", "load", tmp_path / "new", tmp_path / "dump")
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert reason in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["dump"]
+
+
+def test_nothing_is_loaded_over_what_is_there(kvctl: Kvctl, node: Path, tmp_path: Path) -> None:
+    (tmp_path / "dump").write_text(kvctl("data", "dump", node).out)
+    before = contents(node)
+    for there in (node, tmp_path / "dump"):
+        done = kvctl("data", "load", there, tmp_path / "dump")
+        assert (done.code, "is there already" in done.err) == (2, True)
+    assert contents(node) == before
 
 
 def test_records_that_are_none_of_a_node() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import socket
 import subprocess
 import sys
@@ -260,3 +261,48 @@ def test_a_cluster_on_a_taken_port_leaves_nothing_behind(kvctl: Kvctl, tmp_path:
     assert (done.code, done.out) == (failures.USAGE, "")
     assert done.err == f"kvctl: port {port} is taken; choose another with --port\n"
     assert list(tmp_path.iterdir()) == []
+
+
+# completion
+
+
+@pytest.mark.parametrize(
+    ("words", "complete"),
+    [
+        ("kvctl --endpoints {} get s", ["plain,single"]),
+        ("kvctl --endpoints {} export --bucket ", ["plain,single"]),
+        ("kvctl --endpoints {} count x", []),
+        ("kvctl --endpoints 127.0.0.1:1 count s", []),
+        ("kvctl --endpoints nonsense count s", []),
+        ("kvctl co", ["plain,count", "plain,counters"]),
+    ],
+)
+def test_shells_complete_commands_and_buckets(
+    fake_cluster: FakeCluster, words: str, complete: list[str]
+) -> None:
+    line = words.format(fake_cluster.endpoints)
+    environment = {**os.environ, "_KVCTL_COMPLETE": "bash_complete", "COMP_WORDS": line}
+    environment["COMP_CWORD"] = str(len(line.split()) - (not line.endswith(" ")))
+    done = subprocess.run(
+        [sys.executable, "-m", "kvstore.kvctl.main"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert (done.stdout.split(), done.stderr) == (complete, "")
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("arguments", [(), ("get",), ("import",), ("data", "load"), ("cluster",)])
+def test_help_fits_into_its_terminal(
+    kvctl: Kvctl, arguments: tuple[str, ...], columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for what is to be copied, and names of options, which are not broken."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = kvctl(*arguments, "--help").out
+    examples = re.compile(r"\n *(Examples?|Completion)[^\n]*:\n(  .*\n)+")
+    assert examples.search(text) or arguments == ("cluster",)
+    words = [line for line in examples.sub("\n", text).splitlines() if " " in line.strip()]
+    assert [line for line in words if len(line) > columns] == []

@@ -1,4 +1,4 @@
-"""docs/operations.md shows the states that the code has."""
+"""docs/request-states.md shows the states that the code has."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ def check_wheel(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.removeprefix("kvstore/v1/") for name in names if name.startswith("kvstore/v1/")} == GENERATED
     assert "kvstore/py.typed" in names
+    assert {f"kvstore/proto/kvstore/v1/{part}.proto" for part in PARTS} <= names
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
     assert {name.split("/")[0] for name in names} == {"kvstore", "kvstore-0.1.0.dist-info"}
 

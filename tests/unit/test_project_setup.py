@@ -89,3 +89,22 @@ def test_directory_cannot_be_written(checkout: Path) -> None:
     add_program(checkout, "python3", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (checkout / ".venv").write_text("in the way")
     assert f"cannot write to {checkout}" in error_of_setup(checkout)
+
+
+def test_what_is_installed_has_the_versions_of_constraints_and_hashes() -> None:
+    def pins(file: str) -> dict[str, str]:
+        lines = (ROOT / file).read_text().replace("\\\n", " ").splitlines()
+        found = [line for line in lines if "==" in line and not line.startswith("#")]
+        return {line.split("==")[0]: line.split("==")[1].split()[0] for line in found}
+
+    of_each = [
+        line.count("--hash=sha256:")
+        for line in (ROOT / "requirements.txt").read_text().replace("\\\n", " ").splitlines()
+        if "==" in line and not line.startswith("#")
+    ]
+    assert min(of_each) >= 1
+    installed, allowed = pins("requirements.txt"), pins("constraints.txt")
+    only_windows = {"colorama"}
+    assert {name: allowed.get(name) for name in installed.keys() - only_windows} == {
+        name: version for name, version in installed.items() if name not in only_windows
+    }

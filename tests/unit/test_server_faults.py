@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -59,7 +59,7 @@ class Sender:
     def open(self) -> None:
         self.links.open(self._on_open, self._on_lost, self._on_unsent)
 
-    def _receive(self, sender: str, messages: Sequence[PeerMessage], _delay: float) -> None:
+    async def _receive(self, sender: str, messages: Sequence[PeerMessage], _delay: float) -> None:
         assert sender == "n1"
         for message in messages:
             assert isinstance(message, ReplicaWrite)
@@ -199,9 +199,9 @@ def requests() -> list[tuple[str, Any, Any]]:
     ]
 
 
-def gossip_only(receive: Callable[..., None]) -> Callable[..., None]:
-    def filtered(sender: str, messages: Sequence[PeerMessage], delay: float) -> None:
-        receive(sender, [each for each in messages if isinstance(each, GossipMessage)], delay)
+def gossip_only(receive: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    async def filtered(sender: str, messages: Sequence[PeerMessage], delay: float) -> None:
+        await receive(sender, [each for each in messages if isinstance(each, GossipMessage)], delay)
 
     return filtered
 

@@ -19,7 +19,7 @@ from kvstore.protocol.gossip import Ack
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.sizes import size_of
 from kvstore.ring import Member
-from kvstore.server import session
+from kvstore.server import session, unread
 from kvstore.server.handshake import introduction
 from kvstore.server.options import SERVER
 from kvstore.server.server import NodeServer
@@ -62,7 +62,7 @@ def test_a_client_that_does_not_read_holds_a_bounded_part_of_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = 4 * MIB
-    monkeypatch.setattr(session, "MOST_REPLY_BYTES", most)
+    monkeypatch.setattr(unread, "MOST_OF_A_CLIENT", most)
     monkeypatch.setattr(session, "_GETS", 4)
 
     async def scenario() -> None:

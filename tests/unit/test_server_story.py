@@ -42,6 +42,13 @@ def test_hints_are_kept_and_go_home() -> None:
     assert told.after(11) == ["no hints are left for node n2: there were up to 500, the first 20 s ago"]
 
 
+def test_hints_that_are_home_before_anybody_looks_are_told_as_well() -> None:
+    told = Told()
+    home = Counters(hints_stored=7, hints_delivered=7)
+    assert told.after(1, counters=home) == ["7 hints were kept for a moment, and are home"]
+    assert told.after(1, counters=home) == []
+
+
 def test_dropped_hints_have_a_reason() -> None:
     told = Told()
     dropped = Counters(hints_overflowed=5, hints_expired=2, hints_dropped=7)

@@ -1,0 +1,41 @@
+"""Server reflection in both versions of its protocol, which have the same messages under two names.
+
+grpcio-reflection has v1alpha alone; newer tools ask for v1 first, and some for nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool, text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+_OLD, _NEW = "grpc.reflection.v1alpha", "grpc.reflection.v1"
+_METHOD = "ServerReflectionInfo"
+SERVICE_NAMES = (f"{_OLD}.ServerReflection", f"{_NEW}.ServerReflection")
+
+
+def add_reflection(names: Iterable[str], server: grpc.aio.Server) -> None:
+    """Let a server describe the services of these names, and reflection itself."""
+    _describe_new_version()
+    servicer: Any = reflection.aio.ReflectionServicer((*names, *SERVICE_NAMES))
+    method: Any = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        tuple(grpc.method_handlers_generic_handler(name, {_METHOD: method}) for name in SERVICE_NAMES)
+    )
+
+
+def _describe_new_version() -> None:
+    """Make the descriptors of v1 known to protobuf: those of v1alpha, renamed."""
+    found = FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(found)
+    renamed = text_format.MessageToString(found).replace("v1alpha", "v1")
+    file = text_format.Parse(renamed, FileDescriptorProto())
+    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())

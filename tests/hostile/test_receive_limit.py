@@ -1,0 +1,179 @@
+"""What comes at once has a bound near the largest value; what is larger comes in parts, and is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from kvstore.config import FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MIB, Limits
+from kvstore.errors import InvalidRequest, Overloaded
+from kvstore.local.ports import free_ports
+from kvstore.node.settings import NodeSettings
+from kvstore.protocol.peer import ReplicaWrite
+from kvstore.server.handshake import introduction
+from kvstore.server.server import NodeServer
+from kvstore.v1 import client_pb2 as pb
+from kvstore.v1.peer_pb2 import FramePart
+from kvstore.versions import EncodedVersion, InternalKey
+from kvstore.wire.parts import FrameParts, PartsRoom, parts_of
+from kvstore.wire.peer import encode_frame
+from tests.patience import PATIENCE
+from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
+
+ABSURD = bytes(MAX_REQUEST_BYTES + 1)
+
+
+def part(data: bytes, left: int) -> bytes:
+    return FramePart(part=data, left=left).SerializeToString()
+
+
+def frame_of(size: int) -> bytes:
+    return encode_frame([ReplicaWrite(1, 1, InternalKey(b"key"), EncodedVersion(bytes(size)))])
+
+
+@pytest.mark.parametrize("size", [0, 1000, MAX_REQUEST_BYTES, MAX_REQUEST_BYTES + 1, 5 * FRAME_BYTES])
+def test_a_frame_comes_whole_or_in_parts_and_is_the_same(size: int) -> None:
+    frame, room = frame_of(size), PartsRoom()
+    sent = list(parts_of(frame))
+    assert (len(sent) == 1) == (len(frame) <= MAX_REQUEST_BYTES)
+    assert max(map(len, sent)) <= MAX_REQUEST_BYTES
+    parts = FrameParts(room)
+    for _ in range(2):
+        assert [parts.add(each) for each in sent] == [b""] * (len(sent) - 1) + [frame]
+        assert room.bytes == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [part(b"a", 2), part(b"b", 2)],
+        [part(b"a", 2), part(b"b", 0)],
+        [part(b"a", 1), frame_of(10)],
+        [part(b"a", 2), part(b"", 1)],
+        [part(b"a", 1)[:-2]],
+    ],
+    ids=["repeated", "left out", "a frame between", "empty", "cut off"],
+)
+def test_parts_that_do_not_follow_are_refused(wrong: Sequence[bytes]) -> None:
+    parts = FrameParts(PartsRoom())
+    with pytest.raises(InvalidRequest):
+        b"".join(map(parts.add, wrong))
+
+
+def test_unfinished_frames_have_a_bound_for_all_streams_and_leave_nothing() -> None:
+    room, data = PartsRoom(), part(bytes(MAX_MESSAGE_BYTES // 2), 2)
+    first, second = FrameParts(room), FrameParts(room)
+    assert first.add(data) == second.add(data) == b""
+    with pytest.raises(Overloaded):
+        second.add(part(b"b", 1))
+    second.drop()
+    assert first.add(part(b"b", 1)) == b""
+    first.drop()
+    assert room.bytes == 0
+
+
+def of_values_up_to(most: int, node: Any) -> Any:
+    return replace(node, node_settings=NodeSettings(limits=Limits(value=most)))
+
+
+def test_a_key_with_more_siblings_than_come_at_once_is_replicated_and_read(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        ports = free_ports(2)
+        state = cluster_state(ports)
+        nodes = [
+            of_values_up_to(Limits.MAX_VALUE, settings(f"n{i}", port, tmp_path, state))
+            for i, port in enumerate(ports, 1)
+        ]
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        async with (
+            serving(*nodes) as servers,
+            grpc.aio.insecure_channel(f"127.0.0.1:{ports[0]}", options=options) as one,
+            grpc.aio.insecure_channel(f"127.0.0.1:{ports[1]}", options=options) as other,
+        ):
+            await connected(servers)
+            for i in range(3):
+                value = b"%d" % i * Limits.MAX_VALUE
+                put = pb.PutRequest(bucket="b", key=b"k", value=value, w=2, timeout_ms=50_000)
+                await call(one, "Put", put, pb.WriteResponse)
+            for opened in (one, other):
+                got = await call(
+                    opened, "Get", pb.GetRequest(bucket="b", key=b"k", r=2, timeout_ms=50_000), pb.GetResponse
+                )
+                assert [len(sibling.value) for sibling in got.siblings] == [Limits.MAX_VALUE] * 3
+
+    run(scenario())
+
+
+async def connected(servers: Sequence[NodeServer]) -> None:
+    links = [(server.driver._links, member) for server, member in zip(servers, ("n2", "n1"), strict=True)]
+    async with asyncio.timeout(PATIENCE):
+        while not all(link.connected(member) for link, member in links):  # noqa: ASYNC110  (they set no event)
+            await asyncio.sleep(0.02)
+
+
+def test_who_sends_more_at_once_is_refused_and_the_log_stays_quiet(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        ports = free_ports(2)
+        state = cluster_state(ports)
+        async with (
+            serving(settings("n1", ports[0], tmp_path, state)) as (server,),
+            channel(ports[0]) as opened,
+            channel(ports[0]) as another,
+        ):
+            session = SessionClient(another)
+            await session.stream.write(pb.SessionRequest(calls=[pb.Call(id=1)]).SerializeToString())
+            await session.results(1)
+            link: Any = opened.stream_stream("/kvstore.v1.Peer/Link", response_deserializer=bytes)(
+                metadata=introduction("n2", state)
+            )
+            await link.read()
+            for stream in (session.stream, link):
+                await stream.write(ABSURD)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stream.read()
+                assert_too_large(caught.value)
+            put = pb.PutRequest(bucket="b", key=b"k", value=ABSURD)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(opened, "Put", put, pb.WriteResponse)
+            assert_too_large(caught.value)
+            assert server.driver.status().counters.defects == 0
+
+    run(scenario())
+    assert [record for record in caplog.records if record.levelno > logging.WARNING or record.exc_info] == []
+
+
+def assert_too_large(error: grpc.aio.AioRpcError) -> None:
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert str(MAX_REQUEST_BYTES) in (error.details() or ""), "the limit is in the message"
+
+
+def test_parts_of_a_peer_beyond_the_room_end_its_stream(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        ports = free_ports(2)
+        state = cluster_state(ports)
+        async with (
+            serving(settings("n1", ports[0], tmp_path, state)) as (server,),
+            channel(ports[0]) as opened,
+        ):
+            server.peers.parts.bytes = MAX_MESSAGE_BYTES - MIB
+            link: Any = opened.stream_stream("/kvstore.v1.Peer/Link", response_deserializer=bytes)(
+                metadata=introduction("n2", state)
+            )
+            await link.read()
+            await link.write(part(bytes(2 * MIB), 5))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async with asyncio.timeout(PATIENCE):
+                    await link.read()
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert server.peers.parts.bytes == MAX_MESSAGE_BYTES - MIB
+
+    run(scenario())

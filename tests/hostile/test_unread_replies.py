@@ -1,0 +1,115 @@
+"""Clients that ask for much and read nothing: bounded memory, and others are served."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import pytest
+
+from kvstore.config import KIB, MIB, Limits
+from kvstore.local.ports import free_ports
+from kvstore.node.settings import NodeSettings
+from kvstore.server import unread
+from kvstore.server.server import NodeServer
+from kvstore.v1 import client_pb2 as pb
+from tests.hostile.raw_http2 import RawConnection
+from tests.patience import PATIENCE
+from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
+
+VALUE = b"v" * 256 * KIB
+GET = pb.GetRequest(bucket="b", key=b"k")
+SESSIONS = 12
+
+
+@asynccontextmanager
+async def node_with_a_value(directory: Path) -> AsyncIterator[tuple[NodeServer, int, grpc.aio.Channel]]:
+    (port,) = free_ports(1)
+    node = settings("n1", port, directory, cluster_state([port]))
+    node = replace(node, node_settings=NodeSettings(limits=Limits()))
+    async with serving(node) as (server,), channel(port) as opened:
+        await call(opened, "Put", pb.PutRequest(bucket="b", key=b"k", value=VALUE), pb.WriteResponse)
+        await call(opened, "Put", pb.PutRequest(bucket="b", key=b"small", value=b"v"), pb.WriteResponse)
+        yield server, port, opened
+
+
+async def steady(server: NodeServer) -> int:
+    """What waits for clients, when nothing more is added to it."""
+    driver, before = server.driver, None
+    while before != (now := (server.clients.replies.bytes, driver.status().counters.gets)):
+        before = now
+        await asyncio.sleep(0.3)
+    return now[0]
+
+
+async def others_are_served(opened: grpc.aio.Channel) -> None:
+    small = pb.GetRequest(bucket="b", key=b"small")
+    for _ in range(5):
+        assert (await call(opened, "Get", small, pb.GetResponse)).siblings
+    calls = [pb.Call(id=i, get=small) for i in range(100)]
+    results = await SessionClient(opened).exchange(calls)
+    assert {result.WhichOneof("reply") for result in results.values()} == {"found"}
+
+
+def test_sessions_that_are_not_read_share_a_bounded_part_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unread, "MOST_OF_ALL", 8 * MIB)
+
+    async def scenario() -> None:
+        async with node_with_a_value(tmp_path) as (server, port, opened), AsyncExitStack() as stack:
+            sessions = []
+            for _ in range(SESSIONS):
+                sessions.append(SessionClient(await stack.enter_async_context(channel(port))))
+                await sessions[-1].send([pb.Call(id=i, get=GET) for i in range(200)])
+            held = await steady(server)
+            assert 2 * MIB < held <= 2 * unread.MOST_OF_ALL + MIB, "of 600 MiB that were asked for"
+            await others_are_served(opened)
+            results = await sessions[0].results(200)
+            kinds = [result.WhichOneof("reply") for result in results.values()]
+            assert set(kinds) <= {"found", "failed"}
+            assert kinds.count("found") > 100, "who reads gets what he asked for"
+            errors = {result.failed.reason for result in results.values() if result.HasField("failed")}
+            assert errors <= {pb.Error.OVERLOADED}
+            for session in sessions:
+                session.stream.cancel()
+            async with asyncio.timeout(PATIENCE):
+                while server.clients.replies.bytes:  # noqa: ASYNC110  (a node has no event for it)
+                    await asyncio.sleep(0.01)
+            assert server.clients.replies.readers == 0
+
+    run(scenario())
+
+
+def test_unary_replies_that_are_not_read_are_refused_beyond_the_share_of_their_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(unread, "MOST_OF_A_CLIENT", 4 * MIB)
+
+    async def scenario() -> None:
+        async with node_with_a_value(tmp_path) as (server, port, opened):
+            slow = await RawConnection.open(port)
+            try:
+                for _ in range(200):
+                    await slow.call("/kvstore.v1.KV/Get", GET.SerializeToString())
+                held = await steady(server)
+                assert 2 * MIB < held <= unread.MOST_OF_A_CLIENT + MIB, "of 50 MiB that were asked for"
+                await others_are_served(opened)
+                slow.read_all()
+                async with asyncio.timeout(PATIENCE):
+                    while len(slow.ended) < 200:  # noqa: ASYNC110  (it sets no event)
+                        await asyncio.sleep(0.01)
+                assert all(size > len(VALUE) for size in slow.bytes.values())
+                assert len(slow.bytes) == 16, "the others were refused"
+                assert server.clients.replies.bytes == server.clients.replies.readers == 0
+            finally:
+                await slow.close()
+
+    run(scenario())
+    lines = [record for record in caplog.records if "clients that do not read" in record.getMessage()]
+    assert [line.levelno for line in lines] == [logging.WARNING], "one line for all of them"
