@@ -224,7 +224,7 @@ class Bucket(Operations[V]):
         self, key: Key, *, r: int | None = None, quorum: str | None = None, timeout: float | None = None
     ) -> bool:
         """Whether the key has a value. It is read for that: of large values, read them at once."""
-        return bool(await self.get(key, r=r, quorum=quorum, timeout=timeout))
+        return bool(await self._get(self._requests.get(key, r, quorum, timeout), None))
 
     async def keys(self, prefix: Key = b"", *, timeout: float | None = None) -> AsyncIterator[bytes]:
         """The keys that begin with `prefix`, as `scan_keys`: each once, in no particular order.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial, wraps
-from inspect import isasyncgenfunction, iscoroutinefunction
+from inspect import isasyncgenfunction
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from kvstore.client.ports import Runner
@@ -18,6 +18,8 @@ A_co = TypeVar("A_co", covariant=True)
 B = TypeVar("B")
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_COROUTINE = "Coroutine[Any, Any, "
 
 
 class Facade(Generic[A_co]):
@@ -63,9 +65,9 @@ class _Immediate:
         inner = getattr(self._facade._inner, name)
         if isasyncgenfunction(inner):
             return partial(_each, getattr(self._facade, name))
-        if not iscoroutinefunction(inner):
+        method: Any = getattr(self._facade, name, None)
+        if not hasattr(method, "__wrapped__"):  # it is none of those made here
             return inner
-        method = getattr(self._facade, name)
 
         async def call(*args: object, **kwargs: object) -> object:
             return method(*args, **kwargs)
@@ -87,6 +89,7 @@ def in_calling_thread(
     def call(self: Facade[A], *args: P.args, **kwargs: P.kwargs) -> T:
         return _result(method(cast(A, _Immediate(self)), *args, **kwargs))
 
+    call.__annotations__ = {**method.__annotations__, "return": _awaited(method.__annotations__["return"])}
     return cast(Callable[Concatenate[Facade[A], P], T], call)
 
 
@@ -105,6 +108,11 @@ def iterating(
                 return
 
     return cast(Callable[Concatenate[Facade[A], P], Iterator[T]], call)
+
+
+def _awaited(annotation: str) -> str:
+    """The type that one has who awaits what a method gives, be it `async` or not."""
+    return annotation.removeprefix(_COROUTINE)[:-1] if annotation.startswith(_COROUTINE) else annotation
 
 
 def _result(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Generic
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Generic
+
+from msgspec.structs import replace
 
 from kvstore.client.batch import Items, by_key, pairs, several
 from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
+from kvstore.client.memory import Memories, Memory
 from kvstore.client.ports import Carrier
-from kvstore.client.requests import Requests, TimeToLive, seconds
+from kvstore.client.requests import Requests, TimeToLive, key_bytes, seconds
 from kvstore.client.results import D, K, Key, Resolver, Result, Stored, V
 from kvstore.client.serializers import Serializer, decoded, encoded
-from kvstore.errors import KVError
-from kvstore.protocol.client import ClientRequest, Found, Get, WriteRequest
-from kvstore.versions import SignedContext
+from kvstore.errors import InvalidRequest, KVError, UnverifiedContext
+from kvstore.protocol.client import ClientRequest, Delete, Found, Get, Put, WriteRequest
+from kvstore.versions import NO_CONTEXT, SignedContext, UserKey
 
 
 class Operations(Generic[V]):
     """The requests of one bucket, and what its clients get for them.
 
     What the loop must do is in `_ask` and `_ask_all`: the rest, the serializer above all, is done in the
-    thread of who calls a synchronous client.
+    thread of who calls a synchronous client. What a call remembers is its caller's (kvstore.client.memory):
+    that is looked up when it is called, as another task may await it.
     """
 
     def __init__(
@@ -31,13 +36,14 @@ class Operations(Generic[V]):
         self._requests = requests
         self._serializer = serializer
         self._seen: Seen | None = None
+        self._memories = Memories()
 
     @property
     def name(self) -> str:
         """The bucket's name."""
         return self._requests.bucket
 
-    async def get(
+    def get(
         self,
         key: Key,
         default: D | None = None,
@@ -47,36 +53,63 @@ class Operations(Generic[V]):
         timeout: float | None = None,
         explain: bool = False,
         resolver: Resolver[V] | None = None,
-    ) -> Result[V, D]:
+    ) -> Coroutine[Any, Any, Result[V, D]]:
         """Read a key. A key without a value gives a Result that is false, and whose value is `default`."""
         request = self._requests.get(key, r, quorum, timeout, explain)
-        return self._result(request.key, await self._ask(request), resolver, default)
+        return self._get(request, self._memories.mine(), resolver, default)
 
-    async def put(
+    async def _get(
+        self,
+        request: Get,
+        memory: Memory | None,
+        resolver: Resolver[V] | None = None,
+        default: D | None = None,
+    ) -> Result[V, D]:
+        reply = await self._ask(request)
+        assert isinstance(reply, Found)
+        if memory is not None:
+            memory.has_read(request.key, reply.context)
+        return self._result(request.key, reply, resolver, default)
+
+    def put(
         self,
         key: Key,
         value: V | str,
         *,
-        context: bytes = b"",
+        context: bytes | None = None,
+        blind: bool = False,
         content_type: str = "",
         ttl: TimeToLive | None = None,
         w: int | None = None,
         quorum: str | None = None,
         timeout: float | None = None,
         explain: bool = False,
-    ) -> Stored:
-        """Write a value over what `context` saw; without a context it becomes a sibling of what is there.
+    ) -> Coroutine[Any, Any, Stored]:
+        """Write a value over what `context` saw; without one, over what this thread or task has last seen.
 
-        `ttl` is in seconds, or a timedelta. The result's `.siblings` counts the values that the key has now.
+        That is what it has read or written of the key through this bucket object. What others have written
+        meanwhile stays beside it, as a sibling. A `blind` put replaces nothing at all. `ttl` is in seconds,
+        or a timedelta. The result's `.siblings` counts the values that the key has now.
         """
-        data = encoded(self._serializer, value)
-        return _stored(
-            await self._ask(
-                self._requests.put(key, data, context, content_type, ttl, w, quorum, timeout, explain)
-            )
-        )
+        memory, name = self._memories.mine(), key_bytes(key)
+        data, seen = encoded(self._serializer, value), _context(memory, name, context, blind)
+        request = self._requests.put(name, data, seen, content_type, ttl, w, quorum, timeout, explain)
+        return self._put(request, memory, context is None)
 
-    async def delete(
+    async def _put(self, request: Put, memory: Memory, remembered: bool) -> Stored:
+        """A context that was `remembered` is not what a put may fail for, as after a start from nothing."""
+        try:
+            stored = _stored(await self._ask(request))
+        except (InvalidRequest, UnverifiedContext) as error:
+            of_context = isinstance(error, UnverifiedContext) or error.field == "context"
+            if not (remembered and request.context and of_context):
+                raise
+            memory.forget(request.key)
+            stored = _stored(await self._ask(replace(request, context=NO_CONTEXT)))
+        memory.has_written(request.key, stored.context)
+        return stored
+
+    def delete(
         self,
         key: Key,
         *,
@@ -86,14 +119,23 @@ class Operations(Generic[V]):
         quorum: str | None = None,
         timeout: float | None = None,
         explain: bool = False,
-    ) -> Stored:
+    ) -> Coroutine[Any, Any, Stored]:
         """Delete what `context` saw; without a context, what a read of `r` replicas sees now."""
+        request = self._requests.delete(key, context, r, w, quorum, timeout, explain)
+        # in a session the node's own read would not know what the session has seen
+        first = None
         if self._seen is not None and not context:
-            # the node's own read would not know what this session has seen
-            context = (await self.get(key, r=r, quorum=quorum, timeout=timeout)).context
-        return _stored(await self._ask(self._requests.delete(key, context, r, w, quorum, timeout, explain)))
+            first = self._requests.get(key, r, quorum, timeout)
+        return self._delete(request, self._memories.mine(), first)
 
-    async def update(
+    async def _delete(self, request: Delete, memory: Memory, first: Get | None = None) -> Stored:
+        if first is not None:
+            request = replace(request, context=(await self._get(first, None)).context)
+        stored = _stored(await self._ask(request))
+        memory.has_written(request.key, stored.context)
+        return stored
+
+    def update(
         self,
         key: Key,
         change: Callable[[V | None], V | str | None],
@@ -105,31 +147,44 @@ class Operations(Generic[V]):
         quorum: str | None = None,
         timeout: float | None = None,
         resolver: Resolver[V] | None = None,
-    ) -> Stored:
+    ) -> Coroutine[Any, Any, Stored]:
         """Read, resolve, write `change(value or None)` over what was read; None deletes.
 
         `change` is called once. Of concurrent updates each leaves its value: then the result's
         `.siblings` is above 1, and the next reader's resolver combines them. `timeout` is for the
         read and the write each. Raises UnresolvedSiblings if there is no resolver and one is needed.
         """
-        got = await self.get(key, r=r, quorum=quorum, timeout=timeout, resolver=resolver)
-        value = change(got.value)
-        if value is not None:
-            return await self.put(
-                key,
-                value,
-                context=got.context,
-                content_type=content_type,
-                ttl=ttl,
-                w=w,
-                quorum=quorum,
-                timeout=timeout,
-            )
-        if not got:
-            return Stored(SignedContext(got.context), 0)
-        return await self.delete(key, context=got.context, w=w, quorum=quorum, timeout=timeout)
+        reading = self._requests.get(key, r, quorum, timeout)
+        put = partial(
+            self._requests.put,
+            reading.key,
+            content_type=content_type,
+            ttl=ttl,
+            w=w,
+            quorum=quorum,
+            timeout=timeout,
+        )
+        delete = self._requests.delete(reading.key, b"", None, w, quorum, timeout)
+        return self._update(self._memories.mine(), reading, change, put, delete, resolver)
 
-    async def get_many(
+    async def _update(
+        self,
+        memory: Memory,
+        reading: Get,
+        change: Callable[[V | None], V | str | None],
+        put: Callable[..., Put],
+        delete: Delete,
+        resolver: Resolver[V] | None,
+    ) -> Stored:
+        got = await self._get(reading, memory, resolver)
+        value, seen = change(got.value), SignedContext(got.context)
+        if value is not None:
+            return await self._put(put(value=encoded(self._serializer, value), context=seen), memory, False)
+        if not got:
+            return Stored(seen, 0)
+        return await self._delete(replace(delete, context=seen), memory)
+
+    def get_many(
         self,
         keys: Iterable[K],
         *,
@@ -137,45 +192,48 @@ class Operations(Generic[V]):
         quorum: str | None = None,
         timeout: float | None = None,
         resolver: Resolver[V] | None = None,
-    ) -> dict[K, Result[V]]:
+    ) -> Coroutine[Any, Any, dict[K, Result[V]]]:
         """Read several keys at once, each within `timeout`. Raises PartialFailure if any fails."""
         listed = several(keys)
-        return by_key(listed, await self._read(listed, r, quorum, timeout, resolver))
+        requests = [self._requests.get(key, r, quorum, timeout) for key in listed]
+        return self._get_many(listed, requests, self._memories.mine(), resolver)
 
-    async def put_many(
+    async def _get_many(
+        self, listed: Sequence[K], requests: Sequence[Get], memory: Memory, resolver: Resolver[V] | None
+    ) -> dict[K, Result[V]]:
+        return by_key(listed, await self._read(requests, memory, resolver))
+
+    def put_many(
         self,
         items: Items[K, V],
         *,
         contexts: Mapping[K, bytes] | None = None,
+        blind: bool = False,
         content_type: str = "",
         ttl: TimeToLive | None = None,
         w: int | None = None,
         quorum: str | None = None,
         timeout: float | None = None,
-    ) -> dict[K, Stored]:
-        """Write several keys at once, each within `timeout` and on its own: this is no transaction.
+    ) -> Coroutine[Any, Any, dict[K, Stored]]:
+        """Write several keys at once, each as `put` does, on its own: this is no transaction.
 
         `contexts` are by key as in `items`. Raises PartialFailure if any fails, InvalidRequest
         before anything is sent.
         """
-        listed = pairs(items)
-        seen = contexts or {}
-        requests = [
-            self._requests.put(
-                key,
-                encoded(self._serializer, value),
-                seen.get(key, b""),
-                content_type,
-                ttl,
-                w,
-                quorum,
-                timeout,
-            )
-            for key, value in listed
-        ]
-        return by_key([key for key, _ in listed], await self._write(requests))
+        listed, given, memory = pairs(items), contexts or {}, self._memories.mine()
+        requests: list[WriteRequest] = []
+        for key, value in listed:
+            name, data = key_bytes(key), encoded(self._serializer, value)
+            seen = _context(memory, name, given.get(key), blind)
+            requests.append(self._requests.put(name, data, seen, content_type, ttl, w, quorum, timeout))
+        return self._put_many([key for key, _ in listed], requests, memory)
 
-    async def delete_many(
+    async def _put_many(
+        self, listed: Sequence[K], requests: Sequence[WriteRequest], memory: Memory
+    ) -> dict[K, Stored]:
+        return by_key(listed, await self._write(requests, memory))
+
+    def delete_many(
         self,
         keys: Iterable[K],
         *,
@@ -184,26 +242,35 @@ class Operations(Generic[V]):
         w: int | None = None,
         quorum: str | None = None,
         timeout: float | None = None,
-    ) -> dict[K, Stored]:
+    ) -> Coroutine[Any, Any, dict[K, Stored]]:
         """Delete several keys at once, each as `delete` does, on its own: this is no transaction.
 
         `contexts` are by key as in `keys`. Raises PartialFailure if any fails, InvalidRequest
         before anything is sent.
         """
-        listed = several(keys)
-        seen = dict(contexts or {})
-        unread: dict[K, KVError] = {}
+        listed, given = several(keys), contexts or {}
+        requests = {
+            key: self._requests.delete(key, given.get(key, b""), r, w, quorum, timeout) for key in listed
+        }
+        first = {}
         if self._seen is not None:
-            blind = [key for key in listed if not seen.get(key)]
-            for key, got in zip(blind, await self._read(blind, r, quorum, timeout), strict=True):
-                if isinstance(got, KVError):
-                    unread[key] = got
-                else:
-                    seen[key] = got.context
-        asked = [key for key in listed if key not in unread]
-        requests = [self._requests.delete(key, seen.get(key, b""), r, w, quorum, timeout) for key in asked]
-        outcomes = dict(zip(asked, await self._write(requests), strict=True))
-        return by_key(listed, ({**outcomes, **unread}[key] for key in listed))
+            blind = [key for key in listed if not requests[key].context]
+            first = {key: self._requests.get(key, r, quorum, timeout) for key in blind}
+        return self._delete_many(listed, requests, first, self._memories.mine())
+
+    async def _delete_many(
+        self, listed: Sequence[K], requests: dict[K, Delete], first: Mapping[K, Get], memory: Memory
+    ) -> dict[K, Stored]:
+        outcomes: dict[K, Stored | KVError] = {}
+        for key, got in zip(first, await self._read([*first.values()], None), strict=True):
+            if isinstance(got, KVError):
+                outcomes[key] = got
+            else:
+                requests[key] = replace(requests[key], context=got.context)
+        asked = [key for key in listed if key not in outcomes]
+        stored = await self._write([requests[key] for key in asked], memory)
+        outcomes.update(zip(asked, stored, strict=True))
+        return by_key(listed, (outcomes[key] for key in listed))
 
     async def scan_keys(self, *, timeout: float | None = None) -> AsyncIterator[bytes]:
         """All keys that have a value, each once, in no particular order; `timeout` is for each step.
@@ -227,27 +294,33 @@ class Operations(Generic[V]):
         return list(await self._dispatcher.scan_partition(bucket, w, partition, limit))
 
     async def _read(
-        self,
-        keys: Sequence[K],
-        r: int | None,
-        quorum: str | None,
-        timeout: float | None,
-        resolver: Resolver[V] | None = None,
+        self, requests: Sequence[Get], memory: Memory | None, resolver: Resolver[V] | None = None
     ) -> list[Result[V] | KVError]:
-        requests = [self._requests.get(key, r, quorum, timeout) for key in keys]
-        return [
-            reply if isinstance(reply, KVError) else self._result(request.key, reply, resolver)
-            for request, reply in zip(requests, await self._ask_all(requests), strict=True)
-        ]
+        found: list[Result[V] | KVError] = []
+        for request, reply in zip(requests, await self._ask_all(requests), strict=True):
+            if isinstance(reply, KVError):
+                found.append(reply)
+                continue
+            assert isinstance(reply, Found)
+            if memory is not None:
+                memory.has_read(request.key, reply.context)
+            found.append(self._result(request.key, reply, resolver))
+        return found
 
-    async def _write(self, requests: Sequence[WriteRequest]) -> list[Stored | KVError]:
-        replies = await self._ask_all(requests)
-        return [reply if isinstance(reply, KVError) else _stored(reply) for reply in replies]
+    async def _write(self, requests: Sequence[WriteRequest], memory: Memory) -> list[Stored | KVError]:
+        written: list[Stored | KVError] = []
+        for request, reply in zip(requests, await self._ask_all(requests), strict=True):
+            if isinstance(reply, KVError):
+                written.append(reply)
+                continue
+            stored = _stored(reply)
+            memory.has_written(request.key, stored.context)
+            written.append(stored)
+        return written
 
     def _result(
-        self, key: bytes, reply: object, resolver: Resolver[V] | None, default: D | None = None
+        self, key: bytes, reply: Found, resolver: Resolver[V] | None, default: D | None = None
     ) -> Result[V, D]:
-        assert isinstance(reply, Found)
         siblings = tuple(decoded(self._serializer, self.name, key, each) for each in reply.siblings)
         resolve = resolver or self._requests.resolver
         return Result(key, siblings, reply.context, reply.explain, resolve, default)
@@ -279,6 +352,15 @@ class Operations(Generic[V]):
             self._seen.found(request, reply, self._dispatcher.now)
         else:
             self._seen.stored(request, _stored(reply), self._dispatcher.now)
+
+
+def _context(memory: Memory, key: UserKey, given: bytes | None, blind: bool) -> bytes:
+    """What a put is to replace."""
+    if given is None:
+        return NO_CONTEXT if blind else memory.context(key)
+    if blind and given:
+        raise InvalidRequest("context", "is what a blind put has none of")
+    return given
 
 
 def _stored(reply: object) -> Stored:

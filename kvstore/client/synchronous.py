@@ -92,6 +92,13 @@ class Bucket(Facade[asynchronous.Bucket[V]], Generic[V]):
     _ask_all = blocking(asynchronous.Bucket._ask_all)
     _read = in_calling_thread(asynchronous.Bucket._read)
     _write = in_calling_thread(asynchronous.Bucket._write)
+    _get = in_calling_thread(asynchronous.Bucket._get)
+    _put = in_calling_thread(asynchronous.Bucket._put)
+    _delete = in_calling_thread(asynchronous.Bucket._delete)
+    _update = in_calling_thread(asynchronous.Bucket._update)
+    _get_many = in_calling_thread(asynchronous.Bucket._get_many)
+    _put_many = in_calling_thread(asynchronous.Bucket._put_many)
+    _delete_many = in_calling_thread(asynchronous.Bucket._delete_many)
 
     get = in_calling_thread(asynchronous.Bucket.get)
     exists = in_calling_thread(asynchronous.Bucket.exists)

@@ -13,7 +13,7 @@ import grpc
 from kvstore.client.background import shared_background
 from kvstore.config import BucketSettings
 from kvstore.contexts import Keyring, decode_context, encode_context
-from kvstore.errors import InvalidRequest, KVError
+from kvstore.errors import InvalidRequest, KVError, UnverifiedContext
 from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored, Value
 from kvstore.quorum.ttl import expiry
 from kvstore.ring import ClusterState, data_key, initial_state, parse_members, token
@@ -185,7 +185,7 @@ class FakeNode:
             return Failed(self.refusals.popleft())
         try:
             return self.store.perform(request)
-        except InvalidRequest as error:
+        except (InvalidRequest, UnverifiedContext) as error:
             return Failed(error)
 
 

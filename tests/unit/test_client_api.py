@@ -120,7 +120,7 @@ def test_what_calls_back_is_called_in_the_calling_thread(cluster: FakeCluster) -
     with kvstore.connect(cluster.endpoints) as db:
         carts = db.bucket("carts", resolver=resolve)
         carts.put_many((noted(i), "v") for i in range(2))
-        carts.put_many(items=((noted(i), "v") for i in range(2)))
+        carts.put_many(items=((noted(i), "v") for i in range(2)), blind=True)
         carts.get_many(keys=map(noted, range(2)))
         carts.update("k0", change)
     assert threads == [threading.current_thread()] * 8
@@ -259,7 +259,7 @@ def test_sync_client_does_what_the_async_one_does(cluster: FakeCluster) -> None:
         assert carts.name == "carts"
         stored = carts.put("k", "1")
         carts.put("k", "2", context=stored.context)
-        carts.put("k", "3")
+        carts.put("k", "3", blind=True)
         assert carts.get("k").value == b"2+3"
         assert carts.update("k", lambda value: (value or b"") + b"!").siblings == 1
         assert carts.get("k").value == b"2+3!"

@@ -109,7 +109,7 @@ def test_a_context_of_another_key_is_refused_with_the_field() -> None:
 def test_siblings_need_a_resolver() -> None:
     async def scenario(_cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
         await carts.put("k", b"1")
-        assert (await carts.put("k", b"2")).siblings == 2
+        assert (await carts.put("k", b"2", blind=True)).siblings == 2
         got = await carts.get("k")
         with pytest.raises(UnresolvedSiblings, match="2 concurrent values") as caught:
             _ = got.value
