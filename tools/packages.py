@@ -28,6 +28,7 @@ CLIENT = (
     "mmh3",
     "msgspec",
     "protobuf",
+    "typing-extensions",
 )
 """What a program needs that is a client and nothing else: see docs/installing.md."""
 _PROGRAM = ROOT / "tests" / "packaging" / "user_program.py"

@@ -17,6 +17,9 @@ NEMESES: dict[str, Nemesis] = {
     )
 }  # fmt: skip
 
+LOSE_DATA = (Wipe.name, BitFlips.name)
+"""Those that are over when the data is back."""
+
 _NETWORK = [*(split.name for split in splits()), SlowLink.name, Reset.name, Duplicate.name]
 _HOSTS = [
     *(each.name for each in processes()),

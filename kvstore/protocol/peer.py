@@ -212,10 +212,14 @@ class ReapCheck(msgspec.Struct, frozen=True, gc=False):
 
 @peer_message("reap_confirms", answers=ReapCheck)
 class ReapConfirm(msgspec.Struct, frozen=True, gc=False):
-    """Positions of the candidates that nothing at the sender speaks against, or that it has reaped."""
+    """Positions of the candidates that nothing at the sender speaks against, or that it has reaped.
+
+    `ripe` are those of them that it would delete if it were told to: it has confirmed them long enough ago.
+    """
 
     number: Number
     positions: tuple[Position, ...]
+    ripe: tuple[Position, ...] = ()
 
 
 @peer_message("key_offers")

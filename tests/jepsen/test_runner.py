@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -13,18 +14,20 @@ import pytest
 from click.testing import CliRunner
 
 from jepsen import __main__ as command
+from jepsen import nemesis
 from jepsen.checkers import Result, Verdict
 from jepsen.checkers.availability import side
+from jepsen.client import clock_since
 from jepsen.cluster import Cluster, Layout
 from jepsen.drivers.network import CONTROL, Slow
 from jepsen.drivers.proxy import Proxy
-from jepsen.history import History, Op, Operation, Period
+from jepsen.history import History, HistoryWriter, Op, Operation, Period
 from jepsen.judge import without_removed
 from jepsen.nemeses import GROUPS, NEMESES
 from jepsen.nemeses.splits import Ring, cut_between
 from jepsen.run import Options, drivers
 from jepsen.runner import run_apart
-from jepsen.schedule import BadChoice, make_schedule, parse_nemeses, skipped
+from jepsen.schedule import BadChoice, Fault, make_schedule, parse_nemeses, skipped
 from jepsen.workloads import WORKLOADS
 from jepsen.workloads.base import Call, Thread
 
@@ -272,3 +275,40 @@ def test_runs_of_a_suite_are_processes_of_their_own(
     options = Options(("set",), "nonsense", 1, tmp_path / "run")
     assert run_apart(options) == (2, {})
     assert "the run came to nothing: there is no nemesis 'nonsense'" in capfd.readouterr().out
+
+
+class _Late:
+    """A fault that begins late, as it waits for others to end."""
+
+    longest = 1.0
+
+    def __init__(self, name: str, waits: float) -> None:
+        self.name = name
+        self._waits = waits
+
+    async def start(self, cluster: Cluster, value: object) -> None:
+        await asyncio.sleep(self._waits)
+
+    async def stop(self, cluster: Cluster, value: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("until", "made"), [(3.0, ["a", "b", "c"]), (0.1, ["a"])])
+def test_a_fault_that_was_kept_waiting_is_made_late_while_the_run_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: float, made: list[str]
+) -> None:
+    kinds = {name: _Late(name, waits) for name, waits in (("a", 0.5), ("b", 0.0), ("c", 0.0))}
+    monkeypatch.setattr(nemesis, "NEMESES", kinds)
+
+    class Nothing:
+        def fault(self, name: str, lasts: bool) -> None:
+            pass
+
+    async def run() -> list[str]:
+        with HistoryWriter(tmp_path / "nemesis.jsonl", clock_since(time.monotonic_ns())) as writer:
+            process = nemesis.NemesisProcess(Nothing(), writer)  # type: ignore[arg-type]
+            faults = [("a", 0.0, 0.01, 0), ("b", 0.02, 0.03, 1), ("c", until - 0.01, until, 0)]
+            await process.run([Fault(name, begin, end, {}, track) for name, begin, end, track in faults])
+            return sorted(process.made)
+
+    assert asyncio.run(run()) == made

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import sqlite3
+import tracemalloc
+from itertools import chain, repeat
 
 import pytest
 from hypothesis import given
@@ -91,6 +93,19 @@ def test_an_element_that_no_cluster_takes_is_not_kept_in_memory(monkeypatch: pyt
     found = read(b'[{"id":1,"v":"%s"},{"id":2}]' % (b"v" * 1000))
     assert problems(found) == ["element 1: has more than 100 bytes"]
     assert values(found) == {b"2": b'{"id":2}'}
+
+
+def test_an_element_without_an_end_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Limits, "MAX_VALUE", 100)
+    pieces = chain([b'[{"id":1,"v":"'], repeat(b"v" * 10_000, 1000))
+    tracemalloc.start()
+    try:
+        found = list(array_records(pieces, "id"))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert problems(found) == ["element 1: is cut off, or missing: the array has no end"]
+    assert most < 1_000_000
 
 
 # nested keys

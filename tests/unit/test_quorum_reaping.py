@@ -16,6 +16,7 @@ from kvstore.node.settings import NodeSettings
 from kvstore.protocol.peer import Candidate, ReapCheck, ReapConfirm, ReplicaWrite
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.background.reap import Reaper
+from kvstore.quorum.background.reap_rounds import ReapRounds
 from kvstore.versions import Digest, Dot, EncodedVersion, Sibling, Version, digest, encode_version
 from tests.plain import Delete, Put, data_key, token
 from tests.unit.quorum_cluster import Cluster
@@ -195,6 +196,29 @@ def test_one_member_that_does_not_confirm_in_a_round_keeps_the_tombstone(
     assert calls[0] >= round_
     kept = [each for each in cluster.replicas("carts", KEY) if cluster.stored(each, "carts", KEY)]
     assert node in kept if round_ == 3 else len(kept) == 3
+
+
+def test_who_has_restarted_between_the_rounds_keeps_all_from_deleting_until_a_later_pass() -> None:
+    """Found by seed 36: it confirmed the second round, and refused to delete what the others had deleted."""
+    cluster = deleted(quiet(reap_interval=2.0), 5)
+    last = cluster.replicas("carts", KEY)[-1]
+    reaper = cluster.hosts[last].node.background.reaper
+    asked = [0]
+
+    def forget(_: str, to: str, message: PeerMessage) -> bool:
+        if isinstance(message, ReapCheck) and to == last:
+            asked[0] += 1
+            if asked[0] == 2:
+                reaper._rounds = ReapRounds(REAP_AGE / 2)
+        return True
+
+    cluster.passes = forget
+    while asked[0] < 3:
+        cluster.move(1.0)
+        held = [cluster.stored(node, "carts", KEY) is not None for node in cluster.replicas("carts", KEY)]
+        assert asked[0] >= 3 or all(held)
+    cluster.move(60.0)
+    assert all(cluster.stored(node, "carts", KEY) is None for node in cluster.hosts)
 
 
 def tombstones(cluster: Cluster, count: int) -> dict[bytes, str]:

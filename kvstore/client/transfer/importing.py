@@ -42,7 +42,8 @@ Acknowledged = Callable[[Record], None]
 class ImportReport:
     """Counts of an import, up to date at any time.
 
-    `imported` and `unchanged` are keys, however many lines of the file they have. `expired` are records whose
+    `imported` and `unchanged` are keys, however many lines of the file they have; but a line that is equal to
+    an earlier one counts as unchanged, too. `expired` are records whose
     values' time was over, `bad` the lines that could not be imported, `duplicates` those that had the key of
     an earlier line and another value.
     """

@@ -121,7 +121,7 @@ class Reaper:
             return
         now, _ = yield Pause(self._settings.reap_age)
         for batch in waiting:
-            now, confirmed = yield from self._confirmed(batch, now)
+            now, confirmed = yield from self._confirmed(batch, now, again=True)
             if confirmed:
                 now = yield from self._reap_everywhere(confirmed, now)
 
@@ -139,12 +139,15 @@ class Reaper:
         self._cursor = entries[-1][0] + b"\0" if entries else b""
         return entries
 
-    def _confirmed(self, batch: _Batch, now: Instant) -> Flow[tuple[Instant, _Batch]]:
-        """Those of a batch that every member confirms, this one first: it is cheaper to ask."""
+    def _confirmed(self, batch: _Batch, now: Instant, again: bool = False) -> Flow[tuple[Instant, _Batch]]:
+        """Those of a batch that every member confirms, this one first: it is cheaper to ask.
+
+        `again`: and has confirmed a reap age ago, so that none refuses to delete what others have deleted.
+        """
         own = tuple(batch[i] for i in self.confirm(batch, now))
         if not own:
             return now, ()
-        return (yield from self._ask(self._ownership.others, own, commit=False))
+        return (yield from self._ask(self._ownership.others, own, commit=False, again=again))
 
     def _reap_everywhere(self, batch: _Batch, now: Instant) -> Flow[Instant]:
         """The others first: while this node holds a version, another pass will find what was left over."""
@@ -156,7 +159,9 @@ class Reaper:
             self.reap(confirmed, now)
         return now
 
-    def _ask(self, nodes: Sequence[str], candidates: _Batch, commit: bool) -> Flow[tuple[Instant, _Batch]]:
+    def _ask(
+        self, nodes: Sequence[str], candidates: _Batch, commit: bool, again: bool = False
+    ) -> Flow[tuple[Instant, _Batch]]:
         """The candidates that all of these nodes confirm; raises Lost if one of them does not say."""
         message = ReapCheck(0, self._ownership.state.epoch, candidates, commit)
         now, outcomes = yield Ask(tuple((node, message) for node in nodes), self._settings.timeout)
@@ -164,7 +169,7 @@ class Reaper:
         for outcome in outcomes:
             if not isinstance(outcome, ReapConfirm):
                 raise Lost
-            agreed.intersection_update(outcome.positions)
+            agreed.intersection_update(outcome.ripe if again else outcome.positions)
         return now, tuple(candidates[i] for i in sorted(agreed))
 
     def _is_mine(self, key: InternalKey) -> bool:
@@ -221,7 +226,8 @@ class Reaper:
             for i in confirmed:
                 self._rounds.forget(sender, message.candidates[i])
                 self._delete(message.candidates[i].key, now)
-        return ReapConfirm(message.number, confirmed)
+        ripe = tuple(i for i in confirmed if self._rounds.may_commit(sender, message.candidates[i], now.mono))
+        return ReapConfirm(message.number, confirmed, ripe)
 
     def _confirm_to(self, sender: str, message: ReapCheck, now: Instant) -> tuple[int, ...]:
         """Positions that are confirmed; of those to be deleted only what was confirmed a round before."""
