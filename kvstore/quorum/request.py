@@ -10,7 +10,7 @@ from kvstore.config import BucketSettings, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import InvalidRequest, Unavailable
 from kvstore.instant import Instant
 from kvstore.principal import Principal
-from kvstore.protocol.client import ClientRequest, Get, Put
+from kvstore.protocol.client import ClientRequest, Put
 from kvstore.quorum.placement import Placement, Placements
 from kvstore.quorum.votes import NOBODY, Outcome, count
 from kvstore.ring import data_key, partition_of, token
@@ -68,7 +68,7 @@ def admit(
     n = bucket.n
     # 0: it has none; checked also where no read or write follows: r of a Delete with a context
     r = 0 if isinstance(call, Put) else call.r or bucket.r
-    w = 0 if isinstance(call, Get) else call.w or bucket.w
+    w = call.required(bucket) if call.writes else 0
     if not (0 <= r <= n and 0 <= w <= n):
         raise _not_between(n, r=r, w=w)
     key_token = token(call.bucket, call.key)

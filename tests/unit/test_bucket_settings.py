@@ -99,7 +99,9 @@ def test_nodes_compare_it_and_kvctl_shows_it(
 def test_it_is_acted_by(setting: Field[Any]) -> None:
     """Something in the core reads it from a bucket's settings."""
     core = [
-        path for part in ("quorum", "node") for path in (Path(kvstore.__file__).parent / part).rglob("*.py")
+        path
+        for part in ("protocol", "quorum", "node")
+        for path in (Path(kvstore.__file__).parent / part).rglob("*.py")
     ]
     use = re.compile(rf"\bbucket(?:\([a-z.]+\))?\.{setting.name}\b")
     assert [path for path in core if use.search(path.read_text())]
