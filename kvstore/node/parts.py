@@ -13,7 +13,6 @@ from kvstore.lsm import Engine
 from kvstore.node.coordinator import Coordinator
 from kvstore.node.outbox import Outbox
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Delete, Get, Put
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.background.answering import AnsweredQuestions
@@ -148,9 +147,9 @@ def coordinator(base: Foundation, settings: NodeSettings) -> Coordinator:
     )
     return Coordinator(
         {
-            Put: Puts(writes, base.mint, limits).put,
-            Get: Gets(reads, base.local.read, base.context_keys).get,
-            Delete: Deletes(reads, writes, base.local.read, base.mint).delete,
+            **Puts(writes, base.mint, limits).operations,
+            **Gets(reads, base.local.read, base.context_keys).operations,
+            **Deletes(reads, writes, base.local.read, base.mint).operations,
         },
         Forwards(base.rpc, base.placements, hedging, base.counters, quorum),
         base.placements,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -11,6 +12,7 @@ from kvstore.errors import InvalidRequest, Unavailable
 from kvstore.instant import Instant
 from kvstore.principal import Principal
 from kvstore.protocol.client import ClientRequest, Put
+from kvstore.quorum.operation import Respond
 from kvstore.quorum.placement import Placement, Placements
 from kvstore.quorum.votes import NOBODY, Outcome, count
 from kvstore.ring import data_key, partition_of, token
@@ -18,6 +20,10 @@ from kvstore.versions import EncodedVersion, InternalKey
 
 ReadHere = Callable[[Placement, InternalKey], EncodedVersion]
 """What a coordinator holds of a key itself, empty: nothing; raises Corruption. See `LocalCopy.read`."""
+
+
+Operations: TypeAlias = Mapping[type[ClientRequest], Callable[["Request", Any, Respond], None]]
+"""What begins each kind of request; it raises KVError when nothing was done."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
