@@ -87,7 +87,9 @@ class Failed(msgspec.Struct, frozen=True):
         self.error.__traceback__ = None
 
 
-Reply: TypeAlias = Found | Stored | Failed
+Success: TypeAlias = Found | Stored
+"""What a request ends with that was carried out."""
+Reply: TypeAlias = Success | Failed
 
 
 class Get(msgspec.Struct, frozen=True, gc=False):

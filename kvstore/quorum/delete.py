@@ -8,7 +8,7 @@ from kvstore.protocol.client import Delete, Explain, Failed, Stored
 from kvstore.quorum.mint import Mint, Written
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.read import Reads
-from kvstore.quorum.request import ReadHere, Request
+from kvstore.quorum.request import Operations, ReadHere, Request
 from kvstore.quorum.write import Writes
 from kvstore.versions import NO_CONTEXT, EncodedVersion, decode_version
 
@@ -23,6 +23,11 @@ class Deletes:
         self._writes = writes
         self._read_here = read_here
         self._mint = mint
+
+    @property
+    def operations(self) -> Operations:
+        """What is begun here."""
+        return {Delete: self.delete}
 
     def delete(self, request: Request, call: Delete, respond: Respond) -> None:
         """Begin one; raises KVError when nothing was done."""

@@ -6,7 +6,7 @@ from kvstore.config import Limits
 from kvstore.protocol.client import Put
 from kvstore.quorum.mint import Mint, Written
 from kvstore.quorum.operation import Respond
-from kvstore.quorum.request import Request
+from kvstore.quorum.request import Operations, Request
 from kvstore.quorum.ttl import expiry
 from kvstore.quorum.write import Writes
 
@@ -18,6 +18,11 @@ class Puts:
         self._writes = writes
         self._mint = mint
         self._limits = limits
+
+    @property
+    def operations(self) -> Operations:
+        """What is begun here."""
+        return {Put: self.put}
 
     def put(self, request: Request, call: Put, respond: Respond) -> None:
         """Begin one; raises KVError when nothing was done."""
