@@ -32,7 +32,7 @@ from kvstore.client.endpoints import parse_endpoints
 from kvstore.config import MIB
 from kvstore.errors import KVError, Overloaded
 from kvstore.local.cluster import LocalCluster
-from kvstore.protocol.client import Found, Put, Stored
+from kvstore.protocol.client import Put, Success
 from kvstore.ring import partition_of, token
 from kvstore.versions import BucketName, UserKey
 
@@ -70,13 +70,13 @@ class Load:
         self.failed = 0
         self._processes = [psutil.Process(pid) for pid in pids]
 
-    def _submit(self, deadline: float) -> asyncio.Future[Found | Stored]:
+    def _submit(self, deadline: float) -> asyncio.Future[Success]:
         key = UserKey(b"fresh-%d" % next(self._fresh))
         routing = self._core.routing
         state = routing.state
         calls = routing.pick(partition_of(token(_BUCKET, key), state.ring.partitions))
         assert calls is not None, "no node is connected"
-        future: asyncio.Future[Found | Stored] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Success] = asyncio.get_running_loop().create_future()
         try:
             calls.submit(Put(_BUCKET, key, _VALUE), deadline, state.epoch, _Asker(future))
         except Overloaded as error:
@@ -126,7 +126,7 @@ class _Asker:
 
     __slots__ = ("_future",)
 
-    def __init__(self, future: asyncio.Future[Found | Stored]) -> None:
+    def __init__(self, future: asyncio.Future[Success]) -> None:
         self._future = future
 
     def left(self) -> bool:
@@ -150,7 +150,7 @@ class _Note:
         self._outcomes = outcomes
         self._since = since
 
-    def __call__(self, future: asyncio.Future[Found | Stored]) -> None:
+    def __call__(self, future: asyncio.Future[Success]) -> None:
         took = future.get_loop().time() - self._since
         error = future.exception()
         if error is None:

@@ -63,6 +63,12 @@ class BucketSettings:
     conflict: Conflict = Conflict.SIBLINGS
     ttl: int = 0
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """What is set, by setting, in the order in which they are shown; a choice by its text."""
+        found = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "name")
+        return {name: value.value if isinstance(value, Enum) else value for name, value in found}
+
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ConfigError(f"bucket name {self.name!r} is not of the form {NAME.pattern}")

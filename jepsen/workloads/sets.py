@@ -30,7 +30,7 @@ class Set(Workload):
         if call.f == "read":
             return read_elements(await bucket.get(call.key))
         if thread.rng.random() < _BLIND:
-            await bucket.put(call.key, encode([call.value]))
+            await bucket.put(call.key, encode([call.value]), blind=True)
             return Done(extra={"blind": True})
         seen = await read_first(bucket, call.key)
         await bucket.put(call.key, encode([*union(seen), call.value]), context=seen.context)

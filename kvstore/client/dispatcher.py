@@ -25,7 +25,7 @@ from kvstore.client.environment import check_same_process
 from kvstore.client.errors import WrongEnvironment
 from kvstore.client.listing import keys_at
 from kvstore.errors import KVError, NoNodeAvailable
-from kvstore.protocol.client import ClientRequest, Found, Stored
+from kvstore.protocol.client import ClientRequest, Success
 from kvstore.ring import ClusterState
 from kvstore.versions import BucketName, UserKey
 
@@ -102,10 +102,10 @@ class Dispatcher:
 
     # requests
 
-    async def execute(self, request: ClientRequest) -> Found | Stored:
+    async def execute(self, request: ClientRequest) -> Success:
         """The reply to a request; raises the KVError of the last attempt."""
         self.check_open()
-        future: asyncio.Future[Found | Stored] = self._loop.create_future()
+        future: asyncio.Future[Success] = self._loop.create_future()
         self.core.begin(request, future, self._loop.time())
         return await future
 

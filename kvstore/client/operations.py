@@ -17,7 +17,7 @@ from kvstore.client.requests import Requests, TimeToLive, key_bytes, seconds
 from kvstore.client.results import D, K, Key, Resolver, Result, Stored, V
 from kvstore.client.serializers import Serializer, decoded, encoded
 from kvstore.errors import InvalidRequest, KVError, UnverifiedContext
-from kvstore.protocol.client import ClientRequest, Delete, Found, Get, Put, WriteRequest
+from kvstore.protocol.client import ClientRequest, Delete, Found, Get, Put, Success, WriteRequest
 from kvstore.versions import NO_CONTEXT, SignedContext, UserKey
 
 
@@ -325,7 +325,7 @@ class Operations(Generic[V]):
         resolve = resolver or self._requests.resolver
         return Result(key, siblings, reply.context, reply.explain, resolve, default)
 
-    async def _ask(self, request: ClientRequest) -> Found | Stored:
+    async def _ask(self, request: ClientRequest) -> Success:
         """The reply to a request; the session knows of it then."""
         asked = self._asking(request)
         reply = await self._dispatcher.execute(asked)
@@ -350,7 +350,7 @@ class Operations(Generic[V]):
         if isinstance(request, Get):
             assert isinstance(reply, Found)
             self._seen.found(request, reply, self._dispatcher.now)
-        else:
+        elif isinstance(request, WriteRequest):
             self._seen.stored(request, _stored(reply), self._dispatcher.now)
 
 

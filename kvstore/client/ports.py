@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
 from kvstore.errors import KVError
-from kvstore.protocol.client import ClientRequest, Found, Stored
+from kvstore.protocol.client import ClientRequest, Success
 from kvstore.ring import ClusterState
 from kvstore.versions import BucketName, UserKey
 
@@ -38,7 +38,7 @@ class Carrier(Protocol):
     def seen(self) -> Seen:
         """The memory of a new session."""
 
-    async def execute(self, request: ClientRequest) -> Found | Stored:
+    async def execute(self, request: ClientRequest) -> Success:
         """The reply to a request; raises the KVError of the last attempt."""
 
     async def execute_many(self, requests: Sequence[ClientRequest]) -> list[Answer]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from kvstore.kvctl.bucket_argument import complete_bucket
 from kvstore.kvctl.invocation import Invocation
 from kvstore.kvctl.key_argument import as_json, shown
 from kvstore.kvctl.output import say
+
+if TYPE_CHECKING:
+    from kvstore.kvctl.tables import Row
+
+_COLUMNS = {"ttl": "ttl_s"}
+"""What a setting is called as a column, where that is not its name."""
 
 
 @click.command()
@@ -67,18 +75,10 @@ def buckets(session: Invocation) -> None:
     with session.connect() as client:
         state = client.ring()
     usual = state.bucket("any-other")
-    rows = [
-        {
-            "bucket": each.name if each is not usual else None,
-            "n": each.n,
-            "r": each.r,
-            "w": each.w,
-            "quorum": each.quorum.value,
-            "conflict": each.conflict.value,
-            "ttl_s": each.ttl or None,
-        }
+    any_other = None if session.json else "(any other)"
+    rows: list[Row] = [
+        {"bucket": each.name if each is not usual else any_other}
+        | {_COLUMNS.get(setting, setting): value or None for setting, value in each.values.items()}
         for each in (*state.buckets, usual)
     ]
-    if not session.json:
-        rows[-1]["bucket"] = "(any other)"
-    session.show(rows, ("bucket", "n", "r", "w", "quorum", "conflict", "ttl_s"), keep=6)
+    session.show(rows, tuple(rows[-1]), keep=6)

@@ -7,9 +7,8 @@ WriteOperation (send, count acknowledgements) -> reply. Of a get: `request` -> G
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 from functools import partial
-from typing import Any
 
 from kvstore.config import Limits, QuorumSettings
 from kvstore.errors import Corruption, InternalError, KVError, StaleRing
@@ -23,11 +22,8 @@ from kvstore.quorum.guard import Guard
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.placement import Placements
 from kvstore.quorum.relief import Relief
-from kvstore.quorum.request import Request, admit, check_available
+from kvstore.quorum.request import Operations, Request, admit, check_available
 from kvstore.quorum.rpc import Rpc
-
-Operations = Mapping[type[ClientRequest], Callable[[Request, Any, Respond], None]]
-"""What begins each kind of request; it raises KVError when nothing was done."""
 
 
 class Coordinator:

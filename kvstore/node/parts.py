@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,13 +12,10 @@ from kvstore.instant import Instant
 from kvstore.lsm import Engine
 from kvstore.node.coordinator import Coordinator
 from kvstore.node.outbox import Outbox
-from kvstore.node.questions import Answering
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import Delete, Get, Put
-from kvstore.protocol.peer import RangeItems, ReapCheck, TreeRead
-from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.admission import Admission
+from kvstore.quorum.background.answering import AnsweredQuestions
 from kvstore.quorum.background.answers import Answers
 from kvstore.quorum.background.anti_entropy import AntiEntropy
 from kvstore.quorum.background.hint_expiry import HintExpiry
@@ -87,8 +84,8 @@ class Background:
     replay: HintReplay
     expiry: HintExpiry
     reaper: Reaper
-    questions: Mapping[type[PeerMessage], Answering]
-    """How questions of other nodes are answered, by type."""
+    questions: AnsweredQuestions
+    """How questions of other nodes are answered."""
 
     def start(self, now: Instant) -> None:
         """Begin, each at its time."""
@@ -152,9 +149,9 @@ def coordinator(base: Foundation, settings: NodeSettings) -> Coordinator:
     overwrites = Overwrites(reads, writes, base.local.read, base.mint)
     return Coordinator(
         {
-            Put: Puts(overwrites, limits).put,
-            Get: Gets(reads, base.local.read, base.context_keys).get,
-            Delete: Deletes(reads, writes, overwrites, base.local.read).delete,
+            **Puts(overwrites, limits).operations,
+            **Gets(reads, base.local.read, base.context_keys).operations,
+            **Deletes(reads, writes, overwrites, base.local.read).operations,
         },
         Forwards(base.rpc, base.placements, hedging, base.counters, quorum),
         base.placements,
@@ -201,16 +198,8 @@ def background(base: Foundation, engine: Engine, settings: NodeSettings) -> Back
     local.replica.on_distrust = building.distrust
     local.hints.on_dropped = anti_entropy.hint_dropped
     local.hints.on_kept = replay.on_kept
-    questions = _questions(Answers(trees, engine.scan, counters, rules), reaper)
+    questions = {**Answers(trees, engine.scan, counters, rules).questions, **reaper.questions}
     return Background(flows, anti_entropy, proofs, quarantine, building, replay, expiry, reaper, questions)
-
-
-def _questions(answers: Answers, reaper: Reaper) -> dict[type[PeerMessage], Answering]:
-    return {
-        TreeRead: Answering(answers.on_tree_read, durable=True),
-        RangeItems: Answering(answers.on_range_items, durable=True),
-        ReapCheck: Answering(reaper.on_check, durable=False),
-    }
 
 
 def _defect(counters: Counters, report: Callable[[Exception], None], error: Exception) -> None:

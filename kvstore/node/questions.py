@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from kvstore.errors import KVError
 from kvstore.instant import Instant
 from kvstore.node.outbox import Outbox
 from kvstore.protocol.fields import Kind, fields_of, is_record
 from kvstore.protocol.peer import Refusal
+from kvstore.quorum.background.answering import Answering
 from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.outputs import Send
 from kvstore.quorum.ownership import Ownership
 from kvstore.versions import InternalKey
 
 _Partitions = Callable[[Any, Ownership], Iterator[int]]
-
-
-class Answering(NamedTuple):
-    """How a question is answered."""
-
-    answer: Callable[[str, Any, Instant], Any]
-    """Takes the sender and the question; returns the answer, or raises the KVError of a refusal."""
-    durable: bool
-    """Whether the answer waits until all that it may tell of is on the disk.
-
-    Else that could be lost, and with it what the asker has been told.
-    """
 
 
 class Questions:

@@ -64,8 +64,8 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 class Stored(msgspec.Struct, frozen=True, gc=False):
     """Reply to a write.
 
-    `context` allows overwriting what was just written; it is empty when siblings remain that the
-    client did not see; `written` is for a session then, in its place. `siblings` counts them all.
+    `context` allows overwriting what was just written, and nothing that the client did not see. When such
+    siblings remain, `written` is for a session, in its place. `siblings` counts them all.
     `overwritten`: in an lww bucket, how many values were replaced that the client's context had not seen.
     """
 
@@ -87,7 +87,9 @@ class Failed(msgspec.Struct, frozen=True):
         self.error.__traceback__ = None
 
 
-Reply: TypeAlias = Found | Stored | Failed
+Success: TypeAlias = Found | Stored
+"""What a request ends with that was carried out."""
+Reply: TypeAlias = Success | Failed
 
 
 class Get(msgspec.Struct, frozen=True, gc=False):

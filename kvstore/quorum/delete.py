@@ -9,7 +9,7 @@ from kvstore.quorum.mint import Written
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.overwrite import Overwrites
 from kvstore.quorum.read import Reads
-from kvstore.quorum.request import ReadHere, Request
+from kvstore.quorum.request import Operations, ReadHere, Request
 from kvstore.quorum.write import Writes
 from kvstore.versions import NO_CONTEXT, DottedContext, EncodedVersion, decode_version
 
@@ -24,6 +24,11 @@ class Deletes:
         self._writes = writes
         self._read_here = read_here
         self._overwrites = overwrites
+
+    @property
+    def operations(self) -> Operations:
+        """What is begun here."""
+        return {Delete: self.delete}
 
     def delete(self, request: Request, call: Delete, respond: Respond) -> None:
         """Begin one; raises KVError when nothing was done."""

@@ -9,9 +9,9 @@ from typing import ClassVar
 import msgspec
 
 from kvstore.config import QuorumSettings
-from kvstore.errors import Corruption, KVError, ReadTimeout, WriteTimeout
+from kvstore.errors import Corruption, KVError
 from kvstore.instant import Instant
-from kvstore.protocol.client import Failed, Get, Put
+from kvstore.protocol.client import Failed, Put
 from kvstore.protocol.peer import Forward, ForwardReply
 from kvstore.quorum.counters.requests import RequestCounters
 from kvstore.quorum.hedging import Hedging
@@ -165,7 +165,7 @@ class ForwardOperation(Operation):
 
     def _may_be_repeated(self) -> bool:
         """A write may have been carried out already."""
-        return isinstance(self.request.call, Get) and bool(self.left)
+        return not self.request.call.writes and bool(self.left)
 
     def on_time(self, now: Instant) -> None:
         """Patience: a read tries another replica. Deadline: the outcome stays unknown."""
@@ -180,5 +180,5 @@ class ForwardOperation(Operation):
         self.move(_E.GIVEN_UP)
         self._rpc.forget(self)
         request = self.request
-        read = isinstance(request.call, Get)
-        self.fail(ReadTimeout(0, request.r) if read else WriteTimeout(0, request.w), now)
+        needed = request.w if request.call.writes else request.r
+        self.fail(request.call.timeout_error(0, needed), now)

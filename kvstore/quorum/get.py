@@ -11,7 +11,7 @@ from kvstore.protocol.client import Explain, Failed, Found, Get, Value
 from kvstore.quorum.context_keys import ContextKeys
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.read import Reads
-from kvstore.quorum.request import ReadHere, Request
+from kvstore.quorum.request import Operations, ReadHere, Request
 from kvstore.versions import EMPTY, NO_CONTEXT, EncodedVersion, decode_version
 
 
@@ -22,6 +22,11 @@ class Gets:
         self._reads = reads
         self._read_here = read_here
         self._context_keys = context_keys
+
+    @property
+    def operations(self) -> Operations:
+        """What is begun here."""
+        return {Get: self.get}
 
     def get(self, request: Request, call: Get, respond: Respond) -> None:
         """Begin one; raises KVError when it cannot be begun."""

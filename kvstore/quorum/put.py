@@ -7,7 +7,7 @@ from kvstore.protocol.client import Put
 from kvstore.quorum.mint import Written
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.overwrite import Overwrites
-from kvstore.quorum.request import Request
+from kvstore.quorum.request import Operations, Request
 from kvstore.quorum.ttl import expiry
 
 
@@ -17,6 +17,11 @@ class Puts:
     def __init__(self, overwrites: Overwrites, limits: Limits) -> None:
         self._overwrites = overwrites
         self._limits = limits
+
+    @property
+    def operations(self) -> Operations:
+        """What is begun here."""
+        return {Put: self.put}
 
     def put(self, request: Request, call: Put, respond: Respond) -> None:
         """Begin one; raises KVError when nothing was done."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -10,7 +11,8 @@ from kvstore.config import BucketSettings, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import InvalidRequest, Unavailable
 from kvstore.instant import Instant
 from kvstore.principal import Principal
-from kvstore.protocol.client import ClientRequest, Get, Put
+from kvstore.protocol.client import ClientRequest, Put
+from kvstore.quorum.operation import Respond
 from kvstore.quorum.placement import Placement, Placements
 from kvstore.quorum.votes import NOBODY, Outcome, count
 from kvstore.ring import data_key, partition_of, token
@@ -18,6 +20,10 @@ from kvstore.versions import EncodedVersion, InternalKey
 
 ReadHere = Callable[[Placement, InternalKey], EncodedVersion]
 """What a coordinator holds of a key itself, empty: nothing; raises Corruption. See `LocalCopy.read`."""
+
+
+Operations: TypeAlias = Mapping[type[ClientRequest], Callable[["Request", Any, Respond], None]]
+"""What begins each kind of request; it raises KVError when nothing was done."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -68,7 +74,7 @@ def admit(
     n = bucket.n
     # 0: it has none; checked also where no read or write follows: r of a Delete with a context
     r = 0 if isinstance(call, Put) else call.r or bucket.r
-    w = 0 if isinstance(call, Get) else call.w or bucket.w
+    w = call.required(bucket) if call.writes else 0
     if not (0 <= r <= n and 0 <= w <= n):
         raise _not_between(n, r=r, w=w)
     key_token = token(call.bucket, call.key)

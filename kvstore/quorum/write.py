@@ -102,11 +102,11 @@ class Writes:
 
     def _stored(self, request: Request, minted: Minted, seen: DottedContext) -> Stored:
         version, sign = minted.version, self._context_keys.sign
-        if len(version.siblings) == 1:
+        # of its own earlier writes those that it could not replace
+        left = [dot for dot in seen.dots if not covers(version.context, dot)]
+        if len(version.siblings) == 1 and not left:
             context, written = sign(version.context, request.key), NO_TOKEN
         else:
-            # what it has seen, this write, and those of its own that it could not replace
-            left = [dot for dot in seen.dots if not covers(version.context, dot)]
             context = sign(seen.context, request.key, (*left, minted.dot))
             written = encode_seen(version.context, request.token)
         siblings = len(version.visible(request.now.wall))

@@ -70,7 +70,4 @@ def differences(mine: Mapping[str, str], sent: bytes | str) -> str:
 
 
 def _bucket(bucket: BucketSettings) -> str:
-    return (
-        f"n={bucket.n},r={bucket.r},w={bucket.w},quorum={bucket.quorum.value},"
-        f"conflict={bucket.conflict.value},ttl={bucket.ttl}"
-    )
+    return ",".join(f"{setting}={value}" for setting, value in bucket.values.items())

@@ -16,7 +16,7 @@ from kvstore.client.core.client import ClientCore
 from kvstore.client.core.retry import reconnect_pause
 from kvstore.client.core.waiter import Answer, Waiter
 from kvstore.errors import InvalidRequest, KVError
-from kvstore.protocol.client import ClientRequest, Failed, Found, Reply, Stored
+from kvstore.protocol.client import ClientRequest, Failed, Reply, Success
 from kvstore.ring import ClusterState
 from kvstore.sim.cluster import SimulatedCluster
 from kvstore.sim.host import Host
@@ -38,7 +38,7 @@ class Pending:
         """See Waiter."""
         return self.left or self.answer is not None
 
-    def set_result(self, result: Found | Stored, /) -> None:
+    def set_result(self, result: Success, /) -> None:
         """See Waiter."""
         self._settle(result)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from kvstore.errors import Corruption, InvalidRequest
-from kvstore.protocol.client import ClientRequest, Failed, Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import ClientRequest, Failed, Found, Put, Reply, Stored, WriteRequest
 from kvstore.protocol.peer import (
     Forward,
     ForwardReply,
@@ -142,7 +142,7 @@ def describe_call(call: ClientRequest) -> str:
     """A client's request in a few words."""
     place = f"{call.bucket}/{call.key.decode(errors='replace')}"
     words = f"{type(call).__name__.lower()} {place}"
-    if isinstance(call, Get):
+    if not isinstance(call, WriteRequest):
         return f"{words}{_counts(r=call.r)}"
     if not isinstance(call, Put):
         return f"{words}{_counts(w=call.w)}"

@@ -13,7 +13,7 @@ from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
 from kvstore.client.core.window import Window
 from kvstore.errors import KVError, NoNodeAvailable
-from kvstore.protocol.client import ClientRequest, Found, Stored
+from kvstore.protocol.client import ClientRequest, Success
 from kvstore.ring import ClusterState
 from kvstore.sim.client import Pending, SimulatedClient
 from kvstore.sim.cluster import REAP_AGE
@@ -66,7 +66,7 @@ class SimulatedCarrier:
 
     # requests
 
-    async def execute(self, request: ClientRequest) -> Found | Stored:
+    async def execute(self, request: ClientRequest) -> Success:
         """See Carrier."""
         self.check_open()
         pending = Pending()

@@ -6,23 +6,20 @@ from typing import Any, TypeAlias, get_args
 
 from google.protobuf.message import Message
 
-from kvstore.protocol.client import CLIENT_REQUESTS, ClientRequest, Found, Reply, Stored
+from kvstore.protocol.client import CLIENT_REQUESTS, ClientRequest, Reply, Success
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.codec import Oneof, codec_of
 
 WireRequest: TypeAlias = Message
 """One of the messages in WIRE_REQUESTS."""
-WireReply = pb.GetResponse | pb.WriteResponse
+WireReply: TypeAlias = Message
+"""One of the messages of replies in pb.Result."""
 
 WIRE_REQUESTS: dict[type[ClientRequest], type[WireRequest]] = {
     struct: getattr(pb, f"{struct.__name__}Request") for struct in CLIENT_REQUESTS
 }
 """The message of each request; the method of the KV service that takes it has the name of the request."""
 _REQUESTS = {message: codec_of(struct, message.DESCRIPTOR).read for struct, message in WIRE_REQUESTS.items()}
-_WIRE_REPLIES: dict[type[Found | Stored], type[WireReply]] = {
-    Found: pb.GetResponse,
-    Stored: pb.WriteResponse,
-}
 _CALL = Oneof(CLIENT_REQUESTS, pb.Call.DESCRIPTOR, "request")
 _RESULT = Oneof(get_args(Reply), pb.Result.DESCRIPTOR, "reply")
 
@@ -44,10 +41,9 @@ def call_from_wire(m: pb.Call) -> ClientRequest:
     return request
 
 
-def reply_to_wire(reply: Found | Stored) -> WireReply:
+def reply_to_wire(reply: Success) -> WireReply:
     """The reply to a unary request that went well."""
-    m = _WIRE_REPLIES[type(reply)]()
-    codec_of(type(reply), m.DESCRIPTOR).fill(m, reply)
+    m: WireReply = _RESULT.fill(pb.Result(), reply)
     return m
 
 

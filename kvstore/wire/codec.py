@@ -68,10 +68,7 @@ class Source:
         return self._scalar(field, wire)
 
     def _wire_field(self, field: Field) -> FieldDescriptor:
-        for unit in UNITS:
-            if found := self._message.fields_by_name.get(field.name + unit):
-                return found
-        raise TypeError(f"{self._message.full_name} has no field for {self.struct.__name__}.{field.name}")
+        return field_for(self._message, field.name, f"{self.struct.__name__}.{field.name}")
 
     def _scalar(self, field: Field, wire: FieldDescriptor) -> Code:
         value, read = f"s.{field.name}", f"m.{wire.name}"
@@ -195,6 +192,14 @@ def codec_of(struct: type, message: Descriptor) -> Codec:
         function(f"fill_{struct.__name__}", "m, s", source.fill or ["pass"], source.names),
         function(f"read_{struct.__name__}", "m", [f"return {source.read}"], source.names),
     )
+
+
+def field_for(message: Descriptor, name: str, whose: str = "") -> FieldDescriptor:
+    """The field of a message for what has this `name` elsewhere (`whose`); raises TypeError without one."""
+    for unit in UNITS:
+        if found := message.fields_by_name.get(name + unit):
+            return found
+    raise TypeError(f"{message.full_name} has no field for {whose or name}")
 
 
 def plural(name: str) -> str:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from kvstore.config import BucketSettings, Conflict, QuorumMode
+from enum import Enum
+
+from kvstore.config import BucketSettings, default_bucket
 from kvstore.errors import ConfigError
 from kvstore.ring import ClusterState, Member, Ring
 from kvstore.v1 import client_pb2 as pb
+from kvstore.wire.codec import field_for
+
+_USUAL = default_bucket("usual", 1)
+_BUCKET_FIELDS = {setting: field_for(pb.BucketConfig.DESCRIPTOR, setting).name for setting in _USUAL.values}
+"""The field of each setting of a bucket."""
+_CHOICES = {s: type(choice) for s in _BUCKET_FIELDS if isinstance(choice := getattr(_USUAL, s), Enum)}
+"""The kind of each setting that travels as a text."""
 
 
 def state_to_wire(state: ClusterState) -> pb.GetRingResponse:
@@ -23,15 +32,7 @@ def state_to_wire(state: ClusterState) -> pb.GetRingResponse:
             for nodes in state.ring.replica_lists
         ],
         buckets=[
-            pb.BucketConfig(
-                name=b.name,
-                n=b.n,
-                r=b.r,
-                w=b.w,
-                quorum=b.quorum.value,
-                conflict=b.conflict.value,
-                ttl_s=b.ttl,
-            )
+            pb.BucketConfig(name=b.name, **{_BUCKET_FIELDS[s]: value for s, value in b.values.items()})
             for b in state.buckets
         ],
         replicas=state.replicas,
@@ -53,4 +54,6 @@ def state_from_wire(m: pb.GetRingResponse) -> ClusterState:
 
 
 def _bucket_from_wire(b: pb.BucketConfig) -> BucketSettings:
-    return BucketSettings(b.name, b.n, b.r, b.w, QuorumMode(b.quorum), Conflict(b.conflict), b.ttl_s)
+    values = {setting: getattr(b, name) for setting, name in _BUCKET_FIELDS.items()}
+    values |= {setting: kind(values[setting]) for setting, kind in _CHOICES.items()}
+    return BucketSettings(b.name, **values)

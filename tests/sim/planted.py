@@ -25,12 +25,13 @@ from kvstore.lsm import Engine, GroupCommit, JobQueue, Sync
 from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.table import Table
 from kvstore.node import router
-from kvstore.node.questions import Answering, Questions
+from kvstore.node.questions import Questions
 from kvstore.node.transit import Transit
 from kvstore.protocol.client import ClientRequest, Stored
 from kvstore.quorum import mint as minting
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.admission import Admission
+from kvstore.quorum.background.answering import Answering
 from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.quarantine import Quarantine, _Part
 from kvstore.quorum.background.reap import Reaper, _Batch

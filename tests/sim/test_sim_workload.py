@@ -11,7 +11,7 @@ from kvstore.errors import Overloaded
 from kvstore.instant import Instant
 from kvstore.node.coordinator import Coordinator
 from kvstore.node.node import Node
-from kvstore.protocol.client import Failed
+from kvstore.protocol.client import CLIENT_REQUESTS, Failed
 from kvstore.quorum.forward import ForwardOperation
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.request import Request
@@ -252,7 +252,7 @@ def test_a_write_repeated_by_the_client_shows_in_what_users_are_told(monkeypatch
         run.execute()
 
 
-def test_users_send_again_move_and_give_up_in_every_way() -> None:
+def test_users_ask_for_everything_send_again_move_and_give_up_in_every_way() -> None:
     inside = run_seed(4, 5).internals
     for what in (
         "a client ends",
@@ -260,6 +260,7 @@ def test_users_send_again_move_and_give_up_in_every_way() -> None:
         "a client leaves",
         "nodes: cancelled",
         "nodes: forwards",
+        *(f"nodes: {request.counter}" for request in CLIENT_REQUESTS),
     ):
         assert inside[what], what
     assert sum(count for what, count in inside.items() if what.startswith("client sends again after")) > 5

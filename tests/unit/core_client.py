@@ -11,7 +11,7 @@ from kvstore.client.core.client import ClientCore
 from kvstore.client.core.waiter import Answer
 from kvstore.config import BucketSettings
 from kvstore.errors import KVError
-from kvstore.protocol.client import ClientRequest, Failed, Found, Reply, Stored
+from kvstore.protocol.client import ClientRequest, Failed, Found, Reply, Stored, Success
 from kvstore.ring import ClusterState, initial_state, parse_members
 from kvstore.versions import NO_CONTEXT
 from kvstore.wire.client import call_from_wire
@@ -38,7 +38,7 @@ class Caller:
     def done(self) -> bool:
         return self.has_left or bool(self.answers)
 
-    def set_result(self, result: Found | Stored, /) -> None:
+    def set_result(self, result: Success, /) -> None:
         self.answers.append(result)
 
     def set_exception(self, exception: KVError, /) -> None:

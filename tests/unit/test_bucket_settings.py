@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import nullcontext
 from dataclasses import Field, fields
 from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +17,13 @@ from click.testing import CliRunner
 import kvstore
 from kvstore.config import BucketSettings, bucket_from_settings, parse_bucket
 from kvstore.errors import ConfigError
+from kvstore.kvctl.invocation import Invocation
+from kvstore.kvctl.listing import buckets
 from kvstore.ring import decode_state, encode_state, initial_state, parse_members, since_now
+from kvstore.server.configuration import Configuration
 from kvstore.server.main import kvnode
 from kvstore.v1 import client_pb2 as pb
+from kvstore.wire.codec import UNITS
 from kvstore.wire.ring import state_from_wire, state_to_wire
 
 USUAL = BucketSettings("carts", n=4, r=3, w=3)
@@ -68,11 +75,33 @@ def test_clients_and_a_restart_find_it_again() -> None:
     assert decode_state(encode_state(state, since_now(state)))[0] == state
 
 
+def test_the_message_has_no_field_that_is_no_setting() -> None:
+    units = {name.removesuffix("_s") for name in pb.BucketConfig.DESCRIPTOR.fields_by_name}
+    assert units == {"name", *USUAL.values}
+
+
+@each_setting
+def test_nodes_compare_it_and_kvctl_shows_it(
+    setting: Field[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = initial_state("", parse_members(",".join(f"n{i}=h:{i}" for i in range(1, 6))), 4, 5, [unusual()])
+    text = written(other_value(setting))
+    assert f"{setting.name}={text}" in Configuration().texts(state)["bucket carts"].split(",")
+
+    client = SimpleNamespace(ring=lambda: state)
+    monkeypatch.setattr(Invocation, "connect", lambda _: nullcontext(client))
+    buckets.main([], standalone_mode=False, obj=Invocation(None, 1.0, "json"))
+    (shown, _) = json.loads(capsys.readouterr().out)
+    assert text in {str(shown.get(setting.name + unit)) for unit in UNITS}
+
+
 @each_setting
 def test_it_is_acted_by(setting: Field[Any]) -> None:
     """Something in the core reads it from a bucket's settings."""
     core = [
-        path for part in ("quorum", "node") for path in (Path(kvstore.__file__).parent / part).rglob("*.py")
+        path
+        for part in ("protocol", "quorum", "node")
+        for path in (Path(kvstore.__file__).parent / part).rglob("*.py")
     ]
     use = re.compile(rf"\bbucket(?:\([a-z.]+\))?\.{setting.name}\b")
     assert [path for path in core if use.search(path.read_text())]

@@ -68,7 +68,7 @@ class Side:
             assert not self.trees.building
         self.replica = Replica(self.engine, STATE.bucket, self.trees.update, Counters())
         self.equal: list[TreeNode] = []
-        self.asked: list[TreeRead | RangeItems] = []
+        self.asked: list[Question] = []
         peer = Conversation(
             "peer",
             7,

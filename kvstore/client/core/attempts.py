@@ -11,7 +11,7 @@ from kvstore.client.core.states import MOVES, TIMED, Event, State
 from kvstore.client.core.waiter import Answer, Waiter
 from kvstore.client.errors import ClientClosed
 from kvstore.errors import KVError, NoNodeAvailable, Overloaded, ReadTimeout, StaleRing
-from kvstore.protocol.client import ClientRequest, Get
+from kvstore.protocol.client import ClientRequest
 from kvstore.ring import partition_of, token
 
 
@@ -65,7 +65,7 @@ class Attempts:
         self._deadline = now + request.timeout
         ring = shared.routing.state.ring
         self._partition = partition_of(token(request.bucket, request.key), ring.partitions)
-        self._read = type(request) is Get
+        self._read = not request.writes
         self._failed: tuple[Calls, ...] = ()
         self._calls: Calls | None = None
         self._began = now

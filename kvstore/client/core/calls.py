@@ -20,10 +20,8 @@ from kvstore.errors import (
     NoNodeAvailable,
     Outcome,
     Overloaded,
-    ReadTimeout,
-    WriteTimeout,
 )
-from kvstore.protocol.client import ClientRequest, Failed, Found, Reply, Stored
+from kvstore.protocol.client import ClientRequest, Failed, Reply, Success
 from kvstore.protocol.sizes import size_of
 from kvstore.quorum.admission import retry_after
 from kvstore.wire.session import OpenCall, encode_calls
@@ -68,7 +66,7 @@ class Call:
 
     def __init__(self, request: ClientRequest, deadline: float, epoch: int, asker: Asker) -> None:
         self.request = request
-        self.expected: type[Found | Stored] = request.reply
+        self.expected: type[Success] = request.reply
         self.deadline = deadline
         self.epoch = epoch
         self.sent = False
@@ -77,7 +75,7 @@ class Call:
     @property
     def read(self) -> bool:
         """Whether it changes nothing, whatever becomes of it."""
-        return self.expected is Found
+        return not self.request.writes
 
 
 class Calls:
@@ -236,7 +234,7 @@ class Calls:
             return self._overloaded()
         self._in_flight -= 1
         required = self._required(call.request)
-        return ReadTimeout(0, required) if call.read else WriteTimeout(0, required)
+        return call.request.timeout_error(0, required)
 
 
 def time_for_node(seconds: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from kvstore.client.core.calls import Calls
-from kvstore.protocol.client import ClientRequest, Get
+from kvstore.protocol.client import ClientRequest
 from kvstore.quorum.hedging import Hedging
 from kvstore.ring import ClusterState
 
@@ -77,9 +77,7 @@ class Routing:
 
     def required(self, request: ClientRequest) -> int:
         """How many replicas a request needs."""
-        if isinstance(request, Get):
-            return request.r or self.state.bucket(request.bucket).r
-        return request.w or self.state.bucket(request.bucket).w
+        return request.required(self.state.bucket(request.bucket))
 
 
 def route(state: ClusterState, partition: int) -> tuple[str, ...]:

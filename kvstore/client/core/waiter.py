@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Protocol, TypeAlias
 
 from kvstore.errors import KVError
-from kvstore.protocol.client import Found, Stored
+from kvstore.protocol.client import Success
 
-Answer: TypeAlias = Found | Stored | KVError
+Answer: TypeAlias = Success | KVError
 """What a node answers, or what became of the call instead."""
 
 
@@ -17,7 +17,7 @@ class Waiter(Protocol):
     def done(self) -> bool:
         """Whether nobody waits (any more)."""
 
-    def set_result(self, result: Found | Stored, /) -> None:
+    def set_result(self, result: Success, /) -> None:
         """The reply. Called once at most, and only while it is not done."""
 
     def set_exception(self, exception: KVError, /) -> None:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from kvstore.client.core.waiter import Answer, Waiter
 from kvstore.errors import KVError
-from kvstore.protocol.client import ClientRequest, Found, Stored
+from kvstore.protocol.client import ClientRequest, Success
 
 BATCH_CALLS = 512
 """Calls that one `get_many` or `put_many` has under way at a time."""
@@ -82,7 +82,7 @@ class _Slot:
     def done(self) -> bool:
         return self._window.left()
 
-    def set_result(self, result: Found | Stored, /) -> None:
+    def set_result(self, result: Success, /) -> None:
         self._window.on_answer(self._number, result)
 
     def set_exception(self, exception: KVError, /) -> None:

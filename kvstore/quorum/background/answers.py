@@ -10,6 +10,7 @@ from kvstore.instant import Instant
 from kvstore.lsm.reading import Scan
 from kvstore.protocol.peer import RangeDifference, RangeItems, TreeHashes, TreeRead
 from kvstore.protocol.sizes import content_of
+from kvstore.quorum.background.answering import AnsweredQuestions, Answering
 from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.range_items import difference
 from kvstore.quorum.counters.repair import RepairCounters
@@ -29,6 +30,14 @@ class Answers:
         self._settings = settings
         self._served: dict[int, tuple[str, float]] = {}
         """Who repairs a partition with this node, and until when no other may."""
+
+    @property
+    def questions(self) -> AnsweredQuestions:
+        """All that are answered here."""
+        return {
+            TreeRead: Answering(self.on_tree_read, durable=True),
+            RangeItems: Answering(self.on_range_items, durable=True),
+        }
 
     def on_tree_read(self, sender: str, message: TreeRead, now: Instant) -> TreeHashes:
         """The hashes that another node asks for."""

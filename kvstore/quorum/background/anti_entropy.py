@@ -15,7 +15,7 @@ from kvstore.config import AntiEntropySettings
 from kvstore.errors import KVError, VersionTooLarge
 from kvstore.instant import Instant
 from kvstore.lsm.reading import Scan
-from kvstore.protocol.peer import RangeItems, RepairWanted, TreeNode, TreeRead
+from kvstore.protocol.peer import RangeItems, RepairWanted, TreeNode
 from kvstore.quorum.background.conversation import Conversation
 from kvstore.quorum.background.exchange import Exchange
 from kvstore.quorum.background.merkle import Trees
@@ -25,7 +25,7 @@ from kvstore.quorum.background.proofs import Proofs
 from kvstore.quorum.background.quarantine import Quarantine
 from kvstore.quorum.counters.repair import RepairCounters
 from kvstore.quorum.deadlines import NEVER
-from kvstore.quorum.flow import Flow, Flows, Idle, Lost, Pause
+from kvstore.quorum.flow import Flow, Flows, Idle, Lost, Pause, Question
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.ownership import Ownership
 from kvstore.ring import preference_list, split_data_key
@@ -189,7 +189,7 @@ class AntiEntropy:
             self._settings,
         )
 
-    def _asking(self, question: TreeRead | RangeItems) -> None:
+    def _asking(self, question: Question) -> None:
         self._exchanging = question.partition if isinstance(question, RangeItems) else _NONE
 
     def _repairs(self, root: TreeNode, peer: str) -> bool:

@@ -7,16 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from kvstore.config import MIB, AntiEntropySettings
 from kvstore.errors import KVError, VersionTooLarge
 from kvstore.instant import Instant
-from kvstore.protocol.peer import (
-    RangeItems,
-    ReplicaWrite,
-    TreeRead,
-    WriteAck,
-)
+from kvstore.protocol.peer import ReplicaWrite, WriteAck
 from kvstore.protocol.sizes import content_of
 from kvstore.quorum.background.range_items import can_be_sent
 from kvstore.quorum.counters.repair import RepairCounters
-from kvstore.quorum.flow import Ask, Flow, Lost, Pause
+from kvstore.quorum.flow import Ask, Flow, Lost, Pause, Question
 from kvstore.versions import EncodedVersion, InternalKey
 
 _PUSH_BYTES = MIB
@@ -34,7 +29,7 @@ class Conversation:
         peer: str,
         epoch: int,
         read: Callable[[InternalKey], EncodedVersion],
-        asking: Callable[[TreeRead | RangeItems], None],
+        asking: Callable[[Question], None],
         pause: Callable[[Instant], float],
         counters: RepairCounters,
         settings: AntiEntropySettings,
@@ -47,7 +42,7 @@ class Conversation:
         self._counters = counters
         self._settings = settings
 
-    def ask(self, question: TreeRead | RangeItems, now: Instant) -> Flow[tuple[Instant, object]]:
+    def ask(self, question: Question, now: Instant) -> Flow[tuple[Instant, object]]:
         """The answer, and the time after a pause; raises Lost, and the KVError of a refusal."""
         self._asking(question)
         self._counters.repair_bytes += content_of(question)

@@ -17,6 +17,7 @@ from kvstore.config import AntiEntropySettings, Limits
 from kvstore.errors import Corruption, InvalidRequest, KVError
 from kvstore.instant import Instant
 from kvstore.protocol.peer import Candidate, ReapCheck, ReapConfirm
+from kvstore.quorum.background.answering import AnsweredQuestions, Answering
 from kvstore.quorum.background.reap_rounds import ReapRounds
 from kvstore.quorum.counters.repair import RepairCounters
 from kvstore.quorum.flow import Ask, Flow, Flows, Lost, Pause
@@ -90,6 +91,11 @@ class Reaper:
         if gap > _STOOD_STILL and self._ownership.others:
             self._silent_until = now.mono + self._settings.reap_age / 2
         self._clocks.set(now.mono + _CLOCK_INTERVAL)
+
+    @property
+    def questions(self) -> AnsweredQuestions:
+        """What is answered here. Only what is on the disk already is confirmed."""
+        return {ReapCheck: Answering(self.on_check, durable=False)}
 
     # passes
 

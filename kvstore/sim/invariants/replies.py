@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from kvstore.config import BucketSettings, QuorumMode
-from kvstore.protocol.client import ClientRequest, Delete, Found, Get, Put, Reply, Stored
+from kvstore.protocol.client import ClientRequest, Found, Put, Reply, Stored
 from kvstore.ring import ClusterState, data_key, token
 from kvstore.sim.invariants.copies import Copies
 from kvstore.sim.invariants.writes import Writes
@@ -23,30 +23,25 @@ class Replies:
 
     def replied(self, node: str, call: ClientRequest, since: float, reply: Reply) -> None:
         """A client, or the node that has forwarded its request, is answered; asked `since` then."""
-        match call:
-            case Get():
-                if isinstance(reply, Found):
-                    self._read(node, call, reply)
-            case Put():
-                if isinstance(reply, Stored):
-                    self._written(node, call, call.value, since)
-            case Delete():
-                if isinstance(reply, Stored):
-                    self._written(node, call, None, since)
+        if isinstance(reply, Found):
+            self._read(node, call, reply)
+        elif isinstance(reply, Stored):
+            self._written(node, call, call.value if isinstance(call, Put) else None, since)
 
-    def _read(self, node: str, call: Get, found: Found) -> None:
+    def _read(self, node: str, call: ClientRequest, found: Found) -> None:
         key, bucket = self._place(call)
         for sibling in found.siblings:
             self._counts["read is on R disks"] += 1
             minted = [mint for mint in self._writes.mints[key] if mint.value == sibling.value]
-            self._copies.must_be_on(node, key, minted, call.r or bucket.r, _sloppy(call, bucket), "is read")
+            needed, sloppy = call.required(bucket), _sloppy(call, bucket)
+            self._copies.must_be_on(node, key, minted, needed, sloppy, "is read")
 
-    def _written(self, node: str, call: Put | Delete, value: bytes | None, since: float) -> None:
+    def _written(self, node: str, call: ClientRequest, value: bytes | None, since: float) -> None:
         key, bucket = self._place(call)
         minted = [mint for mint in self._writes.mints[key] if mint.value == value and mint.at >= since]
         if minted or value is not None:  # a delete of nothing writes nothing
             self._counts["acknowledged is on W disks"] += 1
-            needed, sloppy = call.w or bucket.w, _sloppy(call, bucket)
+            needed, sloppy = call.required(bucket), _sloppy(call, bucket)
             self._copies.must_be_on(node, key, minted, needed, sloppy, "is acknowledged")
 
     def _place(self, call: ClientRequest) -> tuple[InternalKey, BucketSettings]:
