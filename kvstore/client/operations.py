@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic
 
 from msgspec.structs import replace
 
-from kvstore.client.batch import Items, by_key, pairs, several
+from kvstore.client.batch import Items, R, by_key, pairs, several
 from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
 from kvstore.client.memory import Memories, Memory
@@ -196,12 +196,7 @@ class Operations(Generic[V]):
         """Read several keys at once, each within `timeout`. Raises PartialFailure if any fails."""
         listed = several(keys)
         requests = [self._requests.get(key, r, quorum, timeout) for key in listed]
-        return self._get_many(listed, requests, self._memories.mine(), resolver)
-
-    async def _get_many(
-        self, listed: Sequence[K], requests: Sequence[Get], memory: Memory, resolver: Resolver[V] | None
-    ) -> dict[K, Result[V]]:
-        return by_key(listed, await self._read(requests, memory, resolver))
+        return _keyed(listed, self._read(requests, self._memories.mine(), resolver))
 
     def put_many(
         self,
@@ -226,12 +221,7 @@ class Operations(Generic[V]):
             name, data = key_bytes(key), encoded(self._serializer, value)
             seen = _context(memory, name, given.get(key), blind)
             requests.append(self._requests.put(name, data, seen, content_type, ttl, w, quorum, timeout))
-        return self._put_many([key for key, _ in listed], requests, memory)
-
-    async def _put_many(
-        self, listed: Sequence[K], requests: Sequence[WriteRequest], memory: Memory
-    ) -> dict[K, Stored]:
-        return by_key(listed, await self._write(requests, memory))
+        return _keyed([key for key, _ in listed], self._write(requests, memory))
 
     def delete_many(
         self,
@@ -352,6 +342,10 @@ class Operations(Generic[V]):
             self._seen.found(request, reply, self._dispatcher.now)
         elif isinstance(request, WriteRequest):
             self._seen.stored(request, _stored(reply), self._dispatcher.now)
+
+
+async def _keyed(keys: Sequence[K], answers: Awaitable[Sequence[R | KVError]]) -> dict[K, R]:
+    return by_key(keys, await answers)
 
 
 def _context(memory: Memory, key: UserKey, given: bytes | None, blind: bool) -> bytes:

@@ -96,8 +96,6 @@ class Bucket(Facade[asynchronous.Bucket[V]], Generic[V]):
     _put = in_calling_thread(asynchronous.Bucket._put)
     _delete = in_calling_thread(asynchronous.Bucket._delete)
     _update = in_calling_thread(asynchronous.Bucket._update)
-    _get_many = in_calling_thread(asynchronous.Bucket._get_many)
-    _put_many = in_calling_thread(asynchronous.Bucket._put_many)
     _delete_many = in_calling_thread(asynchronous.Bucket._delete_many)
 
     get = in_calling_thread(asynchronous.Bucket.get)
