@@ -9,7 +9,7 @@ JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-engine bench-overload bench-hostile sim sim-long planted mutants jepsen jepsen-long jepsen-hunt heal overload stops fuzz hostile power-loss proto clean
+.PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-engine bench-overload bench-hostile sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -84,6 +84,9 @@ power-loss: venv ## 200 times cut the power of a disk that is written to (root o
 
 planted: venv ## plant each defect that broke others, and run seeds until one catches it; ARGS="--defect NAME"
 	@$(BIN)/python -m tests.sim.planted $(ARGS)
+
+planted-boundary: venv ## take out each check of what arrives, and see its attack caught; ARGS="--check WORD"
+	@$(BIN)/python -m tests.hostile.planted $(ARGS)
 
 mutants: venv ## plant COUNT=40 small defects, print what no test notices: SEED=7 FILES=kvstore/quorum/reap.py
 	@$(BIN)/python -m tools.mutants --count $(or $(COUNT),40) $(if $(SEED),--seed $(SEED)) $(FILES)

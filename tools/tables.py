@@ -20,6 +20,7 @@ from kvstore.bounds import settings_of
 from kvstore.node.status import MemberStatus, NodeStatus
 from kvstore.quorum.counters import TOPICS, Counters
 from kvstore.server.settings_file import TABLES as SETTINGS
+from tests.hostile import boundary_checks
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -72,6 +73,7 @@ def _settings(kind: type[Any]) -> Iterator[str]:
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "counters": counters,
     "status": status,
+    "planted-boundary": boundary_checks.table,
     **{kind.TABLE: partial(_settings, kind) for kind in SETTINGS},
 }
 

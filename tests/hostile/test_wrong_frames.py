@@ -15,6 +15,7 @@ from kvstore.protocol.fields import MAX_INCARNATION, fields_of
 from kvstore.protocol.gossip import Ping, PushPull, Status, Update
 from kvstore.protocol.peer import (
     Candidate,
+    Forward,
     KeyOffer,
     KeyVersion,
     RangeDifference,
@@ -86,6 +87,9 @@ WRONG_VERSIONS = {
     "cut off": GOOD[:-1],
     "more than one": GOOD + b"\x00",
     "an integer in five bytes that fits into one": GOOD.replace(b"\x07", b"\xce\0\0\0\x07", 1),
+    "an integer in five bytes, of a tombstone of two actors": version(
+        [Dot("a", 7), Dot("b", 1)], [Sibling(Dot("a", 7), None)]
+    ).replace(b"\x07", b"\xce\0\0\0\x07", 1),
     "counter 0": version([Dot("a", 0)], ()),
     "counter -1": version([Dot("a", -1)], ()),
     "counter past its bound": version([Dot("a", MAX_COUNTER + 1)], ()),
@@ -175,6 +179,7 @@ WRONG: dict[str, PeerMessage] = {
     "an answer up to a bound that is longer than any key": RangeDifference(1, (), (), bytes(4172)),
     "items that end within one": RangeItems(1, 1, 0, 3, b"\0", b"", b"", bytes(15)),
     "a key for contexts that is too short": KeyOffer((bytes(16), bytes(15))),
+    "a request for a principal with an endless name": Forward(1, 1, Get("carts", b"key"), "p" * 256),
 }
 
 
