@@ -196,7 +196,7 @@ class Operations(Generic[V]):
         """Read several keys at once, each within `timeout`. Raises PartialFailure if any fails."""
         listed = several(keys)
         requests = [self._requests.get(key, r, quorum, timeout) for key in listed]
-        return _keyed(listed, self._read(requests, self._memories.mine(), resolver))
+        return _keyed(listed, partial(self._read, requests, self._memories.mine(), resolver))
 
     def put_many(
         self,
@@ -221,7 +221,7 @@ class Operations(Generic[V]):
             name, data = key_bytes(key), encoded(self._serializer, value)
             seen = _context(memory, name, given.get(key), blind)
             requests.append(self._requests.put(name, data, seen, content_type, ttl, w, quorum, timeout))
-        return _keyed([key for key, _ in listed], self._write(requests, memory))
+        return _keyed([key for key, _ in listed], partial(self._write, requests, memory))
 
     def delete_many(
         self,
@@ -344,8 +344,8 @@ class Operations(Generic[V]):
             self._seen.stored(request, _stored(reply), self._dispatcher.now)
 
 
-async def _keyed(keys: Sequence[K], answers: Awaitable[Sequence[R | KVError]]) -> dict[K, R]:
-    return by_key(keys, await answers)
+async def _keyed(keys: Sequence[K], ask: Callable[[], Awaitable[Sequence[R | KVError]]]) -> dict[K, R]:
+    return by_key(keys, await ask())
 
 
 def _context(memory: Memory, key: UserKey, given: bytes | None, blind: bool) -> bytes:

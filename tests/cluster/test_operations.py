@@ -59,7 +59,8 @@ def more(stored: list[str]) -> None:
 def missing(cluster: LocalCluster, keys: list[str], r: int) -> list[str]:
     with kvstore.connect(cluster.endpoints) as db:
         found = db.bucket("orders", timeout=PATIENCE).get_many(keys, r=r)
-    return [key for key, result in found.items() if result.value is None]
+    # a put that was repeated, as nobody knew what became of it, may be there twice
+    return [key for key, result in found.items() if {s.value for s in result.siblings} != {b"v"}]
 
 
 def test_nodes_are_restarted_one_by_one_while_a_program_goes_on(cluster: LocalCluster) -> None:

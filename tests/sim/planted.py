@@ -162,7 +162,7 @@ def an_old_hash_left_in_its_leaf(patch: pytest.MonkeyPatch) -> None:
 def reaping_by_timer_alone(patch: pytest.MonkeyPatch) -> None:
     """BUGS 11: every replica forgets its tombstones by itself when they are old enough."""
     ask = Reaper._ask
-    patch.setattr(Reaper, "_ask", lambda self, nodes, candidates, commit: ask(self, (), candidates, commit))
+    patch.setattr(Reaper, "_ask", lambda self, nodes, candidates, **how: ask(self, (), candidates, **how))
     patch.setattr(Reaper, "_is_mine", lambda self, key: self._ownership.are_here(key))
 
 
@@ -170,8 +170,10 @@ def reaping_unconfirmed(patch: pytest.MonkeyPatch) -> None:
     """The first primary has all of them forget, and asks nobody before; and they do not remember that."""
     ask = Reaper._ask
 
-    def told(self: Reaper, nodes: Sequence[str], candidates: _Batch, commit: bool) -> Flow[_Confirmed]:
-        return ask(self, nodes if commit else (), candidates, commit)
+    def told(
+        self: Reaper, nodes: Sequence[str], candidates: _Batch, commit: bool, again: bool = False
+    ) -> Flow[_Confirmed]:
+        return ask(self, nodes if commit else (), candidates, commit, again)
 
     patch.setattr(Reaper, "_ask", told)
     patch.setattr(ReapRounds, "may_commit", lambda self, sender, candidate, now: True)

@@ -301,4 +301,5 @@ def test_reads_are_bounded_by_the_size_of_what_is_read(
     list(Exporter(bucket, PATIENCE).lines())
     sizes = [sum(held(s).value.count(b"v") for r in results for s in r.siblings) for results in asked]
     assert sum(sizes) == 100 * 500 + 100
-    assert max(len(results) for results in asked[1:]) <= 16
+    # up to three are under way before it shows how large they are, and each small one doubles the next
+    assert max(len(results) for results in asked[4:]) <= 32
