@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from kvstore.client.environment import check_process, check_same_process
+from kvstore.client.environment import check_process, check_same_process, this_process
 from kvstore.client.errors import ClientClosed
 
 T = TypeVar("T")
@@ -18,14 +17,14 @@ class Background:
     """An event loop in a daemon thread of its own."""
 
     def __init__(self) -> None:
-        self._process = os.getpid()
+        self._process = this_process()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kvstore-client", daemon=True)
         self._thread.start()
 
     def usable(self) -> bool:
         """Whether it belongs to this process: threads do not survive a fork."""
-        return self._process == os.getpid()
+        return self._process == this_process()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for its result; an interrupt cancels it."""

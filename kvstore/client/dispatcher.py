@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvstore.client.admin import ask_all
 from kvstore.client.connection import Connection
@@ -21,7 +21,7 @@ from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
 from kvstore.client.core.window import Window
 from kvstore.client.discovery import discover
-from kvstore.client.environment import check_same_process
+from kvstore.client.environment import check_same_process, this_process
 from kvstore.client.errors import WrongEnvironment
 from kvstore.client.listing import keys_at
 from kvstore.errors import KVError, NoNodeAvailable
@@ -47,7 +47,8 @@ class Dispatcher:
     def __init__(self, endpoints: Sequence[str], state: ClusterState, attempts: int = ATTEMPTS) -> None:
         self._endpoints = endpoints
         self._loop = asyncio.get_running_loop()
-        self._process = os.getpid()
+        self._process = this_process()
+        self._thread = get_ident()
         self.connections: dict[str, Connection] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -77,10 +78,15 @@ class Dispatcher:
 
     def _check_loop(self) -> None:
         check_same_process(self._process)
-        if asyncio.get_running_loop() is not self._loop:
+        # whether another loop runs here takes a call of the system to find out
+        if self.running_task() is None and asyncio.get_running_loop() is not self._loop:
             raise WrongEnvironment(
                 "the client was connected on another event loop: use it there, or connect another one here"
             )
+
+    def running_task(self) -> asyncio.Task[Any] | None:
+        """See Carrier."""
+        return asyncio.current_task(self._loop) if get_ident() == self._thread else None
 
     async def close(self) -> None:
         """Close the connections; calls under way end with ClientClosed, or with an unknown outcome."""

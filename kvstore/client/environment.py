@@ -25,6 +25,8 @@ _closed: WeakSet[grpc.aio.Channel] = WeakSet()
 class _Process:
     inherited = False
     """Whether it was forked from one in which gRPC was at work: so are its children, for ever."""
+    generation = 0
+    """How many forks are behind it: as good as its id, which takes a call of the system to ask for."""
 
 
 def check_process() -> None:
@@ -42,9 +44,14 @@ def check_process() -> None:
         )
 
 
+def this_process() -> int:
+    """What tells this process from those that it was forked from."""
+    return _Process.generation
+
+
 def check_same_process(process: int) -> None:
-    """Raise ClientClosed if a client was made in another process than this one."""
-    if process != os.getpid():
+    """Raise ClientClosed if a client was made in another process than this one: see `this_process`."""
+    if process != _Process.generation:
         raise ClientClosed(
             "the client was made before this process was forked: connect after the fork, and close before it"
         )
@@ -67,6 +74,7 @@ def _before_fork() -> None:
 
 
 def _in_child() -> None:
+    _Process.generation += 1
     _Process.inherited = _Process.inherited or bool(_open or _closed)
 
 

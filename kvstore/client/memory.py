@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from kvstore.contexts import read_context
@@ -62,9 +63,9 @@ class Memories:
         self._of: WeakKeyDictionary[object, Memory] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    def mine(self) -> Memory:
-        """That of the running task or, outside of tasks, of the thread."""
-        caller = _caller()
+    def mine(self, task: asyncio.Task[Any] | None) -> Memory:
+        """That of the running task, if it is known to its caller, or else of that or the thread."""
+        caller = task or _caller()
         memory = self._of.get(caller)
         if memory is None:
             with self._lock:  # another thread may be adding its own

@@ -53,7 +53,7 @@ class Requests:
 
     def put(
         self,
-        key: Key,
+        key: UserKey,
         value: str | bytes,
         context: bytes,
         content_type: str,
@@ -66,7 +66,7 @@ class Requests:
         """A write."""
         return Put(
             self.bucket,
-            key_bytes(key),
+            key,
             _value_bytes(value),
             SignedContext(_context(context)),
             _content_type(content_type),

@@ -15,6 +15,7 @@ from kvstore.quorum.ownership import Ownership
 from kvstore.quorum.request import Request
 from kvstore.versions import (
     EMPTY,
+    NOTHING_SEEN,
     Dot,
     DottedContext,
     EncodedVersion,
@@ -73,6 +74,8 @@ class Mint:
         It is signed, so this cluster has given it out. But a counter that this node has yet to reach was
         given out by nobody, whatever became of the keys: it would cover what is written later.
         """
+        if not context:
+            return NOTHING_SEEN
         seen = self._context_keys.verify(context, key)
         if not all(map(self._actors.can_have_minted, (*seen.context, *seen.dots))):
             raise InvalidRequest("context", "names writes that were never made")

@@ -103,7 +103,7 @@ class Writes:
     def _stored(self, request: Request, minted: Minted, seen: DottedContext) -> Stored:
         version, sign = minted.version, self._context_keys.sign
         # of its own earlier writes those that it could not replace
-        left = [dot for dot in seen.dots if not covers(version.context, dot)]
+        left = [dot for dot in seen.dots if not covers(version.context, dot)] if seen.dots else ()
         if len(version.siblings) == 1 and not left:
             context, written = sign(version.context, request.key), NO_TOKEN
         else:

@@ -36,7 +36,7 @@ _REPLY_FRAME = MIB
 _GETS = 32
 """Gets that are begun before it is looked again: how large a reply is shows only then."""
 
-_CALLS = 64
+_CALLS = 128
 """Calls other than gets that are begun before it is looked how long that took."""
 _TURN = 0.01
 """Seconds after which the rest of a frame waits for the next turn of the loop: a put on a key with many
