@@ -11,6 +11,9 @@ import gc
 import inspect
 import os
 import select
+import time
+from contextlib import suppress
+from pathlib import Path
 from weakref import WeakSet
 
 import grpc
@@ -20,6 +23,11 @@ from kvstore.client.errors import ClientClosed, WrongEnvironment
 _open: WeakSet[grpc.aio.Channel] = WeakSet()
 _closed: WeakSet[grpc.aio.Channel] = WeakSet()
 """Those that are still referred to: gRPC's threads end with the last of them."""
+
+_GRPC_THREADS = {"event_engine", "grpc_global_tim", "lifeguard"}
+"""What Linux calls those that a fork must not find."""
+_THREADS_END = 1.0
+"""Seconds that they are given for it."""
 
 
 class _Process:
@@ -71,6 +79,18 @@ def closed(channel: grpc.aio.Channel) -> None:
 def _before_fork() -> None:
     if _closed and not _open:
         gc.collect()  # circles of references keep them, and so gRPC's threads
+        until = time.monotonic() + _THREADS_END
+        while time.monotonic() < until and _grpc_is_at_work():
+            time.sleep(0.001)
+
+
+def _grpc_is_at_work() -> bool:
+    """Whether one of its threads is still there: they end a moment after the last channel."""
+    for name in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # it has ended meanwhile
+            if name.read_text().strip() in _GRPC_THREADS:
+                return True
+    return False
 
 
 def _in_child() -> None:
