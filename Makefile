@@ -9,7 +9,7 @@ JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-engine bench-overload bench-hostile sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload stops fuzz hostile power-loss proto clean
+.PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-engine bench-overload bench-hostile sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -99,6 +99,9 @@ heal: venv ## real nodes: one misses 20,000 writes and deletes, anti-entropy alo
 
 overload: venv ## real nodes: one of three stands still for a minute under large writes, memory stays bounded
 	@KVSTORE_OVERLOAD_SECONDS=60 $(BIN)/python -m pytest -q -s tests/cluster/test_overload.py -k stopped_replica
+
+operations: venv ## do to real nodes what docs/operations.md tells operators to do, under load
+	@KVSTORE_OPERATIONS=1 $(BIN)/python -m pytest -q tests/cluster/test_operations.py
 
 stops: venv ## real nodes under load are stopped 200 times, in every way: COUNT=1000 SEED=7
 	@KVSTORE_STOPS=$(or $(COUNT),200) KVSTORE_STOPS_SEED=$(or $(SEED),1) \

@@ -12,11 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import count
 
+import pytest
+
 import kvstore
 from kvstore.local.cluster import LocalCluster
 from tests.cluster.test_anti_entropy import kvctl
 from tests.cluster.test_server_processes import until
 from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.skipif("KVSTORE_OPERATIONS" not in os.environ, reason="long: `make operations`")
 
 
 @contextmanager
