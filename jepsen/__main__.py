@@ -84,7 +84,7 @@ def run_command(workload: str, nemesis: str, driver: str, seconds: float, fault_
 
 @main.command()
 @click.option("--seed", default=1, show_default=True)
-@click.option("--time", "seconds", default=26.0, show_default=True, help="Seconds of each run.")
+@click.option("--time", "seconds", default=52.0, show_default=True, help="Seconds of each run.")
 def suite(seed: int, seconds: float) -> None:
     """Run every workload on every driver that is possible here: `make jepsen`.
 
