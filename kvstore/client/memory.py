@@ -65,7 +65,7 @@ class Memories:
 
     def mine(self, task: asyncio.Task[Any] | None) -> Memory:
         """That of the running task, if it is known to its caller, or else of that or the thread."""
-        caller = task or _caller()
+        caller = _caller() if task is None else task
         memory = self._of.get(caller)
         if memory is None:
             with self._lock:  # another thread may be adding its own

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from functools import partial
 from typing import Any, Generic
 
@@ -105,8 +114,7 @@ class Operations(Generic[V]):
         try:
             stored = _stored(await self._ask(request))
         except (InvalidRequest, UnverifiedContext) as error:
-            of_context = isinstance(error, UnverifiedContext) or error.field == "context"
-            if not (remembered and request.context and of_context):
+            if not (remembered and _is_refused_for_its_context(request, error)):
                 raise
             memory.forget(request.key)
             stored = _stored(await self._ask(replace(request, context=NO_CONTEXT)))
@@ -220,12 +228,13 @@ class Operations(Generic[V]):
         before anything is sent.
         """
         listed, given, memory = pairs(items), contexts or {}, self._memory()
-        requests: list[WriteRequest] = []
+        requests: list[Put] = []
         for key, value in listed:
             name, data = key_bytes(key), encoded(self._serializer, value)
             seen = _context(memory, name, given.get(key), blind)
             requests.append(self._requests.put(name, data, seen, content_type, ttl, w, quorum, timeout))
-        return _keyed([key for key, _ in listed], partial(self._write, requests, memory))
+        remembered = {r.key for r, (key, _) in zip(requests, listed, strict=True) if given.get(key) is None}
+        return _keyed([key for key, _ in listed], partial(self._write, requests, memory, remembered))
 
     def delete_many(
         self,
@@ -301,9 +310,22 @@ class Operations(Generic[V]):
             found.append(self._result(request.key, reply, resolver))
         return found
 
-    async def _write(self, requests: Sequence[WriteRequest], memory: Memory) -> list[Stored | KVError]:
+    async def _write(
+        self, requests: Sequence[WriteRequest], memory: Memory, remembered: Container[UserKey] = ()
+    ) -> list[Stored | KVError]:
+        """As `_put` does, a context that was `remembered` for these keys is not what a write may fail for."""
+        replies = await self._ask_all(requests)
+        refused = [
+            place
+            for place, (request, reply) in enumerate(zip(requests, replies, strict=True))
+            if request.key in remembered and _is_refused_for_its_context(request, reply)
+        ]
+        blind = [replace(requests[place], context=NO_CONTEXT) for place in refused]
+        for place, reply in zip(refused, await self._ask_all(blind) if blind else (), strict=True):
+            memory.forget(requests[place].key)
+            replies[place] = reply
         written: list[Stored | KVError] = []
-        for request, reply in zip(requests, await self._ask_all(requests), strict=True):
+        for request, reply in zip(requests, replies, strict=True):
             if isinstance(reply, KVError):
                 written.append(reply)
                 continue
@@ -346,6 +368,13 @@ class Operations(Generic[V]):
             self._seen.found(request, reply, self._dispatcher.now)
         elif isinstance(request, WriteRequest):
             self._seen.stored(request, _stored(reply), self._dispatcher.now)
+
+
+def _is_refused_for_its_context(request: WriteRequest, reply: Answer) -> bool:
+    of_context = isinstance(reply, UnverifiedContext) or (
+        isinstance(reply, InvalidRequest) and reply.field == "context"
+    )
+    return bool(request.context) and of_context
 
 
 async def _keyed(keys: Sequence[K], ask: Callable[[], Awaitable[Sequence[R | KVError]]]) -> dict[K, R]:

@@ -157,6 +157,13 @@ def test_a_cluster_that_began_anew_does_not_refuse_what_is_remembered(
     fake_cluster.store.versions.clear()
     assert carts.put("k", "2").siblings == 1
     assert carts.put("k", "3").siblings == 1
+    monkeypatch.setattr(client_node, "KEYRING", Keyring([b"m" * 16]))
+    fake_cluster.store.versions.clear()
+    assert carts.put_many({"k": "4", "new": "1"})["k"].siblings == 1
+    with pytest.raises(kvstore.PartialFailure):
+        carts.put_many(
+            {"k": "5"}, contexts={"k": encode_context((), InternalKey(b"place"), Keyring([bytes(16)]))}
+        )
     stale = encode_context((), InternalKey(b"place"), Keyring([b"k" * 16]))
     with pytest.raises((InvalidRequest, UnverifiedContext)):
         carts.put("k", "4", context=stale)
