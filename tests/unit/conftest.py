@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from kvstore.client.synchronous import Bucket, connect
+from kvstore.client.transfer import exporting, importing
 from kvstore.kvctl.main import main
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster, run
@@ -44,6 +46,15 @@ def fake_cluster() -> Iterator[FakeCluster]:
         yield nodes
     finally:
         run(nodes.stop())
+
+
+@pytest.fixture
+def bucket(fake_cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """A bucket of these nodes; import and export hardly wait between their attempts."""
+    monkeypatch.setattr(importing, "_PAUSE", 0.001)
+    monkeypatch.setattr(exporting, "_PAUSE", 0.001)
+    with connect(fake_cluster.endpoints, timeout=PATIENCE) as client:
+        yield client.bucket("carts")
 
 
 @pytest.fixture

@@ -16,16 +16,8 @@ from tests.unit.client_node import FakeCluster, run
 
 
 @pytest.fixture
-def cluster() -> Iterator[FakeCluster]:
-    cluster = FakeCluster()
-    run(cluster.start())
-    yield cluster
-    run(cluster.stop())
-
-
-@pytest.fixture
-def db(cluster: FakeCluster) -> Iterator[kvstore.Client]:
-    with kvstore.connect(cluster.endpoints) as db:
+def db(fake_cluster: FakeCluster) -> Iterator[kvstore.Client]:
+    with kvstore.connect(fake_cluster.endpoints) as db:
         yield db
 
 
@@ -76,11 +68,11 @@ def test_keys_and_items_are_found_by_prefix(carts: kvstore.Bucket) -> None:
 
 @pytest.mark.parametrize("limit", [1, 64, 65, 150, 151])
 def test_items_end_at_their_limit_and_read_no_more_values(
-    cluster: FakeCluster, carts: kvstore.Bucket, limit: int
+    fake_cluster: FakeCluster, carts: kvstore.Bucket, limit: int
 ) -> None:
     carts.put_many({f"k{i}": "v" for i in range(150)})
     assert len(dict(carts.items(limit=limit))) == min(limit, 150)
-    assert sum(isinstance(call, Get) for call in cluster.store.calls) == min(limit, 150)
+    assert sum(isinstance(call, Get) for call in fake_cluster.store.calls) == min(limit, 150)
 
 
 def test_what_goes_away_meanwhile_is_left_out_and_does_not_count(carts: kvstore.Bucket) -> None:
@@ -118,23 +110,23 @@ def test_delete_many_leaves_what_the_contexts_have_not_seen(carts: kvstore.Bucke
     assert "b" not in carts
 
 
-def test_a_session_deletes_together_what_it_has_seen(cluster: FakeCluster, db: kvstore.Client) -> None:
+def test_a_session_deletes_together_what_it_has_seen(fake_cluster: FakeCluster, db: kvstore.Client) -> None:
     carts = db.session().bucket("carts")
     carts.put_many({"a": "1", "b": "1", "c": "1"})
-    cluster.store.calls.clear()
+    fake_cluster.store.calls.clear()
     carts.delete_many(["a", "b"])
-    reads = [call for call in cluster.store.calls if isinstance(call, Get)]
-    deletes = [call for call in cluster.store.calls if isinstance(call, Delete)]
+    reads = [call for call in fake_cluster.store.calls if isinstance(call, Get)]
+    deletes = [call for call in fake_cluster.store.calls if isinstance(call, Delete)]
     assert len(reads) == 2
     assert all(call.seen for call in reads)
     assert all(call.context for call in deletes)
     assert list(carts) == [b"c"]
 
 
-def test_what_a_session_could_not_read_is_not_deleted(cluster: FakeCluster, db: kvstore.Client) -> None:
+def test_what_a_session_could_not_read_is_not_deleted(fake_cluster: FakeCluster, db: kvstore.Client) -> None:
     carts = db.session().bucket("carts")
     carts.put_many({"a": "1", "b": "1"})
-    for node in cluster.nodes:
+    for node in fake_cluster.nodes:
         node.refusals.append(kvstore.Corruption("part", "reason", 1))
     with pytest.raises(kvstore.PartialFailure) as caught:
         carts.delete_many(["a", "b"])
@@ -143,13 +135,13 @@ def test_what_a_session_could_not_read_is_not_deleted(cluster: FakeCluster, db: 
     assert set(carts) == {str(key).encode() for key in caught.value.failed}
 
 
-def test_a_time_to_live_may_be_a_timedelta(cluster: FakeCluster, carts: kvstore.Bucket) -> None:
+def test_a_time_to_live_may_be_a_timedelta(fake_cluster: FakeCluster, carts: kvstore.Bucket) -> None:
     carts.put("k", "v", ttl=timedelta(hours=1))
     carts.put_many({"l": "v"}, ttl=timedelta(days=1))
-    assert [call.ttl for call in cluster.store.calls if isinstance(call, Put)] == [3600, 86_400]
+    assert [call.ttl for call in fake_cluster.store.calls if isinstance(call, Put)] == [3600, 86_400]
 
 
-def test_asyncio_has_the_same_and_says_where_a_dict_cannot_wait(cluster: FakeCluster) -> None:
+def test_asyncio_has_the_same_and_says_where_a_dict_cannot_wait(fake_cluster: FakeCluster) -> None:
     async def scenario(carts: aio.Bucket) -> None:
         await carts.put_many({f"user:{i}": str(i) for i in range(100)} | {"other": "x"})
         assert await carts.exists("other")
@@ -173,7 +165,7 @@ def test_asyncio_has_the_same_and_says_where_a_dict_cannot_wait(cluster: FakeClu
             await carts.incr("k")  # type: ignore[attr-defined]
 
     async def connected() -> None:
-        async with aio.connect(cluster.endpoints) as db:
+        async with aio.connect(fake_cluster.endpoints) as db:
             await scenario(db.bucket("carts"))
             with pytest.raises(AttributeError, match=r"db.bucket\(name\)"):
                 await db.get("k")  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import pytest
 
@@ -24,24 +24,6 @@ from kvstore.errors import (
 from kvstore.protocol.client import ClientRequest, Failed, Put, Reply
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster, run
-
-
-@pytest.fixture
-def cluster() -> Iterator[FakeCluster]:
-    nodes = FakeCluster()
-    run(nodes.start())
-    try:
-        yield nodes
-    finally:
-        run(nodes.stop())
-
-
-@pytest.fixture
-def bucket(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    monkeypatch.setattr(importing, "_PAUSE", 0.001)
-    monkeypatch.setattr(exporting, "_PAUSE", 0.001)
-    with connect(cluster.endpoints, timeout=PATIENCE) as client:
-        yield client.bucket("carts")
 
 
 def lines(*records: object) -> list[bytes]:
@@ -92,14 +74,14 @@ def test_a_line_is_stored_as_it_is_without_the_space_around_it() -> None:
     assert parse_object(4, b" \r\n", "id") is None
 
 
-def test_what_is_there_already_is_not_written_again(cluster: FakeCluster, bucket: Bucket) -> None:
+def test_what_is_there_already_is_not_written_again(fake_cluster: FakeCluster, bucket: Bucket) -> None:
     given = lines(*({"id": f"k{i}"} for i in range(7)))
     assert counts(imported(bucket, given)) == (7, 0, 0)
     told: list[str] = []
     importer = Importer(bucket, PATIENCE, lambda record: told.append(record.key.decode()))
     assert counts(importer.run(object_records([*given, *lines({"id": "new"})], "id"))) == (1, 7, 0)
     assert sorted(told) == sorted([*(f"k{i}" for i in range(7)), "new"])
-    assert len(cluster.store.applied) == 8
+    assert len(fake_cluster.store.applied) == 8
     found = bucket.get("k3")
     assert found.siblings[0].value == b'{"id": "k3"}'
     assert found.siblings[0].content_type == "application/json"
@@ -153,9 +135,9 @@ def test_batches_are_bounded_in_number_and_in_bytes(bucket: Bucket, monkeypatch:
     assert asked == [3, 3, 1]
 
 
-def test_what_fails_for_a_moment_is_tried_again(cluster: FakeCluster, bucket: Bucket) -> None:
+def test_what_fails_for_a_moment_is_tried_again(fake_cluster: FakeCluster, bucket: Bucket) -> None:
     """Each node refuses for longer than the client tries by itself; keys are told once each."""
-    for node in cluster.nodes:
+    for node in fake_cluster.nodes:
         node.refusals.extend([Unavailable(2, 1)] * 20)
     told: list[tuple[str, bytes]] = []
     importer = Importer(bucket, PATIENCE, lambda r: told.append((r.key.decode(), r.siblings[0].value)))
@@ -166,9 +148,9 @@ def test_what_fails_for_a_moment_is_tried_again(cluster: FakeCluster, bucket: Bu
 
 
 def test_a_write_whose_outcome_is_unknown_is_read_before_it_is_written_again(
-    cluster: FakeCluster, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    fake_cluster: FakeCluster, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    perform = cluster.store.perform
+    perform = fake_cluster.store.perform
     lost: list[ClientRequest] = []
 
     def performed(call: ClientRequest) -> Reply:
@@ -178,11 +160,11 @@ def test_a_write_whose_outcome_is_unknown_is_read_before_it_is_written_again(
             return Failed(WriteTimeout(1, 2))
         return reply
 
-    monkeypatch.setattr(cluster.store, "perform", performed)
+    monkeypatch.setattr(fake_cluster.store, "perform", performed)
     report = imported(bucket, lines({"id": "a"}))
     assert counts(report) == (0, 1, 0)
     assert report.retried == 1
-    assert len(cluster.store.applied) == 1
+    assert len(fake_cluster.store.applied) == 1
 
 
 @pytest.mark.parametrize(
@@ -194,24 +176,24 @@ def test_a_write_whose_outcome_is_unknown_is_read_before_it_is_written_again(
     ],
 )
 def test_what_has_no_chance_or_fails_for_too_long_is_raised(
-    cluster: FakeCluster,
+    fake_cluster: FakeCluster,
     bucket: Bucket,
     error: InvalidRequest | Unavailable | TooManySiblings,
     patience: float,
 ) -> None:
-    for node in cluster.nodes:
+    for node in fake_cluster.nodes:
         node.refusals.extend([error] * 1000)
     importer = Importer(bucket, patience)
     with pytest.raises(type(error)):
         importer.run(object_records(lines({"id": "a"}), "id"))
     assert (importer.report.imported, importer.report.retried) == (0, 0)
-    assert cluster.store.applied == []
+    assert fake_cluster.store.applied == []
 
 
-def test_without_a_node_it_goes_on_until_its_patience_ends(cluster: FakeCluster) -> None:
-    with connect(cluster.endpoints, timeout=0.05) as client:
+def test_without_a_node_it_goes_on_until_its_patience_ends(fake_cluster: FakeCluster) -> None:
+    with connect(fake_cluster.endpoints, timeout=0.05) as client:
         bucket = client.bucket("carts")
-        run(cluster.stop())
+        run(fake_cluster.stop())
         importer = Importer(bucket, 0.1)
         with pytest.raises(KVError):  # which one depends on what the client was at when the nodes went
             importer.run(object_records(lines({"id": "a"}), "id"))
@@ -282,16 +264,16 @@ def test_a_second_line_with_one_key_can_stop_it(bucket: Bucket) -> None:
 
 
 def test_what_the_cluster_refuses_for_good_is_a_bad_line(
-    cluster: FakeCluster, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    fake_cluster: FakeCluster, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    perform = cluster.store.perform
+    perform = fake_cluster.store.perform
 
     def performed(call: ClientRequest) -> Reply:
         if isinstance(call, Put) and call.key == b"large":
             return Failed(InvalidRequest("value", "has 2 bytes, the limit is 1"))
         return perform(call)
 
-    monkeypatch.setattr(cluster.store, "perform", performed)
+    monkeypatch.setattr(fake_cluster.store, "perform", performed)
     report = imported(bucket, lines({"id": "a"}, {"id": "large"}, {"id": "b"}), skip_bad=True)
     assert counts(report) == (2, 0, 1)
     assert report.bad.first == ["line 2: value: has 2 bytes, the limit is 1"]

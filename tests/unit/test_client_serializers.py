@@ -39,16 +39,8 @@ class Users:
 
 
 @pytest.fixture
-def cluster() -> Iterator[FakeCluster]:
-    cluster = FakeCluster()
-    run(cluster.start())
-    yield cluster
-    run(cluster.stop())
-
-
-@pytest.fixture
-def db(cluster: FakeCluster) -> Iterator[kvstore.Client]:
-    with kvstore.connect(cluster.endpoints) as db:
+def db(fake_cluster: FakeCluster) -> Iterator[kvstore.Client]:
+    with kvstore.connect(fake_cluster.endpoints) as db:
         yield db
 
 
@@ -68,10 +60,10 @@ def test_what_is_put_comes_back(db: kvstore.Client, serializer: Any) -> None:
     assert "k" not in carts
 
 
-def test_what_is_stored_is_what_others_expect(cluster: FakeCluster, db: kvstore.Client) -> None:
+def test_what_is_stored_is_what_others_expect(fake_cluster: FakeCluster, db: kvstore.Client) -> None:
     db.bucket("carts", serializer="json").put("k", {"a": ["ü"]})
     db.bucket("carts", serializer="msgpack").put("k", {1: b"bytes"})
-    stored = [call.value for call in cluster.store.calls if isinstance(call, Put)]
+    stored = [call.value for call in fake_cluster.store.calls if isinstance(call, Put)]
     assert stored == ['{"a":["ü"]}'.encode(), b"\x81\x01\xc4\x05bytes"]
     assert db.bucket("carts", serializer="msgpack").get("k").siblings[1].value == {1: b"bytes"}
 
@@ -114,14 +106,14 @@ def test_a_default_stands_where_there_is_no_value(db: kvstore.Client) -> None:
     ("serializer", "value"), [("json", float("nan")), ("json", {1, 2}), ("msgpack", object())]
 )
 def test_what_cannot_be_stored_is_refused_before_anything_is_sent(
-    cluster: FakeCluster, db: kvstore.Client, serializer: Any, value: object
+    fake_cluster: FakeCluster, db: kvstore.Client, serializer: Any, value: object
 ) -> None:
     carts = db.bucket("carts", serializer=serializer)
     with pytest.raises(kvstore.InvalidRequest, match="value: the serializer does not take it: ") as caught:
         carts.put_many({"a": 1, "k": value})
     assert caught.value.field == "value"
     assert caught.value.__cause__ is not None
-    assert not cluster.store.calls
+    assert not fake_cluster.store.calls
 
 
 @pytest.mark.parametrize("serializer", ["json", "msgpack", json, Users()])
@@ -167,16 +159,16 @@ def test_a_serializer_works_in_the_calling_thread_and_may_use_the_client(db: kvs
     assert serializer.threads == {threading.current_thread()}
 
 
-def test_a_session_decodes_too(cluster: FakeCluster, db: kvstore.Client) -> None:
+def test_a_session_decodes_too(fake_cluster: FakeCluster, db: kvstore.Client) -> None:
     users = assert_type(db.session().bucket("users", serializer=Users()), kvstore.Bucket[User])
     users.put("ann", User("ann"))
     assert users["ann"] == User("ann")
-    assert cluster.store.calls[-1].seen  # type: ignore[union-attr]
+    assert fake_cluster.store.calls[-1].seen  # type: ignore[union-attr]
 
 
-def test_asyncio_has_the_same(cluster: FakeCluster) -> None:
+def test_asyncio_has_the_same(fake_cluster: FakeCluster) -> None:
     async def scenario() -> None:
-        async with aio.connect(cluster.endpoints) as db:
+        async with aio.connect(fake_cluster.endpoints) as db:
             users = assert_type(db.bucket("users", serializer=Users()), aio.Bucket[User])
             await users.put("ann", User("ann"))
             assert_type((await users.get("ann")).value, User | None)

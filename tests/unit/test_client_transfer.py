@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.client.results import Result
-from kvstore.client.synchronous import Bucket, connect
-from kvstore.client.transfer import exporting, importing, records
+from kvstore.client.synchronous import Bucket
+from kvstore.client.transfer import exporting, records
 from kvstore.client.transfer.exporting import Exporter
 from kvstore.client.transfer.importing import Importer, ImportReport
 from kvstore.client.transfer.lines import ExportReader, ExportWriter
@@ -22,27 +21,9 @@ from kvstore.client.transfer.source import Source
 from kvstore.errors import ConfigError, Corruption, KVError, Unavailable
 from kvstore.protocol.client import ClientRequest, Failed, Put, Reply
 from tests.patience import PATIENCE
-from tests.unit.client_node import FakeCluster, run
+from tests.unit.client_node import FakeCluster
 
 HOUR = 3600
-
-
-@pytest.fixture
-def cluster() -> Iterator[FakeCluster]:
-    nodes = FakeCluster()
-    run(nodes.start())
-    try:
-        yield nodes
-    finally:
-        run(nodes.stop())
-
-
-@pytest.fixture
-def bucket(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    monkeypatch.setattr(importing, "_PAUSE", 0.001)
-    monkeypatch.setattr(exporting, "_PAUSE", 0.001)
-    with connect(cluster.endpoints, timeout=PATIENCE) as client:
-        yield client.bucket("carts")
 
 
 def contents(bucket: Bucket) -> dict[bytes, list[tuple[bytes, str, bool]]]:
@@ -73,13 +54,13 @@ def fill(bucket: Bucket) -> None:
     bucket.delete("gone")
 
 
-def test_what_is_exported_comes_back_as_it_was(cluster: FakeCluster, bucket: Bucket) -> None:
+def test_what_is_exported_comes_back_as_it_was(fake_cluster: FakeCluster, bucket: Bucket) -> None:
     fill(bucket)
     before = contents(bucket)
     exporter = Exporter(bucket, PATIENCE)
     lines = list(exporter.lines())
     assert (exporter.report.exported, exporter.report.left_out.count) == (len(before), 0) == (8, 0)
-    cluster.store.versions.clear()
+    fake_cluster.store.versions.clear()
     report = imported(bucket, lines)
     assert (report.imported, report.unchanged, report.bad.count) == (8, 0, 0)
     assert contents(bucket) == before
@@ -113,17 +94,17 @@ def test_what_has_expired_meanwhile_is_counted_and_not_written(bucket: Bucket) -
 
 
 def test_siblings_that_a_bucket_does_not_keep_are_named(
-    cluster: FakeCluster, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    fake_cluster: FakeCluster, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As an lww bucket: each write replaces what there is."""
-    perform = cluster.store.perform
+    perform = fake_cluster.store.perform
 
     def performed(call: ClientRequest) -> Reply:
         if isinstance(call, Put):
-            cluster.store.versions.clear()
+            fake_cluster.store.versions.clear()
         return perform(call)
 
-    monkeypatch.setattr(cluster.store, "perform", performed)
+    monkeypatch.setattr(fake_cluster.store, "perform", performed)
     writer = ExportWriter()
     two = Record(0, b"two", (Held(b"a"), Held(b"b")))
     report = imported(bucket, [writer.header("b"), writer.line(two), writer.summary(0)], skip_bad=True)
@@ -246,17 +227,17 @@ def test_each_record_is_read_as_it_was_written(written: list[Record]) -> None:
 
 
 def test_an_export_waits_for_nodes_and_names_what_can_never_be_read(
-    cluster: FakeCluster, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    fake_cluster: FakeCluster, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.put_many({f"k{i:02}": b"v" for i in range(30)})
-    for node in cluster.nodes:
+    for node in fake_cluster.nodes:
         node.refusals.extend([Unavailable(2, 1)] * 20)
-    perform = cluster.store.perform
+    perform = fake_cluster.store.perform
 
     def performed(call: ClientRequest) -> Reply:
         return Failed(Corruption("x.sst", "damaged")) if call.key == b"k07" else perform(call)
 
-    monkeypatch.setattr(cluster.store, "perform", performed)
+    monkeypatch.setattr(fake_cluster.store, "perform", performed)
     exporter = Exporter(bucket, PATIENCE)
     lines = list(exporter.lines())
     keys, problems = read(lines)
@@ -270,10 +251,10 @@ def test_an_export_waits_for_nodes_and_names_what_can_never_be_read(
 
 @pytest.mark.parametrize("scan_fails", [False, True])
 def test_an_export_gives_up_when_its_patience_is_over(
-    cluster: FakeCluster, bucket: Bucket, scan_fails: bool
+    fake_cluster: FakeCluster, bucket: Bucket, scan_fails: bool
 ) -> None:
     bucket.put("a", b"v")
-    for node in cluster.nodes:
+    for node in fake_cluster.nodes:
         node.scan_fails = scan_fails
         node.refusals.extend([Unavailable(2, 1)] * 1000)
     with pytest.raises(KVError):
