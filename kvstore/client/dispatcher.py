@@ -72,14 +72,14 @@ class Dispatcher:
 
     def check_open(self) -> None:
         """Raise ClientClosed after `close` or a fork, WrongEnvironment on another event loop."""
-        self._check_loop()
+        if self._process != this_process() or self.running_task() is None:
+            self._check_loop()
         if self._closing is not None:
             raise closed_error()
 
     def _check_loop(self) -> None:
         check_same_process(self._process)
-        # whether another loop runs here takes a call of the system to find out
-        if self.running_task() is None and asyncio.get_running_loop() is not self._loop:
+        if asyncio.get_running_loop() is not self._loop:
             raise WrongEnvironment(
                 "the client was connected on another event loop: use it there, or connect another one here"
             )
@@ -108,12 +108,12 @@ class Dispatcher:
 
     # requests
 
-    async def execute(self, request: ClientRequest) -> Success:
-        """The reply to a request; raises the KVError of the last attempt."""
+    def execute(self, request: ClientRequest) -> asyncio.Future[Success]:
+        """See Carrier."""
         self.check_open()
         future: asyncio.Future[Success] = self._loop.create_future()
         self.core.begin(request, future, self._loop.time())
-        return await future
+        return future
 
     async def execute_many(self, requests: Sequence[ClientRequest]) -> list[Answer]:
         """The reply to each request, or the error it ended with, in the order of `requests`."""

@@ -337,12 +337,17 @@ class Operations(Generic[V]):
     def _result(
         self, key: bytes, reply: Found, resolver: Resolver[V] | None, default: D | None = None
     ) -> Result[V, D]:
-        siblings = tuple(decoded(self._serializer, self.name, key, each) for each in reply.siblings)
+        serializer, name = self._serializer, self._requests.bucket
+        siblings = tuple([decoded(serializer, name, key, each) for each in reply.siblings])
         resolve = resolver or self._requests.resolver
         return Result(key, siblings, reply.context, reply.explain, resolve, default)
 
-    async def _ask(self, request: ClientRequest) -> Success:
+    def _ask(self, request: ClientRequest) -> Awaitable[Success]:
         """The reply to a request; the session knows of it then."""
+        # without a coroutine of its own, for what that costs every request
+        return self._dispatcher.execute(request) if self._seen is None else self._ask_in_session(request)
+
+    async def _ask_in_session(self, request: ClientRequest) -> Success:
         asked = self._asking(request)
         reply = await self._dispatcher.execute(asked)
         self._noted(asked, reply)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from kvstore.client.core.seen import Seen
@@ -42,8 +42,8 @@ class Carrier(Protocol):
     def seen(self) -> Seen:
         """The memory of a new session."""
 
-    async def execute(self, request: ClientRequest) -> Success:
-        """The reply to a request; raises the KVError of the last attempt."""
+    def execute(self, request: ClientRequest) -> Awaitable[Success]:
+        """The reply to a request, which is on its way now; to await it raises what KVError came last."""
 
     async def execute_many(self, requests: Sequence[ClientRequest]) -> list[Answer]:
         """The reply to each request, or the error it ended with, in the order of `requests`."""

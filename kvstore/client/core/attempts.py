@@ -14,6 +14,10 @@ from kvstore.errors import KVError, NoNodeAvailable, Overloaded, ReadTimeout, St
 from kvstore.protocol.client import ClientRequest
 from kvstore.ring import partition_of, token
 
+_CHOOSING = State.CHOOSING
+_CHOSEN, _REPLY, _LEFT = Event.CHOSEN, Event.REPLY, Event.LEFT
+"""Python 3.11 takes long to find a member in its Enum, and every request needs some of these."""
+
 
 class Shared(Protocol):
     """What requests share."""
@@ -56,7 +60,7 @@ class Attempts:
     )
 
     def __init__(self, request: ClientRequest, waiter: Waiter, shared: Shared, now: float) -> None:
-        self.state = State.CHOOSING
+        self.state = _CHOOSING
         self.due = 0.0
         """When `on_timer` is to be called, as `wake_at` was told last."""
         self._request = request
@@ -86,18 +90,16 @@ class Attempts:
 
     def on_answer(self, answer: Answer, now: float) -> None:
         """See Asker."""
-        error = answer if isinstance(answer, KVError) else None
-        if self._read and (error is None or isinstance(error, ReadTimeout)):
+        if self._read and (not isinstance(answer, KVError) or isinstance(answer, ReadTimeout)):
             assert self._calls is not None
             self._shared.routing.hedging.answered(self._calls.address, now - self._began)
-        if error is not None:
-            self._on_error(error, now)
-        elif not self._waiter.done():
-            assert not isinstance(answer, KVError)
-            self._move(Event.REPLY)
-            self._waiter.set_result(answer)
+        if isinstance(answer, KVError):
+            self._on_error(answer, now)
+        elif self._waiter.done():
+            self._move(_LEFT)
         else:
-            self._move(Event.LEFT)
+            self._move(_REPLY)
+            self._waiter.set_result(answer)
 
     def on_reached(self, now: float) -> None:
         """Some node can be reached."""
@@ -145,7 +147,7 @@ class Attempts:
         if self._read and not self._failed:
             until -= self._request.timeout / 2  # so that another replica can be asked
         self._began = now
-        self._move(Event.CHOSEN)
+        self._move(_CHOSEN)
         try:
             calls.submit(self._request, until, routing.state.epoch, self)
         except Overloaded as error:
@@ -181,7 +183,7 @@ class Attempts:
     def _still_wanted(self) -> bool:
         """Whether there is somebody to tell; else that is the end."""
         if self._waiter.done():
-            self._move(Event.LEFT)
+            self._move(_LEFT)
             return False
         return True
 
@@ -190,7 +192,7 @@ class Attempts:
         self._end(Event.TIME_UP, error or NoNodeAvailable(self._shared.routing.problems))
 
     def _close(self) -> None:
-        self._end(Event.LEFT, closed_error())
+        self._end(_LEFT, closed_error())
 
     def _end(self, event: Event, error: KVError) -> None:
         self._move(event)
