@@ -30,7 +30,7 @@ def pairs(items: Items[K, V]) -> list[tuple[K, V | str]]:
     """
     if isinstance(items, str | bytes):
         raise InvalidRequest("items", f"{items!r} is one text: pass a mapping or pairs of keys and values")
-    listed = list(items.items() if isinstance(items, Mapping) else items)
+    listed = list(items.items() if isinstance(items, Mapping) else map(_pair, items))
     seen: set[bytes] = set()
     for key, _ in listed:
         encoded = key_bytes(key)
@@ -38,6 +38,12 @@ def pairs(items: Items[K, V]) -> list[tuple[K, V | str]]:
             raise InvalidRequest("key", f"{key!r} is given twice")
         seen.add(encoded)
     return listed
+
+
+def _pair(item: object) -> tuple[Any, Any]:
+    if not isinstance(item, Sequence) or isinstance(item, str | bytes) or len(item) != 2:
+        raise InvalidRequest("items", f"{item!r} is no pair of a key and a value")
+    return item[0], item[1]
 
 
 def by_key(keys: Sequence[K], outcomes: Iterable[R | KVError]) -> dict[K, R]:

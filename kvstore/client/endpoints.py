@@ -36,7 +36,7 @@ def _parse(text: str) -> str:
         bare and _is_text(text) and not any(c in "[]/@ \t" for c in bare) and bracketed == (":" in bare)
     )
     if not well_formed or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ConfigError(f"endpoint {text!r} is not of the form host:port")
+        raise ConfigError(f"endpoint {text!r} is not of the form host:port, such as 127.0.0.1:7001")
     return text
 
 

@@ -37,6 +37,7 @@ _IN_BUCKET: Mapping[str, str] = {
     **_each("remove rm pop unlink delete_item", "it is delete(key)"),
     **_each("mget multi_get multiget getall batch_get bulk_get", "it is get_many(keys)"),
     **_each("mset multi_set putall batch_put bulk_put put_batch write_batch", "it is put_many(items)"),
+    **_each("clear truncate flush", "nothing empties a bucket at once; delete_many(bucket.keys()) does"),
     **_each("multi_delete bulk_delete batch_delete", "it is delete_many(keys)"),
     **_each("has has_key contains", "it is exists(key)"),
     **_each(

@@ -22,7 +22,7 @@ from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
 from kvstore.client.memory import Memories, Memory
 from kvstore.client.ports import Carrier
-from kvstore.client.requests import Requests, TimeToLive, key_bytes, seconds
+from kvstore.client.requests import Requests, TimeToLive, function, key_bytes, seconds
 from kvstore.client.results import D, K, Key, Resolver, Result, Stored, V
 from kvstore.client.serializers import Serializer, decoded, encoded
 from kvstore.errors import InvalidRequest, KVError, UnverifiedContext
@@ -166,6 +166,7 @@ class Operations(Generic[V]):
         `.siblings` is above 1, and the next reader's resolver combines them. `timeout` is for the
         read and the write each. Raises UnresolvedSiblings if there is no resolver and one is needed.
         """
+        function("change", change)
         reading = self._requests.get(key, r, quorum, timeout)
         put = partial(
             self._requests.put,
@@ -339,7 +340,7 @@ class Operations(Generic[V]):
     ) -> Result[V, D]:
         serializer, name = self._serializer, self._requests.bucket
         siblings = tuple([decoded(serializer, name, key, each) for each in reply.siblings])
-        resolve = resolver or self._requests.resolver
+        resolve = self._requests.resolver if resolver is None else function("resolver", resolver)
         return Result(key, siblings, reply.context, reply.explain, resolve, default)
 
     def _ask(self, request: ClientRequest) -> Awaitable[Success]:

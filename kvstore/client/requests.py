@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from kvstore.client.results import Key, Resolver
 from kvstore.config import Limits, QuorumMode
@@ -23,6 +23,8 @@ _MAX_TTL = 2**32 - 1
 _MAX_TIMEOUT = 86_400.0
 TimeToLive = int | timedelta
 """How long a value lives: a number of seconds, or a timedelta of whole ones."""
+
+F = TypeVar("F")
 
 _MODES = {"strict": QuorumMode.STRICT, "sloppy": QuorumMode.SLOPPY}
 
@@ -116,7 +118,7 @@ def requests_for(
         0 if r is None else count("r", r),
         0 if w is None else count("w", w),
         None if quorum is None else mode(quorum),
-        resolver,
+        None if resolver is None else function("resolver", resolver),
     )
 
 
@@ -130,6 +132,13 @@ def key_bytes(key: Key) -> UserKey:
 def count(field: str, number: object) -> int:
     """A number of replicas; raises InvalidRequest. The bucket's n is the node's to check."""
     return whole_number(field, number, _MAX_COUNT)
+
+
+def function(field: str, given: F) -> F:
+    """What can be called; raises InvalidRequest."""
+    if not callable(given):
+        raise InvalidRequest(field, f"must be a function, not {type(given).__name__}")
+    return given
 
 
 def mode(quorum: str) -> QuorumMode:
@@ -163,10 +172,20 @@ _encode_key = cast("Callable[[str, Key], UserKey]", _encode)
 """Its type is told here, once: a call of UserKey would cost every request."""
 
 
-def _value_bytes(value: str | bytes) -> bytes:
-    encoded = _encode("value", value)
+def _value_bytes(value: object) -> bytes:
+    encoded = _encode("value", value) if isinstance(value, (str, bytes)) else _buffer(value)
     _LIMITS.check_value(encoded)
     return encoded
+
+
+def _buffer(value: object) -> bytes:
+    if isinstance(value, bytearray | memoryview):  # it may be used again: this is what it holds now
+        return bytes(value)
+    raise InvalidRequest(
+        "value",
+        f"must be str or bytes, not {type(value).__name__}; "
+        'db.bucket(name, serializer="json") takes what JSON can hold',
+    )
 
 
 def prefix_bytes(prefix: Key) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import click
@@ -115,7 +116,8 @@ def put(
         target = client.bucket(bucket, quorum=quorum)
         seen = _decode_context(context) if context is not None else b""
         if context is None and not blind:
-            seen = target.get(key, r=w if r is None else r).context
+            with _named_as_given(r, w):
+                seen = target.get(key, r=w if r is None else r).context
         stored = target.put(key, data, context=seen, content_type=content_type, ttl=ttl, w=w, explain=explain)
     _print_stored(session, "stored", stored)
 
@@ -146,8 +148,20 @@ def delete(
     seen = _decode_context(context) if context is not None else b""
     with session.connect() as client:
         target = client.bucket(bucket, quorum=quorum)
-        stored = target.delete(key, context=seen, r=w if r is None else r, w=w, explain=explain)
+        with _named_as_given(r, w):
+            stored = target.delete(key, context=seen, r=w if r is None else r, w=w, explain=explain)
     _print_stored(session, "deleted", stored)
+
+
+@contextmanager
+def _named_as_given(r: int | None, w: int | None) -> Iterator[None]:
+    """Where -w stands for -r as well, what is wrong with it is wrong with -w."""
+    try:
+        yield
+    except InvalidRequest as error:
+        if error.field == "r" and r is None and w is not None:
+            raise InvalidRequest("w", error.reason) from None
+        raise
 
 
 def _value(value: str | None, file: BinaryIO | None) -> bytes:

@@ -130,7 +130,7 @@ def _set_output(context: click.Context, _parameter: click.Parameter, value: str 
         found.output = value
 
 
-@click.group(cls=_Commands)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--endpoints",
     envvar="KVCTL_ENDPOINTS",

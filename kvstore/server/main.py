@@ -68,7 +68,11 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
     context.obj = file
 
 
-@click.command("kvnode", epilog=_EPILOG, context_settings={"auto_envvar_prefix": "KVNODE"})
+@click.command(
+    "kvnode",
+    epilog=_EPILOG,
+    context_settings={"auto_envvar_prefix": "KVNODE", "help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,42 @@ def test_bad_arguments_are_named(carts: kvstore.Bucket, field: str, arguments: d
     with pytest.raises(kvstore.InvalidRequest) as caught:
         list(carts.items(**arguments))  # type: ignore[arg-type]
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda b: b.put("k", 7), 'value: must be str or bytes, not int; db.bucket(name, serializer="json")'),
+        (lambda b: b.put(7, "v"), "key: must be str or bytes, not int"),
+        (lambda b: b.put_many(["ab"]), "items: 'ab' is no pair of a key and a value"),
+        (lambda b: b.put_many([("a", "b", "c")]), "items: ('a', 'b', 'c') is no pair"),
+        (lambda b: b.put_many([7]), "items: 7 is no pair"),
+        (lambda b: b.update("k", "v"), "change: must be a function, not str"),
+        (lambda b: b.get("k", resolver="last"), "resolver: must be a function, not str"),
+        (lambda b: b.get_many(["k"], resolver="last"), "resolver: must be a function, not str"),
+    ],
+)
+def test_what_is_no_value_pair_or_function_is_refused_by_name(
+    carts: kvstore.Bucket, call: Callable[[Any], object], said: str
+) -> None:
+    with pytest.raises(kvstore.InvalidRequest) as refused:
+        call(carts)
+    assert str(refused.value).startswith(said)
+    assert not carts.exists("k")
+
+
+def test_a_resolver_that_is_no_function_makes_no_bucket(db: Any) -> None:
+    with pytest.raises(kvstore.InvalidRequest, match="resolver: must be a function, not str"):
+        db.bucket("carts", resolver="last")
+
+
+def test_a_buffer_is_a_value_as_it_is_now(carts: Any) -> None:
+    buffer = bytearray(b"first")
+    carts.put("array", buffer)
+    carts.put("view", memoryview(buffer)[::2])
+    buffer[:] = b"later"
+    assert carts.get("array").value == b"first"
+    assert carts.get("view").value == b"frt"
 
 
 def test_keys_are_deleted_together(carts: kvstore.Bucket) -> None:

@@ -81,6 +81,26 @@ def test_a_put_writes_over_what_is_there_unless_it_is_told_what_it_has_seen(fake
     assert gone == Done(1, "", "kvctl: 'a' has no value in bucket 'carts'\n")
 
 
+@pytest.mark.parametrize("command", [("put", "carts", "a", "v"), ("delete", "carts", "a")])
+def test_what_is_wrong_with_w_is_said_of_w_although_the_read_before_has_it_as_r(
+    kvctl: Kvctl, three: Nodes, command: tuple[str, ...]
+) -> None:
+    for option in ("w", "r"):
+        done = kvctl("--endpoints", three.endpoints, "--timeout", PATIENCE, *command, f"-{option}", "9")
+        assert done.err == f"kvctl: {option}: is 9, must be between 1 and n=3 of the bucket\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [("gte", " Is get meant?"), ("set", " Is put meant?"), ("frobnicate", "")],
+)
+def test_a_command_that_does_not_exist_is_refused_with_the_one_that_may_be_meant(
+    kvctl: Kvctl, given: str, hint: str
+) -> None:
+    done = kvctl(given, "carts", "a")
+    assert (done.code, done.err.splitlines()[-1]) == (2, f"Error: No such command {given!r}.{hint}")
+
+
 def test_json_of_a_key_has_all_that_the_next_write_needs(fake: Kvctl) -> None:
     fake("put", "carts", "a", "{}", "--content-type", "application/json")
     found = json.loads(fake("-o", "json", "get", "carts", "a").out)
