@@ -9,7 +9,7 @@ JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-engine bench-overload bench-hostile sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations stops fuzz hostile power-loss proto clean
+.PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-engine bench-overload bench-hostile bench-transports sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ bench-overload: venv ## offer a three-node cluster four times what it can do
 	@$(BIN)/python -m bench.overload $(ARGS)
 bench-hostile: venv ## attack a three-node cluster beside a well-behaved client
 	@$(BIN)/python -m bench.hostile $(ARGS)
+
+bench-transports: venv ## measure what a frame costs on the ways it could take between two processes
+	@$(BIN)/python -m bench.transports $(ARGS)
 
 bench-slow: venv ## measure what readers feel of one replica that is 50 times slower
 	@$(BIN)/python -m bench.slow_replica $(ARGS)
