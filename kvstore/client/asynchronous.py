@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 from kvstore.client.core.retry import ATTEMPTS
 from kvstore.client.core.seen import Seen
@@ -25,7 +25,12 @@ from kvstore.errors import KVError
 from kvstore.ring import ClusterState
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
     from kvstore.client.status import AntiEntropyStatus, NodeStatus
+    from kvstore.wire.admin import AdminMethod
+
+A = TypeVar("A")
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds that a call may take, all attempts together."""
@@ -180,7 +185,7 @@ class Client(Buckets):
         """What each member says of itself, or why it says nothing, by node id."""
         from kvstore.wire.admin import GET_STATUS  # here, since the engine comes with it
 
-        return await self._dispatcher.ask_members(GET_STATUS, GET_STATUS.request(), self._timeout)
+        return await self._ask_members(GET_STATUS, GET_STATUS.request())
 
     async def repair(self, start: bool = True) -> dict[str, AntiEntropyStatus | KVError]:
         """Make every member compare what it holds with the others now, or (not `start`) ask how far that is.
@@ -189,7 +194,11 @@ class Client(Buckets):
         """
         from kvstore.wire.admin import REPAIR
 
-        return await self._dispatcher.ask_members(REPAIR, REPAIR.request(start=start), self._timeout)
+        return await self._ask_members(REPAIR, REPAIR.request(start=start))
+
+    async def _ask_members(self, method: AdminMethod[A], request: Message) -> dict[str, A | KVError]:
+        members = [member.node for member in self._dispatcher.state.members]
+        return await self._dispatcher.ask_nodes(members, method, request, self._timeout)
 
 
 class Session(Buckets):

@@ -148,17 +148,14 @@ class Dispatcher:
                 scan.on_listed(found)
         return scan.result()
 
-    async def ask_members(
-        self, method: AdminMethod[A], request: Message, timeout: float
+    async def ask_nodes(
+        self, nodes: Sequence[str], method: AdminMethod[A], request: Message, timeout: float
     ) -> dict[str, A | KVError]:
         """See Carrier."""
         self.check_open()
-        return await ask_all(self._members(), method.name, request, method.read, timeout)
-
-    def _members(self) -> dict[str, Connection]:
-        """The connection to each member of now, by node: they may change meanwhile."""
         at = self.core.routing.at
-        return {m.node: self.connections[at(m.node).address] for m in self.state.members}
+        connections = {node: self.connections[at(node).address] for node in nodes}
+        return await ask_all(connections, method.name, request, method.read, timeout)
 
     # what the core decides: see Port
 

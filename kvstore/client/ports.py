@@ -59,10 +59,10 @@ class Carrier(Protocol):
     async def refresh(self) -> None:
         """Fetch the cluster state anew, if that is possible."""
 
-    async def ask_members(
-        self, method: AdminMethod[A], request: Message, timeout: float
+    async def ask_nodes(
+        self, nodes: Sequence[str], method: AdminMethod[A], request: Message, timeout: float
     ) -> dict[str, A | KVError]:
-        """What each member answers to a method of Admin, or why it does not, by node id."""
+        """What each of these members answers to a method of Admin, or why it does not, by node id."""
 
     async def close(self) -> None:
         """End all connections."""

@@ -105,18 +105,15 @@ class SimulatedCarrier:
 
     # what nodes say of themselves
 
-    async def ask_members(
-        self, method: AdminMethod[A], request: Message, timeout: float
+    async def ask_nodes(
+        self, nodes: Sequence[str], method: AdminMethod[A], request: Message, timeout: float
     ) -> dict[str, A | KVError]:
         """See Carrier."""
         self.check_open()
         answers: dict[str, A | KVError] = {}
-        for name, host in self._cluster.hosts.items():
-            if self._reached(host):
-                answer = self._ask(host, method, request)
-                answers[name] = answer
-            else:
-                answers[name] = _unreached(host)
+        for node in nodes:
+            answer = self._ask(self._cluster.hosts[node], method, request)
+            answers[node] = answer
         return answers
 
     def _ask(self, host: Host, method: AdminMethod[A], request: Message) -> A | KVError:
@@ -129,7 +126,8 @@ class SimulatedCarrier:
             except KVError as error:
                 answers.append(error)
 
-        host.process.enter(perform)  # it may die of that, or stand still
+        if self._reached(host):
+            host.process.enter(perform)  # it may die of that, or stand still
         return answers[0] if answers else _unreached(host)
 
     def _reached(self, host: Host) -> bool:
