@@ -1,9 +1,10 @@
-"""What can be asked is asked: a message that only its receiver knows would be found by no other test."""
+"""What can be asked is asked, and what is told is read: no other test would find what only one side knows."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import kvstore
 from kvstore.kvctl.main import kvctl
 from kvstore.protocol.client import CLIENT_REQUESTS
+from kvstore.protocol.fields import fields_of
 from kvstore.protocol.table import ANSWERS, PEER_TABLE
 
 PACKAGE = Path(kvstore.__file__).parent
@@ -32,6 +34,40 @@ def made_in(part: str) -> Iterator[str]:
 def test_every_question_of_nodes_is_asked(question: type) -> None:
     assert PEER_TABLE[question].question
     assert question.__name__ in set(made_in("quorum"))
+
+
+def read_where_named(struct: Any) -> Iterator[str]:
+    """The fields, and other attributes, that are read in modules of the core which name a struct."""
+    for nodes, names in core():
+        if struct.__name__ in names:
+            yield from read_in(nodes, struct)
+
+
+@cache
+def core() -> list[tuple[list[ast.AST], set[str]]]:
+    """What each module of the core consists of, and the names in it."""
+    paths = [
+        path for part in ("protocol", "gossip", "quorum", "node") for path in (PACKAGE / part).rglob("*.py")
+    ]
+    modules = [list(ast.walk(ast.parse(path.read_text()))) for path in paths]
+    return [(nodes, {node.id for node in nodes if isinstance(node, ast.Name)}) for nodes in modules]
+
+
+def read_in(nodes: list[ast.AST], struct: Any) -> Iterator[str]:
+    methods = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+    for node in nodes:
+        match node:
+            case ast.Attribute(attr=name, ctx=ast.Load()) if id(node) not in methods:
+                yield name
+            case ast.MatchClass(cls=ast.Name(id=name), patterns=patterns) if name == struct.__name__:
+                for field, pattern in zip(struct.__struct_fields__, patterns, strict=False):
+                    if not isinstance(pattern, ast.MatchAs) or pattern.name:
+                        yield field
+
+
+@pytest.mark.parametrize("struct", PEER_TABLE, ids=lambda kind: kind.__name__)
+def test_every_field_that_nodes_send_is_read(struct: Any) -> None:
+    assert {field.name for field in fields_of(struct)} - set(read_where_named(struct)) == set()
 
 
 @pytest.mark.parametrize("part", ["client", "sim/workload.py"])
