@@ -10,7 +10,7 @@ import pytest
 
 from kvstore.node.parts import Background
 from kvstore.node.questions import partitions_of
-from kvstore.protocol.client import CLIENT_REQUESTS
+from kvstore.protocol.client import CLIENT_REQUESTS, Put
 from kvstore.protocol.fields import Number
 from kvstore.protocol.peer import (
     Forward,
@@ -21,13 +21,16 @@ from kvstore.protocol.peer import (
     TreeRead,
     WriteAck,
 )
-from kvstore.protocol.table import ANSWERS, PEER_TABLE
+from kvstore.protocol.table import ANSWERS, PEER_TABLE, PeerMessage
+from kvstore.versions import BucketName, UserKey
 from tests.plain import data_key, token
 from tests.unit.quorum_cluster import Cluster
 from tests.wire_samples import sample
 
 APART = {WriteAck, ReplicaWrite, Forward}
 """What `Router.route` handles before it looks into its table."""
+BY_OTHERS = {ReplicaRead, ReplicaWrite, Forward}
+"""Questions that are no part of background work."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,42 @@ def test_every_message_of_the_table_is_handled(cluster: Cluster) -> None:
 
 def test_every_question_of_background_work_is_answered(cluster: Cluster) -> None:
     questions = set(cluster.hosts["n1"].node.background.questions)
-    assert questions == set(ANSWERS.values()) - {ReplicaRead, ReplicaWrite, Forward}
+    assert questions == set(ANSWERS.values()) - BY_OTHERS
+
+
+@pytest.mark.parametrize("question", sorted(set(ANSWERS.values()) - BY_OTHERS, key=repr))
+def test_an_answer_waits_for_the_disk(question: Any) -> None:
+    """What it may tell of could be lost in a crash. A reaper's question is about what is on the disk."""
+    cluster = Cluster(5)
+    first, second, _ = cluster.replicas("carts", b"k")
+    cluster.stuck = {first}
+    cluster.start(second, Put(BucketName("carts"), UserKey(b"k"), b"v"))
+    cluster.run()
+    answers: list[type] = []
+
+    def note(sender: str, _to: str, message: PeerMessage) -> bool:
+        if sender == first and ANSWERS.get(type(message)) is question:
+            answers.append(type(message))
+        return True
+
+    cluster.passes = note
+    message = asked_of(cluster, question)
+    cluster.hosts[first].node.on_checked(second, [message], cluster.instant, delay=0.0)
+    cluster.run()
+    assert bool(answers) is (question is ReapCheck)
+    cluster.stuck = set()
+    cluster.run()
+    assert len(answers) == 1
+
+
+def asked_of(cluster: Cluster, question: Any) -> Any:
+    """A question that nodes of this cluster can answer."""
+    message = msgspec.structs.replace(sample(question), epoch=cluster.state.epoch)
+    if isinstance(message, ReapCheck):
+        key = data_key(token("carts", b"k"), "carts", b"k")
+        candidates = tuple(candidate._replace(key=key) for candidate in message.candidates)
+        message = msgspec.structs.replace(message, candidates=candidates)
+    return message
 
 
 def test_all_that_can_be_started_is() -> None:

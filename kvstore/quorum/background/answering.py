@@ -6,18 +6,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from kvstore.instant import Instant
+from kvstore.protocol.peer import QuorumMessage
 from kvstore.protocol.table import PeerMessage
+
+Answer: TypeAlias = Callable[[str, Any, Instant], QuorumMessage]
+"""Takes the sender and the question; returns the answer, or raises the KVError of a refusal."""
 
 
 class Answering(NamedTuple):
     """How questions of one type are answered."""
 
-    answer: Callable[[str, Any, Instant], Any]
-    """Takes the sender and the question; returns the answer, or raises the KVError of a refusal."""
-    durable: bool
+    answer: Answer
+    durable: bool = True
     """Whether the answer waits until all that it may tell of is on the disk.
 
-    Else that could be lost, and with it what the asker has been told.
+    Otherwise that could be lost, and with it what the asker has been told. So it is False only for an answer
+    that tells of nothing but what was on the disk before.
     """
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from functools import partial
+from typing import Any
 
 from kvstore.config import AntiEntropySettings
 from kvstore.errors import Overloaded
 from kvstore.instant import Instant
 from kvstore.lsm.reading import Scan
-from kvstore.protocol.peer import RangeDifference, RangeItems, TreeHashes, TreeRead
+from kvstore.protocol.peer import QuorumMessage, RangeDifference, RangeItems, TreeHashes, TreeRead
 from kvstore.protocol.sizes import content_of
-from kvstore.quorum.background.answering import AnsweredQuestions, Answering
+from kvstore.protocol.table import PeerMessage
+from kvstore.quorum.background.answering import Answer, AnsweredQuestions, Answering
 from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.range_items import difference
 from kvstore.quorum.counters.repair import RepairCounters
-
-A = TypeVar("A", TreeHashes, RangeDifference)
 
 
 class Answers:
@@ -33,16 +33,17 @@ class Answers:
 
     @property
     def questions(self) -> AnsweredQuestions:
-        """All that are answered here."""
-        return {
-            TreeRead: Answering(self.on_tree_read, durable=True),
-            RangeItems: Answering(self.on_range_items, durable=True),
+        """All that are answered here; what is sent for them is counted."""
+        answers: dict[type[PeerMessage], Answer] = {
+            TreeRead: self.on_tree_read,
+            RangeItems: self.on_range_items,
         }
+        return {question: Answering(partial(self._counted, answer)) for question, answer in answers.items()}
 
     def on_tree_read(self, sender: str, message: TreeRead, now: Instant) -> TreeHashes:
         """The hashes that another node asks for."""
         hashes = tuple([self._trees.node(node) for node in message.nodes])
-        return self._counted(TreeHashes(message.number, hashes))
+        return TreeHashes(message.number, hashes)
 
     def on_range_items(self, sender: str, message: RangeItems, now: Instant) -> RangeDifference:
         """How this node's replica differs; raises Overloaded for a partition that another peer repairs.
@@ -54,8 +55,9 @@ class Answers:
             seconds = until - now.mono
             raise Overloaded(seconds, f"partition {message.partition} is being repaired by {peer}")
         self._served[message.partition] = sender, now.mono + self._settings.settle
-        return self._counted(difference(self._trees, self._scan, message, self._settings.answer_bytes))
+        return difference(self._trees, self._scan, message, self._settings.answer_bytes)
 
-    def _counted(self, answer: A) -> A:
-        self._counters.repair_bytes += content_of(answer)
-        return answer
+    def _counted(self, answer: Answer, sender: str, message: Any, now: Instant) -> QuorumMessage:
+        answered = answer(sender, message, now)
+        self._counters.repair_bytes += content_of(answered)
+        return answered
