@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 import msgspec
 import pytest
 
+from kvstore.node.node import Node
 from kvstore.node.parts import Background
 from kvstore.node.questions import partitions_of
 from kvstore.protocol.client import CLIENT_REQUESTS, Put
@@ -31,6 +32,9 @@ APART = {WriteAck, ReplicaWrite, Forward}
 """What `Router.route` handles before it looks into its table."""
 BY_OTHERS = {ReplicaRead, ReplicaWrite, Forward}
 """Questions that are no part of background work."""
+
+QUESTIONS = {"status", "scan_keys"}
+"""What can be asked of a node and changes nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +84,14 @@ def asked_of(cluster: Cluster, question: Any) -> Any:
         candidates = tuple(candidate._replace(key=key) for candidate in message.candidates)
         message = msgspec.structs.replace(message, candidates=candidates)
     return message
+
+
+def test_every_input_of_a_node_ends_its_turn() -> None:
+    """Left out, jobs and timers would begin with the next input only, which may be long in coming."""
+    methods = {name: method for name, method in vars(Node).items() if not name.startswith("_")}
+    inputs = {name for name, method in methods.items() if "now" in getattr(method, "__annotations__", ())}
+    calls = {name: set(methods[name].__code__.co_names) for name in inputs}
+    assert {name for name in inputs if not calls[name] & {"_turn", "on_checked"}} == QUESTIONS
 
 
 def test_all_that_can_be_started_is() -> None:
