@@ -235,7 +235,7 @@ class QuorumSettings:
     hint_byte_rate: Rate = 16.0 * MIB
     """Bytes a second of such hints."""
     hint_count: CountOrNone = 1_000_000
-    """Hints kept for one target; 0: none, so that only anti-entropy brings home what a node has missed."""
+    """Hints kept for one target; 0: none, so that only anti-entropy repairs what a node has missed."""
     hint_bytes: CountOrNone = 1024 * MIB
     """Bytes of hints kept for one target."""
     hint_age: Seconds = 7 * 86_400.0

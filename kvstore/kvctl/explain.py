@@ -108,7 +108,7 @@ def _reads(s: BucketSettings) -> str:
         )
     if s.quorum is QuorumMode.SLOPPY:
         return (
-            f"may be stale while replicas are down, and until hints have come home: {total} is more than "
+            f"may be stale while replicas are down, and until hints are delivered: {total} is more than "
             f"N = {s.n}, but fallbacks count, and a read may ask others than the write did."
         )
     replaced = "a later one by the clock" if s.conflict is Conflict.LWW else "what has replaced it"

@@ -26,7 +26,7 @@ def hints(session: Invocation) -> None:
     """Show the hints each node keeps, by target, and what became of others since it started.
 
     Dropped are those that overflowed (no room), expired, or that the disk did not take (unwritable); the
-    table has such a column when there are any. Anti-entropy brings home what they held.
+    table has such a column when there are any. Anti-entropy repairs what they held.
 
     \b
     Examples:

@@ -150,7 +150,7 @@ def _drain(cluster: LocalCluster) -> None:
     delivered = sum(status.counters.hints_delivered for status in statuses.values())
     if not delivered:
         raise DemoFailed("no hint was delivered: the kill came too late to mean anything")
-    _say(f"{delivered:,} hints were brought home in {time.monotonic() - began:.1f} s; none is left.")
+    _say(f"{delivered:,} hints were delivered in {time.monotonic() - began:.1f} s; none is left.")
 
 
 def _others_off(cluster: LocalCluster, acknowledged: dict[str, bytes]) -> None:

@@ -49,7 +49,7 @@ class ReplicaWrite(msgspec.Struct, frozen=True, gc=False):
     version: EncodedVersionField
     hint_for: HintTarget = ""
     background: bool = False
-    """It brings a hint home, or repairs: no client waits for it, so it travels on the bulk stream."""
+    """It delivers a hint, or repairs: no client waits for it, so it travels on the bulk stream."""
 
 
 @peer_message("write_acks", answers=ReplicaWrite)

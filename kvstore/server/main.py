@@ -115,21 +115,21 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
     type=click.IntRange(min=0),
     default=_QUORUM.hint_count,
     show_default=True,
-    help="Hints kept for one node; 0: none, anti-entropy alone brings home what a node has missed.",
+    help="Hints kept for one node; 0: none, only anti-entropy repairs what a node has missed.",
 )
 @click.option(
     "--hint-age",
     type=click.FloatRange(min=0, min_open=True),
     default=_QUORUM.hint_age,
     show_default=True,
-    help="Seconds after which a hint is dropped; anti-entropy brings home what it held.",
+    help="Seconds after which a hint is dropped; anti-entropy repairs what it held.",
 )
 @click.option(
     "--hint-rate",
     type=click.FloatRange(min=0, min_open=True),
     default=_QUORUM.hint_rate,
     show_default=True,
-    help="Hints a second that this node brings home at most; fewer under load.",
+    help="Hints a second that this node delivers at most; fewer under load.",
 )
 @click.option(
     "--durability",

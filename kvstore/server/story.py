@@ -64,7 +64,7 @@ class Story:
         kept = {hints.target: hints for hints in status.hints}
         delivered = status.counters.hints_delivered - self._before.counters.hints_delivered
         if delivered and not kept and not self._hints:
-            yield logging.INFO, "%d hints were kept for a moment, and are home", delivered
+            yield logging.INFO, "%d hints were kept briefly, and are delivered", delivered
         for target, hints in kept.items():
             if target not in self._hints:
                 self._hints[target] = _Seen(now, hints.count)
@@ -90,7 +90,7 @@ class Story:
         }
         for counter, reason in reasons.items():
             if count := getattr(status.counters, counter) - getattr(self._before.counters, counter):
-                text = "dropped %d hints: %s; anti-entropy brings home what they held"
+                text = "dropped %d hints: %s; anti-entropy repairs what they held"
                 yield logging.WARNING, text, count, reason
 
     def _of_damage(self, status: NodeStatus, fences: tuple[Fence, ...]) -> Iterator[Line]:

@@ -108,8 +108,8 @@ def test_a_node_that_stands_still_is_found_in_status_and_in_the_logs(cluster: Lo
             os.kill(pid, signal.SIGCONT)
         until(lambda: state(cluster, "n3") == "alive")
     assert "WARNING kvstore.server.driver: node n3 is dead: " in logs(cluster)
-    home = ("no hints are left for node n3", "hints were kept for a moment, and are home")
-    until(lambda: any(each in logs(cluster) for each in home))
+    delivered = ("no hints are left for node n3", "hints were kept briefly, and are delivered")
+    until(lambda: any(each in logs(cluster) for each in delivered))
 
 
 def logs(cluster: LocalCluster) -> str:

@@ -44,15 +44,15 @@ def test_hints_are_kept_and_go_home() -> None:
 
 def test_hints_that_are_home_before_anybody_looks_are_told_as_well() -> None:
     told = Told()
-    home = Counters(hints_stored=7, hints_delivered=7)
-    assert told.after(1, counters=home) == ["7 hints were kept for a moment, and are home"]
-    assert told.after(1, counters=home) == []
+    delivered = Counters(hints_stored=7, hints_delivered=7)
+    assert told.after(1, counters=delivered) == ["7 hints were kept briefly, and are delivered"]
+    assert told.after(1, counters=delivered) == []
 
 
 def test_dropped_hints_have_a_reason() -> None:
     told = Told()
     dropped = Counters(hints_overflowed=5, hints_expired=2, hints_dropped=7)
-    behind = "anti-entropy brings home what they held"
+    behind = "anti-entropy repairs what they held"
     assert told.after(1, counters=dropped) == [
         f"dropped 5 hints: no room for more; {behind}",
         f"dropped 2 hints: too old; {behind}",

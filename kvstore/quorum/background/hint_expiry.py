@@ -1,7 +1,7 @@
 """Hints that are kept for too long: dropped, a slice at a time.
 
 Nothing is lost by it. A primary holds the version itself; a fallback first gives it to a primary that is
-alive, and keeps the hint while none is. The partition is marked for anti-entropy, which brings home what the
+alive, and keeps the hint while none is. The partition is marked for anti-entropy, which repairs what the
 hint held. A fallback that drops hints forgets dots, as when it delivers them: it takes a new actor
 (kvstore.quorum.actors).
 """

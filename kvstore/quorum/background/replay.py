@@ -1,4 +1,4 @@
-"""Bringing hints home: each target's hints in pages, the next when all of the last are answered.
+"""Replay of hints: each target's hints are delivered in pages, the next when all of the last are answered.
 
 Pages are paced, node-wide and slower under load, so that replay does not starve foreground work. A target
 that fails to answer is left alone for a while, longer each time. A hint whose target is no primary of its
@@ -50,7 +50,7 @@ class _Target:
 
 
 class _Delivery(NamedTuple):
-    """One hint of a page, and the nodes that must have it before it can go."""
+    """One hint of a page, and the nodes that must have it before it is deleted."""
 
     key: InternalKey
     version: EncodedVersion
@@ -172,18 +172,19 @@ class HintReplay:
         return _Delivery(key, version, primaries)
 
     def _deliver(self, target: str, page: list[_Delivery]) -> Flow[None]:
-        """Send a page, and let go what has come home."""
+        """Send a page, and delete the hints that all their nodes have acknowledged."""
         state = self._targets[target]
         try:
-            now, homes = yield from self._asked(page)
-            taken = [self._at_home(target, hint, home) for hint, home in zip(page, homes, strict=True)]
+            now, acknowledged = yield from self._asked(page)
+            for_each = zip(page, acknowledged, strict=True)
+            taken = [acked and self._delivered(target, hint) for hint, acked in for_each]
             self._page_ended(state, all(taken), now)
         finally:
             state.under_way = False
             self._sleep()
 
     def _asked(self, page: list[_Delivery]) -> Flow[tuple[Instant, list[bool]]]:
-        """For each hint of a page, whether all that must have it do, durably."""
+        """For each hint of a page, whether all nodes that must have it do, durably."""
         name, epoch = self._placements.name, self._placements.state.epoch
         kept_here = [name not in hint.to or self._keep_here(hint) for hint in page]
         asked = [(i, node) for i, hint in enumerate(page) for node in sorted(hint.to) if node != name]
@@ -209,10 +210,8 @@ class HintReplay:
             return False
         return True
 
-    def _at_home(self, target: str, hint: _Delivery, home: bool) -> bool:
-        """Let a hint go that has come home; whether that went well."""
-        if not home:
-            return False
+    def _delivered(self, target: str, hint: _Delivery) -> bool:
+        """Delete a hint that was acknowledged; whether that was possible."""
         try:
             discarded = self._hints.delivered(target, hint.key, hint.version)
         except (StorageFull, Overloaded, Corruption):

@@ -37,7 +37,7 @@ class Copies:
             return
         durable = engine.durable(hint_key(hint_for, key) if hint_for else key)
         if durable is not None and not self._keyspace.dominates(key, durable, version):
-            # a hint may have gone home while it was being synced
+            # a hint may have been delivered while it was being synced
             homes = self._keyspace.primaries(key)
             if not hint_for or not any(self.has(each, key, version) for each in homes):
                 raise Violation(

@@ -1,4 +1,4 @@
-"""What is deleted is not needed any more: hints are home, reaped tombstones cover nothing under way."""
+"""What is deleted is not needed any more: hints are delivered, reaped tombstones cover nothing under way."""
 
 from __future__ import annotations
 
