@@ -11,10 +11,12 @@ import msgspec
 import pytest
 
 from kvstore.client import asynchronous, synchronous
+from kvstore.client.core.seen import Seen
 from kvstore.client.requests import Requests, requests_for
 from kvstore.config import QuorumMode
 from kvstore.errors import Unavailable
-from kvstore.protocol.client import CLIENT_REQUESTS
+from kvstore.protocol.client import CLIENT_REQUESTS, Get
+from kvstore.versions import SessionToken
 
 BY_THE_CLIENT = {"bucket", "epoch", "seen", "seen_empty"}
 """Fields that are no option of a call: of its bucket, of routing, and of sessions."""
@@ -50,6 +52,8 @@ class Recorder:
     def __init__(self) -> None:
         self.sent: list[Any] = []
 
+    now = 0.0
+
     def running_task(self) -> None:
         """There is no task whose memory a put would use."""
 
@@ -70,6 +74,26 @@ def test_each_option_of_a_call_is_sent(struct: Any) -> None:
     assert isinstance(sent, struct)
     expected = {name: QuorumMode.SLOPPY if name == "quorum" else OPTIONS[name] for name in names}
     assert {name: getattr(sent, name) for name in names} == expected
+
+
+class Known(Seen):
+    """What a session has seen of every key."""
+
+    def asking(self, request: Get, now: float) -> Get:
+        return msgspec.structs.replace(request, seen=SessionToken(b"seen"))
+
+
+@pytest.mark.parametrize(
+    "struct", [struct for struct in CLIENT_REQUESTS if not struct.writes], ids=lambda struct: struct.__name__
+)
+def test_a_read_of_a_session_says_what_the_session_has_seen(struct: Any) -> None:
+    recorder: Any = Recorder()
+    bucket = asynchronous.Bucket[bytes](recorder, requests_for("carts", None, None, None, 9.0, None), None)
+    bucket._seen = Known()
+    with suppress(Unavailable):
+        asyncio.run(getattr(bucket, struct.__name__.lower())(b"k"))
+    (sent,) = recorder.sent
+    assert sent.seen == b"seen"
 
 
 @pytest.mark.parametrize("kind", ["Client", "Bucket", "Session"])
