@@ -83,7 +83,7 @@ async def _each(method: Callable[..., Iterator[T]], *args: object, **kwargs: obj
 def in_calling_thread(
     method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Facade[A], P], T]:
-    """The method that does the same step by step: it calls its caller back, or what he has handed in."""
+    """The same method, run in the calling thread: it calls functions that its caller has handed in."""
 
     @wraps(method)
     def call(self: Facade[A], *args: P.args, **kwargs: P.kwargs) -> T:

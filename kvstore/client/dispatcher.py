@@ -213,6 +213,6 @@ class Dispatcher:
 
 
 def _settle(over: asyncio.Future[None]) -> None:
-    """Wake who waits, unless he has left."""
+    """Wake the caller that waits, unless it has left."""
     if not over.done():
         over.set_result(None)

@@ -53,10 +53,10 @@ class Beliefs:
             self._suspicions.pop(node, None)
             self._dead.pop(node, None)
 
-    def hear(self, sender: str, update: Update, witness: bool, now: float) -> None:
+    def hear(self, sender: str, update: Update, probed: bool, now: float) -> None:
         """Good news is believed and passed on; bad news only makes this node look for itself.
 
-        `witness`: the sender may have seen it itself.
+        `probed`: the sender may have probed the member itself.
         """
         node = update.node
         if node == self._me:
@@ -75,8 +75,8 @@ class Beliefs:
         suspicion = self._suspicions.get(node)
         if suspicion and update.incarnation == self._table[node].incarnation:
             if update.status is Status.DEAD:
-                suspicion.condemned = True
-            elif update.status is Status.SUSPECT and witness:
+                suspicion.called_dead = True
+            elif update.status is Status.SUSPECT and probed:
                 suspicion.confirm(sender)
 
     def _refute(self, update: Update) -> None:
@@ -91,17 +91,17 @@ class Beliefs:
             self._outgoing.add(PersistIncarnation(incarnation))
             self._table.accept(Update(self._me, Status.ALIVE, incarnation), mine.since)
 
-    def witness(self, node: str, now: float) -> None:
+    def suspect(self, node: str, now: float) -> None:
         """This node's own probe has failed: suspect the member, and say so."""
         incarnation = self._table[node].incarnation
         reason = "it answers neither this node's probe nor those of others"
         self._believe(Update(node, Status.SUSPECT, incarnation), now, reason)
         suspicion = self._suspicions[node]
-        if not suspicion.witnessed:
-            suspicion.witnessed = True
+        if not suspicion.probe_failed:
+            suspicion.probe_failed = True
             self._gossip.add(self._table[node].update())
 
-    def bury(self, now: float) -> None:
+    def declare_dead(self, now: float) -> None:
         """Declare those dead that did not refute in time."""
         for node in [node for node, suspicion in self._suspicions.items() if suspicion.deadline <= now]:
             reason = "it was suspected, and has not said that it is alive"

@@ -88,9 +88,9 @@ class FailureDetector:
         self._notice_stall(now)
         self._relays.nack_due(now)
         for failed in self._probing.advance(now):
-            self._beliefs.witness(failed, now)
+            self._beliefs.suspect(failed, now)
             self._probing.probe(failed, now)  # every further probe is a chance to refute
-        self._beliefs.bury(now)
+        self._beliefs.declare_dead(now)
         self._beliefs.ping_dead(now)
         self._probing.probe_next(now)
         if now >= self._next_push_pull:
@@ -105,9 +105,9 @@ class FailureDetector:
             return []
         self._notice_stall(now)
         # a whole table repeats hearsay, and a request is sent before its sender has seen anything
-        witness = not isinstance(message, PushPull | PingRequest)
+        probed = not isinstance(message, PushPull | PingRequest)
         for update in message.updates:
-            self._beliefs.hear(sender, update, witness, now)
+            self._beliefs.hear(sender, update, probed, now)
         match message:
             case Ping(sequence, target) if target == self._me:
                 self._outgoing.send(sender, Ack(sequence, self._outgoing.updates(sender)))

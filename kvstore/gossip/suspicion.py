@@ -22,7 +22,15 @@ def remaining_time(
 class Suspicion:
     """A member under suspicion since `started`, by hearsay until its own probe fails too."""
 
-    __slots__ = ("_confirmed_by", "_expected", "_maximum", "_minimum", "_started", "condemned", "witnessed")
+    __slots__ = (
+        "_confirmed_by",
+        "_expected",
+        "_maximum",
+        "_minimum",
+        "_started",
+        "called_dead",
+        "probe_failed",
+    )
 
     def __init__(self, started: float, expected: int, minimum: float, maximum: float) -> None:
         self._started = started
@@ -30,10 +38,10 @@ class Suspicion:
         self._minimum = minimum
         self._maximum = maximum
         self._confirmed_by: list[str] = []
-        self.witnessed = False
+        self.probe_failed = False
         """This node's own probe has failed: only then may it call the member dead."""
-        self.condemned = False
-        """Another node has seen it through and calls the member dead."""
+        self.called_dead = False
+        """Another node has declared the member dead."""
 
     def confirm(self, by: str) -> None:
         """Another node has itself probed the member in vain."""
@@ -43,9 +51,9 @@ class Suspicion:
     @property
     def deadline(self) -> float:
         """When the member is dead unless it refutes."""
-        if not self.witnessed:
+        if not self.probe_failed:
             return math.inf
-        if self.condemned:
+        if self.called_dead:
             return self._started
         confirmations = len(self._confirmed_by)
         return self._started + remaining_time(

@@ -22,7 +22,7 @@ class DataBlocks:
         self._number = file.info.number
         self._read = file.read
         self.cache = cache
-        self.on_damage: Callable[[Fence], None] = _nobody_cares
+        self.on_damage: Callable[[Fence], None] = _ignore
         """Told of what a block that turns out to be damaged might hold."""
         self._fenced: set[int] = set()
         self.left_out: set[int] = set()
@@ -107,5 +107,5 @@ class DataBlocks:
                     yield i
 
 
-def _nobody_cares(fence: Fence) -> None:
-    """For tables that are read once: their reader sees the error."""
+def _ignore(fence: Fence) -> None:
+    """For tables that are read once: the reader gets the error."""

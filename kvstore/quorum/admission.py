@@ -32,7 +32,7 @@ _FOR_EVER = float("inf")
 
 
 def retry_after(seconds: float) -> float:
-    """What whoever is refused is told, when the work before him is expected to take so long."""
+    """Seconds after which to try again, for a request that the `seconds` of work before it have kept out."""
     return min(max(seconds, SHORTEST_RETRY), LONGEST_RETRY)
 
 

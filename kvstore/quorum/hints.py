@@ -99,9 +99,9 @@ class Hints:
         self._replica = replica
         self._settings = settings
         self._counters = counters
-        self.on_dropped: Callable[[str, InternalKey, Instant], None] = _nobody_cares
+        self.on_dropped: Callable[[str, InternalKey, Instant], None] = _ignore_dropped
         """Called with the target and the data key of a hint that is kept no more, and was not delivered."""
-        self.on_kept: Callable[[str], None] = _nobody_waits
+        self.on_kept: Callable[[str], None] = _ignore_kept
         """Called with the target when a hint has been written."""
         self._step = max(1, int(settings.hint_age * 1000 / _AGES))
         self._pending: dict[str, _Kept] = {}
@@ -296,9 +296,9 @@ def _is_hint(key: bytes, version: bytes) -> bool:
     return NAME.fullmatch(target) is not None
 
 
-def _nobody_cares(target: str, key: InternalKey, now: Instant) -> None:
-    """Until somebody wants to hear of dropped hints."""
+def _ignore_dropped(target: str, key: InternalKey, now: Instant) -> None:
+    """Until a callback is set."""
 
 
-def _nobody_waits(target: str) -> None:
-    """Until somebody wants to hear of new hints."""
+def _ignore_kept(target: str) -> None:
+    """Until a callback is set."""

@@ -1,4 +1,4 @@
-"""A write over what its writer has seen, his own earlier writes among that.
+"""A write over what its writer has seen, its own earlier writes among that.
 
 These are named one by one where others have written beside them: kvstore.versions.DottedContext. Whoever
 replaces one must know it, or a replica that has it would bring it back. So a coordinator that lacks one reads

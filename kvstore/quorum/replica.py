@@ -52,7 +52,7 @@ class Replica:
         self.largest = engine.options.value_bytes
         """The most bytes that an encoded version may have."""
         self._update = update
-        self.on_distrust: Callable[[InternalKey, Exception], None] = _nobody_cares
+        self.on_distrust: Callable[[InternalKey, Exception], None] = _ignore
         """Called when the trees of a key are no longer known to be those of the disk, with the reason."""
         self._unsynced: dict[bytes, int] = {}
 
@@ -182,5 +182,5 @@ def _check_not_swallowed(new: Version, result: Version, wall: int) -> None:
             raise InvalidRequest("time", "a value that was stamped far in the future would outlast this one")
 
 
-def _nobody_cares(key: InternalKey, error: Exception) -> None:
-    """Until somebody wants to hear of trees that are not known."""
+def _ignore(key: InternalKey, error: Exception) -> None:
+    """Until a callback is set."""

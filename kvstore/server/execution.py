@@ -1,4 +1,4 @@
-"""The door of a node for front ends: whatever protocol a client speaks, its requests come in here.
+"""The entry point of a node for front ends: requests of clients come in here, whatever their protocol.
 
 gRPC's services are the first (kvstore.server.client_service). Nothing below this knows of connections or
 protocols, and nothing above it of nodes.
@@ -20,8 +20,8 @@ Respond = Callable[[Reply], None]
 """Takes the reply to one request, once, and perhaps before whoever hands the request in goes on."""
 
 _LONGEST = 3600.0
-_VERDICT_SHARE = 0.1
-_VERDICT_SECONDS = 0.1
+_REPLY_SHARE = 0.1
+_REPLY_SECONDS = 0.1
 _TOO_LATE = Overloaded(0.1, "the time of the request was over when it arrived")
 
 
@@ -115,8 +115,8 @@ class Executor:
 
 
 def _within(request: ClientRequest, left: float) -> ClientRequest:
-    """The request with no more time than its call has, and a little less, so that the verdict arrives."""
-    most = max(0.001, min(left - min(_VERDICT_SHARE * left, _VERDICT_SECONDS), _LONGEST))
+    """The request with a little less time than its call has left, so that the reply arrives in time."""
+    most = max(0.001, min(left - min(_REPLY_SHARE * left, _REPLY_SECONDS), _LONGEST))
     if left == float("inf") or 0 < request.timeout <= most:
         return request
     return msgspec.structs.replace(request, timeout=most)

@@ -1,4 +1,4 @@
-"""What is refused at the door is logged, but no more often than somebody reads it."""
+"""Refused connections and requests are logged, but at most once a minute for each kind."""
 
 from __future__ import annotations
 

@@ -28,13 +28,13 @@ from kvstore.lsm import Engine, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import ClusterState
 from kvstore.server import admin_service, client_service, data_directory, peer_service
+from kvstore.server.activity import ActivityLog
 from kvstore.server.configuration import Configuration
 from kvstore.server.driver import Driver
 from kvstore.server.identity import Identity
 from kvstore.server.links import Links
 from kvstore.server.options import SERVER
 from kvstore.server.reflection import add_reflection
-from kvstore.server.story import StoryTeller
 from kvstore.store import DiskFileSystem
 
 EXIT_STORAGE_FAILED = 70
@@ -151,12 +151,12 @@ class NodeServer:
             raise ConfigError(f"cannot listen on {settings.listen}: {error}") from error
         await self._server.start()
         self.driver.start()
-        self._teller = StoryTeller(self.driver.status, lambda: engine.quarantine.fences)
+        self._activity_log = ActivityLog(self.driver.status, lambda: engine.quarantine.fences)
         await self._set_health(_SERVING)
 
     async def stop(self) -> None:
         """Take no more calls, give those under way a moment, close the data."""
-        self._teller.close()
+        self._activity_log.close()
         await self._set_health(_NOT_SERVING)
         await self._server.stop(_GRACE_SECONDS)
         await self.driver.stop()

@@ -17,7 +17,7 @@ from kvstore.quorum.background.merkle_tree import NODES, ROOT
 from kvstore.ring import Member, data_key, initial_state, preference_list, token
 from kvstore.sim.host import Host
 from kvstore.sim.invariants import Invariants
-from kvstore.sim.network import Link, Network, Weather
+from kvstore.sim.network import Conditions, Link, Network
 from kvstore.sim.requests import Respond
 from kvstore.sim.scheduler import Scheduler
 from kvstore.sim.shell import OPTIONS, Startup
@@ -106,7 +106,7 @@ class SimulatedCluster:
 
     def steady(self) -> None:
         """Every frame and every sync takes a millisecond: for transcripts that people read."""
-        self.network.weather = Weather(least_delay=0.001, most_delay=0.001)
+        self.network.conditions = Conditions(least_delay=0.001, most_delay=0.001)
         for host in self.hosts.values():
             host.machine.how_disk_works.jitter = 0.0
             host.machine.slow_down(0.001)
@@ -148,7 +148,7 @@ class SimulatedCluster:
     def heal(self) -> None:
         """End all network faults."""
         self.scheduler.note("the network heals")
-        self.network.weather = Weather()
+        self.network.conditions = Conditions()
         self.network.slow.clear()
         self.network.unclog()
         self.reconnect(set(self.network.cut))

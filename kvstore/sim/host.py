@@ -11,7 +11,7 @@ from kvstore.node.node import Node
 from kvstore.sim.inbox import Inbox
 from kvstore.sim.invariants import Invariants
 from kvstore.sim.machine import Machine
-from kvstore.sim.network import Network, Parcel
+from kvstore.sim.network import Network, SentFrame
 from kvstore.sim.process import Process
 from kvstore.sim.requests import Requests
 from kvstore.sim.scheduler import Action, Scheduler
@@ -149,8 +149,8 @@ class Host:
         """An operator asks for anti-entropy."""
         self.process.enter(lambda: self.shell.node.repair_now(self.machine.instant()))
 
-    def _read(self, parcel: Parcel) -> None:
-        self.shell.read(parcel)
+    def _read(self, sent_frame: SentFrame) -> None:
+        self.shell.read(sent_frame)
 
     def _turn(self, action: Action) -> None:
         try:

@@ -22,8 +22,8 @@ _RESET_SECONDS = 0.001
 
 
 @dataclass(slots=True)
-class Weather:
-    """How bad it is: probabilities per frame, delays in seconds. Unequal delays reorder frames.
+class Conditions:
+    """Of the network: probabilities per frame, delays in seconds. Unequal delays reorder frames.
 
     `wrong` frames have a value that no node should ever send.
     """
@@ -88,7 +88,7 @@ class Connection:
         """Something on the way has forgotten it, without a word: what is sent vanishes."""
 
 
-class Parcel:
+class SentFrame:
     """A frame on its way, once or several times."""
 
     __slots__ = ("connection", "frame", "number", "taken")
@@ -108,7 +108,7 @@ class Parcel:
             self.connection.on_read()
 
 
-Receive = Callable[[Parcel], None]
+Receive = Callable[[SentFrame], None]
 Watch = Callable[[str, str, bytes], None]
 
 
@@ -120,10 +120,10 @@ class Network:
         self._rng = rng
         self._hosts: dict[str, tuple[Receive, Callable[[], bool]]] = {}
         self._lives: Counter[str] = Counter()
-        self._clogged: dict[Link, list[Parcel]] = {}
+        self._clogged: dict[Link, list[SentFrame]] = {}
         self._sent = 0
         self._newest: dict[Link, int] = {}
-        self.weather = Weather()
+        self.conditions = Conditions()
         self.cut: set[Link] = set()
         self.slow: dict[str, float] = {}
         """How many times as long as usual the frames from and to a host take."""
@@ -168,7 +168,7 @@ class Network:
 
     def way(self, rng: random.Random, sender: str, to: str) -> float:
         """How long something takes from one host to another now, in seconds."""
-        delay = rng.uniform(self.weather.least_delay, self.weather.most_delay)
+        delay = rng.uniform(self.conditions.least_delay, self.conditions.most_delay)
         return delay * max(self.slow.get(sender, 1.0), self.slow.get(to, 1.0)) if self.slow else delay
 
     def end(self, connection: Connection) -> None:
@@ -184,54 +184,54 @@ class Network:
     def unclog(self) -> None:
         """All that has waited on clogged links arrives now, in order."""
         clogged, self._clogged = self._clogged, {}
-        for parcels in clogged.values():
-            for parcel in parcels:
-                self._scheduler.after(0.0, partial(self._deliver, parcel))
+        for sent_frames in clogged.values():
+            for sent_frame in sent_frames:
+                self._scheduler.after(0.0, partial(self._deliver, sent_frame))
 
     def send(self, connection: Connection, frame: bytes) -> None:
         """Send a frame; it may arrive once, twice or never."""
         self.counts["sent"] += 1
         self.largest = max(self.largest, len(frame))
         self._sent += 1
-        weather, copies = self.weather, 1
+        conditions, copies = self.conditions, 1
         too_large = len(frame) > self.limits.message
         if len(frame) > _LARGE_SHARE * self.limits.message:
             self.counts["of a quarter of their limit or more"] += 1
-        if weather.wrong and self._rng.random() < weather.wrong:
+        if conditions.wrong and self._rng.random() < conditions.wrong:
             self.counts["made wrong"] += 1
             frame = make_wrong(frame, self._rng)
-        parcel = Parcel(connection, frame, self._sent)
+        sent_frame = SentFrame(connection, frame, self._sent)
         if too_large:
             # RESOURCE_EXHAUSTED, which ends the stream
             self.counts["too large"] += 1
             self._scheduler.note(f"{connection.sender} has sent {connection.receiver} {len(frame)} bytes")
             self.end(connection)
             return
-        if weather.loss and self._rng.random() < weather.loss:
+        if conditions.loss and self._rng.random() < conditions.loss:
             self.counts["lost"] += 1
-            parcel.read()
+            sent_frame.read()
             return
-        if weather.repeat and self._rng.random() < weather.repeat:
+        if conditions.repeat and self._rng.random() < conditions.repeat:
             self.counts["repeated"] += 1
             copies = 2
         for _ in range(copies):
             delay = self.way(self._rng, connection.sender, connection.receiver)
-            self._scheduler.after(delay, partial(self._arrive, parcel))
+            self._scheduler.after(delay, partial(self._arrive, sent_frame))
 
-    def _arrive(self, parcel: Parcel) -> None:
-        link = parcel.connection.sender, parcel.connection.receiver
-        if parcel.number < self._newest.get(link, 0):
+    def _arrive(self, sent_frame: SentFrame) -> None:
+        link = sent_frame.connection.sender, sent_frame.connection.receiver
+        if sent_frame.number < self._newest.get(link, 0):
             self.counts["reordered"] += 1
         else:
-            self._newest[link] = parcel.number
+            self._newest[link] = sent_frame.number
         if link in self._clogged:
             self.counts["clogged"] += 1
-            self._clogged[link].append(parcel)
+            self._clogged[link].append(sent_frame)
         else:
-            self._deliver(parcel)
+            self._deliver(sent_frame)
 
-    def _deliver(self, parcel: Parcel) -> None:
-        connection = parcel.connection
+    def _deliver(self, sent_frame: SentFrame) -> None:
+        connection = sent_frame.connection
         sender, to = connection.sender, connection.receiver
         if to not in self._hosts or (sender, to) in self.cut:
             self.counts["cut off"] += 1
@@ -244,7 +244,7 @@ class Network:
             self.counts["refused by a later life"] += 1
             self.end(connection)
         else:
-            self._scheduler.record(f"{sender}>{to} {zlib.crc32(parcel.frame):08x}")
+            self._scheduler.record(f"{sender}>{to} {zlib.crc32(sent_frame.frame):08x}")
             if self.watch is not None:
-                self.watch(sender, to, parcel.frame)
-            self._hosts[to][0](parcel)
+                self.watch(sender, to, sent_frame.frame)
+            self._hosts[to][0](sent_frame)

@@ -18,7 +18,7 @@ from kvstore.ring import ClusterState
 from kvstore.sim.invariants import Invariants
 from kvstore.sim.links import Links
 from kvstore.sim.machine import Machine
-from kvstore.sim.network import Connection, Network, Parcel
+from kvstore.sim.network import Connection, Network, SentFrame
 from kvstore.sim.process import Later
 from kvstore.sim.requests import Requests
 from kvstore.sim.storage import Storage
@@ -111,11 +111,11 @@ class Shell:
 
     # frames of peers
 
-    def read(self, parcel: Parcel) -> None:
+    def read(self, sent_frame: SentFrame) -> None:
         """Hand a frame that has arrived to the node."""
-        connection = parcel.connection
-        parcel.read()
-        sent_ms, messages = decode_timed_frame(parcel.frame)
+        connection = sent_frame.connection
+        sent_frame.read()
+        sent_ms, messages = decode_timed_frame(sent_frame.frame)
         delay = connection.transit.delay(sent_ms / 1000, self._machine.clock.now())
         self._messages.received(self._machine.name, connection.sender, messages)
         try:

@@ -17,7 +17,7 @@ from kvstore.sim.cluster import LIMITS, SimulatedCluster
 from kvstore.sim.damage import Damage
 from kvstore.sim.history import History, Read, Result, Write
 from kvstore.sim.host import Host
-from kvstore.sim.network import SMALL_MESSAGE, Weather
+from kvstore.sim.network import SMALL_MESSAGE, Conditions
 from kvstore.sim.shape import EXPIRING, ONE, STRICT, Shape
 from kvstore.versions import BucketName, UserKey
 
@@ -103,14 +103,14 @@ class Trials:
         cluster.crash(node)
         self._write_blind("away", *sorted(cluster.hosts.keys() - {node}))
         cluster.run(_LATE)  # until no write waits for the node any more, but has a hint
-        cluster.network.weather = Weather(loss=_LOSS)
+        cluster.network.conditions = Conditions(loss=_LOSS)
         self.away = frozenset()
         cluster.restart(node)
         self._write_while_hints_go_home(node)
         end = cluster.scheduler.now + _WAIT
         while not cluster.settled() and cluster.scheduler.now < end:
             cluster.run(1.0)
-        cluster.network.weather = Weather()
+        cluster.network.conditions = Conditions()
         while not cluster.settled():
             if cluster.scheduler.now >= 2 * _WAIT + end:
                 raise Violation(f"hints for {node} are left, although it is back")
@@ -182,7 +182,7 @@ class Trials:
         for key in both[:_CROWD]:
             value = key.ljust(LIMITS.value, b".")
             self._begun("crowd", STRICT, key, value)
-            cluster.request("crowd", sender, Put(STRICT, key, value, w=1), _nobody_asks)
+            cluster.request("crowd", sender, Put(STRICT, key, value, w=1), _ignore_reply)
         cluster.run(_CROWD_SECONDS)
         host.inbox.read_again()
         cluster.run(_CROWD_SECONDS)
@@ -267,5 +267,5 @@ class Trials:
             self._history.writes.append(write)
 
 
-def _nobody_asks(reply: Reply | None) -> None:
+def _ignore_reply(reply: Reply | None) -> None:
     """For writes that nothing is promised of."""

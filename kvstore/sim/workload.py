@@ -30,7 +30,7 @@ _QUIET_READ = 4.2
 """Seconds of a read that must be carried out at its first attempt, which has half of them: two for the node.
 So late may frames seem to be for a minute after a clock has drifted (kvstore.node.transit)."""
 _PATIENCE = (0.3, 6.0, 6.0, 6.0)
-"""Seconds. Who has little gives up while something is still done for him."""
+"""Seconds. A user with little patience gives up while the request is still being carried out."""
 _MOST_AT_ONCE = 5
 _RATE = 20.0
 """So often in a second some client begins something, however many they are."""

@@ -56,7 +56,7 @@ def test_a_node_that_missed_writes_gets_them_without_hints_or_reads() -> None:
 
 def test_exchanges_survive_lost_messages_and_peers_that_die_in_the_middle() -> None:
     cluster = with_one_behind()
-    cluster.network.weather.loss = 0.3
+    cluster.network.conditions.loss = 0.3
     for _ in range(4):
         cluster.run(1.7)
         cluster.crash("n3", Fate.RANDOM)

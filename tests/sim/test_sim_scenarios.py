@@ -196,7 +196,7 @@ def lossy_homecoming() -> list[bytes]:
     cluster.run(30.0)
     keeper = next(node for node in cluster.hosts if node not in primaries)
     assert isinstance(cluster.call(keeper, Put("sloppy", KEY, b"kept")), Stored)
-    cluster.network.weather.loss = 0.7
+    cluster.network.conditions.loss = 0.7
     cluster.start()
     cluster.run(30.0)
     cluster.heal()

@@ -36,11 +36,11 @@ def test_remaining_time_is_that_of_memberlist(
     assert remaining_time(confirmations, expected, elapsed, 2.0, 30.0) == pytest.approx(remaining, abs=1e-3)
 
 
-def test_a_suspect_dies_only_by_a_witness() -> None:
+def test_a_suspect_is_dead_only_after_this_node_s_own_probe() -> None:
     suspicion = Suspicion(10.0, 2, 1.5, 6.0)
-    suspicion.condemned = True
+    suspicion.called_dead = True
     assert suspicion.deadline == float("inf")
-    suspicion.condemned, suspicion.witnessed = False, True
+    suspicion.called_dead, suspicion.probe_failed = False, True
     assert suspicion.deadline == 16.0
     for _ in range(3):
         suspicion.confirm("b")  # however often it says so

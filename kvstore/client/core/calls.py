@@ -238,5 +238,5 @@ class Calls:
 
 
 def time_for_node(seconds: float) -> int:
-    """Milliseconds that the node is given: a little less, so that its verdict arrives in time."""
+    """Milliseconds that the node is given: a little less, so that its reply arrives in time."""
     return max(1, int((seconds - min(_VERDICT_SHARE * seconds, _VERDICT_SECONDS)) * 1000))

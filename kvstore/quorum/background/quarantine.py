@@ -142,7 +142,7 @@ class Quarantine:
         """Fetch from one peer what it has of all that is hidden here."""
         for part in [part for part in self._all_parts() if peer in part.waiting]:
             store = partial(self._fetched, part)
-            exchange = Exchange(conversation, self._trees, self.known, store, _nobody_cares)
+            exchange = Exchange(conversation, self._trees, self.known, store, _ignore)
             try:
                 now = yield from exchange.fetch(part.partition, part.n, part.first, part.end, now)
             except Overloaded:  # another peer is being served there: our turn comes
@@ -240,5 +240,5 @@ class Quarantine:
         self._lifted()
 
 
-def _nobody_cares(root: object, asked_at: object) -> None:
-    """For roots that are not compared."""
+def _ignore(root: object, asked_at: object) -> None:
+    """The default: no roots are compared here."""

@@ -34,7 +34,7 @@ class TreeBuilding:
         self._settings = settings
         self._timer = deadlines.timer(self._on_time)
         self._rebuild_at = NEVER
-        self.built: Callable[[Instant], None] = _nobody_waits
+        self.built: Callable[[Instant], None] = _ignore
 
     def start(self, now: Instant) -> None:
         """Begin with the first slice."""
@@ -70,5 +70,5 @@ class TreeBuilding:
         self.built(now)
 
 
-def _nobody_waits(now: Instant) -> None:
-    """Until somebody wants to know when trees are there."""
+def _ignore(now: Instant) -> None:
+    """Until a callback is set."""

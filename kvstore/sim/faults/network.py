@@ -7,7 +7,7 @@ from functools import partial
 
 from kvstore.sim.cluster import LARGE
 from kvstore.sim.faults.scene import Fault, Scene
-from kvstore.sim.network import Link, Weather
+from kvstore.sim.network import Conditions, Link
 
 
 def split(scene: Scene) -> None:
@@ -59,9 +59,9 @@ def wrong_frames(scene: Scene) -> None:
 
 
 def _weather(scene: Scene, kind: str, how_bad: float, most: float) -> None:
-    weather = scene.cluster.network.weather
-    setattr(weather, kind, how_bad)
-    scene.last(0.5, most, partial(setattr, weather, kind, getattr(Weather(), kind)))
+    conditions = scene.cluster.network.conditions
+    setattr(conditions, kind, how_bad)
+    scene.last(0.5, most, partial(setattr, conditions, kind, getattr(Conditions(), kind)))
 
 
 def large_versions(scene: Scene) -> None:

@@ -34,7 +34,7 @@ class Engines:
             elif key[:1] == HINT_KEYSPACE:
                 self._hint_written(node, key, before, EncodedVersion(new))
         except (Corruption, InvalidRequest):
-            return  # rubbish, which tests put there: whether nodes bear it is for them to say
+            return  # not an internal key: tests write such, to see that nodes survive it
 
     def _data_written(
         self, node: str, key: InternalKey, old: EncodedVersion | None, new: EncodedVersion

@@ -19,7 +19,7 @@ from kvstore.sim.scheduler import Scheduler
 
 
 class Invariants:
-    """What looks over the shoulders of all hosts; raises Violation within the turn that breaks a promise."""
+    """Watches all hosts; raises Violation within the turn that breaks a promise."""
 
     def __init__(self, scheduler: Scheduler, state: ClusterState, settings: NodeSettings) -> None:
         self.hosts: dict[str, Watched] = {}

@@ -8,7 +8,7 @@ from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.table_info import WHOLE
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.hints import PendingHints
-from kvstore.server.story import Story
+from kvstore.server.activity import Activity
 from tests.unit.status_records import node_status
 
 
@@ -16,7 +16,7 @@ class Told:
     """A story, by seconds."""
 
     def __init__(self) -> None:
-        self.story = Story(node_status("n1"))
+        self.activity = Activity(node_status("n1"))
         self.now = 100.0
 
     def after(
@@ -24,7 +24,7 @@ class Told:
     ) -> list[str]:
         self.now += seconds
         status = node_status("n1", counters=counters or Counters(), **known)
-        lines = self.story.look(status, fences, self.now)
+        lines = self.activity.look(status, fences, self.now)
         return [text % tuple(args) for _, text, *args in lines]
 
 

@@ -1,7 +1,7 @@
-"""What a node's counters and figures say in words: the lines of its log that tell what it has been doing.
+"""Log lines about what a node has been doing, made of its counters and figures.
 
-The core logs nothing: it counts. Here what it has counted is looked at once a second, so that a line stands
-for all that happened meanwhile, however much that was.
+The core logs nothing: it counts. The counters are read once a second, so that one line stands for all that
+happened in that second, however much it was.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kvstore.lsm.table_info import WHOLE, table_name
 from kvstore.node.status import NodeStatus
 
 _SECONDS = 1.0
-"""Between two looks."""
+"""Between two readings of the counters."""
 _CALM = 10.0
 """Seconds without a refusal after which an overload is over."""
 _SUMMARY = 60.0
@@ -37,7 +37,7 @@ class _Seen:
     most: int
 
 
-class Story:
+class Activity:
     """Finds what is worth a line in what a node says of itself, from one look to the next."""
 
     def __init__(self, first: NodeStatus) -> None:
@@ -140,19 +140,19 @@ class _Overload:
     refused: int
 
 
-class StoryTeller:
+class ActivityLog:
     """Looks once a second, and logs; belongs to the loop's thread."""
 
     def __init__(self, status: Callable[[], NodeStatus], fences: Callable[[], tuple[Fence, ...]]) -> None:
         self._loop = asyncio.get_running_loop()
         self._status = status
         self._fences = fences
-        self._story = Story(status())
+        self._activity = Activity(status())
         self._timer = self._loop.call_later(_SECONDS, self._look)
 
     def _look(self) -> None:
         self._timer = self._loop.call_later(_SECONDS, self._look)
-        for line in self._story.look(self._status(), self._fences(), self._loop.time()):
+        for line in self._activity.look(self._status(), self._fences(), self._loop.time()):
             _log.log(*line)
 
     def close(self) -> None:
