@@ -144,8 +144,9 @@ class Dispatcher:
         self.check_open()
         scan = scan_of(self.core.routing, bucket, w, partition)
         while asked := [self.connections[calls.address] for calls in scan.to_ask()]:
-            for found in await asyncio.gather(*(keys_at(c, bucket, partition, timeout) for c in asked)):
-                scan.on_listed(found)
+            listed = await asyncio.gather(*(keys_at(c, bucket, partition, timeout) for c in asked))
+            for connection, found in zip(asked, listed, strict=True):
+                scan.on_listed(connection.address, found)
         return scan.result()
 
     async def ask_nodes(

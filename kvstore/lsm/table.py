@@ -69,11 +69,6 @@ class Table:
             self._cache.put(number, offset, guide)
         return guide
 
-    @property
-    def filter_damaged(self) -> bool:
-        """Whether the filter could not be read: then every lookup reads a block."""
-        return self._guide().filter is None
-
     def get(self, key: bytes, hashed: int, default: bytes | None) -> bytes | None:
         """The value, None for a deletion, `default` when the key is not here; raises Corruption.
 

@@ -1,7 +1,7 @@
 """What clients ask, and what they get: frozen records, turned into protobuf by `kvstore.wire`.
 
-An operation says itself what it is: whether it reads and writes, what reply it gets, what error when its time
-is over, where it is counted. Its message in client.proto has its name, and `Request` behind it.
+An operation says itself what it is: whether it reads and writes, how many replicas it waits for, what reply
+it gets, where it is counted. Its message in client.proto has its name, and `Request` behind it.
 """
 
 from __future__ import annotations
@@ -100,7 +100,6 @@ class Get(msgspec.Struct, frozen=True, gc=False):
 
     reply: ClassVar[type[Found]] = Found
     writes: ClassVar[bool] = False
-    timeout_error: ClassVar[type[ReadTimeout]] = ReadTimeout
     counter: ClassVar[str] = "gets"
 
     bucket: BucketField
@@ -118,9 +117,9 @@ class Get(msgspec.Struct, frozen=True, gc=False):
         """Whether it waits for what R replicas hold."""
         return True
 
-    def required(self, bucket: BucketSettings) -> int:
-        """Replicas that it waits for, in a bucket with these settings."""
-        return self.r or bucket.r
+    def waits_for(self, bucket: BucketSettings) -> tuple[int, int]:
+        """Replicas that its read and its write wait for, 0: it has none; in a bucket with these settings."""
+        return self.r or bucket.r, 0
 
 
 class Put(msgspec.Struct, frozen=True, gc=False):
@@ -128,7 +127,6 @@ class Put(msgspec.Struct, frozen=True, gc=False):
 
     reply: ClassVar[type[Stored]] = Stored
     writes: ClassVar[bool] = True
-    timeout_error: ClassVar[type[WriteTimeout]] = WriteTimeout
     counter: ClassVar[str] = "puts"
 
     bucket: BucketField
@@ -148,9 +146,9 @@ class Put(msgspec.Struct, frozen=True, gc=False):
         """Whether it waits for what R replicas hold."""
         return False
 
-    def required(self, bucket: BucketSettings) -> int:
-        """Replicas that it waits for, in a bucket with these settings."""
-        return self.w or bucket.w
+    def waits_for(self, bucket: BucketSettings) -> tuple[int, int]:
+        """Replicas that its read and its write wait for, 0: it has none; in a bucket with these settings."""
+        return 0, self.w or bucket.w
 
 
 class Delete(msgspec.Struct, frozen=True, gc=False):
@@ -158,7 +156,6 @@ class Delete(msgspec.Struct, frozen=True, gc=False):
 
     reply: ClassVar[type[Stored]] = Stored
     writes: ClassVar[bool] = True
-    timeout_error: ClassVar[type[WriteTimeout]] = WriteTimeout
     counter: ClassVar[str] = "deletes"
 
     bucket: BucketField
@@ -176,9 +173,9 @@ class Delete(msgspec.Struct, frozen=True, gc=False):
         """Whether it waits for what R replicas hold."""
         return not self.context
 
-    def required(self, bucket: BucketSettings) -> int:
-        """Replicas that it waits for, in a bucket with these settings."""
-        return self.w or bucket.w
+    def waits_for(self, bucket: BucketSettings) -> tuple[int, int]:
+        """Replicas that its read and its write wait for, 0: it has none; in a bucket with these settings."""
+        return self.r or bucket.r, self.w or bucket.w
 
 
 WriteRequest: TypeAlias = Put | Delete
@@ -188,6 +185,12 @@ CLIENT_REQUESTS: tuple[type[ClientRequest], ...] = get_args(ClientRequest)
 _LITTLE = 0.05
 
 R = TypeVar("R", bound=ClientRequest)
+
+
+def timed_out(call: ClientRequest, bucket: BucketSettings) -> ReadTimeout | WriteTimeout:
+    """The error of a request whose time is over without an answer of any replica."""
+    r, w = call.waits_for(bucket)
+    return WriteTimeout(0, w) if call.writes else ReadTimeout(0, r)
 
 
 def aged(call: R, seconds: float) -> R:

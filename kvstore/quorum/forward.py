@@ -11,7 +11,7 @@ import msgspec
 from kvstore.config import QuorumSettings
 from kvstore.errors import Corruption, KVError
 from kvstore.instant import Instant
-from kvstore.protocol.client import Failed, Put
+from kvstore.protocol.client import Failed, Put, timed_out
 from kvstore.protocol.peer import Forward, ForwardReply
 from kvstore.quorum.counters.requests import RequestCounters
 from kvstore.quorum.hedging import Hedging
@@ -179,6 +179,4 @@ class ForwardOperation(Operation):
     def _give_up(self, now: Instant) -> None:
         self.move(_E.GIVEN_UP)
         self._rpc.forget(self)
-        request = self.request
-        needed = request.w if request.call.writes else request.r
-        self.fail(request.call.timeout_error(0, needed), now)
+        self.fail(timed_out(self.request.call, self.request.bucket), now)

@@ -11,7 +11,7 @@ from kvstore.config import BucketSettings, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import InvalidRequest, Unavailable
 from kvstore.instant import Instant
 from kvstore.principal import Principal
-from kvstore.protocol.client import ClientRequest, Put
+from kvstore.protocol.client import ClientRequest
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.placement import Placement, Placements
 from kvstore.quorum.votes import NOBODY, Outcome, count
@@ -72,9 +72,7 @@ def admit(
     limits.check_key(call.key)
     bucket = state.bucket(call.bucket)
     n = bucket.n
-    # 0: it has none; checked also where no read or write follows: r of a Delete with a context
-    r = 0 if isinstance(call, Put) else call.r or bucket.r
-    w = call.required(bucket) if call.writes else 0
+    r, w = call.waits_for(bucket)  # r also of a Delete with a context, whose read is left out
     if not (0 <= r <= n and 0 <= w <= n):
         raise _not_between(n, r=r, w=w)
     key_token = token(call.bucket, call.key)

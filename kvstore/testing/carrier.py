@@ -99,8 +99,8 @@ class SimulatedCarrier:
         while asked := scan.to_ask():
             for calls in asked:
                 host = self.client.host(calls)
-                reached = self._reached(host)
-                scan.on_listed(host.shell.keys(bucket, partition) if reached else _unreached(host))
+                listed = host.shell.keys(bucket, partition) if self._reached(host) else _unreached(host)
+                scan.on_listed(calls.address, listed)
         return scan.result()
 
     # what nodes say of themselves

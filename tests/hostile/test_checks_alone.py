@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from kvstore.client.core.calls import Calls
+from kvstore.config import BucketSettings
 from kvstore.contexts import encode_seen
 from kvstore.errors import Corruption, InvalidRequest, KVError, VersionTooLarge, WrongDataDirectory
 from kvstore.hlc import MAX_TIME
@@ -274,7 +275,7 @@ class Asker:
 
 def asking() -> tuple[Calls, Asker]:
     """The calls to a node, with one, of the number 1, that waits to be sent."""
-    calls, asker = Calls("host:1", lambda request: 2, lambda calls: None), Asker()
+    calls, asker = Calls("host:1", BucketSettings, lambda calls: None), Asker()
     calls.submit(Put("carts", KEY, b"v"), 10.0, 1, asker)
     return calls, asker
 

@@ -12,7 +12,7 @@ from kvstore.client.core.retry import may_retry, pause
 from kvstore.client.core.waiter import Answer
 from kvstore.client.errors import PartialFailure
 from kvstore.client.results import Stored
-from kvstore.config import FRAME_BYTES
+from kvstore.config import FRAME_BYTES, BucketSettings
 from kvstore.errors import (
     Corruption,
     InternalError,
@@ -95,7 +95,7 @@ sizes = st.one_of(st.integers(0, 200), st.integers(900_000, 5_000_000))
 @settings(max_examples=30, deadline=None)
 @given(st.lists(sizes, min_size=1, max_size=30))
 def test_frames_carry_every_call_once_in_order_within_the_limit(lengths: list[int]) -> None:
-    calls = Calls("a:1", lambda _: 2, lambda _: None)
+    calls = Calls("a:1", BucketSettings, lambda _: None)
     for i, length in enumerate(lengths):
         calls.submit(Put("b", str(i).encode(), bytes(length)), 60.0, 1, Nobody())
     sent: list[tuple[bytes, int]] = []

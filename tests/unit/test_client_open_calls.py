@@ -7,6 +7,7 @@ import pytest
 from kvstore.client.core import calls as calls_module
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.waiter import Answer
+from kvstore.config import BucketSettings
 from kvstore.errors import InvalidRequest, Overloaded
 from tests.plain import Get, Put
 from tests.unit.core_client import FOUND
@@ -27,7 +28,7 @@ class Asker:
 
 
 def opened() -> Calls:
-    return Calls("h:1", lambda _: 1, lambda _: None)
+    return Calls("h:1", BucketSettings, lambda _: None)
 
 
 def test_calls_beyond_the_bound_of_the_queue_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +73,7 @@ def test_calls_that_come_while_a_frame_could_not_be_taken_are_announced_once_the
 ) -> None:
     monkeypatch.setattr(calls_module, "MAX_IN_FLIGHT", 1)
     woken: list[Calls] = []
-    calls = Calls("h:1", lambda _: 1, woken.append)
+    calls = Calls("h:1", BucketSettings, woken.append)
     for _ in range(2):
         calls.submit(Get("b", b"k"), 1.0, 1, Asker())
     assert woken == [calls]

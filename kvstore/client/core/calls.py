@@ -12,7 +12,7 @@ from itertools import count
 from typing import Protocol
 
 from kvstore.client.core.waiter import Answer
-from kvstore.config import FRAME_BYTES
+from kvstore.config import FRAME_BYTES, BucketSettings
 from kvstore.errors import (
     InternalError,
     InvalidRequest,
@@ -21,7 +21,7 @@ from kvstore.errors import (
     Outcome,
     Overloaded,
 )
-from kvstore.protocol.client import ClientRequest, Failed, Reply, Success
+from kvstore.protocol.client import ClientRequest, Failed, Reply, Success, timed_out
 from kvstore.protocol.sizes import size_of
 from kvstore.quorum.admission import retry_after
 from kvstore.wire.session import OpenCall, encode_calls
@@ -81,18 +81,18 @@ class Call:
 class Calls:
     """All open calls to the node at `address`, and whether it can be reached now.
 
-    `required` tells how many replicas a request needs; `wake` is called when there may be a frame to take.
+    `bucket` gives the settings of a bucket; `wake` is called when there may be a frame to take.
     """
 
     def __init__(
-        self, address: str, required: Callable[[ClientRequest], int], wake: Callable[[Calls], None]
+        self, address: str, bucket: Callable[[str], BucketSettings], wake: Callable[[Calls], None]
     ) -> None:
         self.address = address
         self.ready = False
         self.problem = "no connection yet"
         self.due = math.inf
         """When `sweep` has something to do."""
-        self._required = required
+        self._bucket = bucket
         self._wake = wake
         self._numbers = count(1)
         self._open: dict[int, Call] = {}
@@ -233,8 +233,7 @@ class Calls:
             self._waiting -= 1
             return self._overloaded()
         self._in_flight -= 1
-        required = self._required(call.request)
-        return call.request.timeout_error(0, required)
+        return timed_out(call.request, self._bucket(call.request.bucket))
 
 
 def time_for_node(seconds: float) -> int:

@@ -14,6 +14,7 @@ from kvstore.client.core.ports import Port
 from kvstore.client.core.retry import ATTEMPTS, Uniform
 from kvstore.client.core.routing import Routing
 from kvstore.client.core.waiter import Waiter
+from kvstore.config import BucketSettings
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.protocol.client import ClientRequest
 from kvstore.ring import ClusterState
@@ -175,12 +176,12 @@ class ClientCore:
             self.on_lost(calls, "is a member of the cluster no more", now)
 
     def _open_calls(self, address: str) -> Calls:
-        calls = Calls(address, self._required, self._port.wake)
+        calls = Calls(address, self._bucket, self._port.wake)
         self._port.connect(calls)
         return calls
 
-    def _required(self, request: ClientRequest) -> int:
-        return self.routing.required(request)
+    def _bucket(self, name: str) -> BucketSettings:
+        return self.routing.state.bucket(name)
 
 
 def _nobody(_now: float) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from kvstore.client.core.calls import Calls
-from kvstore.protocol.client import ClientRequest
 from kvstore.quorum.hedging import Hedging
 from kvstore.ring import ClusterState
 
@@ -74,10 +73,6 @@ class Routing:
     def problems(self) -> dict[str, str]:
         """Why each node cannot be reached, or could not be when it was lost last."""
         return {calls.address: calls.problem for calls in self.nodes.values()}
-
-    def required(self, request: ClientRequest) -> int:
-        """How many replicas a request needs."""
-        return request.required(self.state.bucket(request.bucket))
 
 
 def route(state: ClusterState, partition: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Listing the keys of a partition: asking so many replicas that no acknowledged write can hide."""
+"""Listing the keys of a partition: so many replicas are asked that no acknowledged write is missed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.routing import Routing
 from kvstore.errors import KVError, Unavailable
+from kvstore.quorum.votes import Outcome, Quorum, count
 from kvstore.ring import preference_list
 from kvstore.versions import BucketName, UserKey
 
@@ -15,32 +16,37 @@ class PartitionScan:
     """The union of what n - w + 1 primaries hold: what W of them have acknowledged is on one of those."""
 
     def __init__(self, primaries: Sequence[Calls], w: int) -> None:
+        members = frozenset(calls.address for calls in primaries)
+        self._quorum = Quorum(members, max(1, len(members) - w + 1))
         self._left = sorted(primaries, key=lambda calls: not calls.ready)
-        self._required = max(1, len(primaries) - w + 1)
-        self._answered = 0
+        self._listed: set[str] = set()
+        self._problems: dict[str, KVError] = {}
         self._keys: set[UserKey] = set()
-        self._problem: KVError | None = None
+
+    def _outcome(self) -> Outcome:
+        return count((self._quorum,), self._listed, self._problems.keys())
 
     def to_ask(self) -> list[Calls]:
-        """Who is to be asked next, all at once; nobody: it is over. What they say is for `on_listed`."""
-        missing = self._required - self._answered
-        if not missing or len(self._left) < missing:
+        """The primaries to be asked next, all at once; none: it is over. `on_listed` takes the answers."""
+        if self._outcome() is not Outcome.PENDING:
             return []
+        missing = self._quorum.needed - len(self._listed)
         asked, self._left = self._left[:missing], self._left[missing:]
         return asked
 
-    def on_listed(self, found: Iterable[UserKey] | KVError) -> None:
-        """All keys that one of them holds, or why it does not say."""
+    def on_listed(self, address: str, found: Iterable[UserKey] | KVError) -> None:
+        """All keys that the primary at `address` holds, or why it does not say."""
         if isinstance(found, KVError):
-            self._problem = found
+            self._problems[address] = found
         else:
-            self._answered += 1
+            self._listed.add(address)
             self._keys.update(found)
 
     def result(self) -> list[UserKey]:
         """The keys, in order; raises Unavailable when too few have answered."""
-        if self._answered < self._required:
-            raise Unavailable(self._required, self._answered) from self._problem
+        if self._outcome() is not Outcome.WON:
+            *_, problem = self._problems.values()
+            raise Unavailable(self._quorum.needed, len(self._listed)) from problem
         return sorted(self._keys)
 
 

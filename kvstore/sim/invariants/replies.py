@@ -33,16 +33,16 @@ class Replies:
         for sibling in found.siblings:
             self._counts["read is on R disks"] += 1
             minted = [mint for mint in self._writes.mints[key] if mint.value == sibling.value]
-            needed, sloppy = call.required(bucket), _sloppy(call, bucket)
-            self._copies.must_be_on(node, key, minted, needed, sloppy, "is read")
+            (r, _), sloppy = call.waits_for(bucket), _sloppy(call, bucket)
+            self._copies.must_be_on(node, key, minted, r, sloppy, "is read")
 
     def _written(self, node: str, call: ClientRequest, value: bytes | None, since: float) -> None:
         key, bucket = self._place(call)
         minted = [mint for mint in self._writes.mints[key] if mint.value == value and mint.at >= since]
         if minted or value is not None:  # a delete of nothing writes nothing
             self._counts["acknowledged is on W disks"] += 1
-            needed, sloppy = call.required(bucket), _sloppy(call, bucket)
-            self._copies.must_be_on(node, key, minted, needed, sloppy, "is acknowledged")
+            (_, w), sloppy = call.waits_for(bucket), _sloppy(call, bucket)
+            self._copies.must_be_on(node, key, minted, w, sloppy, "is acknowledged")
 
     def _place(self, call: ClientRequest) -> tuple[InternalKey, BucketSettings]:
         key = data_key(token(call.bucket, call.key), call.bucket, call.key)
