@@ -171,7 +171,7 @@ def background(base: Foundation, engine: Engine, settings: NodeSettings) -> Back
     durability, counters, rules = base.durability, base.counters, settings.anti_entropy
     soon = durability.soon
     pacing = Pacing(base.admission, rules)
-    building = TreeBuilding(trees, engine.scan, base.deadlines, base.guard, pacing, rules)
+    building = TreeBuilding(trees, engine.scan, base.deadlines, base.guard, pacing, counters, rules)
     quarantine = Quarantine(
         flows, engine, local, trees, placements, mint, durability, counters, rules.settle, building.missing
     )

@@ -135,6 +135,20 @@ def test_repairs_are_counted_once_for_each_version_that_has_changed() -> None:
     assert cluster.hosts[first].status().counters.repair_bytes > 2 * len(version("a"))
 
 
+def test_a_tree_that_is_wrong_is_corrected_when_it_is_built_anew_and_counted() -> None:
+    rules = AntiEntropySettings(ASKED_ONLY, SETTLE, rebuild=60.0, reap_interval=ASKED_ONLY)
+    cluster = Cluster(settings=NodeSettings(anti_entropy=rules))
+    cluster.move(1.0)  # the trees are built
+    host = cluster.hosts["n1"]
+    host.node.base.trees.update(
+        InternalKey(internal(b"k")), EncodedVersion(b""), EncodedVersion(version("a"))
+    )
+    assert host.status().counters.trees_corrected == 0
+    cluster.move(rules.rebuild + 1.0)
+    assert host.status().counters.trees_corrected == 1
+    assert cluster.hosts["n2"].status().counters.trees_corrected == 0
+
+
 def test_who_is_dead_is_compared_with_soon_after_it_has_come_back() -> None:
     cluster = cluster_of()
     cluster.kill("n3")

@@ -46,6 +46,7 @@ class Trees:
         bits = state.ring.partitions.bit_length() - 1
         self.partitions = state.ring.partitions
         self.corrected = 0
+        """Trees that were found to be wrong when they were built anew."""
         self._partition_shift = _TOKEN_BITS - bits
         self._leaf_shift = _TOKEN_BITS - bits - _LEAF_BITS
         self.ns, self._usual_n, self._n = _ns(state)

@@ -9,6 +9,7 @@ from kvstore.instant import Instant
 from kvstore.lsm.reading import Scan
 from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.pacing import Pacing
+from kvstore.quorum.counters.repair import RepairCounters
 from kvstore.quorum.deadlines import NEVER, Deadlines
 from kvstore.quorum.guard import Guard
 from kvstore.ring import ClusterState
@@ -25,12 +26,14 @@ class TreeBuilding:
         deadlines: Deadlines,
         guard: Guard,
         pacing: Pacing,
+        counters: RepairCounters,
         settings: AntiEntropySettings,
     ) -> None:
         self._trees = trees
         self._scan = scan
         self._guard = guard
         self._pacing = pacing
+        self._counters = counters
         self._settings = settings
         self._timer = deadlines.timer(self._on_time)
         self._rebuild_at = NEVER
@@ -62,6 +65,7 @@ class TreeBuilding:
             self._trees.rebuild()
             self._rebuild_at = NEVER
         self._trees.build(self._scan, self._settings.slice)
+        self._counters.trees_corrected = self._trees.corrected
         if self._trees.building:
             self._timer.set(now.mono + self._pacing.pause(now))
             return

@@ -17,6 +17,8 @@ class RepairCounters:
     """Tombstones and expired versions deleted here."""
     trees_distrusted: int = 0
     """Merkle trees that could not follow a write, and were built anew."""
+    trees_corrected: int = 0
+    """Merkle trees that were found to be wrong when they were built anew: a defect, repaired by that."""
     quarantines: int = 0
     """Damaged blocks and tables that were fenced off."""
     refetched: int = 0
