@@ -79,7 +79,7 @@ class GroupCommit:
         """For a sync that has not begun."""
         self._full = False
 
-    def request(self) -> None:
+    def request_sync(self) -> None:
         """Sync what has been written in this turn, and what is written before the sync begins."""
         if not self._asked:
             self._asked = True

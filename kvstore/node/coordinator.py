@@ -1,7 +1,7 @@
 """The coordinator: admits clients' requests, chooses who carries them out, and counts their replies.
 
-The way of a put: `request` -> Puts.put -> Writes.write (read here, mint a dot, append here) ->
-WriteOperation (send, count acknowledgements) -> reply. Of a get: `request` -> Gets.get -> ReadOperation
+The way of a put: `begin` -> Puts.put -> Writes.write (read here, mint a dot, append here) ->
+WriteOperation (send, count acknowledgements) -> reply. Of a get: `begin` -> Gets.get -> ReadOperation
 (digests, repair) -> reply.
 """
 
@@ -53,7 +53,7 @@ class Coordinator:
         self._limits = limits
         self._replies = 0
 
-    def request(
+    def begin(
         self,
         principal: Principal,
         call: ClientRequest,
@@ -88,7 +88,7 @@ class Coordinator:
             self._guard.report(error)
 
     def cancel(self, clients: Container[int], now: Instant) -> None:
-        """The clients of these requests have left: nothing more is done for them than must be."""
+        """The clients of these numbers have left: no more is done for their requests than must be."""
         self._counters.cancelled += self._rpc.cancel(clients, now)
 
     def _answered(self, respond: Callable[[Reply], None], since: float, reply: Reply, now: Instant) -> None:

@@ -104,18 +104,18 @@ class Node:
 
         Exactly one `reply` will follow for each.
         """
-        request, run, reply = self._coordinator.request, self.base.guard.run, self._outbox.reply
+        begin, run, reply = self._coordinator.begin, self.base.guard.run, self._outbox.reply
         for number, call in requests:
-            run(request, principal, call, partial(reply, number), now, number)
+            run(begin, principal, call, partial(reply, number), now, number)
         self._turn(now)
 
     def expired(self) -> None:
         """A client's request came too late to be handed in."""
         self.base.counters.expired += 1
 
-    def on_cancelled(self, requests: Container[int], now: Instant) -> None:
-        """The clients of these requests have left; replies may follow all the same, and find nobody."""
-        self._coordinator.cancel(requests, now)
+    def on_cancelled(self, numbers: Container[int], now: Instant) -> None:
+        """The clients of the requests with these numbers have left; replies may follow, and find nobody."""
+        self._coordinator.cancel(numbers, now)
         self._turn(now)
 
     def scan_keys(
@@ -186,9 +186,9 @@ class Node:
         self._liveness.hand_out_keys([peer])
         self._turn(now)
 
-    def on_unsent(self, peer: str, requests: Sequence[int], now: Instant) -> None:
-        """What these requests of this node had for `peer` was dropped unsent ."""
-        self.base.rpc.on_unsent(peer, requests, now)
+    def on_unsent(self, peer: str, numbers: Sequence[int], now: Instant) -> None:
+        """The questions of this node to `peer` with these numbers were dropped unsent."""
+        self.base.rpc.on_unsent(peer, numbers, now)
         self._turn(now)
 
     @property

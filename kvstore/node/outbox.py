@@ -19,7 +19,7 @@ class Outbox(Protocol):
     def send(self, to: str, message: PeerMessage) -> None:
         """Send to another node, best effort: the network may lose, repeat and reorder it."""
 
-    def reply(self, request: int, reply: Reply) -> None:
+    def reply(self, number: int, reply: Reply) -> None:
         """Answer the client request that came in under this number."""
 
     def set_timer(self, when: float) -> None:

@@ -94,7 +94,7 @@ class Router:
         if self._forwarded.is_new(sender, message.number):
             respond = partial(self._forward_reply, sender, message.number)
             principal = Principal(message.principal) if message.principal else ANYONE
-            self._coordinator.request(principal, aged(message.request, delay), respond, now, forwarded=True)
+            self._coordinator.begin(principal, aged(message.request, delay), respond, now, forwarded=True)
 
     def _forward_reply(self, sender: str, number: int, reply: Reply) -> None:
         self._outbox.send(sender, ForwardReply(number, reply))

@@ -38,14 +38,14 @@ class Repeats:
         self._order: deque[tuple[str, int]] = deque()
         self._seen: set[tuple[str, int]] = set()
 
-    def is_new(self, sender: str, request: int) -> bool:
-        """Whether `request` comes from `sender` for the first time, as far back as is remembered."""
-        if (sender, request) in self._seen:
+    def is_new(self, sender: str, number: int) -> bool:
+        """Whether this request of `sender` comes for the first time, as far back as is remembered."""
+        if (sender, number) in self._seen:
             return False
         if len(self._order) == _REMEMBERED:
             self._seen.remove(self._order.popleft())
-        self._order.append((sender, request))
-        self._seen.add((sender, request))
+        self._order.append((sender, number))
+        self._seen.add((sender, number))
         return True
 
 

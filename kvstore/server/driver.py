@@ -88,10 +88,10 @@ class Driver:
         """See Requests: they share a turn of the node."""
         self.node.on_requests(requests, self.now(), principal)
 
-    def give_up(self, requests: Container[int]) -> None:
+    def give_up(self, numbers: Container[int]) -> None:
         """See Requests."""
         if not self._stopped:
-            self.node.on_cancelled(requests, self.now())
+            self.node.on_cancelled(numbers, self.now())
 
     def expired(self) -> None:
         """See Requests."""
@@ -126,9 +126,9 @@ class Driver:
         if not self._stopped:
             self.node.on_link_lost(peer, self.now())
 
-    def _unsent(self, peer: str, requests: Sequence[int]) -> None:
+    def _unsent(self, peer: str, numbers: Sequence[int]) -> None:
         if not self._stopped:
-            self.node.on_unsent(peer, requests, self.now())
+            self.node.on_unsent(peer, numbers, self.now())
 
     def _on_timer(self) -> None:
         self._timer = self._loop.call_later(_UNTIMED, self._on_timer)
@@ -149,9 +149,9 @@ class Driver:
         """See Outbox."""
         self._links.send(to, message)
 
-    def reply(self, request: int, reply: Reply) -> None:
+    def reply(self, number: int, reply: Reply) -> None:
         """See Outbox."""
-        self.executor.reply(request, reply)
+        self.executor.reply(number, reply)
 
     def set_timer(self, when: float) -> None:
         """See Outbox."""
@@ -161,7 +161,7 @@ class Driver:
 
     def request_sync(self) -> None:
         """See Outbox."""
-        self._syncs.request()
+        self._syncs.request_sync()
 
     def defect(self, error: Exception) -> None:
         """See Outbox."""

@@ -31,8 +31,8 @@ class Requests(Protocol):
     def hand_in(self, requests: Iterable[tuple[int, ClientRequest]], principal: Principal) -> None:
         """Requests that have arrived together, under their numbers."""
 
-    def give_up(self, requests: Container[int]) -> None:
-        """Nobody waits for these any more."""
+    def give_up(self, numbers: Container[int]) -> None:
+        """Nobody waits for the requests with these numbers any more."""
 
     def expired(self) -> None:
         """A request came too late to be handed in."""

@@ -31,9 +31,9 @@ class SyncThread:
         self.on_durable = on_durable
         self.on_fatal = on_fatal
 
-    def request(self) -> None:
+    def request_sync(self) -> None:
         """Sync at the end of this turn of the loop, with all that the turn appends; or in a while."""
-        self._commit.request()
+        self._commit.request_sync()
 
     async def close(self) -> None:
         """Let the sync that runs come to its end; begin no other."""

@@ -167,7 +167,7 @@ class SimulatedCluster:
         """Let virtual time pass."""
         self.scheduler.run_until(self.scheduler.now + seconds)
 
-    def request(self, client: str, node: str, call: ClientRequest, respond: Respond) -> None:
+    def submit(self, client: str, node: str, call: ClientRequest, respond: Respond) -> None:
         """Hand a client's request to a node; None is the reply when the connection broke."""
         self.requests(client, node, [(call, respond)])
 
@@ -206,7 +206,7 @@ class SimulatedCluster:
     ) -> Reply | None:
         """A request to a node, and time until its reply; None when the connection broke or time is over."""
         replies: list[Reply | None] = []
-        self.request(client, node, call, replies.append)
+        self.submit(client, node, call, replies.append)
         self.scheduler.run_until(self.scheduler.now + seconds, lambda: bool(replies))
         return replies[0] if replies else None
 

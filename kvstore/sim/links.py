@@ -35,8 +35,8 @@ class Owner(Protocol):
     def on_link_lost(self, peer: str) -> None:
         """A stream to a peer broke."""
 
-    def on_unsent(self, peer: str, requests: Sequence[int]) -> None:
-        """What these requests had for a peer was dropped."""
+    def on_unsent(self, peer: str, numbers: Sequence[int]) -> None:
+        """The questions to a peer with these numbers were dropped."""
 
     def clock_ms(self) -> int:
         """The host's monotonic clock in milliseconds."""

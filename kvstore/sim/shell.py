@@ -136,9 +136,9 @@ class Shell:
         self._messages.sent(self._machine.name, to, message)
         self.links.send(to, message)
 
-    def reply(self, request: int, reply: Reply) -> None:
+    def reply(self, number: int, reply: Reply) -> None:
         """See Outbox."""
-        self._requests.answer(request, reply)
+        self._requests.answer(number, reply)
 
     def set_timer(self, when: float) -> None:
         """See Outbox."""
@@ -201,10 +201,10 @@ class Shell:
         """See Owner."""
         self.node.on_link_lost(peer, self._machine.instant())
 
-    def on_unsent(self, peer: str, requests: Sequence[int]) -> None:
+    def on_unsent(self, peer: str, numbers: Sequence[int]) -> None:
         """See Owner."""
-        self._counts["requests told that nothing was sent"] += len(requests)
-        self.node.on_unsent(peer, requests, self._machine.instant())
+        self._counts["requests told that nothing was sent"] += len(numbers)
+        self.node.on_unsent(peer, numbers, self._machine.instant())
 
     def clock_ms(self) -> int:
         """See Owner."""

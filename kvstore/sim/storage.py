@@ -95,7 +95,7 @@ class Storage:
 
     def request_sync(self) -> None:
         """Sync at the end of this turn, with all that it appends."""
-        self._commit.request()
+        self._commit.request_sync()
 
     def _duration(self) -> float:
         how = self._how

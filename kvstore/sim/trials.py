@@ -136,7 +136,7 @@ class Trials:
             write = self._begun("meanwhile", bucket, key, value)
             write.w = 1
             put = Put(bucket, key, value, w=1, timeout=_MEANWHILE)
-            cluster.request("meanwhile", others[i % len(others)], put, partial(self._ended, write))
+            cluster.submit("meanwhile", others[i % len(others)], put, partial(self._ended, write))
         cluster.run(_MEANWHILE + 1.0)
 
     def _dropped_hints(self, away: str) -> int:
@@ -156,7 +156,7 @@ class Trials:
             value = f"split.{side[0]}.".encode() + key
             write = self._begun("split", STRICT, key, value)
             put = Put(STRICT, key, value, timeout=_SPLIT)
-            cluster.request("split", side[0], put, partial(self._ended, write))
+            cluster.submit("split", side[0], put, partial(self._ended, write))
         cluster.run(_SPLIT)
         for key in keys:
             began = cluster.scheduler.now
@@ -182,7 +182,7 @@ class Trials:
         for key in both[:_CROWD]:
             value = key.ljust(LIMITS.value, b".")
             self._begun("crowd", STRICT, key, value)
-            cluster.request("crowd", sender, Put(STRICT, key, value, w=1), _ignore_reply)
+            cluster.submit("crowd", sender, Put(STRICT, key, value, w=1), _ignore_reply)
         cluster.run(_CROWD_SECONDS)
         host.inbox.read_again()
         cluster.run(_CROWD_SECONDS)

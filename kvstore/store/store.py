@@ -47,7 +47,7 @@ class Store:
         if options.durability is Durability.INTERVAL:
             self._syncs = SyncThread(self._engine, self._lock)
             with self._lock:
-                self._syncs.request()  # which begins the log, if there was no space for it until now
+                self._syncs.request_sync()  # which begins the log, if there was no space for it until now
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str], options: Options | None = None) -> Store:
@@ -98,7 +98,7 @@ class Store:
             except Overloaded:
                 self._wait_and_write(batch)
             if self._syncs is not None:
-                self._syncs.request()
+                self._syncs.request_sync()
             if self._sync_writes:
                 self._engine.sync()
             else:

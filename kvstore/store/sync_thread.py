@@ -26,9 +26,9 @@ class SyncThread:
         self._thread = threading.Thread(target=self._work, name="sync", daemon=True)
         self._thread.start()
 
-    def request(self) -> None:
+    def request_sync(self) -> None:
         """There is something to sync. The caller holds the lock."""
-        self._commit.request()
+        self._commit.request_sync()
 
     def close(self) -> None:
         """Let the sync that runs come to its end; begin no other. The caller does not hold the lock."""

@@ -51,7 +51,7 @@ class Shell:
         self.durable.append(lsn)
         if self.asks:
             self.asks = False
-            self.commit.request()
+            self.commit.request_sync()
         if self.defect:
             self.defect = False
             raise ZeroDivisionError
@@ -66,9 +66,9 @@ class Shell:
         match name:
             case "write" if not self.engine.refuses:
                 self.engine.write([(b"key", b"value")])
-                self.commit.request()
+                self.commit.request_sync()
             case "ask":
-                self.commit.request()
+                self.commit.request_sync()
             case "timer" if self.timers:
                 self.timers.pop()
                 self.commit.begin()

@@ -102,7 +102,7 @@ def forward_over_a_link_that_breaks() -> SimulatedCluster:
     primaries = cluster.replicas("carts", KEY)
     asked = next(node for node in cluster.hosts if node not in primaries)
     cluster.network.cut.update((node, asked) for node in primaries)
-    cluster.request("Ann", asked, Put("carts", KEY, b"v"), lambda reply: None)
+    cluster.submit("Ann", asked, Put("carts", KEY, b"v"), lambda reply: None)
     cluster.run(0.1)
     cluster.reconnect(set(cluster.network.cut))
     for node in primaries[:1]:
@@ -146,7 +146,7 @@ def write_twice_and_replicate() -> SimulatedCluster:
     cluster = started()
     first, second, _ = cluster.replicas("carts", KEY)
     for node, value in ((first, b"1"), (second, b"2")):
-        cluster.request("Ann", node, Put("carts", KEY, value), lambda reply: None)
+        cluster.submit("Ann", node, Put("carts", KEY, value), lambda reply: None)
     cluster.run(5.0)
     return cluster
 

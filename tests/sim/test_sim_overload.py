@@ -39,7 +39,7 @@ class Load:
             self._next += 1
             key = b"key-%d" % self._next
             node = nodes[self._next % len(nodes)]
-            self.cluster.request("load", node, Put("b", key, VALUE, timeout=2.0), partial(self._note, key))
+            self.cluster.submit("load", node, Put("b", key, VALUE, timeout=2.0), partial(self._note, key))
             self.cluster.run(pace)
 
     def _note(self, key: bytes, reply: Reply | None) -> None:

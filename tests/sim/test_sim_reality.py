@@ -66,7 +66,7 @@ def put_many(cluster: SimulatedCluster, number: int, size: int) -> list[bytes]:
 def put(cluster: SimulatedCluster, key: bytes, value: bytes, w: int = 0) -> list[Reply | None]:
     """A put through n1 that is under way."""
     replies: list[Reply | None] = []
-    cluster.request("client", "n1", Put("carts", key, value, w=w, timeout=5.0), replies.append)
+    cluster.submit("client", "n1", Put("carts", key, value, w=w, timeout=5.0), replies.append)
     return replies
 
 

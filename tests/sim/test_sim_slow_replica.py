@@ -80,9 +80,9 @@ class Load:
         node = next(n for n in self.cluster.replicas("b", key) if n != self._slow)
         if self._rng.random() < 0.05:
             put = Put("b", key, b"v", SignedContext(self._contexts.get(key, b"")))
-            self.cluster.request("c", node, put, partial(self._written, key))
+            self.cluster.submit("c", node, put, partial(self._written, key))
         else:
-            self.cluster.request("c", node, Get("b", key), partial(self._read, self.cluster.scheduler.now))
+            self.cluster.submit("c", node, Get("b", key), partial(self._read, self.cluster.scheduler.now))
 
     def _written(self, key: bytes, reply: Reply | None) -> None:
         assert isinstance(reply, Stored), reply

@@ -148,7 +148,7 @@ def a_node_that_crashes_before_its_sync_loses_only_what_it_had_not_acknowledged(
     scene.ask("Ann", "n1", Put("carts", b"first", b"acknowledged"))
     scene.cluster.hosts["n1"].machine.slow_down(1.0)
     scene.cluster.split(["n1"])
-    scene.cluster.request("Ann", "n1", Put("carts", b"second", b"not synced"), lambda reply: None)
+    scene.cluster.submit("Ann", "n1", Put("carts", b"second", b"not synced"), lambda reply: None)
     scene.wait(0.01)
     scene.cluster.crash("n1", Fate.NONE)
     scene.cluster.heal()

@@ -44,9 +44,9 @@ class Host:
     def send(self, to: str, message: PeerMessage) -> None:
         self.sent.append((to, message))
 
-    def reply(self, request: int, reply: Reply) -> None:
-        assert request not in self.replies, "a request is answered once"
-        self.replies[request] = reply
+    def reply(self, number: int, reply: Reply) -> None:
+        assert number not in self.replies, "a request is answered once"
+        self.replies[number] = reply
 
     def set_timer(self, when: float) -> None:
         self.timer = when

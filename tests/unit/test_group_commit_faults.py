@@ -32,7 +32,7 @@ class Committing:
         """The LSN of a write that waits for its sync."""
         self._written += 1
         lsn = self.engine.write([(b"%d" % self._written, b"v")])
-        self.commit.request()
+        self.commit.request_sync()
         return lsn
 
     async def end(self) -> None:

@@ -30,8 +30,8 @@ class Recorder:
         self.turns += 1
         self.handed_in.update((number, (call, principal)) for number, call in requests)
 
-    def give_up(self, requests: Container[int]) -> None:
-        self.given_up.append({number for number in self.handed_in if number in requests})
+    def give_up(self, numbers: Container[int]) -> None:
+        self.given_up.append({number for number in self.handed_in if number in numbers})
 
     def expired(self) -> None:
         self.late += 1

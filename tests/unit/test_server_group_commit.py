@@ -76,7 +76,7 @@ class Scenario:
     def write(self, count: int) -> None:
         for i in range(count):
             self.engine.write([(b"%d" % i, b"v")])
-            self.commit.request()
+            self.commit.request_sync()
 
     async def end(self) -> None:
         await self.commit.close()
@@ -146,7 +146,7 @@ def test_a_failed_sync_is_fatal_and_never_durable(tmp_path: Path) -> None:
                 await asyncio.sleep(0.002)
         with pytest.raises(StorageFailed):
             scenario.write(1)
-        scenario.commit.request()
+        scenario.commit.request_sync()
         await asyncio.sleep(0.02)
         assert scenario.durable == []
         assert [type(error) for error in scenario.fatal] == [StorageFailed]
