@@ -11,10 +11,10 @@ from collections.abc import Callable
 _COUNTER_BITS = 16
 
 _LEAST_TIME = 1
-"""Also of a clock that stands before 1970: other nodes take no negative time."""
+"""The least time that is issued, also by a clock that stands before 1970: nodes refuse negative times."""
 MAX_TIME = 2**59 - 1
-"""In the year 2248: a claim beyond it is no time, whatever clock one has, so all nodes refuse the same ones.
-Time stops there, rather than that a key with it could not be written any more."""
+"""In the year 2248. Every node refuses a later time, whatever its own clock says: all refuse the same ones.
+A clock stops there: a key with a later time could not be written any more."""
 
 
 class HybridClock:

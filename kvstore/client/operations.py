@@ -110,7 +110,7 @@ class Operations(Generic[V]):
         return self._put(request, memory, context is None)
 
     async def _put(self, request: Put, memory: Memory, remembered: bool) -> Stored:
-        """A context that was `remembered` is not what a put may fail for, as after a start from nothing."""
+        """A put does not fail for a context that was only `remembered`: the cluster may have been emptied."""
         try:
             stored = _stored(await self._ask(request))
         except (InvalidRequest, UnverifiedContext) as error:

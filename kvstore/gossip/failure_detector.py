@@ -42,7 +42,7 @@ class FailureDetector:
         self._table = table = Membership(me, peers, incarnation, 0.0)
         self._awareness = awareness = Awareness(settings.awareness_max)
         gossip = Dissemination(settings.retransmit_factor, settings.update_bytes)
-        # acks to an earlier life of this node must not fit
+        # acks to pings from before a restart of this node must not match
         outgoing = Outgoing(me, table, gossip, sequence=rng.getrandbits(32))
         self._outgoing = outgoing
         self._probing = probing = Probing(me, peers, settings, table, outgoing, awareness, rng)

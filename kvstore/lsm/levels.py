@@ -16,7 +16,7 @@ from kvstore.lsm.table import Table
 from kvstore.lsm.table_info import TableInfo
 
 AnyTable = Table | LostTable
-"""One that is open, or what is in the place of one that cannot be opened."""
+"""An open table, or what stands for one that cannot be opened."""
 
 
 class Levels:

@@ -67,7 +67,7 @@ class Node:
             outbox, self.base, self.background, self._coordinator, replica_service, self._liveness
         )
 
-    # life
+    # start and stop
 
     def start(self, now: Instant) -> None:
         """Begin to probe the other members and to work."""

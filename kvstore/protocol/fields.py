@@ -28,9 +28,9 @@ class Kind(Enum):
     """What a field holds."""
 
     NUMBER = auto()
-    """Of a question or a probe: its asker's, unique over its restarts. Compared, never counted with."""
+    """Of a question or a probe: its asker's, unique over its restarts. Compared, never used in arithmetic."""
     EPOCH = auto()
-    """Of the cluster state that the sender knows. Compared, never counted with."""
+    """Of the cluster state that the sender knows. Compared, never used in arithmetic."""
     INTERNAL_KEY = auto()
     """A key as the engine has it (kvstore.ring.token)."""
     KEY_BOUND = auto()

@@ -22,7 +22,7 @@ _FEW = 64
 _QUEUE_SHARE = 0.5
 """Of its time a request may wait for those before it: the rest is for itself."""
 _LATENCY_SHARE = 0.25
-"""Requests wait for each other only if they take this share of the time that they have; else for a peer."""
+"""Requests that take less than this share of their time wait for a peer, and not for each other."""
 _REFUSAL_SECONDS = 0.02
 """A refusal serves all that are refused so soon after it: under overload it must cost next to nothing."""
 _LOAD_UNIT = 16

@@ -1,4 +1,4 @@
-"""When what is to be woken: one queue for all operations, flows and machines of a node.
+"""Deadlines: one queue of the times at which operations, flows and machines of a node are woken.
 
 Operations of one kind have the same patience, so most times come in order: those are kept in a queue, in
 constant time, and only the others in a heap. Most operations have finished long before their time; what is
@@ -16,7 +16,7 @@ from kvstore.quorum.guard import Guard
 
 NEVER = float("inf")
 _REST = 1.0
-"""Seconds that a timer is left alone after a defect: its next time may be past, and be so for ever."""
+"""Seconds for which a timer is not woken after a defect: else it could be due again at once, for ever."""
 
 _Entry = tuple[float, int]
 

@@ -106,7 +106,7 @@ class Hints:
         self._step = max(1, int(settings.hint_age * 1000 / _AGES))
         self._pending: dict[str, _Kept] = {}
         self._deleted: set[str] = set()
-        """Targets of hints that were deleted in this life."""
+        """Targets of hints that were deleted since this start."""
         self._unreadable: set[bytes] = set()
         """Where hints are kept that nobody can be sent."""
         self.recount()

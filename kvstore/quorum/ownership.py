@@ -1,4 +1,4 @@
-"""Which nodes own a key by the cluster state, and who is refused because it knows others."""
+"""Which nodes own a key by the cluster state; requests of senders that know other owners are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Ownership:
         self.since = since
 
     def check_client(self, partition: int, bucket: BucketName, epoch: int) -> None:
-        """Raise StaleRing if these keys have other replicas than at `epoch`, which a client knows."""
+        """Raise StaleRing unless the replicas of these keys are those of `epoch`, which a client knows."""
         if not self.since.is_current(partition, bucket, epoch):
             raise StaleRing(self.state.epoch)
 

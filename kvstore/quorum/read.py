@@ -200,7 +200,7 @@ class ReadOperation(Operation):
             common.rpc, respond, request.deadline, patience_ends, len(self.local), request.client
         )
 
-    # whom it asks
+    # asking replicas
 
     def send(self, now: Instant) -> None:
         """Ask as many replicas as are needed beside this node's own copy."""
@@ -240,7 +240,7 @@ class ReadOperation(Operation):
         """See Waiting."""
         return self.request.key if self._waited_for else NO_KEY
 
-    # what happens to it
+    # inputs
 
     def on_own(self, now: Instant) -> None:
         """What this node holds counts as its answer: it is on the disk."""
@@ -355,7 +355,7 @@ class ReadOperation(Operation):
         if error is not None and len(self.asked) < self.request.r and self._waited_for:
             self._fail(error, now)
 
-    # what it knows
+    # evaluating the answers
 
     def _evaluate(self, now: Instant) -> None:
         """Reply if R replicas hold the result; else repair those that answered something older."""
@@ -413,7 +413,7 @@ class ReadOperation(Operation):
         else:
             self._common.durability.after(lsn, Own(repair.number, ACK), now)
 
-    # how it ends
+    # the end
 
     def _reply(self, result: EncodedVersion, now: Instant) -> None:
         self.move(_E.HELD)

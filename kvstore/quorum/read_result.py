@@ -25,7 +25,7 @@ def reconciled(replica: Replica, key: InternalKey, answers: Answers) -> EncodedV
     for version in versions:
         result = replica.combine(key, result, version)
     if result:
-        decode_version(result)  # beside an empty one it was not looked at, and others are to be sent it
+        decode_version(result)  # beside empty ones it was not decoded above, and others are to be sent it
     return result
 
 

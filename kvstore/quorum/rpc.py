@@ -1,8 +1,8 @@
 """What this node has asked others, and what waits for their answers.
 
-Whoever asks has a number, which its questions carry and their answers bring back. Numbers of an earlier life
-of the node mean nothing in this one: they begin at random. What is not expected, is dropped: the network may
-repeat anything, and an answer may come when nobody waits for it any more.
+Whoever asks has a number, which its questions carry and their answers bring back. Numbers begin at random
+when a node starts, so that answers to questions from before a restart match none. What is not expected is
+dropped: the network may repeat anything, and an answer may come when nobody waits for it any more.
 """
 
 from __future__ import annotations

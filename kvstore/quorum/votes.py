@@ -37,7 +37,7 @@ NOBODY: frozenset[str] = frozenset()
 def count(quorums: Iterable[Quorum], yes: AbstractSet[str], no: AbstractSet[str] = NOBODY) -> Outcome:
     """Won when all quorums are, lost when one of them cannot be any more.
 
-    `no` are those whose agreement is not to be waited for; whoever of them agrees all the same, counts.
+    `no` are members that are not waited for; one of them that agrees all the same counts.
     """
     outcome = Outcome.WON
     for members, needed in quorums:

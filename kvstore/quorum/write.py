@@ -179,7 +179,7 @@ class WriteOperation(Operation):
         """See Waiting."""
         return self.request.key
 
-    # what happens to it
+    # inputs
 
     def on_answer(self, node: str, answer: Answer, now: Instant) -> None:
         """A replica, a fallback for one, or this node has the version durably; a late ack counts too."""
@@ -255,7 +255,7 @@ class WriteOperation(Operation):
             for _, node, hint_for in due:
                 self._ask(node, hint_for)
 
-    # who else
+    # fallbacks and hints
 
     def _substitute(self, node: str, now: Instant) -> None:
         """Give up waiting for `node`: ask a live fallback to keep the hint, else keep it here."""
@@ -285,7 +285,7 @@ class WriteOperation(Operation):
     def _asked(self) -> set[str]:
         return {self._common.placements.name, *self.request.placement.remote, *self._fallbacks}
 
-    # how it stands
+    # votes, and the end
 
     def _advance(self, now: Instant) -> None:
         if self.state is _WAITING:

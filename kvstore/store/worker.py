@@ -2,7 +2,7 @@
 
 It ends with its input. Its argument is the reading end of a pipe whose other end only the owner holds. It
 closes with the owner, however that ends, and the worker ends that moment, in the middle of a job: the owner's
-next life may give its file's number to another file.
+next start may give its file's number to another file.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class HintReplay:
         self._timer = flows.deadlines.timer(self._on_time)
 
     def start(self, now: Instant) -> None:
-        """There may be hints of an earlier life."""
+        """There may be hints from before this start."""
         self._timer.set(now.mono)
 
     def on_kept(self, target: str) -> None:
