@@ -119,3 +119,20 @@ def test_no_target_of_make_is_there_twice() -> None:
     """make warns, and takes the last one."""
     targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert sorted(targets) == sorted(set(targets))
+
+
+def named_files(page: str) -> set[str]:
+    """The source files that a page names, by their paths or by their names."""
+    return set(re.findall(r"`([\w./-]+\.(?:py|proto))`", page))
+
+
+def test_every_source_file_that_a_page_names_exists() -> None:
+    files = [f"/{path.relative_to(ROOT)}" for path in project_files()]
+    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / "bench").glob("*.md"), ROOT / "README.md"]
+    missing = {
+        page.name: {
+            name for name in named_files(page.read_text()) if not any(f.endswith(f"/{name}") for f in files)
+        }
+        for page in pages
+    }
+    assert {page: names for page, names in missing.items() if names} == {}
