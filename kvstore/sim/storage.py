@@ -16,7 +16,6 @@ from typing import Protocol
 
 from kvstore.errors import StorageError, StorageFailed, StorageFull
 from kvstore.lsm import GroupCommit, Job, JobQueue, JobResult, MemoryFileSystem, Sync, Synced
-from kvstore.lsm.pace import full_speed
 from kvstore.sim.process import Later
 from kvstore.store.worker_driver import WORKING, JobEnd, WorkerDriver, answer, content, frame, more_patience
 
@@ -173,7 +172,7 @@ class Storage:
             self._when_done(seconds, partial(self._answer, worker, asked))
 
     def _answer(self, worker: WorkerDriver, asked: bytes) -> None:
-        answered = answer(self._disk, content(asked), lambda job: full_speed)
+        answered = answer(self._disk, content(asked))
         self._heard(worker.receive(frame(answered), self._now()))
 
     def _die(self, worker: WorkerDriver, asked: bytes) -> None:

@@ -20,9 +20,9 @@ import pytest
 
 from kvstore.errors import Corruption, KVError, StorageError, StorageFailed, StorageFull
 from kvstore.lsm import Compaction, Engine, MemoryFileSystem, Options, run_job
-from kvstore.lsm.faulty_filesystem import Fault, FaultyFileSystem, can_fail
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.store import DiskFileSystem
+from tests.faulty_filesystem import Fault, FaultyFileSystem, can_fail
 
 TIERED = Options(memtable_bytes=2200, block_bytes=256, cache_bytes=6000, tier_tables=3, manifest_bytes=400)
 LEVELED = Options(

@@ -16,13 +16,13 @@ import pytest
 
 from kvstore.errors import Overloaded, StorageError, StorageFull
 from kvstore.lsm import Engine, Fate, MemoryFileSystem, Options, SimulatedCrash, run_job
-from kvstore.lsm.faulty_filesystem import Fault, FaultyFileSystem
 from kvstore.lsm.manifest import _GIVEN_OUT, manifest_name
 from kvstore.lsm.segments import Segments
 from kvstore.store import DiskFileSystem, Store
 from tests.conftest import Exercised
 from tests.crash.lsm_workload import DATA, PLANS, Ledger, Plan, Run
 from tests.crash.test_lsm_crash_points import FATES, check_store
+from tests.faulty_filesystem import Fault, FaultyFileSystem
 
 OPTIONS = PLANS[0].options
 Content = dict[bytes, bytes]

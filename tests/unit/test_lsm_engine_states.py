@@ -10,9 +10,9 @@ import pytest
 
 from kvstore.errors import Overloaded, StorageFailed, StorageFull, WrongDataDirectory
 from kvstore.lsm import Durability, Engine, Fate, FlushJob, MemoryFileSystem, Options, run_job
-from kvstore.lsm.faulty_filesystem import Fault, FaultyFileSystem
 from kvstore.lsm.quarantine import Fence
 from kvstore.store import DiskFileSystem
+from tests.faulty_filesystem import Fault, FaultyFileSystem
 
 EACH_SEALS = Options(memtable_bytes=1, max_sealed=4, tier_tables=2, slow_tables=4, max_tables=8)
 

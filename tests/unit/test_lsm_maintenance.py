@@ -21,10 +21,10 @@ from kvstore.lsm import (
     run_job,
 )
 from kvstore.lsm.compaction import Choice, choose
-from kvstore.lsm.faulty_filesystem import Fault, FaultyFileSystem
 from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.table import Table
 from kvstore.lsm.table_info import WHOLE, table_name
+from tests.faulty_filesystem import Fault, FaultyFileSystem
 
 LARGE = Options(tier_tables=2, block_bytes=100)
 """Nothing is sealed but by `flush`."""

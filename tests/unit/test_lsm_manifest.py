@@ -9,7 +9,6 @@ import pytest
 
 from kvstore.errors import Corruption, StorageFailed, StorageFull, UnsupportedFormat
 from kvstore.lsm import Fate, MemoryFileSystem
-from kvstore.lsm.faulty_filesystem import Fault, FaultyFileSystem
 from kvstore.lsm.manifest import (
     _GIVEN_OUT,
     CURRENT,
@@ -22,6 +21,7 @@ from kvstore.lsm.manifest import (
 )
 from kvstore.lsm.record import encode_record
 from kvstore.lsm.table_info import TableInfo
+from tests.faulty_filesystem import Fault, FaultyFileSystem
 
 
 def table(number: int) -> TableInfo:

@@ -8,9 +8,9 @@ import pytest
 
 from kvstore.errors import StorageError, StorageFailed, StorageFull
 from kvstore.lsm import MemoryFileSystem, Sync
-from kvstore.lsm.faulty_filesystem import Fault, FaultyFileSystem
 from kvstore.lsm.segments import NO_FILE, Segments
 from kvstore.lsm.wal import MAGIC, encode_wal_record, log_paths, read_segments
+from tests.faulty_filesystem import Fault, FaultyFileSystem
 
 BATCH = [(b"key", b"value")]
 RECORD = len(encode_wal_record(1, 0, [BATCH]))

@@ -10,12 +10,12 @@ import pytest
 
 from kvstore.errors import StorageFailed
 from kvstore.lsm import MemoryFileSystem, Options
-from kvstore.lsm.faulty_filesystem import FaultyFileSystem
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.merge import Chunk
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.table_info import TableInfo
 from kvstore.store import DiskFileSystem
+from tests.faulty_filesystem import FaultyFileSystem
 
 ENTRIES = 500
 RNG = random.Random(1)

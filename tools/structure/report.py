@@ -22,7 +22,6 @@ VOCABULARY = (
     "lsm.filesystem",
     "lsm.job",
     "lsm.options",
-    "lsm.pace",
     "lsm.table_info",
     "ring.cluster_state",
     "ring.token",
