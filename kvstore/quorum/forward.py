@@ -11,8 +11,9 @@ import msgspec
 from kvstore.config import QuorumSettings
 from kvstore.errors import Corruption, KVError
 from kvstore.instant import Instant
-from kvstore.protocol.client import Failed, Put, timed_out
+from kvstore.protocol.client import Failed, timed_out
 from kvstore.protocol.peer import Forward, ForwardReply
+from kvstore.protocol.sizes import content_of
 from kvstore.quorum.counters.requests import RequestCounters
 from kvstore.quorum.hedging import Hedging
 from kvstore.quorum.operation import Moves, Named, Operation, Respond
@@ -109,8 +110,7 @@ class ForwardOperation(Operation):
     ) -> None:
         self._common = common
         self.state = _S.ASKING
-        call = request.call
-        size = len(call.value) if isinstance(call, Put) else 0
+        size = content_of(request.call)
         self.request = request
         self.left = [*reversed(live)]
         self.node = ""
