@@ -136,3 +136,26 @@ def test_every_source_file_that_a_page_names_exists() -> None:
         for page in pages
     }
     assert {page: names for page, names in missing.items() if names} == {}
+
+
+def test_every_member_of_a_class_that_a_page_names_exists() -> None:
+    members: dict[str, set[str]] = {}
+    for path in (ROOT / "kvstore").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                inside = list(ast.walk(node))
+                members.setdefault(node.name, set()).update(
+                    {
+                        each.name
+                        for each in inside
+                        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+                    },
+                    {each.attr for each in inside if isinstance(each, ast.Attribute)},
+                    {each.id for each in inside if isinstance(each, ast.Name)},
+                )
+    named = {
+        (page.name, found)
+        for page in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+        for found in re.findall(r"`([A-Z]\w+)\.(\w+)", page.read_text())
+    }
+    assert {(page, c, m) for page, (c, m) in named if c in members and m not in members[c]} == set()
