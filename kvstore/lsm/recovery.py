@@ -102,9 +102,9 @@ class Recovery:
         self._tables = tables
         self._obsolete = obsolete
         self._tails = Tails(fs, directory, segments.sealed)
-        self._strangers = self._found_strangers()
+        self._unknown = self._found_unknown()
 
-    def _found_strangers(self) -> list[str]:
+    def _found_unknown(self) -> list[str]:
         """What a crash has left behind, files that are no part of the store, and log that does not count."""
         known = {CURRENT, LOCK, self._manifest.name}
         known.update(table_name(number) for number in self._manifest.tables)
@@ -124,7 +124,7 @@ class Recovery:
             for segment in self._segments.sealed:
                 sync_file(self._fs, f"{self._directory}/{segment_name(segment.number)}")
             with suppress(StorageFull):
-                self._remove_strangers()
+                self._remove_unknown()
 
     def _flush(self) -> None:
         """Make a table of all sealed memtables; raises StorageFull: nothing has changed."""
@@ -157,10 +157,10 @@ class Recovery:
         """From now on writes are taken; raises StorageFull: then the next sync tries it again."""
         self._manifest.begin()
         self._tails.cut()
-        self._remove_strangers()
+        self._remove_unknown()
         self._segments.begin(self._manifest.take_number())
 
-    def _remove_strangers(self) -> None:
-        while self._strangers:
-            self._fs.remove(f"{self._directory}/{self._strangers[-1]}")
-            self._strangers.pop()
+    def _remove_unknown(self) -> None:
+        while self._unknown:
+            self._fs.remove(f"{self._directory}/{self._unknown[-1]}")
+            self._unknown.pop()

@@ -87,7 +87,7 @@ class Hedging:
         self._peers: defaultdict[str, _Peer] = defaultdict(_Peer)
         self._quickest = self._bound = _UNKNOWN
         self._delays: dict[str, float] = {}
-        """Those that were asked for since the last judgement."""
+        """Delays that were computed since the slow peers were last determined."""
         self.slow: frozenset[str] = frozenset()
         """Peers much slower than the quickest one, or late many times in a row: to be asked last."""
 
@@ -132,18 +132,18 @@ class Hedging:
             peer.prompt = peer.prompt + 1 if seconds <= self._bound else 0
             if peer.prompt == _PROMPT_IN_A_ROW:
                 peer.forget()
-                self._judge()
+                self._find_slow()
         elif peer.late and seconds <= self.delay(node):
             peer.late = 0
         if peer.add(seconds, seconds > self._bound):
-            self._judge()
+            self._find_slow()
 
     def late(self, node: str) -> None:
         """`node` has not answered within its delay."""
         peer = self._peers[node]
         peer.late += 1
         if peer.late == _LATE_IN_A_ROW:
-            self._judge()
+            self._find_slow()
 
     def may_try(self, node: str, now: float) -> bool:
         """Whether to ask a slow peer once more than is needed, so that its recovery is noticed."""
@@ -153,7 +153,7 @@ class Hedging:
         peer.try_at = now + max(_TRIAL_PAUSE, peer.last)
         return True
 
-    def _judge(self) -> None:
+    def _find_slow(self) -> None:
         self._delays.clear()
         peers = self._peers
         quickest = self._quickest = min(peer.p95 for peer in peers.values())

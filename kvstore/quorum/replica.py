@@ -24,7 +24,7 @@ from kvstore.versions import (
     reconcile_lww,
 )
 
-_ABSURDLY_AHEAD = 86_400_000
+_FAR_AHEAD = 86_400_000
 """Milliseconds, a day: clocks that are wrong by less decide, as an lww bucket has it."""
 
 Batch = Sequence[tuple[bytes, bytes | None]]
@@ -84,7 +84,7 @@ class Replica:
 
         If that is nothing, returns the LSN that makes the stored version durable. Raises Corruption,
         VersionTooLarge; at the time `wall` (0: nobody wants to know) InvalidRequest for a new value that is
-        lost to an absurd time.
+        lost to a time far ahead.
         """
         planned = changes.get(key)
         if planned:
@@ -178,7 +178,7 @@ class Replica:
 def _check_not_swallowed(new: Version, result: Version, wall: int) -> None:
     """A write that a wrong clock has overtaken must not be acknowledged: its client would never see it."""
     for kept in result.siblings:
-        if kept not in new.siblings and wall_time(kept.time) > wall + _ABSURDLY_AHEAD:
+        if kept not in new.siblings and wall_time(kept.time) > wall + _FAR_AHEAD:
             raise InvalidRequest("time", "a value that was stamped far in the future would outlast this one")
 
 

@@ -103,7 +103,7 @@ async def _serve_until(stop: asyncio.Event, settings: ServerSettings) -> None:
             await _let_calls_end()
         _log.info("stopped")
     except TimeoutError as error:
-        _end_all_the_same(error)
+        _end_anyway(error)
 
 
 def _tell_settings(settings: ServerSettings) -> None:
@@ -139,7 +139,7 @@ class NodeServer:
         _check_port(settings.host, settings.port)
         directory = data_directory.claim(settings.data, Identity.of(settings.node, settings.state))
         engine = Engine.open(DiskFileSystem(), str(directory), settings.engine)
-        _calm_the_collector()
+        _collect_less_often()
         self.driver = self._add_node(engine)
         health_pb2_grpc.add_HealthServicer_to_server(self._checks, self._server)
         add_reflection((*_SERVICES, health.SERVICE_NAME), self._server)
@@ -176,7 +176,7 @@ class NodeServer:
             await self._checks.set(service, status)
 
 
-def _end_all_the_same(error: TimeoutError) -> NoReturn:
+def _end_anyway(error: TimeoutError) -> NoReturn:
     """Nobody should have to kill a node that somehow cannot stop: what was acknowledged is on the disk."""
     where = traceback.extract_tb(error.__cause__.__traceback__ if error.__cause__ else None)
     print(
@@ -209,7 +209,7 @@ def _check_port(host: str, port: int) -> None:
         raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from error
 
 
-def _calm_the_collector() -> None:
+def _collect_less_often() -> None:
     """Collect garbage less often: requests make no cycles, and a pass over a large heap delays them all."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

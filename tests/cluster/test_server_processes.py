@@ -253,7 +253,7 @@ def test_ctrl_c_ends_node_and_worker(nodes: Nodes) -> None:
     [
         ("main.parse_members = Stopping(main.parse_members)", False),
         ("server.Engine = Stopping(server.Engine.open)", True),
-        ("server._calm_the_collector = Stopping(server._calm_the_collector)", True),
+        ("server._collect_less_often = Stopping(server._collect_less_often)", True),
         ("server.Engine = Stopping(server.Engine.open); atexit.register(Stopping(print))", True),
     ],
     ids=[

@@ -116,7 +116,7 @@ def _tables_of_a_checkpoint_not_linked(patch: pytest.MonkeyPatch) -> None:
 def _output_of_a_crash_kept(patch: pytest.MonkeyPatch) -> None:
     from kvstore.lsm.recovery import Recovery
 
-    patch.setattr(Recovery, "_remove_strangers", lambda self: None)
+    patch.setattr(Recovery, "_remove_unknown", lambda self: None)
 
 
 def _damaged_filter_answers_absent(patch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def test_with_one_replica_fifty_times_slower_p99_stays_within_three_times_and_he
 
 
 def test_without_hedging_the_same_load_feels_the_slow_replica(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Hedging, "_judge", lambda self: None)
+    monkeypatch.setattr(Hedging, "_find_slow", lambda self: None)
     load = Load(QuorumSettings(hedge_share=0.0, hedge_burst=0.0))
     healthy = load.run(reads=500)
     slow = load.run("n3", reads=500)
