@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -45,6 +46,17 @@ def own_signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """The command sets up the log of its process; that of the test run comes back."""
+    loggers = [logging.getLogger(), logging.getLogger("grpc")]
+    before = [(each, each.handlers[:], each.level) for each in loggers]
+    yield
+    for each, handlers, level in before:
+        each.handlers[:] = handlers
+        each.setLevel(level)
 
 
 @pytest.fixture
