@@ -349,22 +349,17 @@ class Operations(Generic[V]):
         return self._dispatcher.execute(request) if self._seen is None else self._ask_in_session(request)
 
     async def _ask_in_session(self, request: ClientRequest) -> Success:
-        asked = self._asking(request)
+        asked = _covering(request, self._seen, self._dispatcher.now)
         reply = await self._dispatcher.execute(asked)
         self._noted(asked, reply)
         return reply
 
     async def _ask_all(self, requests: Sequence[ClientRequest]) -> list[Answer]:
-        asked = [self._asking(request) for request in requests]
+        asked = [_covering(request, self._seen, self._dispatcher.now) for request in requests]
         replies = await self._dispatcher.execute_many(asked)
         for request, reply in zip(asked, replies, strict=True):
             self._noted(request, reply)
         return replies
-
-    def _asking(self, request: ClientRequest) -> ClientRequest:
-        if self._seen is None or not isinstance(request, Get):
-            return request
-        return self._seen.asking(request, self._dispatcher.now)
 
     def _noted(self, request: ClientRequest, reply: Answer) -> None:
         if self._seen is None or isinstance(reply, KVError):
@@ -374,6 +369,11 @@ class Operations(Generic[V]):
             self._seen.found(request, reply, self._dispatcher.now)
         elif isinstance(request, WriteRequest):
             self._seen.stored(request, _stored(reply), self._dispatcher.now)
+
+
+def _covering(request: ClientRequest, seen: Seen | None, now: float) -> ClientRequest:
+    """The request; a read of a session says what that has `seen`."""
+    return request if seen is None or not isinstance(request, Get) else seen.asking(request, now)
 
 
 def _is_refused_for_its_context(request: WriteRequest, reply: Answer) -> bool:
