@@ -9,7 +9,7 @@ JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-engine bench-overload bench-hostile bench-transports sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations stops fuzz hostile power-loss proto clean
+.PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-transports sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,9 @@ bench-transports: venv ## measure what a frame costs on the ways it could take b
 
 bench-slow: venv ## measure what readers feel of one replica that is 50 times slower
 	@$(BIN)/python -m bench.slow_replica $(ARGS)
+
+bench-transfer: venv ## export 100,000 records of three nodes, beside the same records as plain JSON
+	@$(BIN)/python -m bench.transfer $(ARGS)
 
 bench-engine: $(BENCH_INSTALLED) ## measure the storage engine beside LevelDB, RocksDB and SQLite
 	@$(BIN)/python -m bench.engine $(ARGS)

@@ -237,25 +237,24 @@ async def _slow_readers(target: Target) -> None:
 @attack("30 scans of a bucket that is not there")
 async def _scans(target: Target) -> None:
     scan: Any = target.channel().unary_unary(
-        "/kvstore.v1.KV/ScanKeys",
-        request_serializer=pb.ScanKeysRequest.SerializeToString,
-        response_deserializer=pb.ScanKeysResponse.FromString,
+        "/kvstore.v1.KV/Scan",
+        request_serializer=pb.ScanRequest.SerializeToString,
+        response_deserializer=pb.ScanResponse.FromString,
     )
 
     async def scans() -> None:
         while not target.over:
-            for partition in range(target.state.ring.partitions):
-                request = pb.ScanKeysRequest(bucket="absent", partition=partition)
-                more = True
-                while more and not target.over:
-                    try:
-                        reply = await scan(request, timeout=_PATIENCE)
-                    except grpc.aio.AioRpcError as error:
-                        target.count(error)
-                        break
-                    target.count(reply)
-                    request.after = reply.next
-                    more = bool(reply.next)
+            request = pb.ScanRequest(bucket="absent")
+            more = True
+            while more and not target.over:
+                try:
+                    reply = await scan(request, timeout=_PATIENCE)
+                except grpc.aio.AioRpcError as error:
+                    target.count(error)
+                    break
+                target.count(reply)
+                request.cursor = reply.next
+                more = bool(reply.next)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(30):

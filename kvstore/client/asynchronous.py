@@ -18,7 +18,7 @@ from kvstore.client.errors import ClientClosed
 from kvstore.client.guidance import AWAITS_NOTHING, ITERATES_ASYNC, WRITES_BY_INDEX, missing
 from kvstore.client.operations import Operations
 from kvstore.client.ports import Carrier
-from kvstore.client.requests import Requests, prefix_bytes, requests_for, seconds, whole_number
+from kvstore.client.requests import Requests, requests_for, seconds, whole_number
 from kvstore.client.results import Key, Resolver, Result, V
 from kvstore.client.serializers import Serializer, SerializerName, serializer_of
 from kvstore.errors import KVError
@@ -236,15 +236,25 @@ class Bucket(Operations[V]):
         return bool(await self._get(self._requests.get(key, r, quorum, timeout), None))
 
     async def keys(self, prefix: Key = b"", *, timeout: float | None = None) -> AsyncIterator[bytes]:
-        """The keys that begin with `prefix`, as `scan_keys`: each once, in no particular order.
+        """The keys that begin with `prefix` and have a value, each once, in no particular order.
 
-        Keys are spread by their hash. So a prefix makes this no cheaper: all keys of the bucket are
-        sent to this client, partition by partition, and it leaves out the others.
+        Sees every key whose write was acknowledged before the scan began by W primaries. Keys are spread by
+        their hash, so a prefix spares nodes no reading: they look at all keys of the bucket, and send only
+        those. `timeout` is for each page. Raises Unavailable when too few replicas of some partition answer.
         """
-        wanted = prefix_bytes(prefix)
-        async for key in self.scan_keys(timeout=timeout):
-            if key.startswith(wanted):
-                yield key
+        cursor = b""
+        while True:
+            page = await self.scan_page(cursor, prefix=prefix, timeout=timeout)
+            for each in page.keys:
+                yield each.key
+            cursor = page.next
+            if not cursor:
+                return
+
+    async def scan_keys(self, *, timeout: float | None = None) -> AsyncIterator[bytes]:
+        """All keys that have a value: `keys` without a prefix."""
+        async for key in self.keys(timeout=timeout):
+            yield key
 
     async def items(
         self,
@@ -259,7 +269,7 @@ class Bucket(Operations[V]):
         """The keys that begin with `prefix`, each with what `get` gives for it; `limit` of them at most.
 
         Reads no more values than it gives, 64 at a time, but lists keys as `keys` does. A key whose value
-        goes away meanwhile is left out. `timeout` is for each step. Raises as `scan_keys` and `get_many`.
+        goes away meanwhile is left out. `timeout` is for each step. Raises as `keys` and `get_many`.
         """
         left = _NO_LIMIT if limit is None else whole_number("limit", limit, _NO_LIMIT)
         keys = self.keys(prefix, timeout=timeout)

@@ -16,18 +16,18 @@ from kvstore.client.core.attempts import closed_error
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.client import ClientCore
 from kvstore.client.core.retry import ATTEMPTS
-from kvstore.client.core.scan import scan_of
+from kvstore.client.core.scan import Pages
 from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
 from kvstore.client.core.window import Window
 from kvstore.client.discovery import discover
 from kvstore.client.environment import check_same_process, this_process
 from kvstore.client.errors import WrongEnvironment
-from kvstore.client.listing import keys_at
+from kvstore.client.listing import page_at
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.protocol.client import ClientRequest, Success
+from kvstore.protocol.scan import Scan, Scanned
 from kvstore.ring import ClusterState
-from kvstore.versions import BucketName, UserKey
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -55,6 +55,7 @@ class Dispatcher:
         self._leaving: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self.core = ClientCore(state, self, random.uniform, self._loop.time(), attempts)
+        self._pages = Pages(self.core.routing, partial(page_at, self.connections), self._loop.time)
 
     @property
     def state(self) -> ClusterState:
@@ -137,17 +138,10 @@ class Dispatcher:
         await over
         self.check_open()
 
-    async def scan_partition(
-        self, bucket: BucketName, w: int, partition: int, timeout: float
-    ) -> list[UserKey]:
+    async def scan_page(self, scan: Scan) -> Scanned:
         """See Carrier."""
         self.check_open()
-        scan = scan_of(self.core.routing, bucket, w, partition)
-        while asked := [self.connections[calls.address] for calls in scan.to_ask()]:
-            listed = await asyncio.gather(*(keys_at(c, bucket, partition, timeout) for c in asked))
-            for connection, found in zip(asked, listed, strict=True):
-                scan.on_listed(connection.address, found)
-        return scan.result()
+        return await self._pages.page(scan)
 
     async def ask_nodes(
         self, nodes: Sequence[str], method: AdminMethod[A], request: Message, timeout: float

@@ -63,10 +63,7 @@ _IN_CLIENT: Mapping[str, str] = {
 }
 
 _DICT = "a bucket is no dict: "
-WRITES_BY_INDEX = (
-    _DICT + "bucket[key] = value would not have seen what it replaces; put(key, value, context=...) or "
-    "update(key, change) does"
-)
+WRITES_BY_INDEX = _DICT + "in asyncio await bucket.put(key, value)"
 AWAITS_NOTHING = _DICT + "in asyncio await bucket.exists(key), bucket.get(key), bucket.delete(key)"
 ITERATES_ASYNC = "with asyncio it is `async for key in bucket`"
 

@@ -1,37 +1,32 @@
-"""Asking one node for the keys of a partition."""
+"""Asking one node for a page of a scan."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping
 
 from kvstore.client.connection import Connection
+from kvstore.client.core.calls import Calls
 from kvstore.client.unary import unary
-from kvstore.errors import KVError
+from kvstore.errors import NoNodeAvailable
+from kvstore.protocol.scan import Scan, Scanned
 from kvstore.v1 import client_pb2 as pb
-from kvstore.versions import BucketName, UserKey
+from kvstore.wire.scan import scan_to_wire, scanned_from_wire
 
 
-async def keys_at(
-    connection: Connection, bucket: BucketName, partition: int, timeout: float
-) -> list[UserKey] | KVError:
-    """All keys that it holds, or the error that its listing ended with; `timeout` is for each page."""
-    keys: list[UserKey] = []
-    after = b""
-    while True:
-        request = pb.ScanKeysRequest(bucket=bucket, partition=partition, after=after)
-        try:
-            page = await unary(
-                connection.channel,
-                connection.address,
-                "/kvstore.v1.KV/ScanKeys",
-                request,
-                pb.ScanKeysResponse.FromString,
-                timeout,
-            )
-        except KVError as error:
-            return error
-        keys.extend(cast("Sequence[UserKey]", page.keys))
-        after = page.next
-        if not after:
-            return keys
+async def page_at(connections: Mapping[str, Connection], calls: Calls, scan: Scan) -> Scanned:
+    """The page that it makes, within the timeout of the scan; raises what it says, NoNodeAvailable.
+
+    `connections` are those of now by address: it may be no member any more, or the client be closed.
+    """
+    connection = connections.get(calls.address)
+    if connection is None:
+        raise NoNodeAvailable({calls.address: calls.problem})
+    page = await unary(
+        connection.channel,
+        connection.address,
+        "/kvstore.v1.KV/Scan",
+        scan_to_wire(scan),
+        pb.ScanResponse.FromString,
+        scan.timeout,
+    )
+    return scanned_from_wire(page)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import (
-    AsyncIterator,
     Awaitable,
     Callable,
     Container,
@@ -22,11 +21,12 @@ from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
 from kvstore.client.memory import Memories, Memory
 from kvstore.client.ports import Carrier
-from kvstore.client.requests import Requests, TimeToLive, function, key_bytes, seconds
+from kvstore.client.requests import Requests, TimeToLive, function, key_bytes
 from kvstore.client.results import D, K, Key, Resolver, Result, Stored, V
 from kvstore.client.serializers import Serializer, decoded, encoded
 from kvstore.errors import InvalidRequest, KVError, UnverifiedContext
 from kvstore.protocol.client import ClientRequest, Delete, Found, Get, Put, Success, WriteRequest
+from kvstore.protocol.scan import Scanned
 from kvstore.versions import NO_CONTEXT, SignedContext, UserKey
 
 
@@ -276,26 +276,22 @@ class Operations(Generic[V]):
         outcomes.update(zip(asked, stored, strict=True))
         return by_key(listed, (outcomes[key] for key in listed))
 
-    async def scan_keys(self, *, timeout: float | None = None) -> AsyncIterator[bytes]:
-        """All keys that have a value, each once, in no particular order; `timeout` is for each step.
+    def scan_page(
+        self,
+        cursor: bytes = b"",
+        *,
+        prefix: Key = b"",
+        limit: int | None = None,
+        values: bool = False,
+        timeout: float | None = None,
+    ) -> Coroutine[Any, Any, Scanned]:
+        """One page of the keys that begin with `prefix`, with their `values` as they are stored.
 
-        Sees every key whose write was acknowledged before the scan began by W primaries. Raises
-        Unavailable when too few replicas of some partition answer.
+        It begins at `cursor`, the `.next` of an earlier page, which is empty after the last one, and has
+        `limit` keys at most (1000, which is also the most), or fewer: none, if those that there are in a
+        stretch of the ring have another prefix. Sees what `keys` sees, and raises the same.
         """
-        for partition in range(self.partitions()):
-            for key in await self.scan_partition(partition, timeout=timeout):
-                yield key
-
-    def partitions(self) -> int:
-        """How many partitions `scan_partition` can be asked about."""
-        return self._dispatcher.state.ring.partitions
-
-    async def scan_partition(self, partition: int, *, timeout: float | None = None) -> list[bytes]:
-        """The keys of one partition, in order: `scan_keys` in steps."""
-        limit = self._requests.timeout if timeout is None else seconds(timeout)
-        bucket = self._requests.bucket
-        w = self._requests.w or self._dispatcher.state.bucket(bucket).w
-        return list(await self._dispatcher.scan_partition(bucket, w, partition, limit))
+        return self._dispatcher.scan_page(self._requests.scan(cursor, prefix, limit, values, timeout))
 
     async def _read(
         self, requests: Sequence[Get], memory: Memory | None, resolver: Resolver[V] | None = None

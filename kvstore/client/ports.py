@@ -10,8 +10,8 @@ from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
 from kvstore.errors import KVError
 from kvstore.protocol.client import ClientRequest, Success
+from kvstore.protocol.scan import Scan, Scanned
 from kvstore.ring import ClusterState
-from kvstore.versions import BucketName, UserKey
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -48,12 +48,10 @@ class Carrier(Protocol):
     async def execute_many(self, requests: Sequence[ClientRequest]) -> list[Answer]:
         """The reply to each request, or the error it ended with, in the order of `requests`."""
 
-    async def scan_partition(
-        self, bucket: BucketName, w: int, partition: int, timeout: float
-    ) -> list[UserKey]:
-        """The keys of one partition, in order; `timeout` is in seconds, for each page.
+    async def scan_page(self, scan: Scan) -> Scanned:
+        """A page of the keys of a bucket, made by any node within the timeout of the scan.
 
-        Raises Unavailable when too few primaries answer, InvalidRequest.
+        Raises Unavailable when too few primaries answer, NoNodeAvailable, InvalidRequest.
         """
 
     async def refresh(self) -> None:

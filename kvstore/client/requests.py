@@ -15,6 +15,7 @@ from kvstore.client.results import Key, Resolver
 from kvstore.config import Limits, QuorumMode
 from kvstore.errors import InvalidRequest
 from kvstore.protocol.client import Delete, Get, Put
+from kvstore.protocol.scan import Scan
 from kvstore.versions import BucketName, SignedContext, UserKey
 
 _LIMITS = Limits(value=Limits.MAX_VALUE)
@@ -99,6 +100,22 @@ class Requests:
             self.quorum if quorum is None else mode(quorum),
             self.timeout if timeout is None else seconds(timeout),
             bool(explain),
+        )
+
+    def scan(
+        self, cursor: bytes, prefix: Key, limit: int | None, values: bool, timeout: float | None
+    ) -> Scan:
+        """A page of keys."""
+        if not isinstance(cursor, bytes):
+            raise InvalidRequest("cursor", f"must be the bytes of a .next, not {type(cursor).__name__}")
+        return Scan(
+            self.bucket,
+            cursor,
+            _encode_key("prefix", prefix),
+            0 if limit is None else whole_number("limit", limit, Limits.scan_keys),
+            bool(values),
+            self.w,
+            self.timeout if timeout is None else seconds(timeout),
         )
 
 
@@ -186,11 +203,6 @@ def _buffer(value: object) -> bytes:
         f"must be str or bytes, not {type(value).__name__}; "
         'db.bucket(name, serializer="json") takes what JSON can hold',
     )
-
-
-def prefix_bytes(prefix: Key) -> bytes:
-    """The bytes that keys begin with; raises InvalidRequest."""
-    return _encode("prefix", prefix)
 
 
 def _context(context: bytes) -> bytes:

@@ -22,7 +22,7 @@ from kvstore.client.blocking import (
     standing_before,
 )
 from kvstore.client.core.retry import ATTEMPTS
-from kvstore.client.guidance import WRITES_BY_INDEX, missing
+from kvstore.client.guidance import missing
 from kvstore.client.ports import Runner
 from kvstore.client.results import Key, Resolver, V
 from kvstore.client.serializers import Serializer, SerializerName
@@ -80,6 +80,10 @@ class Bucket(Facade[asynchronous.Bucket[V]], Generic[V]):
             raise KeyError(key)
         return cast(V, value)
 
+    def __setitem__(self, key: Key, value: V | str) -> None:
+        """As `put`: over what this thread has last read or written of the key through this object."""
+        self.put(key, value)
+
     def __delitem__(self, key: Key) -> None:
         """As `delete`: that there is no value is no error."""
         self.delete(key)
@@ -88,10 +92,6 @@ class Bucket(Facade[asynchronous.Bucket[V]], Generic[V]):
         return self.keys()
 
     if not TYPE_CHECKING:
-
-        def __setitem__(self, key: Key, value: object) -> None:
-            raise TypeError(WRITES_BY_INDEX)
-
         __getattr__ = missing
 
     _ask = blocking(_ask)
@@ -115,11 +115,7 @@ class Bucket(Facade[asynchronous.Bucket[V]], Generic[V]):
     keys = iterating(asynchronous.Bucket.keys)
     items = iterating(asynchronous.Bucket.items)
     scan_keys = iterating(asynchronous.Bucket.scan_keys)
-    scan_partition = blocking(asynchronous.Bucket.scan_partition)
-
-    def partitions(self) -> int:
-        """How many partitions `scan_partition` can be asked about."""
-        return self._inner.partitions()
+    scan_page = blocking(asynchronous.Bucket.scan_page)
 
 
 class Buckets(Facade[B_co]):

@@ -22,16 +22,16 @@ from kvstore.node.liveness import Liveness, next_incarnation
 from kvstore.node.outbox import Outbox
 from kvstore.node.replica_service import ReplicaService
 from kvstore.node.router import Router
-from kvstore.node.scan import scan_keys
+from kvstore.node.scans import Respond
 from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus, member_statuses
 from kvstore.principal import ANYONE, Principal
 from kvstore.protocol.client import ClientRequest
 from kvstore.protocol.gossip import Status
+from kvstore.protocol.scan import Scan
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.placement import Placements
 from kvstore.ring import ClusterState
-from kvstore.versions import BucketName, UserKey
 
 
 class Node:
@@ -59,6 +59,7 @@ class Node:
         self.base = parts.foundation(placements, engine, outbox, rng, settings)
         self.background = parts.background(self.base, engine, settings)
         self._coordinator = parts.coordinator(self.base, settings)
+        self._scans = parts.scans(self.base, self.background.flows, engine, settings)
         replica_service = ReplicaService(outbox, self.base.local, self.base.durability, placements)
         self._liveness = Liveness(self._detector, engine.get, outbox, self.base, self.background)
         self._adoption = Adoption(outbox, self.base, self.background, self._liveness)
@@ -118,11 +119,10 @@ class Node:
         self._coordinator.cancel(numbers, now)
         self._turn(now)
 
-    def scan_keys(
-        self, bucket: BucketName, partition: int, after: bytes, limit: int, now: Instant
-    ) -> tuple[tuple[UserKey, ...], bytes]:
-        """Keys held by this node: see kvstore.node.scan."""
-        return scan_keys(self._engine.scan, self.state.ring, bucket, partition, after, limit, now.wall)
+    def on_scan(self, scan: Scan, respond: Respond, now: Instant) -> None:
+        """A client wants a page of a scan; exactly one reply goes to `respond`, now or later."""
+        self.base.guard.run(self._scans.begin, scan, respond, now)
+        self._turn(now)
 
     def status(self, now: Instant) -> NodeStatus:
         """What this node knows of itself and of the others."""

@@ -12,6 +12,9 @@ from kvstore.instant import Instant
 from kvstore.lsm import Engine
 from kvstore.node.coordinator import Coordinator
 from kvstore.node.outbox import Outbox
+from kvstore.node.scan import Step
+from kvstore.node.scan_answers import ScanAnswers
+from kvstore.node.scans import Scans
 from kvstore.node.settings import NodeSettings
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.admission import Admission
@@ -164,6 +167,21 @@ def coordinator(base: Foundation, settings: NodeSettings) -> Coordinator:
     )
 
 
+def scans(base: Foundation, flows: Flows, engine: Engine, settings: NodeSettings) -> Scans:
+    """The way of a client's scan."""
+    return Scans(
+        flows,
+        partial(Step, engine.scan),
+        base.local.replica,
+        base.placements,
+        base.placements.alive,
+        base.admission,
+        base.counters,
+        settings.limits,
+        settings.quorum,
+    )
+
+
 def background(base: Foundation, engine: Engine, settings: NodeSettings) -> Background:
     """What runs by itself, and hears of what it must from the rest."""
     flows = Flows(base.placements.name, base.rpc, base.deadlines, base.durability)
@@ -198,7 +216,11 @@ def background(base: Foundation, engine: Engine, settings: NodeSettings) -> Back
     local.replica.on_distrust = building.distrust
     local.hints.on_dropped = anti_entropy.hint_dropped
     local.hints.on_kept = replay.on_kept
-    questions = {**Answers(trees, engine.scan, counters, rules).questions, **reaper.questions}
+    questions = {
+        **Answers(trees, engine.scan, counters, rules).questions,
+        **ScanAnswers(partial(Step, engine.scan), placements.state.ring.partitions).questions,
+        **reaper.questions,
+    }
     return Background(flows, anti_entropy, proofs, quarantine, building, replay, expiry, reaper, questions)
 
 

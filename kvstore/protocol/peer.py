@@ -15,6 +15,7 @@ import msgspec
 from kvstore.errors import KVError
 from kvstore.protocol.client import ClientRequest, Reply
 from kvstore.protocol.fields import (
+    BucketField,
     ContextKey,
     DigestField,
     EncodedVersionField,
@@ -35,6 +36,7 @@ from kvstore.protocol.fields import (
     TreeHash,
     TreeN,
     TreeNodeNumber,
+    UserKeyField,
 )
 from kvstore.protocol.row import peer_message
 
@@ -183,6 +185,34 @@ class RangeDifference(msgspec.Struct, frozen=True, gc=False):
     reached: KeyBound
 
 
+@peer_message("scan_items", question=True, time_left=lambda m: m.ttl_ms / 1000)
+class ScanItems(msgspec.Struct, frozen=True, gc=False):
+    """Asks what of a bucket differs, in the keys from `after` up to and without `until`.
+
+    `items` are those of the keys that the asker holds there, in order of the keys. Only of keys that begin
+    with `prefix`.
+    """
+
+    number: Number
+    epoch: Epoch
+    partition: Partition
+    bucket: BucketField
+    prefix: UserKeyField
+    after: KeyBound
+    until: KeyBound
+    items: Items
+    ttl_ms: TimeLeft
+
+
+@peer_message("scan_differences", answers=ScanItems)
+class ScanDifference(msgspec.Struct, frozen=True, gc=False):
+    """Keys and versions that the asker has not, or other ones. `reached`: as that of a RangeDifference."""
+
+    number: Number
+    versions: tuple[KeyVersion, ...]
+    reached: KeyBound
+
+
 @peer_message("repairs_wanted")
 class RepairWanted(msgspec.Struct, frozen=True, gc=False):
     """A hint for `node` was dropped: this (partition, n) of the receiver should be compared with it next."""
@@ -240,6 +270,8 @@ QuorumMessage: TypeAlias = (
     | Forward
     | ForwardReply
     | AntiEntropyMessage
+    | ScanItems
+    | ScanDifference
     | RepairWanted
     | ReapCheck
     | ReapConfirm

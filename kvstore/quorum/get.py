@@ -12,7 +12,7 @@ from kvstore.quorum.context_keys import ContextKeys
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.read import Reads
 from kvstore.quorum.request import Operations, ReadHere, Request
-from kvstore.versions import EMPTY, NO_CONTEXT, EncodedVersion, decode_version
+from kvstore.versions import EMPTY, NO_CONTEXT, EncodedVersion, Version, decode_version
 
 
 class Gets:
@@ -61,11 +61,16 @@ class Gets:
         except (Corruption, VersionTooLarge) as error:  # what all R replicas hold, or have together
             respond(Failed(error), now)
             return
-        values = tuple(
-            [
-                Value(sibling.value or b"", sibling.content_type, wall_time(sibling.time), sibling.expiry)
-                for sibling in version.visible(request.now.wall)
-            ]
-        )
+        values = shown(version, request.now.wall)
         context = self._context_keys.sign(version.context, request.key) if result else NO_CONTEXT
         respond(Found(values, context, explain), now)
+
+
+def shown(version: Version, wall: int) -> tuple[Value, ...]:
+    """What a client is shown of a version at the time `wall`."""
+    return tuple(
+        [
+            Value(sibling.value or b"", sibling.content_type, wall_time(sibling.time), sibling.expiry)
+            for sibling in version.visible(wall)
+        ]
+    )

@@ -20,7 +20,6 @@ from kvstore.server.scans import Scans
 from kvstore.server.session import ClientStream, Context
 from kvstore.server.unread import SMALL, TOO_MUCH, UnreadReplies
 from kvstore.v1 import client_pb2 as pb
-from kvstore.versions import BucketName
 from kvstore.wire.client import WIRE_REQUESTS, WireReply, WireRequest, reply_to_wire, request_from_wire
 from kvstore.wire.errors import error_to_status
 from kvstore.wire.ring import state_to_wire
@@ -50,7 +49,7 @@ class ClientService:
         """The handlers of all methods."""
         methods = {
             **{call.__name__: self.unary(self.perform, message) for call, message in WIRE_REQUESTS.items()},
-            "ScanKeys": self.unary(self.scan_keys, pb.ScanKeysRequest),
+            "Scan": self.unary(self.scan, pb.ScanRequest),
             "GetRing": self.unary(self.get_ring, pb.GetRingRequest),
             "Session": grpc.stream_stream_rpc_method_handler(self.session),
         }
@@ -64,13 +63,9 @@ class ClientService:
             raise reply.error
         return reply_to_wire(reply)
 
-    async def scan_keys(self, request: pb.ScanKeysRequest, context: Context) -> pb.ScanKeysResponse:
+    async def scan(self, request: pb.ScanRequest, context: Context) -> pb.ScanResponse:
         """See client.proto. Raises KVError."""
-        left = max(0.0, _deadline(context) - asyncio.get_running_loop().time())
-        keys, after = await self.scans.page(
-            BucketName(request.bucket), request.partition, request.after, request.limit, left
-        )
-        return pb.ScanKeysResponse(keys=keys, next=after)
+        return await self.scans.page(request, _deadline(context))
 
     async def get_ring(self, request: pb.GetRingRequest, context: Context) -> pb.GetRingResponse:
         """See client.proto."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from kvstore.errors import Overloaded
 from kvstore.principal import Principal
 from kvstore.protocol.client import ClientRequest, Failed, Reply
+from kvstore.protocol.scan import Scan
+
+R = TypeVar("R", bound=ClientRequest | Scan)
 
 Respond = Callable[[Reply], None]
 """Takes the reply to one request, once, and perhaps before whoever hands the request in goes on."""
@@ -65,7 +68,7 @@ class Executor:
                 future.set_result(reply)
 
         number = self._number(future, respond)
-        self._node.hand_in([(number, _within(request, left))], principal)
+        self._node.hand_in([(number, within(request, left))], principal)
         try:
             return await future
         finally:
@@ -114,7 +117,7 @@ class Executor:
         return not self._waiting
 
 
-def _within(request: ClientRequest, left: float) -> ClientRequest:
+def within(request: R, left: float) -> R:
     """The request with a little less time than its call has left, so that the reply arrives in time."""
     most = max(0.001, min(left - min(_REPLY_SHARE * left, _REPLY_SECONDS), _LONGEST))
     if left == float("inf") or 0 < request.timeout <= most:

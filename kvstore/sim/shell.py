@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from kvstore.config import Limits
 from kvstore.errors import InvalidRequest
 from kvstore.lsm import Job, JobResult, Options
 from kvstore.node.node import Node
+from kvstore.node.scan import Step, Wanted
 from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus
 from kvstore.protocol.client import Reply
 from kvstore.protocol.gossip import Status
 from kvstore.protocol.table import PeerMessage
-from kvstore.ring import ClusterState
+from kvstore.ring import ClusterState, partition_bounds, split_data_key
 from kvstore.sim.invariants import Invariants
 from kvstore.sim.links import Links
 from kvstore.sim.machine import Machine
@@ -23,7 +25,7 @@ from kvstore.sim.process import Later
 from kvstore.sim.requests import Requests
 from kvstore.sim.storage import Storage
 from kvstore.sim.watched_engine import WatchedEngine
-from kvstore.versions import BucketName, UserKey
+from kvstore.versions import BucketName, UserKey, decode_version
 from kvstore.wire.peer import decode_timed_frame
 
 OPTIONS = Options(memtable_bytes=8 * 1024, block_bytes=512, cache_bytes=64 * 1024)
@@ -90,15 +92,15 @@ class Shell:
         """What the node says of itself."""
         return self.node.status(self._machine.instant())
 
-    def keys(self, bucket: BucketName, partition: int, limit: int = 0) -> list[UserKey]:
-        """All keys of a bucket that the node holds in one partition, in pages of up to `limit`."""
+    def keys(self, bucket: BucketName, partition: int, limit: int = Limits.scan_keys) -> list[UserKey]:
+        """All keys of a bucket that the node holds in one partition, read in steps of up to `limit`."""
         keys: list[UserKey] = []
-        after = b""
-        while True:
-            page, after = self.node.scan_keys(bucket, partition, after, limit, self._machine.instant())
-            keys.extend(page)
-            if not after:
-                return keys
+        start, end = partition_bounds(partition, self.node.state.ring.partitions)
+        wall = self._machine.instant().wall
+        while start < end:
+            versions, start = Step(self.engine.scan, limit).read(Wanted(bucket, UserKey(b"")), start, end)
+            keys += [split_data_key(key)[2] for key, v in versions.items() if decode_version(v).visible(wall)]
+        return keys
 
     def done(self) -> Counter[str]:
         """What this life has done so far."""

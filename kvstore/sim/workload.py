@@ -10,7 +10,7 @@ from functools import partial
 
 from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
-from kvstore.config import BucketSettings, QuorumMode
+from kvstore.config import BucketSettings, Limits, QuorumMode
 from kvstore.contexts import read_context
 from kvstore.errors import Corruption, KVError, Outcome, TooManySiblings, VersionTooLarge
 from kvstore.protocol.client import ClientRequest, Delete, Found, Get, Put, Stored
@@ -182,7 +182,7 @@ class User:
         bucket = BucketName(self._rng.choice(self._shape.buckets).name)
         partitions = self._cluster.state.ring.partitions
         partition = partition_of(token(bucket, self._some_key()), partitions)
-        limit = self._rng.choice((0, 1, 2))
+        limit = self._rng.choice((Limits.scan_keys, 1, 2))
         if not host.process.listens:
             self._history.outcomes["scan no answer"] += 1
             return

@@ -173,6 +173,8 @@ CHANGES: dict[Any, Change] = {
     Kind.CONTEXT_KEY: _one_of((b"short",)),
     Kind.PRINCIPAL: _one_of(("x" * 300,)),
     Kind.TIME_LEFT: _one_of((0, 1, _LAST_32)),
+    Kind.BUCKET: _one_of(("", "No Name", "x" * 1000)),
+    Kind.KEY: _one_of((b"", bytes(5000))),
     TreeNode: lambda node, rng: rng.choice(
         (node._replace(partition=_LAST_32), TreeNode(0, _LAST_32, 1), TreeNode(0, 3, 273))
     ),

@@ -8,18 +8,19 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from kvstore.client.core.attempts import closed_error
-from kvstore.client.core.scan import scan_of
+from kvstore.client.core.calls import Calls
+from kvstore.client.core.scan import Pages
 from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
 from kvstore.client.core.window import Window
 from kvstore.errors import KVError, NoNodeAvailable
-from kvstore.protocol.client import ClientRequest, Success
+from kvstore.protocol.client import ClientRequest, Failed, Success
+from kvstore.protocol.scan import Scan, Scanned
 from kvstore.ring import ClusterState
 from kvstore.sim.client import Pending, SimulatedClient
 from kvstore.sim.cluster import REAP_AGE
 from kvstore.sim.host import Host
 from kvstore.testing.virtual_loop import VirtualLoop, Wait
-from kvstore.versions import BucketName, UserKey
 from kvstore.wire.admin import AdminMethod, Operated
 
 A = TypeVar("A")
@@ -32,6 +33,7 @@ class SimulatedCarrier:
         self.client = client
         self._cluster = client.cluster
         self._loop = VirtualLoop(client.cluster.scheduler)
+        self._pages = Pages(client.core.routing, self._ask_for_page, lambda: self.now)
 
     @property
     def state(self) -> ClusterState:
@@ -90,18 +92,27 @@ class SimulatedCarrier:
         await Wait(lambda: bool(ended))
         return window.answers
 
-    async def scan_partition(
-        self, bucket: BucketName, w: int, partition: int, timeout: float
-    ) -> list[UserKey]:
+    async def scan_page(self, scan: Scan) -> Scanned:
         """See Carrier."""
+        return await self._pages.page(scan)
+
+    async def _ask_for_page(self, calls: Calls, scan: Scan) -> Scanned:
         self.check_open()
-        scan = scan_of(self.client.core.routing, bucket, w, partition)
-        while asked := scan.to_ask():
-            for calls in asked:
-                host = self.client.host(calls)
-                listed = host.shell.keys(bucket, partition) if self._reached(host) else _unreached(host)
-                scan.on_listed(calls.address, listed)
-        return scan.result()
+        host = self.client.host(calls)
+        if not self._reached(host):
+            raise _unreached(host)
+        replies: list[Scanned | Failed] = []
+
+        def perform() -> None:
+            host.shell.node.on_scan(scan, replies.append, host.machine.instant())
+
+        due = self.now + scan.timeout
+        host.process.enter(perform)  # it may die of that, or stand still
+        await Wait(lambda: bool(replies) or self.now >= due)
+        reply = replies[0] if replies else Failed(_unreached(host))
+        if isinstance(reply, Failed):
+            raise reply.error
+        return reply
 
     # what nodes say of themselves
 

@@ -7,6 +7,10 @@ from kvstore.hlc import HybridClock
 from kvstore.lsm import limits
 from kvstore.node import scan
 from kvstore.node.adoption import Adoption
+from kvstore.node.scan_answers import ScanAnswers
+from kvstore.node.scan_part import ScanPart
+from kvstore.node.scans import Scans as PageMaker
+from kvstore.node.scans import _Page
 from kvstore.quorum import context_keys
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.background.reap import Reaper
@@ -312,25 +316,52 @@ _WORK: list[Row] = [
     ),
     (
         "entries of a page of a scan",
-        without(scan.scan_keys, "seen >= _ENTRIES or "),
+        without(scan.Step.is_over, "self._entries <= 0"),
         budget("scans_take_bounded_steps_and_wait_for_each_other"),
     ),
     (
         "keys of a page of a scan",
         without(
-            scan.scan_keys, "min(limit or Limits.scan_keys, Limits.scan_keys)", "limit or Limits.scan_keys"
+            PageMaker._admit, "min(scan.limit or Limits.scan_keys, Limits.scan_keys)", "scan.limit or 1000"
         ),
-        test_of("unit/test_node_scan", "a_page_has_at_most_a_thousand_keys_however_many_are_asked_for"),
+        test_of("unit/test_quorum_scan", "a_page_has_at_most_a_thousand_keys_however_many_are_asked_for"),
     ),
     (
-        "the partition of a scan",
-        without(scan.scan_keys, "not 0 <= partition < ring.partitions"),
-        test_of("unit/test_node_scan", "a_partition_that_is_none_is_refused"),
+        "the values of a page of a scan",
+        without(_Page.add, "size > self._room"),
+        test_of(
+            "unit/test_quorum_scan",
+            "a_page_has_no_more_values_than_it_may_and_names_a_key_that_has_more_by_itself",
+        ),
     ),
     (
-        "the cursor of a scan",
-        without(scan.scan_keys, "after and not start <= after < end"),
-        test_of("unit/test_node_scan", "a_cursor_of_another_partition_is_refused"),
+        "the keyspace of the cursor of a scan",
+        without(scan.partition_at, "not first <= cursor < end"),
+        test_of("unit/test_node_scan", "a_cursor_that_no_page_can_have_had_is_refused"),
+    ),
+    (
+        "the length of the cursor of a scan",
+        without(scan.partition_at, "not _NAME_AT <= len(cursor) <= _LONGEST_CURSOR"),
+        test_of("unit/test_node_scan", "a_cursor_that_no_page_can_have_had_is_refused"),
+    ),
+    (
+        "what a replica is asked for a scan stays in its partition",
+        without(ScanAnswers.on_scan_items, "max(asked.after, first)", "asked.after"),
+        test_of("unit/test_quorum_scan", "a_question_reads_nothing_outside_of_its_partition"),
+    ),
+    (
+        "an answer to a scan is about what was asked",
+        without(ScanPart._asked_for, "self._wanted.has(key)", "True"),
+        test_of(
+            "unit/test_quorum_scan", "an_answer_that_would_make_the_scan_endless_or_show_other_keys_is_none"
+        ),
+    ),
+    (
+        "an answer to a scan goes on",
+        without(ScanPart._makes_sense, "self._start < answer.reached < self.end", "True"),
+        test_of(
+            "unit/test_quorum_scan", "an_answer_that_would_make_the_scan_endless_or_show_other_keys_is_none"
+        ),
     ),
     (
         "lines in the log for who is refused again and again",

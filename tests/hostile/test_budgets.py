@@ -211,21 +211,20 @@ def test_scans_take_bounded_steps_and_wait_for_each_other(tmp_path: Path) -> Non
                         for i in range(first, first + 2000)
                     ]
                 )
-            absent = pb.ScanKeysRequest(bucket="absent")
+            absent = pb.ScanRequest(bucket="absent")
             pages = 0
             while True:
-                page = await call(opened, "ScanKeys", absent, pb.ScanKeysResponse)
+                page = await call(opened, "Scan", absent, pb.ScanResponse)
                 assert not page.keys
                 pages += 1
                 if not page.next:
                     break
-                absent.after = page.next
+                absent.cursor = page.next
             assert pages == 3, "6000 entries, 2000 a page"
-            absent.after = b""
+            absent.cursor = b""
             async with server.clients.scans.turn:
                 asked = [
-                    asyncio.ensure_future(call(opened, "ScanKeys", absent, pb.ScanKeysResponse))
-                    for _ in range(80)
+                    asyncio.ensure_future(call(opened, "Scan", absent, pb.ScanResponse)) for _ in range(80)
                 ]
                 for _, ended in zip(range(16), asyncio.as_completed(asked, timeout=PATIENCE), strict=False):
                     with pytest.raises(grpc.aio.AioRpcError):

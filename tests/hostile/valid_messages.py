@@ -18,10 +18,12 @@ from kvstore.errors import (
 )
 from kvstore.protocol.client import CLIENT_REQUESTS, ClientRequest
 from kvstore.protocol.fields import Field, Kind, fields_of, is_record
+from kvstore.protocol.scan import Scan
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
 from kvstore.v1 import admin_pb2, client_pb2, peer_pb2
 from kvstore.versions import Dot, Sibling, Version, encode_version
 from kvstore.wire.peer import encode_frame
+from kvstore.wire.scan import scan_to_wire
 from tests.client_messages import call_to_wire, request_to_wire
 from tests.hostile.attacks import KEY
 from tests.wire_samples import without_options
@@ -122,10 +124,9 @@ def unary_requests() -> list[tuple[str, Message]]:
     found: list[tuple[str, Message]] = [
         (f"/kvstore.v1.KV/{type(call).__name__}", request_to_wire(call)) for call in client_requests()
     ]
-    scan = client_pb2.ScanKeysRequest(bucket="b", partition=1, after=b"a", limit=9)
     return [
         *found,
-        ("/kvstore.v1.KV/ScanKeys", scan),
+        ("/kvstore.v1.KV/Scan", scan_to_wire(valid(Scan))),
         ("/kvstore.v1.KV/GetRing", client_pb2.GetRingRequest()),
         ("/kvstore.v1.Admin/GetStatus", admin_pb2.GetStatusRequest()),
         ("/kvstore.v1.Admin/Repair", admin_pb2.RepairRequest(start=True)),

@@ -10,7 +10,7 @@ from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.errors import Overloaded
 from kvstore.instant import Instant
 from kvstore.node.coordinator import Coordinator
-from kvstore.node.node import Node
+from kvstore.node.scan import Held, Step, Wanted
 from kvstore.protocol.client import CLIENT_REQUESTS, Failed
 from kvstore.quorum.forward import ForwardOperation
 from kvstore.quorum.operation import Respond
@@ -160,15 +160,13 @@ def refuse_every_other(patch: pytest.MonkeyPatch) -> None:
 
 
 def scan_misses_the_first_key(patch: pytest.MonkeyPatch) -> None:
-    scan = Node.scan_keys
+    read = Step.read
 
-    def missing(
-        self: Node, bucket: BucketName, partition: int, after: bytes, limit: int, now: Instant
-    ) -> tuple[tuple[UserKey, ...], bytes]:
-        keys, after = scan(self, bucket, partition, after, limit, now)
-        return keys[1:], after
+    def missing(self: Step, wanted: Wanted, start: bytes, end: bytes) -> Held:
+        versions, reached = read(self, wanted, start, end)
+        return Held(dict(list(versions.items())[1:]), reached)
 
-    patch.setattr(Node, "scan_keys", missing)
+    patch.setattr(Step, "read", missing)
 
 
 def time_to_live_ignored(patch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -15,8 +17,10 @@ from kvstore.config import BucketSettings
 from kvstore.contexts import Keyring, decode_context, encode_context
 from kvstore.errors import InvalidRequest, KVError, UnverifiedContext
 from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored, Value
+from kvstore.protocol.scan import Scan, Scanned, ScannedKey
 from kvstore.quorum.ttl import expiry
 from kvstore.ring import ClusterState, data_key, initial_state, parse_members, token
+from kvstore.server.client_service import abort
 from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import (
     EMPTY,
@@ -26,11 +30,13 @@ from kvstore.versions import (
     InternalKey,
     Sibling,
     SignedContext,
+    UserKey,
     Version,
     write,
 )
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.ring import state_to_wire
+from kvstore.wire.scan import scan_from_wire, scanned_to_wire
 from kvstore.wire.session import decode_calls
 from tests.client_messages import result_to_wire
 
@@ -46,6 +52,7 @@ class Store:
         self.versions: dict[tuple[str, bytes], Version] = {}
         self.applied: list[tuple[bytes, bytes | None]] = []
         self.calls: list[ClientRequest] = []
+        self.pages_left = math.inf
         self._counter = count(1)
 
     def perform(self, call: ClientRequest) -> Reply:
@@ -96,8 +103,11 @@ class FakeNode:
         self.refusals: deque[KVError] = deque()
         self.silent = False
         self.backwards = False
-        self.hidden: set[bytes] = set()
+        self.large: set[bytes] = set()
         self.scan_fails = False
+        self.scan_refusals: deque[KVError] = deque()
+        self.stands_still = False
+        self.scans: list[Scan] = []
         self.wrong_kind = False
         self.garbled = False
         self.break_before = False
@@ -115,8 +125,8 @@ class FakeNode:
             "GetRing": grpc.unary_unary_rpc_method_handler(
                 self._get_ring, pb.GetRingRequest.FromString, self._ring_bytes
             ),
-            "ScanKeys": grpc.unary_unary_rpc_method_handler(
-                self._scan_keys, pb.ScanKeysRequest.FromString, pb.ScanKeysResponse.SerializeToString
+            "Scan": grpc.unary_unary_rpc_method_handler(
+                self._scan, pb.ScanRequest.FromString, pb.ScanResponse.SerializeToString
             ),
             "Session": grpc.stream_stream_rpc_method_handler(self._session),
         }
@@ -138,23 +148,38 @@ class FakeNode:
     def _ring_bytes(self, response: pb.GetRingResponse) -> bytes:
         return b"\xff\xff" if self.garbled else response.SerializeToString()
 
-    async def _scan_keys(
-        self, request: pb.ScanKeysRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ScanKeysResponse:
-        assert self.state is not None
+    async def _scan(
+        self, request: pb.ScanRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ScanResponse:
+        """Pages of two keys."""
+        if not self.store.pages_left:
+            self.frames.append(1)
+            await asyncio.sleep(3600)
+        self.store.pages_left -= 1
+        if self.scan_refusals:
+            await abort(context, self.scan_refusals.popleft())
         if self.scan_fails:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
-        ring = self.state.ring
+        scan = scan_from_wire(request)
+        self.scans.append(scan)
         held = sorted(
-            key
+            (data_key(token(scan.bucket, UserKey(key)), scan.bucket, UserKey(key)), key)
             for (bucket, key), version in self.store.versions.items()
-            if bucket == request.bucket
-            and ring.partition(bucket, key) == request.partition
-            and version.visible(0)
-            and key > request.after
-            and key not in self.hidden
+            if bucket == scan.bucket and version.visible(0) and key.startswith(scan.prefix)
         )
-        return pb.ScanKeysResponse(keys=held[:2], next=held[1] if len(held) > 2 else b"")
+        left = [(internal, key) for internal, key in held if internal >= scan.cursor]
+        page = [self._scanned(scan, key) for _, key in left[:2]]
+        after = left[2][0] if len(left) > 2 else b""
+        return scanned_to_wire(Scanned(tuple(page), scan.cursor if self.stands_still else after))
+
+    def _scanned(self, scan: Scan, key: bytes) -> ScannedKey:
+        if not scan.values:
+            return ScannedKey(UserKey(key))
+        if key in self.large:
+            return ScannedKey(UserKey(key), large=True)
+        found = self.store.perform(Get(scan.bucket, UserKey(key)))
+        assert isinstance(found, Found)
+        return ScannedKey(UserKey(key), found.siblings)
 
     async def _session(
         self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]

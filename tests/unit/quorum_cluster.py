@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from kvstore.config import BucketSettings
-from kvstore.errors import InvalidRequest
+from kvstore.errors import InvalidRequest, KVError
 from kvstore.instant import Instant
 from kvstore.lsm import Engine, Job, MemoryFileSystem, Options
 from kvstore.node.node import Node
@@ -14,6 +16,7 @@ from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus
 from kvstore.protocol.client import ClientRequest, Failed, Found, Reply, Stored
 from kvstore.protocol.gossip import Status
+from kvstore.protocol.scan import Scan, Scanned, ScannedKey
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import DATA_KEYSPACE, ClusterState, Member, initial_state
 from tests.plain import data_key, token
@@ -179,6 +182,29 @@ class Cluster:
         if number not in self.hosts[node].replies:
             self.move(patience)
         return self.hosts[node].replies[number]
+
+    def page(self, node: str, scan: Scan, patience: float = 10.0) -> Scanned | KVError:
+        """A page of a scan that a node makes, or why not; time passes if it must."""
+        replies: list[Scanned | Failed] = []
+        self.hosts[node].node.on_scan(scan, replies.append, self.instant)
+        self.run()
+        if not replies:
+            self.move(patience)
+        (reply,) = replies
+        return reply.error if isinstance(reply, Failed) else reply
+
+    def scanned(self, scan: Scan, *nodes: str) -> list[ScannedKey]:
+        """All keys of all pages, made by these nodes in turn, or by n1."""
+        keys: list[ScannedKey] = []
+        for number in range(500):
+            page = self.page(nodes[number % len(nodes)] if nodes else "n1", scan)
+            assert isinstance(page, Scanned), page
+            keys += page.keys
+            if not page.next:
+                return keys
+            assert page.next > scan.cursor
+            scan = replace(scan, cursor=page.next)
+        raise AssertionError("it does not end")
 
     def found(self, node: str, call: ClientRequest) -> Found:
         reply = self.call(node, call)

@@ -524,7 +524,7 @@ def test_many_keys_report_each_failure() -> None:
     play(scenario)
 
 
-def test_scan_sees_every_key_once_and_needs_enough_replicas() -> None:
+def test_a_scan_sees_every_key_once_and_asks_another_node_when_one_fails() -> None:
     async def scenario(cluster: FakeCluster, db: aio.Client, carts: aio.Bucket) -> None:
         keys = {f"k{i}".encode() for i in range(200)}
         await carts.put_many([(key, "v") for key in keys])
@@ -532,20 +532,53 @@ def test_scan_sees_every_key_once_and_needs_enough_replicas() -> None:
         found = [key async for key in carts.scan_keys()]
         assert len(found) == 199
         assert set(found) == keys - {b"k7"}
-        for (
-            node
-        ) in cluster.nodes:  # an acknowledged key is on two of three, here the first in doubt has it not
-            node.hidden = {key for key in keys if cluster.first(key) is node}
-        assert len([key async for key in carts.scan_keys()]) == 199
+        assert all(len(node.scans) > 20 for node in cluster.nodes), "the pages are spread"
         cluster.nodes[2].scan_fails = True
-        cluster.nodes[0].hidden = cluster.nodes[1].hidden = set()
-        assert len([key async for key in carts.scan_keys()]) == 199, "another replica was not asked instead"
+        assert len([key async for key in carts.scan_keys()]) == 199, "another node was not asked instead"
         cluster.nodes[2].scan_fails = False
         await cluster.nodes[0].stop()
         await connected(db, 2)
         assert len([key async for key in carts.scan_keys()]) == 199
+        for node in cluster.nodes:
+            node.scan_refusals.extend([Unavailable(3, 2)] * 2)
         with pytest.raises(Unavailable, match="3 replicas required, 2 alive"):
-            _ = [key async for key in db.bucket("single").scan_keys()]
+            _ = [key async for key in carts.scan_keys()]
+
+    play(scenario)
+
+
+def test_a_page_can_be_asked_for_with_all_that_narrows_it() -> None:
+    async def scenario(cluster: FakeCluster, db: aio.Client, carts: aio.Bucket) -> None:
+        await carts.put_many({"a:1": "1", "a:2": "2", "a:3": "3", "b": "4"})
+        found = await carts.scan_page(prefix="a:", values=True, limit=7)
+        assert len(found.keys) == 2
+        rest = await carts.scan_page(found.next, prefix=b"a:", values=True)
+        read = {each.key: [value.value for value in each.siblings] for each in (*found.keys, *rest.keys)}
+        assert read == {b"a:1": [b"1"], b"a:2": [b"2"], b"a:3": [b"3"]}
+        assert rest.next == b""
+        first, second = sorted(
+            (scan for node in cluster.nodes for scan in node.scans), key=lambda s: s.cursor
+        )
+        assert (first.limit, first.w, first.bucket, first.values) == (7, 0, "carts", True)
+        assert 1.0 < first.timeout < 60.0
+        assert second.cursor == found.next
+        await db.bucket("carts", w=3).scan_page()
+        assert {scan.w for node in cluster.nodes for scan in node.scans} == {0, 3}
+        for options in ({"limit": 0}, {"limit": 1001}, {"prefix": 7}, {"cursor": "text"}, {"timeout": 0}):
+            with pytest.raises(InvalidRequest, match=next(iter(options))):
+                await carts.scan_page(**options)
+
+    play(scenario)
+
+
+def test_a_node_whose_pages_do_not_go_on_is_an_error_and_no_endless_scan() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        await carts.put_many({f"k{i}": "v" for i in range(9)})
+        page = await carts.scan_page()
+        for node in cluster.nodes:
+            node.stands_still = True
+        with pytest.raises(InternalError, match="ends before it begins"):
+            await carts.scan_page(page.next)
 
     play(scenario)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from kvstore.client.synchronous import Bucket, connect
-from kvstore.client.transfer import exporting, importing
+from kvstore.client.transfer import importing
 from kvstore.client.transfer.exporting import Exporter
 from kvstore.client.transfer.importing import Importer, ImportReport
 from kvstore.client.transfer.objects import object_records, parse_object
@@ -22,6 +22,8 @@ from kvstore.errors import (
     WriteTimeout,
 )
 from kvstore.protocol.client import ClientRequest, Failed, Put, Reply
+from kvstore.protocol.scan import Scanned, ScannedKey
+from kvstore.versions import UserKey
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster, run
 
@@ -200,10 +202,7 @@ def test_without_a_node_it_goes_on_until_its_patience_ends(fake_cluster: FakeClu
         assert importer.report.retried > 0
 
 
-def test_plain_lines_of_an_export_are_what_import_takes_and_the_rest_is_named(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exporting, "_BATCH", 4)
+def test_plain_lines_of_an_export_are_what_import_takes_and_the_rest_is_named(bucket: Bucket) -> None:
     records = [{"id": f"k{i}", "n": i} for i in range(10)]
     imported(bucket, lines(*records))
     bucket.put("pretty", b'{\n  "id": "pretty"\r\n}')
@@ -230,7 +229,8 @@ def test_what_is_deleted_after_it_was_listed_is_left_out(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.put("a", b"{}")
-    monkeypatch.setattr(bucket, "scan_partition", lambda partition: [b"a", b"b"][partition : partition + 1])
+    page = Scanned((ScannedKey(UserKey(b"a"), large=True), ScannedKey(UserKey(b"b"), large=True)), b"")
+    monkeypatch.setattr(bucket, "scan_page", lambda *_, **__: page)
     exporter = Exporter(bucket, PATIENCE)
     assert list(exporter.objects()) == [b"{}\n"]
     assert (exporter.report.exported, exporter.report.left_out.count) == (1, 0)

@@ -10,15 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.client.results import Result
 from kvstore.client.synchronous import Bucket
-from kvstore.client.transfer import exporting, records
+from kvstore.client.transfer import records
 from kvstore.client.transfer.exporting import Exporter
 from kvstore.client.transfer.importing import Importer, ImportReport
 from kvstore.client.transfer.lines import ExportReader, ExportWriter
-from kvstore.client.transfer.records import BadLine, Held, Record, held
+from kvstore.client.transfer.records import BadLine, Held, Record
 from kvstore.client.transfer.source import Source
-from kvstore.errors import ConfigError, Corruption, KVError, Unavailable
+from kvstore.errors import ConfigError, KVError, Unavailable, VersionTooLarge
 from kvstore.protocol.client import ClientRequest, Failed, Put, Reply
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster
@@ -231,11 +230,13 @@ def test_an_export_waits_for_nodes_and_names_what_can_never_be_read(
 ) -> None:
     bucket.put_many({f"k{i:02}": b"v" for i in range(30)})
     for node in fake_cluster.nodes:
-        node.refusals.extend([Unavailable(2, 1)] * 20)
+        node.scan_refusals.extend([Unavailable(2, 1)] * 2)
+        node.refusals.extend([Unavailable(2, 1)] * 5)
+        node.large = {b"k07", b"k08"}
     perform = fake_cluster.store.perform
 
     def performed(call: ClientRequest) -> Reply:
-        return Failed(Corruption("x.sst", "damaged")) if call.key == b"k07" else perform(call)
+        return Failed(VersionTooLarge(9, 8)) if call.key == b"k07" else perform(call)
 
     monkeypatch.setattr(fake_cluster.store, "perform", performed)
     exporter = Exporter(bucket, PATIENCE)
@@ -255,32 +256,20 @@ def test_an_export_gives_up_when_its_patience_is_over(
 ) -> None:
     bucket.put("a", b"v")
     for node in fake_cluster.nodes:
-        node.scan_fails = scan_fails
-        node.refusals.extend([Unavailable(2, 1)] * 1000)
+        node.scan_fails, node.large = scan_fails, {b"a"}
+        node.refusals.extend([] if scan_fails else [Unavailable(2, 1)] * 1000)
     with pytest.raises(KVError):
         list(Exporter(bucket, 0.0).lines())
 
 
-def test_reads_are_bounded_by_the_size_of_what_is_read(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+def test_a_key_that_is_too_large_for_a_page_is_read_by_itself(
+    fake_cluster: FakeCluster, bucket: Bucket
 ) -> None:
-    monkeypatch.setattr(exporting, "_BATCH_BYTES", 1000)
-    bucket.put_many({f"small{i}": b"v" for i in range(100)})
-    asked: list[list[Result]] = []
-    get_many = bucket.get_many
-
-    def counted(keys: list[bytes]) -> dict[bytes, Result]:
-        found = get_many(keys)
-        asked.append(list(found.values()))
-        return found
-
-    monkeypatch.setattr(bucket, "get_many", counted)
-    list(Exporter(bucket, PATIENCE).lines())
-    assert max(map(len, asked)) > 8
-    asked.clear()
-    bucket.put_many({f"large{i}": b"v" * 500 for i in range(100)})
-    list(Exporter(bucket, PATIENCE).lines())
-    sizes = [sum(held(s).value.count(b"v") for r in results for s in r.siblings) for results in asked]
-    assert sum(sizes) == 100 * 500 + 100
-    # up to three are under way before it shows how large they are, and each small one doubles the next
-    assert max(len(results) for results in asked[4:]) <= 32
+    bucket.put_many({f"k{i}": b"v" for i in range(5)})
+    bucket.put("k3", b"w", blind=True)
+    for node in fake_cluster.nodes:
+        node.large = {b"k3", b"k4"}
+    found, problems = read(list(Exporter(bucket, PATIENCE).lines()))
+    assert problems == []
+    assert sorted(found) == [b"k0", b"k1", b"k2", b"k3", b"k4"]
+    assert contents(bucket)[b"k3"] == [(b"v", "", False), (b"w", "", False)]

@@ -71,13 +71,13 @@ def test_an_export_replaces_a_file_only_when_it_is_whole(
     assert target.stat().st_mode & 0o777 == 0o640
     target.chmod(0o600)
     for node in fake_cluster.nodes:
-        node.refusals.extend([Unavailable(2, 1)] * 1000)
+        node.scan_refusals.extend([Unavailable(2, 1)] * 1000)
     failed = fake("export", "--bucket", "carts", "--patience", "0", link)
     assert failed.code == failures.UNAVAILABLE
     assert f"kvctl: the export ended after 0 keys; {link} is as it was\n" in failed.err
     assert target.read_bytes() == good
     for node in fake_cluster.nodes:
-        node.refusals.clear()
+        node.scan_refusals.clear()
     assert fake("export", "--bucket", "carts", link).code == 0
     assert sorted(target.read_bytes().splitlines()) == sorted(good.splitlines())
     assert (target.stat().st_mode & 0o777, link.is_symlink()) == (0o600, True)
@@ -91,6 +91,8 @@ def test_an_export_that_lacks_keys_does_not_replace_one_that_has_them(
     target = tmp_path / "backup"
     fake("export", "--bucket", "carts", target)
     good = target.read_bytes()
+    for node in fake_cluster.nodes:
+        node.large = {b"k0007"}
     perform = fake_cluster.store.perform
 
     def performed(call: ClientRequest) -> Reply:
@@ -193,12 +195,15 @@ def test_an_interrupt_has_an_exit_code_of_its_own_and_leaves_nothing(
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out", "before")]
 
 
-def test_an_interrupt_ends_the_reads_that_are_under_way(fake_cluster: FakeCluster, tmp_path: Path) -> None:
-    """Nodes list their keys, and then answer no more."""
+@pytest.mark.parametrize("pages", [0, 1])
+def test_an_interrupt_ends_the_reads_that_are_under_way(
+    fake_cluster: FakeCluster, tmp_path: Path, pages: int
+) -> None:
+    """While the first page is waited for, and while the next one is, which another thread does."""
     fill(fake_cluster)
     for node in fake_cluster.nodes:
-        node.silent = True
         node.frames.clear()
+    fake_cluster.store.pages_left = pages
     patient = ("--endpoints", fake_cluster.endpoints, "--timeout", "3600")
     with process(*patient, "export", "--bucket", "carts", str(tmp_path / "out")) as child:
         pause = threading.Event()
@@ -209,7 +214,7 @@ def test_an_interrupt_ends_the_reads_that_are_under_way(fake_cluster: FakeCluste
         code, said = ended(child)
     assert (code, said.splitlines()) == (
         failures.INTERRUPTED,
-        ["kvctl: the export ended after 0 keys", "kvctl: interrupted"],
+        [f"kvctl: the export ended after {2 * pages} keys", "kvctl: interrupted"],
     )
     assert list(tmp_path.iterdir()) == []
 

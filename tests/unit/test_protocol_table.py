@@ -14,11 +14,12 @@ from kvstore.config import Limits
 from kvstore.errors import KVError
 from kvstore.node.frame_check import NOT_CHECKED, FrameCheck
 from kvstore.protocol import client as client_messages
-from kvstore.protocol import gossip, peer
+from kvstore.protocol import gossip, peer, scan
 from kvstore.protocol.client import CLIENT_REQUESTS, Reply
 from kvstore.protocol.fields import Kind, Number, fields_of, is_record
 from kvstore.protocol.gossip import Ping, Update
 from kvstore.protocol.row import ROWS, peer_message
+from kvstore.protocol.scan import Scan, Scanned
 from kvstore.protocol.table import ANSWERS, PEER_TABLE, awaited, expired, is_bulk
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.placement import Placements
@@ -30,7 +31,7 @@ from kvstore.wire.columns import Columns
 from tests.wire_samples import sample
 
 FRAME = peer_pb2.Frame.DESCRIPTOR
-MESSAGES: list[Any] = [*PEER_TABLE, *CLIENT_REQUESTS, *get_args(Reply)]
+MESSAGES: list[Any] = [*PEER_TABLE, *CLIENT_REQUESTS, *get_args(Reply), Scan, Scanned]
 
 
 def parts(record: Any) -> set[Any]:
@@ -50,7 +51,7 @@ def test_every_struct_that_is_declared_is_in_the_union_and_the_other_way_round()
     assert set(ROWS) == set(PEER_TABLE)
 
 
-@pytest.mark.parametrize("module", [peer, gossip, client_messages])
+@pytest.mark.parametrize("module", [peer, gossip, client_messages, scan])
 def test_no_struct_lies_about_that_is_in_no_message(module: Any) -> None:
     """Not declared, not in the union, or in no field of a message: then nobody could send it."""
     defined = {

@@ -205,7 +205,7 @@ def test_rubbish_on_a_session_ends_it_with_a_typed_status(tmp_path: Path) -> Non
     run(scenario())
 
 
-@pytest.mark.parametrize("method", ["KV/Put", "KV/Get", "KV/ScanKeys", "Admin/GetStatus"])
+@pytest.mark.parametrize("method", ["KV/Put", "KV/Get", "KV/Scan", "Admin/GetStatus"])
 def test_unary_rubbish_gets_a_typed_status_and_one_line_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:

@@ -1,56 +1,68 @@
-"""Listing the keys of a partition: so many replicas are asked that no acknowledged write is missed."""
+"""A page of a scan: any node can make it, and a replica of where it begins has the least work."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable
+
+from msgspec.structs import replace
 
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.routing import Routing
-from kvstore.errors import KVError, Unavailable
-from kvstore.quorum.votes import Outcome, Quorum, count
-from kvstore.ring import preference_list
-from kvstore.versions import BucketName, UserKey
+from kvstore.errors import InternalError, KVError, NoNodeAvailable
+from kvstore.protocol.scan import Scan, Scanned
+from kvstore.ring import DATA_KEYSPACE, partition_of
+
+_TOKEN = slice(len(DATA_KEYSPACE), len(DATA_KEYSPACE) + 8)
+_FIRST_SHARE = 0.5
+"""Of its time that the first node gets for a page, so that another one can be asked."""
 
 
-class PartitionScan:
-    """The union of what n - w + 1 primaries hold: what W of them have acknowledged is on one of those."""
+class Pages:
+    """The pages of one client: each is asked of the next replica, as a node rests after one that it has made.
 
-    def __init__(self, primaries: Sequence[Calls], w: int) -> None:
-        members = frozenset(calls.address for calls in primaries)
-        self._quorum = Quorum(members, max(1, len(members) - w + 1))
-        self._left = sorted(primaries, key=lambda calls: not calls.ready)
-        self._listed: set[str] = set()
-        self._problems: dict[str, KVError] = {}
-        self._keys: set[UserKey] = set()
+    `ask` has a node make a page, and raises what it says; `now` is in seconds.
+    """
 
-    def _outcome(self) -> Outcome:
-        return count((self._quorum,), self._listed, self._problems.keys())
+    def __init__(
+        self, routing: Routing, ask: Callable[[Calls, Scan], Awaitable[Scanned]], now: Callable[[], float]
+    ) -> None:
+        self._routing = routing
+        self._ask = ask
+        self._now = now
+        self._turn = 0
 
-    def to_ask(self) -> list[Calls]:
-        """The primaries to be asked next, all at once; none: it is over. `on_listed` takes the answers."""
-        if self._outcome() is not Outcome.PENDING:
-            return []
-        missing = self._quorum.needed - len(self._listed)
-        asked, self._left = self._left[:missing], self._left[missing:]
-        return asked
+    async def page(self, scan: Scan) -> Scanned:
+        """A page within the timeout of the scan, by the first node that makes one; raises why none does."""
+        deadline = self._now() + scan.timeout
+        problem: KVError | None = None
+        for calls in self._nodes(scan):
+            left = deadline - self._now()
+            if left <= 0:
+                break
+            share = left if problem else _FIRST_SHARE * left
+            try:
+                return _checked(scan, await self._ask(calls, replace(scan, timeout=share)))
+            except KVError as error:
+                if not error.retryable:
+                    raise
+                if problem is None or isinstance(problem, NoNodeAvailable):
+                    problem = error
+        raise problem or NoNodeAvailable(self._routing.problems)
 
-    def on_listed(self, address: str, found: Iterable[UserKey] | KVError) -> None:
-        """All keys that the primary at `address` holds, or why it does not say."""
-        if isinstance(found, KVError):
-            self._problems[address] = found
-        else:
-            self._listed.add(address)
-            self._keys.update(found)
-
-    def result(self) -> list[UserKey]:
-        """The keys, in order; raises Unavailable when too few have answered."""
-        if self._outcome() is not Outcome.WON:
-            *_, problem = self._problems.values()
-            raise Unavailable(self._quorum.needed, len(self._listed)) from problem
-        return sorted(self._keys)
+    def _nodes(self, scan: Scan) -> list[Calls]:
+        """Replicas of where it begins, then the others: those that can be reached, unless none can."""
+        routing = self._routing
+        lists = routing.state.ring.replica_lists
+        token = int.from_bytes(scan.cursor[_TOKEN].ljust(8, b"\0"), "big")
+        replicas = lists[partition_of(token, len(lists))]
+        self._turn += 1
+        turn = self._turn % len(replicas)
+        first = [routing.at(node) for node in (*replicas[turn:], *replicas[:turn])]
+        nodes = [*first, *(calls for calls in routing.nodes.values() if calls not in first)]
+        return [calls for calls in nodes if calls.ready] or nodes
 
 
-def scan_of(routing: Routing, bucket: BucketName, w: int, partition: int) -> PartitionScan:
-    """A scan of one partition, at the members of now: they may change meanwhile."""
-    n = routing.state.bucket(bucket).n
-    return PartitionScan(list(map(routing.at, preference_list(routing.state.ring, partition, n))), w)
+def _checked(scan: Scan, page: Scanned) -> Scanned:
+    if page.next and page.next <= scan.cursor:
+        raise InternalError("a node sent a page of a scan that ends before it begins")
+    return page

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
-from kvstore.client.results import Result
 from kvstore.client.transfer.records import BadLine, Held, Record, check_length
 
 CONTENT_TYPE = "application/json"
@@ -76,11 +75,11 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON value")
 
 
-def object_line(result: Result) -> bytes | None:
+def object_line(record: Record) -> bytes | None:
     """The value of a key as a line; None if it is no single JSON object that others can read."""
-    if len(result.siblings) != 1:
+    if len(record.siblings) != 1:
         return None
-    value = result.siblings[0].value
+    value = record.siblings[0].value
     try:
         if not isinstance(_parse(0, value), dict):
             return None

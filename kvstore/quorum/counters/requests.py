@@ -15,6 +15,8 @@ class RequestCounters:
     """Writes of a key, likewise."""
     deletes: int = 0
     """Deletes of a key, likewise."""
+    scans: int = 0
+    """Pages of scans."""
     errors: int = 0
     """Requests that were answered with an error."""
     forwards: int = 0
