@@ -9,7 +9,7 @@ JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
-.PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-transports sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations stops fuzz hostile power-loss proto clean
+.PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-transports sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations backup stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -108,6 +108,10 @@ overload: venv ## real nodes: one of three stands still for a minute under large
 
 operations: venv ## do to real nodes what docs/operations.md tells operators to do, under load
 	@KVSTORE_OPERATIONS=1 $(BIN)/python -m pytest -q tests/cluster/test_operations.py
+
+backup: venv ## export 100,000 mixed records, wipe all nodes and import them again, under kills: COUNT=20000
+	@KVSTORE_EXPORT_RECORDS=$(or $(COUNT),100000) \
+		$(BIN)/python -m pytest -q -s --timeout 3600 tests/cluster/test_export_import.py
 
 stops: venv ## real nodes under load are stopped 200 times, in every way: COUNT=1000 SEED=7
 	@KVSTORE_STOPS=$(or $(COUNT),200) KVSTORE_STOPS_SEED=$(or $(SEED),1) \

@@ -16,7 +16,7 @@ from kvstore.errors import NoNodeAvailable
 from kvstore.kvctl.groups import CommandGroup
 from kvstore.kvctl.invocation import Invocation
 from kvstore.kvctl.nodes import COLUMNS, KEPT_COLUMNS, status_rows
-from kvstore.kvctl.output import flush, say
+from kvstore.kvctl.output import flush, tell
 from kvstore.kvctl.tables import console, fitting, table
 from kvstore.local.cluster import DEFAULT_DIRECTORY, DEFAULT_NODES, DEFAULT_PORT, LocalCluster
 
@@ -66,7 +66,7 @@ def start(nodes: int, port: int, buckets: tuple[str, ...], directory: Path) -> N
     """
     found = LocalCluster.create(directory, nodes, port, buckets)
     found.start()
-    say(f"{len(found.running())} nodes serve on {found.endpoints} (data and logs in {directory})")
+    tell(f"{len(found.running())} nodes serve on {found.endpoints} (data and logs in {directory})")
 
 
 @cluster.command()
@@ -74,7 +74,7 @@ def start(nodes: int, port: int, buckets: tuple[str, ...], directory: Path) -> N
 def stop(directory: Path) -> None:
     """Stop all nodes; their data stays."""
     stopped = LocalCluster.load(directory).stop()
-    say(f"stopped {', '.join(stopped)}" if stopped else "no node was running")
+    tell(f"stopped {', '.join(stopped)}" if stopped else "no node was running")
 
 
 @cluster.command("status")
@@ -92,7 +92,7 @@ def status_(session: Invocation, directory: Path) -> None:
 def kill(node: str, directory: Path) -> None:
     """End a node with SIGKILL, as a crash would."""
     killed = LocalCluster.load(directory).kill(node)
-    say(f"killed {node}" if killed else f"{node} was not running")
+    tell(f"killed {node}" if killed else f"{node} was not running")
 
 
 @cluster.command()
@@ -103,7 +103,7 @@ def restart(node: str, directory: Path) -> None:
     found = LocalCluster.load(directory)
     found.stop_node(node)
     found.start([node])
-    say(f"{node} serves on {found.layout.addresses[node]}")
+    tell(f"{node} serves on {found.layout.addresses[node]}")
 
 
 @cluster.command()
@@ -117,11 +117,11 @@ def run(nodes: int, port: int, buckets: tuple[str, ...], directory: Path) -> Non
         signal.signal(number, signal.default_int_handler)
     try:
         found.start()
-        say(f"{nodes} nodes serve on {found.endpoints}; Ctrl-C stops them")
+        tell(f"{nodes} nodes serve on {found.endpoints}; Ctrl-C stops them")
         flush()
         _watch(found)
     except KeyboardInterrupt:
-        say("stopping")
+        tell("stopping")
     finally:
         found.stop()
 

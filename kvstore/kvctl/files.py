@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO
 
 import click
@@ -20,7 +21,7 @@ from kvstore.kvctl.bucket_argument import complete_bucket
 from kvstore.kvctl.failures import INCOMPLETE
 from kvstore.kvctl.inputs import CheckedInput, InputFile
 from kvstore.kvctl.invocation import Invocation
-from kvstore.kvctl.output import note, say
+from kvstore.kvctl.output import note, tell
 from kvstore.kvctl.progress import Advance, progress
 from kvstore.kvctl.whole_file import Target, open_target
 
@@ -80,15 +81,16 @@ def import_(
       kvctl import orders.json --key customer.id --bucket orders
     """
     reader = ExportReader()
-    with session.connect() as client, progress("importing", _size(file), session.json) as advance:
+    with session.connect() as client:
         importer = Importer(client.bucket(bucket), patience)
-        source = Source(CheckedInput(file), advance)
-        records = (
-            reader.records(source.lines())
-            if key_field is None
-            else foreign_records(source, file.name, key_field)
-        )
-        _import(session, importer, records, on_error == "skip", on_duplicate)
+        try:
+            # one that ends it is in the report, and named there
+            with progress("importing", _size(file), session.json) as advance, suppress(BadLine):
+                records = _records(file, key_field, reader, advance)
+                importer.run(records, on_error == "skip", on_duplicate)
+        finally:
+            # how far it came, whatever ended it; not beside the bar, which is gone now
+            _print_import(session, importer.report)
     if reader.left_out:
         note(f"kvctl: {reader.left_out:,} keys had been left out of the export when it was made")
     _name(importer.report.duplicates, "duplicates")
@@ -97,20 +99,13 @@ def import_(
         sys.exit(INCOMPLETE)
 
 
-def _import(
-    session: Invocation,
-    importer: Importer,
-    records: Iterator[Record | BadLine],
-    skip_bad: bool,
-    on_duplicate: OnDuplicate,
-) -> None:
-    """Import, and say how far it came, whatever ends it."""
-    try:
-        importer.run(records, skip_bad, on_duplicate)
-    except BadLine:
-        pass  # it is in the report, and named there
-    finally:
-        _print_import(session, importer.report)
+def _records(
+    file: BinaryIO, key_field: str | None, reader: ExportReader, advance: Advance
+) -> Iterator[Record | BadLine]:
+    source = Source(CheckedInput(file), advance)
+    if key_field is None:
+        return reader.records(source.lines())
+    return foreign_records(source, file.name, key_field)
 
 
 @click.command()
@@ -189,13 +184,13 @@ def _print_import(session: Invocation, report: ImportReport) -> None:
         session.show_json(counts)
         return
     always = ("imported", "unchanged", "retried", "failed")
-    say(", ".join(f"{name} {count:,}" for name, count in counts.items() if count or name in always))
+    tell(", ".join(f"{name} {count:,}" for name, count in counts.items() if count or name in always))
 
 
 def _print_export(session: Invocation, report: ExportReport) -> None:
     """On standard error, since standard output may be the export itself."""
     if session.json:
         counts = {"exported": report.exported, "retried": report.retried, "left_out": report.left_out.count}
-        note(json.dumps(counts))
+        click.echo(json.dumps(counts), err=True)
     else:
         note(f"exported {report.exported:,} keys")

@@ -30,7 +30,7 @@ from kvstore.kvctl.failures import (
 from kvstore.kvctl.groups import CommandGroup, FittingContext
 from kvstore.kvctl.inputs import InputFailed
 from kvstore.kvctl.invocation import DEFAULT_ENDPOINTS, Invocation
-from kvstore.kvctl.output import OutputFailed, flush, harmless, silence
+from kvstore.kvctl.output import OutputFailed, broken, flush, harmless, silence
 
 _COMMANDS = {
     "buckets": "listing:buckets",
@@ -216,7 +216,7 @@ def _command() -> int:
 
 def _complain(text: str) -> None:
     try:
-        click.echo(harmless(f"kvctl: {text}"), err=True)
+        click.echo(broken(harmless(f"kvctl: {text}"), sys.stderr), err=True)
     except OSError:
         silence(sys.stderr)  # there is nobody left to tell
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -31,11 +33,24 @@ def say(text: str) -> None:
     write(shown.encode(errors="surrogateescape") + b"\n")
 
 
+def tell(text: str) -> None:
+    """A sentence on standard output, for people."""
+    say(broken(text, sys.stdout))
+
+
 def note(text: str) -> None:
-    """A line on standard error, for people."""
+    """A sentence on standard error, for people."""
     flush()
-    sys.stderr.write(harmless(text) + "\n")
+    sys.stderr.write(broken(harmless(text), sys.stderr) + "\n")
     sys.stderr.flush()
+
+
+def broken(text: str, stream: TextIO) -> str:
+    """As lines that end between words, where the terminal is too narrow and would break within one."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def write(data: bytes) -> None:

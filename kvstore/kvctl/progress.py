@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column
 
 _JSON_SECONDS = 1.0
 """Between two lines of progress."""
@@ -28,17 +29,23 @@ Advance = Callable[[int], None]
 
 def progress_bar(ends: bool = True) -> Progress:
     """A bar on a terminal, or what is done if nobody knows where it `ends`; nothing in a pipe or a log."""
-    columns: list[ProgressColumn] = [FileSizeColumn()]
+    columns: list[ProgressColumn] = [FileSizeColumn(_whole())]
     if ends:
-        columns = [BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn()]
+        percentage = TextColumn("{task.percentage:>3.0f}%", table_column=_whole())
+        columns = [BarColumn(), percentage, TimeRemainingColumn(table_column=_whole())]
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=_whole()),
         *columns,
-        TransferSpeedColumn(),
+        TransferSpeedColumn(_whole()),
         disable=not sys.stderr.isatty(),
         console=Console(stderr=True),
         transient=True,
     )
+
+
+def _whole() -> Column:
+    """On a narrow terminal the bar becomes shorter, and nothing else is broken."""
+    return Column(no_wrap=True)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.kvctl.failures import INCOMPLETE
 from kvstore.kvctl.invocation import Invocation
-from kvstore.kvctl.output import note, say
+from kvstore.kvctl.output import note, tell
 
 if TYPE_CHECKING:
     from kvstore.client.status import AntiEntropyStatus
@@ -57,7 +57,7 @@ def repair(session: Invocation, wait: float) -> None:
     if session.json:
         session.show_json({"pairs": pairs, "left": sum(left.values()), "away": sorted(away)})
     elif not left and not away:
-        say(f"all replicas are equal: {pairs:,} proofs")
+        tell(f"all replicas are equal: {pairs:,} proofs")
     for node, reason in away.items():
         note(f"kvctl: {node} is away, so nothing is proven of what it holds: {reason}")
     for node, count in left.items():

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from kvstore.client.synchronous import Bucket
 from kvstore.client.transfer import records
@@ -220,6 +222,22 @@ def test_each_record_is_read_as_it_was_written(written: list[Record]) -> None:
         (each.key, each.siblings) for each in written
     ]
     assert len(found) == len(written)
+
+
+def test_a_coordinator_that_has_not_seen_the_other_siblings_yet_condemns_no_line(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was down when they were written counts its own alone. Replicas have all of them."""
+    put_many = bucket.put_many
+
+    def alone(*args: Any, **options: Any) -> dict[Any, Any]:
+        return {key: replace(stored, siblings=1) for key, stored in put_many(*args, **options).items()}
+
+    monkeypatch.setattr(bucket, "put_many", alone)
+    several = Record(1, b"k", (Held(b"one"), Held(b"two")))
+    report = Importer(bucket, PATIENCE).run([several, Record(2, b"l", (Held(b"v"),))])
+    assert (report.imported, report.bad.count) == (2, 0)
+    assert contents(bucket)[b"k"] == [(b"one", "", False), (b"two", "", False)]
 
 
 # reading a bucket

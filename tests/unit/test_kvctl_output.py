@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import io
 import json
 import os
 import pty
 import re
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import click
@@ -21,6 +24,7 @@ from kvstore.kvctl import failures, tables
 from kvstore.kvctl.main import kvctl as command_line
 from kvstore.kvctl.nodes import COLUMNS, KEPT_COLUMNS
 from kvstore.kvctl.output import harmless
+from kvstore.kvctl.progress import progress_bar
 from kvstore.kvctl.tables import fitting, show_lists, table
 from kvstore.protocol.client import Delete, Get
 from tests.patience import PATIENCE
@@ -66,6 +70,53 @@ def test_a_value_is_the_same_in_a_pipe_and_harmless_on_a_terminal(
     else:
         assert piped == ESCAPE + b"\n"
         assert SHOWN.split("\t", maxsplit=1)[0] in shown.decode()
+
+
+def on_terminal(columns: int, *arguments: object) -> list[str]:
+    """What kvctl shows on a terminal of this width, line by line, as it was last drawn."""
+    terminal, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, "-m", "kvstore.kvctl.main", *map(str, arguments)]
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    with subprocess.Popen(
+        command, stdout=theirs, stderr=theirs, env={**environment, "TERM": "xterm"}
+    ) as child:
+        os.close(theirs)
+        shown = b""
+        while chunk := _read(terminal):
+            shown += chunk
+        child.wait(5 * PATIENCE)
+    os.close(terminal)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode().replace("\r\n", "\n"))
+    return [line.split("\r")[-1] for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_bar_is_one_line_on_a_narrow_terminal(ends: bool) -> None:
+    bar = progress_bar(ends)
+    bar.add_task("importing", total=10**9, completed=999_999_999)
+    bar.tasks[0].finished_speed = 787_123.4
+    console = Console(width=40, record=True, file=io.StringIO())
+    console.print(bar.get_renderable())
+    (line,) = console.export_text().splitlines()
+    assert "787.1 kB/s" in line
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_what_is_said_fits_on_the_terminal(fake_cluster: FakeCluster, tmp_path: Path, columns: int) -> None:
+    """The bar becomes shorter, sentences are broken between words, and the summary has lines of its own."""
+    given = [json.dumps({"id": f"key number {i}", "text": "x" * 200}) for i in range(300)]
+    (tmp_path / "in").write_text("\n".join([*given, given[7].replace("x", "y"), ""]))
+    connected = ("--endpoints", fake_cluster.endpoints)
+    lines = on_terminal(columns, *connected, "import", tmp_path / "in", "--key", "id", "--bucket", "carts")
+    lines += on_terminal(columns, *connected, "get", "carts", "a key that nobody has ever written")
+    lines += on_terminal(columns, *connected, "export", "--bucket", "carts", tmp_path / "out")
+    assert max(map(len, lines)) <= columns, lines
+    said = " ".join(lines)
+    assert "imported 300, unchanged 0, retried 0, failed 0, duplicates 1" in said
+    assert "kvctl: line 301: has the key 'key number 7' of line 8, and takes its place" in said
+    assert "has no value in bucket 'carts'" in said
+    assert [line for line in lines if line.startswith("imported 300")], "it stands beside the bar"
 
 
 def _read(terminal: int) -> bytes:

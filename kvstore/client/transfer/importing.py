@@ -173,9 +173,10 @@ class Importer:
             for done, errors in self._put(puts, {key: seen[key].context for key in puts}):
                 stored |= done
                 failed |= errors
+        lost = self._lost_siblings(batch, stored, failed)
         left: dict[bytes, Record] = {}
         for key, record in batch.items():
-            if (problem := _refusal(record, stored.get(key), failed.get(key))) is not None:
+            if (problem := _refusal(record, failed.get(key)) or lost.get(key)) is not None:
                 refused.append(problem)
             elif key in failed:
                 left[key] = record
@@ -183,6 +184,32 @@ class Importer:
                 self.report.imported += not record.again
                 self._on_stored(record)
         return left, next((failed[key] for key in left), None)
+
+    def _lost_siblings(
+        self, batch: dict[bytes, Record], stored: Mapping[bytes, Stored], failed: dict[bytes, KVError]
+    ) -> dict[bytes, BadLine]:
+        """The keys that hold fewer values than they should, as in an lww bucket.
+
+        What the last write says is no proof of that: a coordinator that was down when the others were written
+        counts its own alone. Keys that cannot be read now are added to `failed`.
+        """
+        doubtful = [
+            key
+            for key, record in batch.items()
+            if key not in failed and stored[key].siblings < len(record.siblings)
+        ]
+        try:
+            found = self._bucket.get_many(doubtful) if doubtful else {}
+        except (PartialFailure, NoNodeAvailable) as error:
+            first = next(iter(error.failed.values())) if isinstance(error, PartialFailure) else error
+            failed.update(dict.fromkeys(doubtful, first))
+            return {}
+        lost: dict[bytes, BadLine] = {}
+        for key, got in found.items():
+            had, kept = len(batch[key].siblings), len(got.siblings)
+            if kept < had:
+                lost[key] = batch[key].bad(f"has {had} siblings, and the bucket has kept {kept} of them")
+        return lost
 
     def _put(self, puts: Mapping[bytes, Held], contexts: Mapping[bytes, bytes]) -> list[Outcomes]:
         """Write a value of each key; what was stored and what failed, in parts.
@@ -221,14 +248,10 @@ class Importer:
         return done, {}
 
 
-def _refusal(record: Record, stored: Stored | None, error: KVError | None) -> BadLine | None:
-    """Why the cluster will never hold a record as it is; None if it does, or may."""
+def _refusal(record: Record, error: KVError | None) -> BadLine | None:
+    """Why no cluster will ever take a record as it is; None if one does, or may."""
     if isinstance(error, InvalidRequest) and error.field in _OF_THE_LINE:
         return record.bad(str(error))
-    if error is None and stored is not None and stored.siblings < len(record.siblings):
-        return record.bad(
-            f"has {len(record.siblings)} siblings, and the bucket has kept {stored.siblings} of them"
-        )
     return None
 
 
