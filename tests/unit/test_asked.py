@@ -37,9 +37,12 @@ def test_every_question_of_nodes_is_asked(question: type) -> None:
 
 
 def read_where_named(struct: Any) -> Iterator[str]:
-    """The fields, and other attributes, that are read in modules of the core which name a struct."""
+    """The fields, and other attributes, that are read in modules of the core which name a struct.
+
+    What all questions have is read in kvstore.node.questions.
+    """
     for nodes, names in core():
-        if struct.__name__ in names:
+        if struct.__name__ in names or (PEER_TABLE[struct].question and "partitions_of" in names):
             yield from read_in(nodes, struct)
 
 
