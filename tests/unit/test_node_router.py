@@ -33,7 +33,7 @@ APART = {WriteAck, ReplicaWrite, Forward}
 BY_OTHERS = {ReplicaRead, ReplicaWrite, Forward}
 """Questions that are no part of background work."""
 
-QUESTIONS = {"status", "scan_keys"}
+QUESTIONS = {"status"}
 """What can be asked of a node and changes nothing."""
 
 
