@@ -148,6 +148,15 @@ class UnverifiedContext(KVError):
         super().__init__("this node cannot tell yet whether its cluster gave out the context")
 
 
+class NodeStopping(KVError):
+    """The node is about to stop and takes no new requests: nothing was done, and another node can do it."""
+
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("the node is stopping")
+
+
 class StaleRing(KVError):
     """The request was routed with cluster state of another epoch; refresh the ring and retry."""
 

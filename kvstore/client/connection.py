@@ -104,7 +104,12 @@ class Connection:
                 if response is None:  # so gRPC says that it could not parse it
                     return "the node sent a frame that cannot be read"
                 assert isinstance(response, pb.SessionResponse)
-                self._calls.answer(replies_from_wire(response), self._clock())
+                now = self._clock()
+                self._calls.answer(replies_from_wire(response), now)
+                if response.stopping:
+                    self._calls.on_stopping(now)
+                if self._calls.over:
+                    return self._calls.problem
             return "the node closed the connection"
         except grpc.aio.AioRpcError as error:
             return f"connection lost: {reason(error)}"

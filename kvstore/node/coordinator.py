@@ -11,7 +11,7 @@ from collections.abc import Callable, Container
 from functools import partial
 
 from kvstore.config import Limits, QuorumSettings
-from kvstore.errors import Corruption, InternalError, KVError, StaleRing
+from kvstore.errors import Corruption, InternalError, KVError, NodeStopping, StaleRing
 from kvstore.instant import Instant
 from kvstore.principal import Principal
 from kvstore.protocol.client import ClientRequest, Failed, Reply
@@ -24,6 +24,8 @@ from kvstore.quorum.placement import Placements
 from kvstore.quorum.relief import Relief
 from kvstore.quorum.request import Operations, Request, admit, check_available
 from kvstore.quorum.rpc import Rpc
+
+_STOPPING = Failed(NodeStopping())
 
 
 class Coordinator:
@@ -52,6 +54,8 @@ class Coordinator:
         self._settings = settings
         self._limits = limits
         self._replies = 0
+        self.stopping = False
+        """Whether requests are refused from now on; those under way go on."""
 
     def begin(
         self,
@@ -68,6 +72,10 @@ class Coordinator:
         """
         admission, counters = self._admission, self._counters
         setattr(counters, call.counter, getattr(counters, call.counter) + 1)
+        if self.stopping:
+            counters.errors += 1
+            respond(_STOPPING)
+            return
         if admission.bytes >= admission.strained_bytes:
             counters.hinted_early += self._relief.relieve(now)
         if refusal := admission.take(call.timeout or self._settings.default_timeout, now.mono):

@@ -79,6 +79,10 @@ class Node:
         self._adoption.start(now)
         self._turn(now)
 
+    def drain(self) -> None:
+        """Refuse requests as NodeStopping from now on; those under way go on, and so does all else."""
+        self._coordinator.stopping = True
+
     def stop(self) -> None:
         """The end: syncs and closes the engine. Nothing may be called after it."""
         self._engine.close()

@@ -9,7 +9,7 @@ from typing import ClassVar
 import msgspec
 
 from kvstore.config import QuorumSettings
-from kvstore.errors import Corruption, KVError
+from kvstore.errors import Corruption, KVError, NodeStopping
 from kvstore.instant import Instant
 from kvstore.protocol.client import Failed, timed_out
 from kvstore.protocol.peer import Forward, ForwardReply
@@ -137,13 +137,13 @@ class ForwardOperation(Operation):
     def on_answer(self, node: str, answer: Answer, now: Instant) -> None:
         """The coordinator has replied: so does this node, unless another one can do what that could not.
 
-        Who cannot read its own copy has done nothing.
+        Who cannot read its own copy has done nothing, nor has who is about to stop.
         """
         assert isinstance(answer, ForwardReply)
         reply = answer.reply
         if node != self.node:
             return
-        if self.left and isinstance(reply, Failed) and isinstance(reply.error, Corruption):
+        if self.left and isinstance(reply, Failed) and isinstance(reply.error, Corruption | NodeStopping):
             self._pass_on(now)
         else:
             self.move(_E.REPLIED)

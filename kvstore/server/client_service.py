@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
-from kvstore.errors import InvalidRequest, KVError, Overloaded
+from kvstore.errors import InvalidRequest, KVError, NodeStopping, Overloaded
 from kvstore.principal import ANYONE
 from kvstore.protocol.client import Failed
 from kvstore.server.driver import Driver
@@ -39,11 +39,33 @@ class ClientService:
         self.scans = Scans(driver)
         self.replies = UnreadReplies()
         self._sessions: Counter[str] = Counter()
+        self._streams: set[ClientStream] = set()
+        self._calls = 0
+        self.serving = asyncio.Event()
+        """Until it is set, calls wait; it is, unless somebody clears it."""
+        self.serving.set()
+        self._stopping = False
         self._refusals = Refusals()
         self.session_frames = 0
         self.session_calls = 0
         self.most_reply_bytes = 0
         """The most that has waited for the client of one session, of those that are over."""
+
+    def stopping(self) -> None:
+        """The node is about to stop: tell all clients, and take no new ones."""
+        self._stopping = True
+        for stream in self._streams:
+            stream.stopping()
+
+    @property
+    def connected(self) -> int:
+        """Sessions that are open, and unary calls under way."""
+        return len(self._streams) + self._calls
+
+    @property
+    def unanswered(self) -> int:
+        """Calls whose replies have not left."""
+        return self._calls + sum(stream.unanswered for stream in self._streams)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handlers of all methods."""
@@ -58,6 +80,7 @@ class ClientService:
     async def perform(self, request: WireRequest, context: Context) -> WireReply:
         """Any of the requests that a Session carries as well: see client.proto. Raises KVError."""
         call = request_from_wire(request)
+        await self.serving.wait()
         reply = await self._driver.executor.execute(ANYONE, call, _deadline(context))
         if isinstance(reply, Failed):
             raise reply.error
@@ -68,12 +91,18 @@ class ClientService:
         return await self.scans.page(request, _deadline(context))
 
     async def get_ring(self, request: pb.GetRingRequest, context: Context) -> pb.GetRingResponse:
-        """See client.proto."""
+        """See client.proto. Raises NodeStopping: who asks wants to connect."""
+        await self.serving.wait()
+        if self._stopping:
+            raise NodeStopping
         return state_to_wire(self._driver.node.state)
 
     async def session(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         """See client.proto. Frames stay bytes until here: gRPC has no need to look into them."""
+        await self.serving.wait()
         peer = context.peer()
+        if self._stopping:
+            await abort(context, NodeStopping())
         if self._sessions[peer] >= _SESSIONS:
             self._refusals.tell(f"more than {_SESSIONS} sessions on the connection from {peer}")
             await abort(context, _TOO_MANY_SESSIONS)
@@ -85,6 +114,7 @@ class ClientService:
 
     async def _serve(self, context: Context) -> None:
         session = ClientStream(self._driver, context, self.replies)
+        self._streams.add(session)
         reader = asyncio.ensure_future(self._read(session, context))
         writer = asyncio.ensure_future(session.write())
         try:
@@ -97,6 +127,7 @@ class ClientService:
                 results = await asyncio.gather(reader, writer, return_exceptions=True)
             finally:  # also when it is cancelled once more
                 session.close()
+                self._streams.discard(session)
                 self.most_reply_bytes = max(self.most_reply_bytes, session.most_reply_bytes)
         for result in results:
             if isinstance(result, Exception):
@@ -137,6 +168,8 @@ class ClientService:
             return self._counted(found.SerializeToString(), context)
 
         async def handle(data: bytes, context: Context) -> bytes:
+            self._calls += 1
+            _when_over(context, self._call_over)
             reply = await answer(data, context)
             if isinstance(reply, KVError):
                 # gRPC keeps the exception that `abort` raises, in a circle with the frames it has passed:
@@ -147,6 +180,9 @@ class ClientService:
 
         return grpc.unary_unary_rpc_method_handler(handle, response_serializer=bytes)
 
+    def _call_over(self) -> None:
+        self._calls -= 1
+
     def _counted(self, reply: bytes, context: Context) -> bytes | KVError:
         """A reply, which counts until its client has read it; or why there is no room for it."""
         size = len(reply)
@@ -155,9 +191,14 @@ class ClientService:
             if reader.refuses(size, self.replies.share):
                 return TOO_MUCH
             reader.hold(size)
-            read: Any = lambda _context: reader.release(size)  # noqa: E731  (gRPC's stub has a wrong type)
-            context.add_done_callback(read)
+            _when_over(context, lambda: reader.release(size))
         return reply
+
+
+def _when_over(context: Context, act: Callable[[], None]) -> None:
+    """Call `act` when the client has the reply to a unary call, or has gone."""
+    callback: Any = lambda _context: act()  # noqa: E731  (gRPC's stub has a wrong type)
+    context.add_done_callback(callback)
 
 
 def _deadline(context: Context) -> float:

@@ -72,6 +72,11 @@ class Driver:
         self._links.open(self._link_open, self._link_lost, self._unsent)
         self.node.start(self.now())
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way, of a client or of a node that has passed it on."""
+        return not self.executor.idle or self.node.base.admission.unanswered > 0
+
     async def stop(self) -> None:
         """Carry nothing out any more; sync and close the engine."""
         self._stopped = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import grpc
@@ -80,6 +80,21 @@ class Links:
         """Whether what is sent to a peer now is sent at once."""
         return peer in self._pairs and all(stream.connected for stream in self._pairs[peer].streams)
 
+    def heard(self, peer: str) -> None:
+        """A peer has called: it is there."""
+        if pair := self._pairs.get(peer):
+            for stream in pair.streams:
+                stream.heard()
+
+    def tried(self, peer: str) -> bool:
+        """Whether it is known if a peer can be reached."""
+        return all(stream.tried for stream in self._pairs[peer].streams)
+
+    @property
+    def peers(self) -> Sequence[str]:
+        """The other members."""
+        return tuple(self._pairs)
+
     @property
     def frames(self) -> int:
         """Frames written since the start."""
@@ -129,18 +144,17 @@ class _Pair:
         self.link = Stream(_LINK, peer, introduce, *told)
         self.bulk = Stream(_BULK, peer, introduce, *told)
         self.streams = (self.link, self.bulk)
-        self._channels = [grpc.aio.insecure_channel(peer.address, options=CHANNEL) for _ in self.streams]
-        self._tasks = [
-            asyncio.create_task(stream.run(channel))
-            for stream, channel in zip(self.streams, self._channels, strict=True)
-        ]
+        self._tasks = [asyncio.create_task(stream.run(self._connect)) for stream in self.streams]
+
+    def _connect(self) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(self.address, options=CHANNEL)
 
     async def close(self) -> None:
         """End both; takes no longer than a few seconds."""
         for task in self._tasks:
             task.cancel()
-        for channel in self._channels:
-            await channel.close()
+        for stream in self.streams:
+            await stream.close()
         _, left = await asyncio.wait(self._tasks, timeout=_END_SECONDS)
         if left:
             _log.error("%d streams have not ended: %s", len(left), left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,11 +14,14 @@ from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.node.transit import Transit
 from kvstore.server.driver import Driver
 from kvstore.server.handshake import Refused, check_caller
+from kvstore.server.links import Links
 from kvstore.v1.peer_pb2 import DESCRIPTOR, Welcome
 from kvstore.wire.parts import FrameParts, PartsRoom
 from kvstore.wire.peer import decode_timed_frame
 
 SERVICE = DESCRIPTOR.services_by_name["Peer"].full_name
+
+_STREAMS = 2
 
 _log = logging.getLogger(__name__)
 
@@ -25,10 +29,16 @@ _log = logging.getLogger(__name__)
 class PeerService:
     """Link and Bulk differ only in what their senders put on them."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, links: Links) -> None:
         self._driver = driver
+        self._links = links
         self._told: set[str] = set()
+        self._heard: Counter[str] = Counter()
         self.parts = PartsRoom()
+
+    def hears(self, peer: str) -> bool:
+        """Whether both streams of a peer are open."""
+        return self._heard[peer] >= _STREAMS
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handlers of both streams; frames stay bytes, the codec reads them."""
@@ -48,8 +58,10 @@ class PeerService:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refused))
         if caller.differences:
             self._log_once(f"node {caller.node!r} has other settings: {caller.differences}")
+        self._links.heard(caller.node)
         await context.write(Welcome(node=node.name, cluster_id=node.state.cluster_id))
         transit, parts = Transit(), FrameParts(self.parts)
+        self._heard[caller.node] += 1
         try:
             async for data in frames:
                 if refusal := await self._take(caller.node, data, parts, transit):
@@ -57,6 +69,7 @@ class PeerService:
                     await context.abort(*refusal)
         finally:
             parts.drop()
+            self._heard[caller.node] -= 1
 
     async def _take(
         self, sender: str, data: bytes, parts: FrameParts, transit: Transit

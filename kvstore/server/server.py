@@ -30,8 +30,10 @@ from kvstore.ring import ClusterState
 from kvstore.server import admin_service, client_service, data_directory, peer_service
 from kvstore.server.activity import ActivityLog
 from kvstore.server.configuration import Configuration
+from kvstore.server.drain import drain
 from kvstore.server.driver import Driver
 from kvstore.server.identity import Identity
+from kvstore.server.joining import join
 from kvstore.server.links import Links
 from kvstore.server.options import SERVER
 from kvstore.server.reflection import add_reflection
@@ -149,25 +151,29 @@ class NodeServer:
         except RuntimeError as error:
             engine.close()
             raise ConfigError(f"cannot listen on {settings.listen}: {error}") from error
+        self.clients.serving.clear()
         await self._server.start()
         self.driver.start()
+        await join(self._links, self.peers)
+        self.clients.serving.set()
         self._activity_log = ActivityLog(self.driver.status, lambda: engine.quarantine.fences)
         await self._set_health(_SERVING)
 
     async def stop(self) -> None:
-        """Take no more calls, give those under way a moment, close the data."""
+        """Let what is under way come to its end, take no more calls, close the data."""
         self._activity_log.close()
         await self._set_health(_NOT_SERVING)
-        await self._server.stop(_GRACE_SECONDS)
+        await drain(self.driver, self.clients, self._links)
+        await self._server.stop(None)
         await self.driver.stop()
 
     def _add_node(self, engine: Engine) -> Driver:
         settings = self._settings
-        links = Links(settings.node, settings.state, Configuration(settings.node_settings))
+        self._links = links = Links(settings.node, settings.state, Configuration(settings.node_settings))
         driver = Driver(settings.node, settings.state, engine, links, settings.node_settings, self._on_fatal)
         self.clients = clients = client_service.ClientService(driver)
         admin = admin_service.AdminService(driver, links, clients)
-        self.peers = peers = peer_service.PeerService(driver)
+        self.peers = peers = peer_service.PeerService(driver, links)
         self._server.add_generic_rpc_handlers((clients.handler(), admin.handler(), peers.handler()))
         return driver
 

@@ -25,7 +25,7 @@ from kvstore.server.gathering import Gathering
 from kvstore.server.unread import MOST_OF_ALL, SMALL, TOO_MUCH, Reader, UnreadReplies
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.queue import Batches
-from kvstore.wire.session import Answer, decode_calls, encode_replies
+from kvstore.wire.session import Answer, decode_calls, encode_replies, encode_stopping
 
 _MOST_CALLS = 4096
 _MOST_BYTES = 16 * MIB
@@ -70,6 +70,18 @@ class ClientStream:
         """The most that has waited to be written."""
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
+        self._stopping = False
+        """Whether the client has yet to be told that the node is about to stop."""
+
+    @property
+    def unanswered(self) -> int:
+        """Calls that were taken and whose replies have not left."""
+        return self._open
+
+    def stopping(self) -> None:
+        """Tell the client that the node is about to stop."""
+        self._stopping = True
+        self._wake.set()
 
     async def take(self, frame: bytes) -> int:
         """Start all calls of a frame; returns how many. Raises InvalidRequest when it is none.
@@ -179,6 +191,9 @@ class ClientStream:
             self._wake.clear()
             answered, self._answered_bytes = self._answered_bytes, 0.0
             count = 0
+            if self._stopping:
+                self._stopping = False
+                await self._context.write(encode_stopping())
             for _ in range(len(self._answers)):  # what comes meanwhile is gathered
                 waiting = self._answers.bytes
                 self.most_reply_bytes = max(self.most_reply_bytes, self._unread.bytes)

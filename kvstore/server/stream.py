@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 import grpc
@@ -66,7 +67,11 @@ class Stream:
         self._on_lost = on_lost
         self._on_unsent = on_unsent
         self.queue = PeerQueue(limits)
+        self._channel: grpc.aio.Channel | None = None
         self._wake = asyncio.Event()
+        self._heard = asyncio.Event()
+        self.tried = False
+        """Whether an attempt to open the stream has ended, well or not."""
         self._problem: tuple[str, int] | None = None
         """What was logged last, unless the stream is open."""
         self._began = 0.0
@@ -91,13 +96,19 @@ class Stream:
         if unsent := self.queue.take_unsent():
             self._on_unsent(self._peer.node, unsent)
 
-    async def run(self, channel: grpc.aio.Channel) -> None:
+    def heard(self) -> None:
+        """The peer is there, as it has called: if it is not connected, there is nothing to wait for."""
+        if not self.connected:
+            self._heard.set()
+
+    async def run(self, connect: Callable[[], grpc.aio.Channel]) -> None:
         """Keep the stream open until cancelled."""
+        self._channel = connect()
         self._began = asyncio.get_running_loop().time()
         pause = _FIRST_PAUSE
         while not _cancelled():
             try:
-                await self._connect_and_send(channel)
+                await self._connect_and_send(self._channel)
             except TimeoutError:
                 self._note("it does not answer", self._unreached)
             except Refused as error:
@@ -111,8 +122,27 @@ class Stream:
             if self.connected:
                 pause = _FIRST_PAUSE
                 self._disconnected()
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            self.tried = True
+            if await self._heard_within(pause):
+                # a channel that could not connect waits before it tries again, and nobody can make it hurry
+                await self._channel.close()
+                self._channel = connect()
+                pause = _FIRST_PAUSE
+            else:
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _heard_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._heard.wait()
+        heard = self._heard.is_set()
+        self._heard.clear()
+        return heard
+
+    async def close(self) -> None:
+        """Close the channel; what waits on it ends."""
+        if self._channel is not None:
+            await self._channel.close()
 
     @property
     def _unreached(self) -> int:
@@ -144,7 +174,8 @@ class Stream:
                 level = logging.INFO if self._speaks else logging.DEBUG
                 _log.log(level, "connected to node %s at %s", self._peer.node, self._peer.address)
                 self._problem = None
-                self.queue.open = True
+                self.queue.open = self.tried = True
+                self._heard.clear()
                 self._on_open(self._peer.node)
                 await self._work(call)
             self._note("the other side ended the stream", self._unreached)

@@ -14,6 +14,7 @@ from kvstore.errors import (
     InternalError,
     InvalidRequest,
     KVError,
+    NodeStopping,
     Outcome,
     Overloaded,
     ReadTimeout,
@@ -46,6 +47,7 @@ _CODES: dict[int, int] = {
     Error.STORAGE_FAILED: code_pb2.INTERNAL,
     Error.VERSION_TOO_LARGE: code_pb2.RESOURCE_EXHAUSTED,
     Error.UNVERIFIED_CONTEXT: code_pb2.UNAVAILABLE,
+    Error.NODE_STOPPING: code_pb2.UNAVAILABLE,
 }
 _FULL_RETRY_SECONDS = 1.0
 """How soon a client may ask again when the disk is full: nobody knows when there will be space."""
@@ -79,6 +81,8 @@ def error_to_wire(error: KVError) -> Error:
             message.size, message.limit = error.size, error.limit
         case UnverifiedContext():
             message.reason = Error.UNVERIFIED_CONTEXT
+        case NodeStopping():
+            message.reason = Error.NODE_STOPPING
         case StaleRing():
             message.reason, message.epoch = Error.STALE_RING, error.epoch
         case Corruption():
@@ -113,6 +117,8 @@ def error_from_wire(message: Error) -> KVError:
             return VersionTooLarge(message.size, message.limit)
         case Error.UNVERIFIED_CONTEXT:
             return UnverifiedContext()
+        case Error.NODE_STOPPING:
+            return NodeStopping()
         case Error.STALE_RING:
             return StaleRing(message.epoch)
         case Error.CORRUPTION:

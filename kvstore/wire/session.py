@@ -128,6 +128,11 @@ def encode_replies(answers: Sequence[Answer]) -> bytes:
     return frame.SerializeToString()
 
 
+def encode_stopping() -> bytes:
+    """A frame that says that the node is about to stop."""
+    return pb.SessionResponse(stopping=True).SerializeToString()
+
+
 def decode_replies(data: bytes) -> Iterator[tuple[int, Reply | None]]:
     """The replies of a frame as `replies_from_wire` gives them; raises InvalidRequest when it is none."""
     try:

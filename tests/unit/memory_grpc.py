@@ -138,6 +138,7 @@ class MemoryCall:
         """None while it goes on, "OK", "cancelled" or an AioRpcError."""
         self.hung = self.half_closed = False
         self._waiters: set[asyncio.Future[None]] = set()
+        self.when_over: list[Callable[[Any], None]] = []
         self._handling: asyncio.Task[None] | None = None
         network.calls.add(self)
         handler = network.handler(address, _Details(method, self.metadata))
@@ -166,6 +167,8 @@ class MemoryCall:
                 self._timer.cancel()
             if self._handling is not None and self._handling is not asyncio.current_task():
                 self._handling.cancel()
+            for act in self.when_over:
+                act(None)
             self.changed()
 
     def changed(self) -> None:
@@ -359,6 +362,9 @@ class ServerEnd(_End):
 
     def invocation_metadata(self) -> Any:
         return self._call.metadata
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._call.when_over.append(callback)
 
     def peer(self) -> str:
         return "ipv4:127.0.0.1:1"

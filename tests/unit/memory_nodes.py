@@ -16,6 +16,7 @@ from kvstore.server.client_service import ClientService
 from kvstore.server.driver import Driver
 from kvstore.server.links import Links
 from kvstore.server.peer_service import PeerService
+from tests.unit.memory_client import settled
 from tests.unit.memory_grpc import Network
 from tests.unit.server_nodes import cluster_state
 
@@ -33,7 +34,7 @@ class MemoryNode:
         self.driver = Driver(name, state, engine, self.links, NodeSettings(), self.fatal.append)
         self.clients = ClientService(self.driver)
         admin = AdminService(self.driver, self.links, self.clients)
-        peers = PeerService(self.driver)
+        peers = PeerService(self.driver, self.links)
         network.serve(self.address, (self.clients.handler(), admin.handler(), peers.handler()))
         self.driver.start()
 
@@ -58,6 +59,10 @@ class Cluster:
     @property
     def endpoints(self) -> Sequence[str]:
         return [node.address for node in self.nodes]
+
+    async def connected(self) -> None:
+        """Wait until each node has streams to all others."""
+        await settled(lambda: all(all(map(each.links.connected, each.links.peers)) for each in self.nodes))
 
     async def stop(self) -> None:
         """Stop all nodes; fails when somebody has not closed a channel."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kvstore.config import BucketSettings, QuorumMode
-from kvstore.errors import Outcome, StaleRing
+from kvstore.errors import NodeStopping, Outcome, StaleRing
 from kvstore.node import coordinator as coordinating
 from kvstore.principal import ANYONE, Principal
 from kvstore.protocol.client import Failed, Stored
@@ -90,3 +90,35 @@ def test_the_principal_of_a_forwarded_request_travels_with_it(monkeypatch: pytes
     assert seen == [Principal("somebody")] * 2, "at the node that has it from the client, and at a replica"
     cluster.stored_reply(via, Put("carts", KEY, b"w"))
     assert seen[2:] == [ANYONE] * 2
+
+
+def test_what_was_passed_on_to_a_node_that_stops_is_passed_on_to_another() -> None:
+    cluster = Cluster(5)
+    replicas = cluster.replicas("carts", KEY)
+    via = outsider(cluster, "carts")
+    for name in replicas[:2]:
+        cluster.hosts[name].node.drain()
+    cluster.stored_reply(via, Put("carts", KEY, b"book"))
+    assert len(cluster.found(replicas[2], Get("carts", KEY)).siblings) == 1
+
+
+def test_when_all_stop_the_client_is_told_that_nothing_was_done() -> None:
+    cluster = Cluster(5)
+    via = outsider(cluster, "carts")
+    for name in cluster.replicas("carts", KEY):
+        cluster.hosts[name].node.drain()
+    number = cluster.start(via, Put("carts", KEY, b"book"))
+    cluster.run()
+    reply = cluster.hosts[via].replies[number]
+    assert isinstance(reply, Failed)
+    assert isinstance(reply.error, NodeStopping)
+    assert reply.error.outcome is Outcome.NOT_APPLIED
+
+
+def test_a_node_that_stops_finishes_what_is_under_way() -> None:
+    cluster = Cluster(3)
+    coordinator = cluster.replicas("carts", KEY)[0]
+    number = cluster.start(coordinator, Put("carts", KEY, b"book"))
+    cluster.hosts[coordinator].node.drain()
+    cluster.run()
+    assert isinstance(cluster.hosts[coordinator].replies[number], Stored)

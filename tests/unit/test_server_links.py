@@ -168,7 +168,7 @@ def test_a_stream_comes_back_after_its_peer(tmp_path: Path) -> None:
         node = settings("n2", ports[1], tmp_path, state)
         stream, lost = link("n2", ports[1], "n1", state)
         async with channel(ports[1]) as opened:
-            running = asyncio.create_task(stream.run(opened))
+            running = asyncio.create_task(stream.run(lambda: opened))
             async with serving(node) as (server,):
                 await until(lambda: stream.connected)
                 for number in range(100):
@@ -225,7 +225,7 @@ def test_a_cancellation_that_grpc_swallows_ends_a_stream_all_the_same(welcome: t
     async def scenario() -> None:
         stream, _ = link("n2", 1, "n1", STATE)
         channel: Any = Channel(*welcome)
-        running = asyncio.create_task(stream.run(channel))
+        running = asyncio.create_task(stream.run(lambda: channel))
         for _ in range(5):
             await asyncio.sleep(0)
         assert stream.connected == bool(welcome)
@@ -246,7 +246,7 @@ def test_a_stranger_is_told_why_in_one_line(tmp_path: Path, caplog: pytest.LogCa
         node = settings("n1", port, tmp_path, cluster_state([port], cluster_id="ours"))
         stream, _ = link("n1", port, "n2", cluster_state([port, 1], cluster_id="theirs"))
         async with serving(node), channel(port) as opened:
-            running = asyncio.create_task(stream.run(opened))
+            running = asyncio.create_task(stream.run(lambda: opened))
             await until(lambda: sum("'theirs'" in record.getMessage() for record in caplog.records) >= 2)
             await asyncio.sleep(0.3)  # several attempts
             assert not stream.connected

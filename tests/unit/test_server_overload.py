@@ -191,7 +191,7 @@ def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it(
             QueueLimits(queue=most),
         )
         async with channel(port) as opened:
-            running = asyncio.create_task(link.run(opened))
+            running = asyncio.create_task(link.run(lambda: opened))
             await until(lambda: link.connected)
             for number in range(400):
                 message = ReplicaWrite(number, 1, InternalKey(b"k"), EncodedVersion(b"v" * 100_000))

@@ -17,6 +17,7 @@ from kvstore.errors import (
     InternalError,
     InvalidRequest,
     KVError,
+    NodeStopping,
     NoNodeAvailable,
     Outcome,
     Overloaded,
@@ -90,6 +91,8 @@ class Calls:
         self.address = address
         self.ready = False
         self.problem = "no connection yet"
+        self.stopping = False
+        """Whether the node has said in this connection that it takes no more calls."""
         self.due = math.inf
         """When `sweep` has something to do."""
         self._bucket = bucket
@@ -203,9 +206,26 @@ class Calls:
             f"{self._in_flight} calls to {self.address} are already in flight, {self._waiting} wait",
         )
 
+    def on_stopping(self, now: float) -> None:
+        """The node takes no more calls: those not sent are for other nodes, the others will be answered."""
+        self.ready = False
+        self.problem = "the node is stopping"
+        self.stopping = True
+        queue, self._queue = self._queue, deque()
+        for number in queue:
+            if call := self._open.pop(number, None):
+                self._waiting -= 1
+                call.asker.on_answer(NodeStopping(), now)
+
+    @property
+    def over(self) -> bool:
+        """Whether the node is stopping and has answered all: then it waits for its client to leave."""
+        return self.stopping and not self._in_flight
+
     def fail_all(self, reason: str, now: float) -> None:
         """The connection broke: what was sent and is a write may have been applied."""
         calls, self._open = self._open, {}
+        self.stopping = False
         self._queue.clear()
         self._waiting = self._in_flight = 0
         self.due = self._unheard_since = math.inf
