@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -23,6 +23,8 @@ SERVICE = DESCRIPTOR.services_by_name["Peer"].full_name
 
 _STREAMS = 2
 
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, Welcome]"
+
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +36,7 @@ class PeerService:
         self._links = links
         self._told: set[str] = set()
         self._heard: Counter[str] = Counter()
+        self._closing = asyncio.Event()
         self.parts = PartsRoom()
 
     def hears(self, peer: str) -> bool:
@@ -47,9 +50,11 @@ class PeerService:
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"Link": stream, "Bulk": stream})
 
-    async def _receive(
-        self, frames: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, Welcome]
-    ) -> None:
+    def close(self) -> None:
+        """End all streams."""
+        self._closing.set()
+
+    async def _receive(self, frames: AsyncIterator[bytes], context: Context) -> None:
         node, mine = self._driver.node, self._driver.configuration
         try:
             caller = check_caller(context.invocation_metadata() or (), node.name, node.state, mine)
@@ -60,16 +65,28 @@ class PeerService:
             self._log_once(f"node {caller.node!r} has other settings: {caller.differences}")
         self._links.heard(caller.node)
         await context.write(Welcome(node=node.name, cluster_id=node.state.cluster_id))
-        transit, parts = Transit(), FrameParts(self.parts)
         self._heard[caller.node] += 1
+        reading = asyncio.ensure_future(self._read(caller.node, frames, context))
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((reading, closing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reading.cancel()
+            closing.cancel()
+            result, _ = await asyncio.gather(reading, closing, return_exceptions=True)
+            self._heard[caller.node] -= 1
+        if isinstance(result, Exception):
+            raise result
+
+    async def _read(self, sender: str, frames: AsyncIterator[bytes], context: Context) -> None:
+        transit, parts = Transit(), FrameParts(self.parts)
         try:
             async for data in frames:
-                if refusal := await self._take(caller.node, data, parts, transit):
+                if refusal := await self._take(sender, data, parts, transit):
                     del data  # gRPC keeps what `abort` raises, and with it what this frame of the stack holds
                     await context.abort(*refusal)
         finally:
             parts.drop()
-            self._heard[caller.node] -= 1
 
     async def _take(
         self, sender: str, data: bytes, parts: FrameParts, transit: Transit

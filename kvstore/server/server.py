@@ -164,7 +164,10 @@ class NodeServer:
         self._activity_log.close()
         await self._set_health(_NOT_SERVING)
         await drain(self.driver, self.clients, self._links)
-        await self._server.stop(None)
+        ending = asyncio.ensure_future(self._server.stop(_GRACE_SECONDS))
+        await asyncio.sleep(0)  # until no new stream is taken
+        self.peers.close()
+        await ending
         await self.driver.stop()
 
     def _add_node(self, engine: Engine) -> Driver:
