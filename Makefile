@@ -9,6 +9,10 @@ JEPSEN := $(BIN)/python -m jepsen
 PROTOCOL := kvstore/v1/__init__.py
 PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 
+# Bytecode is kept, whatever the environment says: else each of the hundreds of processes that tests start
+# compiles the whole package, and each of their workers all tests.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-transports sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations backup stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
@@ -20,7 +24,7 @@ run: venv ## start three nodes on this machine and show their state until Ctrl-C
 	@$(BIN)/kvctl cluster run
 
 test: venv ## run the fast tests; ARGS="-k NAME" goes to pytest
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 3 $(ARGS)
 
 check: venv ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

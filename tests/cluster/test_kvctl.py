@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from kvstore.kvctl.main import main
 from kvstore.local.cluster import DEFAULT_DIRECTORY, LocalCluster
 from kvstore.local.ports import free_ports
 from tests.patience import PATIENCE
@@ -32,17 +35,34 @@ def run(*arguments: str, stdin: str = "", cwd: Path | None = None) -> subprocess
     )
 
 
+class Stdin(io.BytesIO):
+    """What is typed, or comes from a pipe."""
+
+    name = "<stdin>"
+
+
 @pytest.fixture
-def kvctl(shared_cluster: LocalCluster) -> Kvctl:
-    """kvctl connected to a cluster."""
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kvctl:
+    """kvctl in this process: one of its own takes longer to start than to do its work.
+
+    What only a process shows is in test_kvctl_cases.py, and in what calls `run` below.
+    """
 
     def call(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        patience = ("--timeout", str(PATIENCE))
-        done = run("--endpoints", shared_cluster.endpoints, *patience, *arguments, stdin=stdin)
-        assert "Traceback" not in done.stderr
-        return done
+        monkeypatch.setattr("sys.argv", ["kvctl", *arguments])
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(Stdin(stdin.encode()), "utf-8"))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), output.out, output.err)
 
     return call
+
+
+@pytest.fixture
+def kvctl(shared_cluster: LocalCluster, here: Kvctl) -> Kvctl:
+    """kvctl connected to a cluster."""
+    return partial(here, "--endpoints", shared_cluster.endpoints, "--timeout", str(PATIENCE))
 
 
 @pytest.fixture
@@ -198,27 +218,29 @@ def test_an_interrupt_while_a_cluster_starts_is_one_line_and_leaves_no_process(t
     assert stopped == "no node was running\n"
 
 
-def test_a_cluster_from_the_command_line(tmp_path: Path, cluster: LocalCluster) -> None:
-    """The ports of `cluster` are free once it is stopped."""
-    cluster.stop()
-    port = min(int(address.rpartition(":")[2]) for address in cluster.layout.addresses.values())
+def test_a_cluster_from_the_command_line(
+    tmp_path: Path, here: Kvctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is started and stopped by processes that know nothing of each other."""
+    monkeypatch.chdir(tmp_path)
+    (port,) = free_ports(1)
     data = f"{DEFAULT_DIRECTORY}/n1/data"
     start = ("cluster", "start", "--nodes", "1", "--port", str(port))
     try:
-        assert "1 nodes serve on" in run(*start, cwd=tmp_path).stdout
-        assert run("put", "b", "k", "v", "-w", "1", cwd=tmp_path).returncode == 0
-        assert run("cluster", "kill", "n1", cwd=tmp_path).stdout == "killed n1\n"
-        assert run("get", "b", "k", cwd=tmp_path).returncode == 3
-        assert "not reachable" in run("cluster", "status", cwd=tmp_path).stdout
-        assert run("data", "verify", data, cwd=tmp_path).returncode == 0
-        assert run("data", "verify", f"{DEFAULT_DIRECTORY}/n1", cwd=tmp_path).returncode == 0
-        dumped = map(json.loads, run("data", "dump", data, "--bucket", "b", cwd=tmp_path).stdout.splitlines())
+        assert "1 nodes serve on" in run(*start).stdout
+        assert here("put", "b", "k", "v", "-w", "1").returncode == 0
+        assert here("cluster", "kill", "n1").stdout == "killed n1\n"
+        assert here("get", "b", "k").returncode == 3
+        assert "not reachable" in here("cluster", "status").stdout
+        assert here("data", "verify", data).returncode == 0
+        assert here("data", "verify", f"{DEFAULT_DIRECTORY}/n1").returncode == 0
+        dumped = map(json.loads, here("data", "dump", data, "--bucket", "b").stdout.splitlines())
         (stored,) = (line for line in dumped if "key" in line)
         assert (stored["key"], stored["siblings"][0]["value"]) == ("k", "v")
-        assert run("data", "compact", data, cwd=tmp_path).returncode == 0
-        assert run("cluster", "restart", "n1", cwd=tmp_path).returncode == 0
-        assert run("get", "b", "k", cwd=tmp_path).stdout == "v\n"
-        refused = run("data", "verify", data, cwd=tmp_path)
+        assert here("data", "compact", data).returncode == 0
+        assert here("cluster", "restart", "n1").returncode == 0
+        assert here("get", "b", "k").stdout == "v\n"
+        refused = here("data", "verify", data)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
         assert "another process uses this directory" in refused.stderr
         for flags, said in (
@@ -229,11 +251,11 @@ def test_a_cluster_from_the_command_line(tmp_path: Path, cluster: LocalCluster) 
                 "runs with no --bucket, not --bucket b:n=1,ttl=60",
             ),
         ):
-            again = run("cluster", "start", "--port", str(port), *flags, cwd=tmp_path)
+            again = here("cluster", "start", "--port", str(port), *flags)
             assert (again.returncode, again.stderr.count("\n")) == (2, 1)
             assert said in again.stderr
-        assert run("cluster", "kill", "n7", cwd=tmp_path).returncode == 2
+        assert here("cluster", "kill", "n7").returncode == 2
     finally:
-        assert run("cluster", "stop", cwd=tmp_path).stdout == "stopped n1\n"
-    assert run("cluster", "stop", cwd=tmp_path).stdout == "no node was running\n"
-    assert run("cluster", "stop", "--dir", "elsewhere", cwd=tmp_path).returncode == 2
+        assert run("cluster", "stop").stdout == "stopped n1\n"
+    assert run("cluster", "stop").stdout == "no node was running\n"
+    assert here("cluster", "stop", "--dir", "elsewhere").returncode == 2
