@@ -37,6 +37,14 @@ def hintless(tmp_path: Path) -> Iterator[LocalCluster]:
     yield from serving(tmp_path, *NO_HINTS)
 
 
+@pytest.fixture
+def eager(tmp_path: Path) -> Iterator[LocalCluster]:
+    """Three nodes that compare with each other every second."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[anti-entropy]\ninterval = 1.0\n")
+    yield from serving(tmp_path, "--config", str(settings))
+
+
 def kvctl(cluster: LocalCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "kvstore.kvctl.main", "--endpoints", cluster.endpoints, *arguments],
@@ -189,8 +197,8 @@ def flip(path: Path, offset: int) -> None:
     path.write_bytes(data)
 
 
-def test_replicas_become_equal_without_anyone_asking_and_status_tells(hintless: LocalCluster) -> None:
-    cluster = hintless
+def test_replicas_become_equal_without_anyone_asking_and_status_tells(eager: LocalCluster) -> None:
+    cluster = eager
     deadline = time.monotonic() + 5 * PATIENCE
     while any(unproven(status) for status in cluster.statuses(PATIENCE).values()):
         assert time.monotonic() < deadline

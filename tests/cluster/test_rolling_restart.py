@@ -11,10 +11,10 @@ import kvstore
 from kvstore.local.cluster import LocalCluster
 from tests.patience import PATIENCE
 
-WRITERS = 16
+WRITERS = 4
 """Writers at a time: each waits for the reply to a put, and makes the next."""
 
-MORE = 300
+MORE = 100
 """Puts that are acknowledged between two stops."""
 
 
