@@ -8,7 +8,7 @@ from kvstore.client.core import calls as calls_module
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.waiter import Answer
 from kvstore.config import BucketSettings
-from kvstore.errors import InvalidRequest, Overloaded
+from kvstore.errors import InvalidRequest, NodeStopping, Overloaded
 from tests.plain import Get, Put
 from tests.unit.core_client import FOUND
 
@@ -84,3 +84,22 @@ def test_calls_that_come_while_a_frame_could_not_be_taken_are_announced_once_the
     assert calls.sendable
     calls.sweep(1.0)
     assert not calls.sendable
+
+
+def test_a_node_that_stops_is_sent_nothing_more_and_is_left_when_it_has_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls_module, "MAX_IN_FLIGHT", 1)
+    calls, sent, waits = opened(), Asker(), Asker()
+    calls.ready = True
+    for asker in (sent, waits):
+        calls.submit(Get("b", b"k"), 1.0, 1, asker)
+    assert calls.take_frame(0.0)
+    assert not calls.over
+    calls.on_stopping(0.1)
+    assert [type(answer) for answer in waits.answers] == [NodeStopping]
+    assert (sent.answers, calls.ready, calls.over) == ([], False, False)
+    calls.answer([(1, FOUND)], 0.2)
+    assert (sent.answers, calls.over, calls.sendable, calls._waiting) == ([FOUND], True, False, 0)
+    calls.fail_all("it was left", 0.3)
+    assert not calls.over, "the next connection is another one"
