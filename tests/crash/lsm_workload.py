@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 
 from kvstore.lsm import (
     Compaction,
@@ -70,6 +71,7 @@ class Ledger:
         return {key: value for key, value in content.items() if value is not None}
 
 
+@cache
 def batch_number(step: int) -> Batch:
     """Each batch holds its own number, so that no two moments have the same content."""
     rng = random.Random(step)

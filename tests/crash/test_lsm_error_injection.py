@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ _LONG_ENOUGH = 12
 Batch = list[tuple[bytes, bytes | None]]
 
 
+@cache
 def batch_number(step: int) -> Batch:
     rng = random.Random(step)
     batch: Batch = [(b"step", b"%d" % step)]
