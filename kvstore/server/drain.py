@@ -17,7 +17,9 @@ from kvstore.server.links import Links
 _WORK_SECONDS = 5.0
 """What is under way may take so long; whoever waits for it then is cut off, and his outcome is unknown."""
 _LEAVE_SECONDS = 0.5
-"""Clients that have all replies may take so long to leave: others than ours may not know that they should."""
+"""Clients that have all replies may take so long to leave: others than ours may not know that they should.
+Peers may take so long to read what is queued for them: one that is stuck never does.
+"""
 _LOOK_SECONDS = 0.005
 
 _log = logging.getLogger(__name__)
@@ -30,8 +32,8 @@ async def drain(driver: Driver, clients: ClientService, links: Links) -> None:
     driver.node.drain()
     clients.stopping()
     while clients.connected or driver.busy or links.queued_bytes:
-        idle = not (clients.unanswered or driver.busy or links.queued_bytes)
-        if clock() - begun >= (_LEAVE_SECONDS if idle else _WORK_SECONDS):
+        working = clients.unanswered or driver.busy
+        if clock() - begun >= (_WORK_SECONDS if working else _LEAVE_SECONDS):
             _log.info(
                 "cutting off %d clients; %d of their calls are under way",
                 clients.connected,

@@ -34,7 +34,7 @@ class MemoryNode:
         self.driver = Driver(name, state, engine, self.links, NodeSettings(), self.fatal.append)
         self.clients = ClientService(self.driver)
         admin = AdminService(self.driver, self.links, self.clients)
-        peers = PeerService(self.driver, self.links)
+        self.peers = peers = PeerService(self.driver, self.links)
         network.serve(self.address, (self.clients.handler(), admin.handler(), peers.handler()))
         self.driver.start()
 
