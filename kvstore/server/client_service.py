@@ -51,11 +51,11 @@ class ClientService:
         self.most_reply_bytes = 0
         """The most that has waited for the client of one session, of those that are over."""
 
-    def stopping(self) -> None:
+    def announce_stop(self) -> None:
         """The node is about to stop: tell all clients, and take no new ones."""
         self._stopping = True
         for stream in self._streams:
-            stream.stopping()
+            stream.announce_stop()
 
     @property
     def connected(self) -> int:

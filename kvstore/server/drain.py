@@ -30,7 +30,7 @@ async def drain(driver: Driver, clients: ClientService, links: Links) -> None:
     clock = asyncio.get_running_loop().time
     begun = clock()
     driver.node.drain()
-    clients.stopping()
+    clients.announce_stop()
     while clients.connected or driver.busy or links.queued_bytes:
         working = clients.unanswered or driver.busy
         if clock() - begun >= (_WORK_SECONDS if working else _LEAVE_SECONDS):

@@ -78,7 +78,7 @@ class ClientStream:
         """Calls that were taken and whose replies have not left."""
         return self._open
 
-    def stopping(self) -> None:
+    def announce_stop(self) -> None:
         """Tell the client that the node is about to stop."""
         self._stopping = True
         self._wake.set()
