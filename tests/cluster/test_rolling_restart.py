@@ -11,7 +11,7 @@ import kvstore
 from kvstore.local.cluster import LocalCluster
 from tests.patience import PATIENCE
 
-WRITERS = 4
+WRITERS = 2
 """Writers at a time: each waits for the reply to a put, and makes the next."""
 
 MORE = 100
