@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import grpc
@@ -13,8 +14,10 @@ from grpc_status import rpc_status
 
 from kvstore.errors import InvalidRequest, KVError, NodeStopping, Overloaded
 from kvstore.principal import ANYONE
-from kvstore.protocol.client import Failed
+from kvstore.protocol.client import Failed, Found, Get
+from kvstore.protocol.sizes import size_of
 from kvstore.server.driver import Driver
+from kvstore.server.large_replies import LARGE, LargeReplies
 from kvstore.server.refusals import Refusals
 from kvstore.server.scans import Scans
 from kvstore.server.session import ClientStream, Context
@@ -22,12 +25,15 @@ from kvstore.server.unread import SMALL, TOO_MUCH, UnreadReplies
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import WIRE_REQUESTS, WireReply, WireRequest, reply_to_wire, request_from_wire
 from kvstore.wire.errors import error_to_status
+from kvstore.wire.pieces import found_in_pieces
 from kvstore.wire.ring import state_to_wire
 
 SERVICE = pb.DESCRIPTOR.services_by_name["KV"].full_name
 
 _SESSIONS = 32
 """Sessions of one connection: each may hold a frame and its share of replies. Our client has one."""
+_QUIET, _LONGEST_WAIT = 0.25, 5.0
+"""A stream that is refused ends when its client has written nothing for so long, and at the latest then."""
 _TOO_MANY_SESSIONS = Overloaded(1.0, f"{_SESSIONS} sessions are open on this connection")
 
 
@@ -38,6 +44,7 @@ class ClientService:
         self._driver = driver
         self.scans = Scans(driver)
         self.replies = UnreadReplies()
+        self.large = LargeReplies()
         self._sessions: Counter[str] = Counter()
         self._streams: set[ClientStream] = set()
         self._calls = 0
@@ -71,6 +78,7 @@ class ClientService:
         """The handlers of all methods."""
         methods = {
             **{call.__name__: self.unary(self.perform, message) for call, message in WIRE_REQUESTS.items()},
+            "Get": self.unary(self.get, pb.GetRequest),
             "Scan": self.unary(self.scan, pb.ScanRequest),
             "GetRing": self.unary(self.get_ring, pb.GetRingRequest),
             "Session": grpc.stream_stream_rpc_method_handler(self.session),
@@ -85,6 +93,27 @@ class ClientService:
         if isinstance(reply, Failed):
             raise reply.error
         return reply_to_wire(reply)
+
+    async def get(self, request: WireRequest, context: Context) -> WireReply | bytes:
+        """A get, whose reply may be large. Raises KVError."""
+        call, peer, large = request_from_wire(request), context.peer(), self.large
+        assert isinstance(call, Get)
+        await self.serving.wait()
+        while True:
+            await self.replies.until_room(peer)
+            await large.until_fair()
+            async with large.room(large.expected(call)):
+                if not self.replies.used_up(peer):
+                    return await self._get(call, context)
+
+    async def _get(self, call: Get, context: Context) -> WireReply | bytes:
+        reply = await self._driver.executor.execute(ANYONE, call, _deadline(context))
+        if isinstance(reply, Failed):
+            raise reply.error
+        assert isinstance(reply, Found)
+        size = size_of(reply)
+        self.large.learn(call, size)
+        return reply_to_wire(reply) if size <= LARGE else await self.large.join(found_in_pieces(reply))
 
     async def scan(self, request: pb.ScanRequest, context: Context) -> pb.ScanResponse:
         """See client.proto. Raises KVError."""
@@ -105,6 +134,7 @@ class ClientService:
             await abort(context, NodeStopping())
         if self._sessions[peer] >= _SESSIONS:
             self._refusals.tell(f"more than {_SESSIONS} sessions on the connection from {peer}")
+            await _until_quiet(context)
             await abort(context, _TOO_MANY_SESSIONS)
         self._sessions[peer] += 1
         try:
@@ -113,7 +143,7 @@ class ClientService:
             self._sessions -= Counter([peer])  # one that has none is forgotten
 
     async def _serve(self, context: Context) -> None:
-        session = ClientStream(self._driver, context, self.replies)
+        session = ClientStream(self._driver, context, self.replies, self.large)
         self._streams.add(session)
         reader = asyncio.ensure_future(self._read(session, context))
         writer = asyncio.ensure_future(session.write())
@@ -137,6 +167,7 @@ class ClientService:
         while (data := await context.read()) is not grpc.aio.EOF:
             if refusal := await self._take(session, data):
                 data = b""  # see `unary`
+                await _until_quiet(context)
                 await abort(context, refusal)
             await session.until_there_is_room()
         await session.until_answered()
@@ -159,13 +190,14 @@ class ClientService:
 
         async def answer(data: bytes, context: Context) -> bytes | KVError:
             try:
-                found: Message = await method(request.FromString(data), context)
+                found: Message | bytes = await method(request.FromString(data), context)
             except DecodeError as error:
                 refusals.tell(f"{len(data)} bytes that are no {name}")
                 return InvalidRequest("request", f"is no {name}: {error}")
             except KVError as error:
                 return error.with_traceback(None)
-            return self._counted(found.SerializeToString(), context)
+            reply = found if isinstance(found, bytes) else found.SerializeToString()
+            return self._counted(reply, context)
 
         async def handle(data: bytes, context: Context) -> bytes:
             self._calls += 1
@@ -187,11 +219,18 @@ class ClientService:
         """A reply, which counts until its client has read it; or why there is no room for it."""
         size = len(reply)
         if size > SMALL:
-            reader = self.replies.of_connection(context.peer())
-            if reader.refuses(size, self.replies.share):
+            peer, replies = context.peer(), self.replies
+            reader = replies.of_connection(peer)
+            if reader.refuses(size, replies.share):
                 return TOO_MUCH
             reader.hold(size)
-            _when_over(context, lambda: reader.release(size))
+            number = replies.give(peer, size)
+
+            def read() -> None:
+                reader.release(size)
+                replies.taken(number)
+
+            _when_over(context, read)
         return reply
 
 
@@ -205,6 +244,19 @@ def _deadline(context: Context) -> float:
     """When the time of a call is over, by the loop's clock."""
     remaining: float | None = context.time_remaining()  # None without a deadline, whatever its stub says
     return float("inf") if remaining is None else asyncio.get_running_loop().time() + remaining
+
+
+async def _until_quiet(context: Context) -> None:
+    """Take what a client is writing, for a moment.
+
+    gRPC's Python client takes the end of a stream on which it writes for INTERNAL, whatever the status is.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LONGEST_WAIT):
+            while True:
+                async with asyncio.timeout(_QUIET):
+                    if await context.read() is grpc.aio.EOF:
+                        return
 
 
 async def abort(context: Context, error: KVError) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from kvstore.config import MAX_REQUEST_BYTES
+from kvstore.config import MAX_REQUEST_BYTES, MIB
 
 
 def _connections() -> int:
@@ -33,6 +33,12 @@ SERVER = [
     # one more is closed at once; and who has not said within this time that it speaks HTTP/2 makes room
     ("grpc.max_allowed_incoming_connections", _connections()),
     ("grpc.server_handshake_timeout_ms", 5_000),
+    # nor may one that has no calls take the place of a client that has some; whoever comes back connects anew
+    ("grpc.max_connection_idle_ms", 120_000),
+    # what is taken of a stream before the node reads it: gRPC's own estimate is larger the slower the machine
+    # is, and has no bound near a node's budgets (300 MB of a peer that sends faster than its parts are kept)
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", MIB),
     # otherwise a second node on the same port starts without an error and takes half of the requests
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
@@ -13,10 +14,10 @@ import grpc
 from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.node.transit import Transit
 from kvstore.server.driver import Driver
+from kvstore.server.frame_parts import FrameParts, PartsRoom
 from kvstore.server.handshake import Refused, check_caller
 from kvstore.server.links import Links
 from kvstore.v1.peer_pb2 import DESCRIPTOR, Welcome
-from kvstore.wire.parts import FrameParts, PartsRoom
 from kvstore.wire.peer import decode_timed_frame
 
 SERVICE = DESCRIPTOR.services_by_name["Peer"].full_name
@@ -29,15 +30,18 @@ _log = logging.getLogger(__name__)
 
 
 class PeerService:
-    """Link and Bulk differ only in what their senders put on them."""
+    """Link and Bulk differ only in what their senders put on them.
 
-    def __init__(self, driver: Driver, links: Links) -> None:
+    What comes in parts is kept in `directory` until it is whole.
+    """
+
+    def __init__(self, driver: Driver, links: Links, directory: Path | None = None) -> None:
         self._driver = driver
         self._links = links
         self._told: set[str] = set()
         self._heard: Counter[str] = Counter()
         self._closing = asyncio.Event()
-        self.parts = PartsRoom()
+        self.parts = PartsRoom(directory)
 
     def hears(self, peer: str) -> bool:
         """Whether both streams of a peer are open."""
@@ -93,7 +97,7 @@ class PeerService:
     ) -> tuple[grpc.StatusCode, str] | None:
         """Hand in a frame, or keep a part of it; how the stream has to end if that cannot be done."""
         try:
-            if frame := parts.add(data):
+            if frame := await parts.add(data):
                 sent_ms, messages = decode_timed_frame(frame)
                 delay = transit.delay(sent_ms / 1000, asyncio.get_running_loop().time())
                 await self._driver.receive(sender, messages, delay)

@@ -27,7 +27,7 @@ from kvstore.errors import ConfigError
 from kvstore.lsm import Engine, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import ClusterState
-from kvstore.server import admin_service, client_service, data_directory, peer_service
+from kvstore.server import admin_service, client_service, data_directory, options, peer_service
 from kvstore.server.activity import ActivityLog
 from kvstore.server.configuration import Configuration
 from kvstore.server.drain import drain
@@ -35,7 +35,6 @@ from kvstore.server.driver import Driver
 from kvstore.server.identity import Identity
 from kvstore.server.joining import join
 from kvstore.server.links import Links
-from kvstore.server.options import SERVER
 from kvstore.server.reflection import add_reflection
 from kvstore.store import DiskFileSystem
 
@@ -131,7 +130,7 @@ class NodeServer:
     def __init__(self, settings: ServerSettings, on_fatal: Callable[[BaseException], None]) -> None:
         self._settings = settings
         self._on_fatal = on_fatal
-        self._server = grpc.aio.server(options=SERVER)
+        self._server = grpc.aio.server(options=options.SERVER)
         self._checks = health.aio.HealthServicer()
 
     async def start(self) -> None:
@@ -176,7 +175,7 @@ class NodeServer:
         driver = Driver(settings.node, settings.state, engine, links, settings.node_settings, self._on_fatal)
         self.clients = clients = client_service.ClientService(driver)
         admin = admin_service.AdminService(driver, links, clients)
-        self.peers = peers = peer_service.PeerService(driver, links)
+        self.peers = peers = peer_service.PeerService(driver, links, settings.data)
         self._server.add_generic_rpc_handlers((clients.handler(), admin.handler(), peers.handler()))
         return driver
 

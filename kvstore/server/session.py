@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -17,13 +18,15 @@ from kvstore.config import MIB
 from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.node.transit import NOTICED, Transit
 from kvstore.principal import ANYONE
-from kvstore.protocol.client import ClientRequest, Failed, Get, Reply, aged
+from kvstore.protocol.client import ClientRequest, Failed, Found, Get, Reply, aged
 from kvstore.protocol.sizes import size_of
 from kvstore.server.driver import Driver
 from kvstore.server.execution import Respond
 from kvstore.server.gathering import Gathering
+from kvstore.server.large_replies import LARGE, LargeReplies
 from kvstore.server.unread import MOST_OF_ALL, SMALL, TOO_MUCH, Reader, UnreadReplies
 from kvstore.wire.client import call_from_wire
+from kvstore.wire.pieces import answer_in_pieces
 from kvstore.wire.queue import Batches
 from kvstore.wire.session import Answer, decode_calls, encode_replies, encode_stopping
 
@@ -36,6 +39,9 @@ _REPLY_FRAME = MIB
 _GETS = 32
 """Gets that are begun before it is looked again: how large a reply is shows only then."""
 
+_LARGE_GETS = 8
+"""Of those whose replies are known to be large."""
+
 _CALLS = 128
 """Calls other than gets that are begun before it is looked how long that took."""
 _TURN = 0.01
@@ -43,6 +49,8 @@ _TURN = 0.01
 siblings takes as long as a hundred others. What is begun in one turn leaves in one frame: that is cheaper.
 """
 
+_NO_DEADLINE = float("inf")
+"""The request has its own."""
 _EXPIRED = Overloaded(0.1, "the request waited too long on its way to the node")
 _OWN_SHARE = 2
 """Calls that have spent more than a half of their time on the way here are refused: what is begun so late is
@@ -55,14 +63,19 @@ Started: TypeAlias = tuple[ClientRequest, Respond]
 class ClientStream:
     """Calls under way, gets that wait, and replies that wait for the next frame."""
 
-    def __init__(self, driver: Driver, context: Context, replies: UnreadReplies) -> None:
+    def __init__(self, driver: Driver, context: Context, replies: UnreadReplies, large: LargeReplies) -> None:
         self._driver = driver
-        self._executor = driver.executor
         self._context = context
         self._clock = asyncio.get_running_loop().time
         self._transit = Transit()
         self._answers: Batches[Answer] = Batches(_REPLY_FRAME)
         self._unread = Reader(replies)
+        self._replies = replies
+        self._peer = context.peer()
+        self._large = large
+        self._held_large: deque[tuple[int, float, Get, Respond]] = deque()
+        self._large_gets: set[asyncio.Task[None]] = set()
+        self._large_bytes = 0
         self._held: deque[tuple[float, Get, Respond]] = deque()
         self._open = self._gets = 0
         self._open_bytes = self._answered_bytes = 0.0
@@ -110,28 +123,34 @@ class ClientStream:
             if not isinstance(request, Get):
                 requests.append((request, respond))
             elif self._in_time(request, respond, _OWN_SHARE * delay):
-                self._held.append(
-                    (now - delay, request, partial(self._answer_get, number, in_columns, share))
-                )
+                held = now - delay, request, partial(self._answer_get, request, number, in_columns, share)
+                if self._large.known and (size := self._large.expected(request)):
+                    self._held_large.append((size, *held))
+                else:
+                    self._held.append(held)
         if delay:
             requests = [
                 (aged(request, delay), respond)
                 for request, respond in requests
                 if self._in_time(request, respond, _OWN_SHARE * delay)
             ]
+        self._begin_large()
+        await self._begin(requests, now)
+        await self._begin_gets()
+        return count
+
+    async def _begin(self, requests: Sequence[Started], now: float) -> None:
         for first in range(0, len(requests), _CALLS):
             if first and self._clock() - now > _TURN:
                 await asyncio.sleep(0)
                 now = self._clock()
-            self._executor.begin(self, ANYONE, requests[first : first + _CALLS])
-        await self._begin_gets()
-        return count
+            self._driver.executor.begin(self, ANYONE, requests[first : first + _CALLS])
 
     def _in_time(self, request: ClientRequest, respond: Respond, waited: float) -> bool:
         """Whether a request has more time than it has `waited`; else it is refused."""
         if not request.timeout or request.timeout > waited:
             return True
-        self._executor.expired()
+        self._driver.executor.expired()
         respond(Failed(_EXPIRED))
         return False
 
@@ -154,7 +173,31 @@ class ClientStream:
                     requests.append((get, respond))
                 elif self._in_time(get, respond, waited):
                     requests.append((aged(get, waited), respond))
-            self._executor.begin(self, ANYONE, requests)
+            self._driver.executor.begin(self, ANYONE, requests)
+
+    def _begin_large(self) -> None:
+        """Begin gets that have large replies: some of them wait for their turn."""
+        while self._held_large and len(self._large_gets) < _LARGE_GETS:
+            task = asyncio.ensure_future(self._get_large(*self._held_large.popleft()))
+            self._large_gets.add(task)
+            task.add_done_callback(self._large_done)
+
+    def _large_done(self, task: asyncio.Task[None]) -> None:
+        self._large_gets.discard(task)
+        self._begin_large()
+
+    async def _get_large(self, size: int, since: float, get: Get, respond: Respond) -> None:
+        while (held := self._unread.bytes + self._large_bytes) and held + size > self._replies.share:
+            await self._until_written()
+        self._large_bytes += size
+        try:
+            async with self._large.room(size):
+                waited = self._clock() - since
+                self._gets += 1
+                if self._in_time(get, respond, waited):
+                    respond(await self._driver.executor.execute(ANYONE, aged(get, waited), _NO_DEADLINE))
+        finally:
+            self._large_bytes -= size
 
     def _room_for_gets(self) -> int:
         """How many gets may be begun at once now."""
@@ -163,10 +206,12 @@ class ClientStream:
         room = 0 if self._driver.node.strained else self._unread.room(self._gets)
         return min(_GETS, max(room, least))
 
-    def _answer_get(self, number: int, in_columns: bool, share: float, reply: Reply) -> None:
+    def _answer_get(self, get: Get, number: int, in_columns: bool, share: float, reply: Reply) -> None:
         self._gets -= 1
         size = size_of(reply)
         unread = self._unread
+        if size > LARGE or self._large.known:
+            self._large.learn(get, size)
         unread.learn(size)
         if size > SMALL and unread.refuses(size, MOST_OF_ALL):
             self._answer(number, in_columns, share, Failed(TOO_MUCH))
@@ -200,7 +245,7 @@ class ClientStream:
                 frame = self._answers.take()
                 taken = waiting - self._answers.bytes
                 count += len(frame)
-                await self._context.write(encode_replies(frame))
+                await self._write(await self._encoded(frame, taken))
                 self._unread.release(taken)
             gathering.sent(count)
             self._open -= count
@@ -208,11 +253,29 @@ class ClientStream:
             self._written.set()
             await self._begin_gets()
 
+    async def _write(self, frame: bytes) -> None:
+        """Write a frame; a client that does not read it in time loses its connection."""
+        number = self._replies.give(self._peer, len(frame))
+        try:
+            await self._context.write(frame)
+        finally:
+            self._replies.taken(number)
+
+    async def _encoded(self, answers: Sequence[Answer], size: int) -> bytes:
+        """A frame of these answers: one that is larger than a frame is alone in it."""
+        number, reply, _ = answers[0]
+        if size > _REPLY_FRAME and isinstance(reply, Found):
+            return await self._large.join(answer_in_pieces(number, reply))
+        return encode_replies(answers)
+
     def close(self) -> None:
         """The client has gone."""
+        self._held_large.clear()
+        for task in self._large_gets:
+            task.cancel()
         self._held.clear()
         self._answers.clear()
-        self._executor.leave(self)
+        self._driver.executor.leave(self)
         self._unread.release(self._unread.bytes)
 
     async def until_there_is_room(self) -> None:

@@ -2,13 +2,17 @@
 
 What was given to gRPC it keeps until the client reads it or its connection ends; nothing takes it back. So it
 is counted before it is given, and a client that does not read comes to its own bound and not to that of the
-others: what all may hold is shared by those who hold something.
+others: what all may hold is shared by those who hold something. And it has a time: the connection of a client
+that leaves a reply unread for longer is ended, so that nobody takes the room for ever.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 from kvstore.config import KIB, MIB
 from kvstore.errors import Overloaded
+from kvstore.server.connections import end_connection
 from kvstore.server.refusals import Refusals
 
 MOST_OF_A_CLIENT = 16 * MIB
@@ -20,6 +24,15 @@ SMALL = 4 * KIB
 _UNKNOWN = 128 * KIB
 """What a client's first replies are taken for."""
 
+_PATIENCE, _SHORT_PATIENCE = 60.0, 5.0
+"""Seconds that a reply may wait to be read, and while clients hold more than they share."""
+_SLOWEST = 256 * KIB
+"""Bytes a second that a client reads at least: for these there is more time."""
+_LOOK = 1.0
+"""Seconds between two looks at what waits."""
+_NOT_READING = 1.0
+"""After so many seconds without anything read, more is refused to a client that has used up its share."""
+
 TOO_MUCH = Overloaded(0.1, "too much of earlier replies was not read yet")
 
 
@@ -30,7 +43,42 @@ class UnreadReplies:
         self.bytes = 0
         self.readers = 0
         self.refusals = Refusals()
+        self._ended = Refusals()
         self._connections: dict[str, Reader] = {}
+        self._loop = asyncio.get_running_loop()
+        self._given: dict[int, tuple[str, int, float]] = {}
+        """Whom each reply was given to, how large it is, and when that was."""
+        self._last = 0
+        self._looks = False
+
+    def give(self, peer: str, size: int) -> int:
+        """A reply of `size` bytes is given to gRPC for the client at `peer`: a number, for `taken`."""
+        self._last = number = self._last + 1
+        self._given[number] = peer, size, self._loop.time()
+        if not self._looks:
+            self._looks = True
+            self._loop.call_later(_LOOK, self._look)
+        return number
+
+    def taken(self, number: int) -> None:
+        """The reply with this number was read, or never will be."""
+        self._given.pop(number, None)
+
+    def _look(self) -> None:
+        """End the connections on which a reply has waited for too long."""
+        patience = _PATIENCE if self.bytes < MOST_OF_ALL else _SHORT_PATIENCE
+        now = self._loop.time()
+        overdue = {
+            peer for peer, size, since in self._given.values() if now - since > patience + size / _SLOWEST
+        }
+        for peer in overdue:
+            self._ended.tell(
+                f"the connection from {peer} is ended: it has not read a reply for {patience:g} s"
+            )
+            end_connection(peer)
+        self._looks = bool(self._given)
+        if self._looks:
+            self._loop.call_later(_LOOK, self._look)
 
     @property
     def share(self) -> int:
@@ -41,6 +89,27 @@ class UnreadReplies:
     def full(self) -> bool:
         """Whether clients hold so much that only small replies are given."""
         return self.bytes >= 2 * MOST_OF_ALL
+
+    def used_up(self, peer: str) -> bool:
+        """Whether the connection from this address has left unread as much as it may."""
+        reader = self._connections.get(peer)
+        return reader is not None and reader.bytes >= self.share
+
+    async def until_room(self, peer: str) -> None:
+        """Wait until the connection has not used up its share; raises Overloaded when it reads nothing."""
+        while self.used_up(peer):
+            read = self._connections[peer].read
+            read.clear()
+            try:
+                async with asyncio.timeout(_NOT_READING):
+                    await read.wait()
+            except TimeoutError:
+                self.tell()
+                raise TOO_MUCH from None
+
+    def tell(self) -> None:
+        """Log that something was refused."""
+        self.refusals.tell(f"{self.bytes} bytes of replies wait for clients that do not read them")
 
     def of_connection(self, peer: str) -> Reader:
         """Who reads the replies to unary calls of the connection from this address."""
@@ -53,12 +122,14 @@ class UnreadReplies:
 class Reader:
     """One client that replies wait for, and how many `bytes` of them."""
 
-    __slots__ = ("_all", "_expected", "bytes")
+    __slots__ = ("_all", "_expected", "bytes", "read")
 
     def __init__(self, of_all: UnreadReplies) -> None:
         self._all = of_all
         self._expected = _UNKNOWN
         self.bytes = 0
+        self.read = asyncio.Event()
+        """Set when something was read."""
 
     def hold(self, size: int) -> None:
         """A reply of `size` bytes waits."""
@@ -71,6 +142,7 @@ class Reader:
         """Replies of `size` bytes have left, or never will."""
         self.bytes -= size
         self._all.bytes -= size
+        self.read.set()
         if size and not self.bytes:
             self._all.readers -= 1
 
@@ -88,5 +160,5 @@ class Reader:
         """Whether a reply of `size` bytes must not be given: `most` bytes wait for this client already."""
         if size <= SMALL or not (self.bytes >= most or self._all.full):
             return False
-        self._all.refusals.tell(f"{self._all.bytes} bytes of replies wait for clients that do not read them")
+        self._all.tell()
         return True

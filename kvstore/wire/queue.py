@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """Bounds of what waits on one stream to a peer, in bytes."""
+    """Bounds of what waits on one stream to a peer, in bytes; `gossip` in messages."""
 
     frame: int = FRAME_BYTES
     """Of one frame, unless a single message is larger."""
@@ -29,6 +29,8 @@ class QueueLimits:
     """Of all that waits; a single message may be larger."""
     short: int = MIB
     """In a longer queue the failure detector's messages go first: a slow peer is not a dead one."""
+    gossip: int = 256
+    """How many of these go first: in one frame a receiver takes 1,024 of each type."""
 
 
 LIMITS = QueueLimits()
@@ -91,11 +93,12 @@ class PeerQueue(Batches[PeerMessage]):
     `unsent` has the numbers of the questions that were dropped, until somebody takes them.
     """
 
-    __slots__ = ("_limits", "dropped", "most_bytes", "open", "unsent")
+    __slots__ = ("_first", "_limits", "dropped", "most_bytes", "open", "unsent")
 
     def __init__(self, limits: QueueLimits) -> None:
         super().__init__(limits.frame)
         self._limits = limits
+        self._first = 0
         self.open = False
         """Whether the stream is connected."""
         self.dropped = 0
@@ -110,6 +113,9 @@ class PeerQueue(Batches[PeerMessage]):
             return self._drop(message)
         waiting, limits = self.bytes, self._limits
         if waiting > limits.short and isinstance(message, GossipMessage):
+            if self._first >= limits.gossip:
+                return self._drop(message)
+            self._first += 1
             self.add_first(message, size)
         elif waiting + size > limits.queue and waiting:
             return self._drop(message)
@@ -126,6 +132,11 @@ class PeerQueue(Batches[PeerMessage]):
             self.unsent.append(number)
         return False
 
+    def take(self) -> list[PeerMessage]:
+        """See Batches."""
+        self._first = 0  # what went first is in the batch that is taken
+        return super().take()
+
     def take_unsent(self) -> list[int]:
         """The numbers of the questions that were dropped since the last time."""
         unsent, self.unsent = self.unsent, []
@@ -134,4 +145,5 @@ class PeerQueue(Batches[PeerMessage]):
     def close(self) -> None:
         """The stream is broken: what waits is lost with what is under way."""
         self.open = False
+        self._first = 0
         self.clear()

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.hostile import checks_of_disks, checks_of_frames, checks_of_requests
+from tests.hostile import checks_of_budgets, checks_of_disks, checks_of_frames, checks_of_requests
 from tests.hostile.plants import Check
 
-TOPICS = {**checks_of_frames.TOPICS, **checks_of_requests.TOPICS, **checks_of_disks.TOPICS}
+TOPICS = {
+    **checks_of_frames.TOPICS,
+    **checks_of_requests.TOPICS,
+    **checks_of_budgets.TOPICS,
+    **checks_of_disks.TOPICS,
+}
 CHECKS = tuple(Check(topic, *row) for topic, rows in TOPICS.items() for row in rows)
 QUICK = (
     "a digest's length",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import Counter
+from contextlib import suppress
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _SETTINGS, _PING, _WINDOW_UPDATE = 0, 1, 4, 6, 8
@@ -48,6 +49,8 @@ class RawConnection:
         """Streams that the server has ended."""
         self.bytes: Counter[int] = Counter()
         """What has come of each reply, by stream."""
+        self.over = asyncio.Event()
+        """Set when the server has ended the connection."""
         writer.write(_PREFACE + _setting(0))
         self._task = asyncio.create_task(self._receive())
 
@@ -77,6 +80,11 @@ class RawConnection:
         await asyncio.wait([self._task])
 
     async def _receive(self) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            await self._receive_frames()
+        self.over.set()
+
+    async def _receive_frames(self) -> None:
         while True:
             head = await self._reader.readexactly(9)
             size = int.from_bytes(head[:3])

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import resource
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,15 +18,18 @@ from kvstore.config import MIB
 from kvstore.errors import InvalidRequest
 from kvstore.local.ports import free_ports
 from kvstore.protocol.client import Put
+from kvstore.protocol.gossip import Ack
+from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import data_key, token
+from kvstore.server import options
 from kvstore.server.handshake import introduction
-from kvstore.server.options import SERVER
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1 import peer_pb2
-from kvstore.versions import BucketName, UserKey
+from kvstore.versions import BucketName, EncodedVersion, InternalKey, UserKey
 from kvstore.wire.budget import CALLS_OF_A_SESSION, FrameBudget
-from kvstore.wire.queue import Batches
+from kvstore.wire.queue import LIMITS, Batches, PeerQueue
+from tests.hostile.raw_http2 import RawConnection
 from tests.patience import PATIENCE
 from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
 
@@ -135,11 +139,41 @@ def test_sessions_of_one_connection_have_a_bound(tmp_path: Path, caplog: pytest.
     assert len([line for line in caplog.records if "sessions" in line.getMessage()]) == 1
 
 
-def test_connections_have_a_bound_below_that_of_open_files_and_silent_ones_end(tmp_path: Path) -> None:
-    options = dict(SERVER)
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert 0 < options["grpc.max_allowed_incoming_connections"] <= files // 2
+def test_a_session_that_is_refused_while_its_client_writes_ends_with_its_status(tmp_path: Path) -> None:
+    put = pb.PutRequest(bucket="b", key=b"k", value=bytes(100_000))
+    frame = pb.SessionRequest(calls=[pb.Call(id=1, put=put)]).SerializeToString()
 
+    async def write(session: SessionClient) -> grpc.StatusCode:
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # its code says how it ended
+            for _ in range(5):
+                await session.stream.write(frame)
+        code: grpc.StatusCode = await session.stream.code()
+        return code
+
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        node = settings("n1", port, tmp_path, cluster_state([port]))
+        async with serving(node), channel(port) as opened:
+            served = [SessionClient(opened) for _ in range(32)]
+            await asyncio.gather(*(session.exchange([pb.Call(id=1)]) for session in served))
+            refused = [write(SessionClient(opened)) for _ in range(100)]
+            assert set(await asyncio.gather(*refused)) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+            for session in served:
+                session.stream.cancel()
+
+    run(scenario())
+
+
+def test_options_of_grpc_that_bound_what_others_may_take() -> None:
+    given = dict(options.SERVER)
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert 0 < given.get("grpc.max_allowed_incoming_connections", 0) <= files // 2
+    assert 0 < given.get("grpc.max_connection_idle_ms", 0) <= 600_000
+    assert given.get("grpc.http2.bdp_probe") == 0
+    assert given.get("grpc.http2.lookahead_bytes", MIB) <= MIB
+
+
+def test_connections_that_say_nothing_end(tmp_path: Path) -> None:
     async def scenario() -> None:
         (port,) = free_ports(1)
         node = settings("n1", port, tmp_path, cluster_state([port]))
@@ -156,6 +190,37 @@ def test_nodes_send_no_more_messages_in_a_frame_than_half_of_what_is_taken() -> 
     for number in range(10_000):
         queue.add(number, 0)
     assert [len(queue.take()) for _ in range(len(queue))] == [4096, 4096, 1808]
+
+
+def test_a_connection_without_calls_ends_and_one_with_a_session_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = {**dict(options.SERVER), "grpc.max_connection_idle_ms": 300}
+    monkeypatch.setattr(options, "SERVER", list(short.items()))
+
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        node = settings("n1", port, tmp_path, cluster_state([port]))
+        async with serving(node), channel(port) as opened:
+            session = SessionClient(opened)
+            await session.exchange([pb.Call(id=1)])
+            idle = await RawConnection.open(port)
+            async with asyncio.timeout(PATIENCE):
+                await idle.over.wait()
+            await session.exchange([pb.Call(id=2)])
+            await idle.close()
+
+    run(scenario())
+
+
+def test_gossip_to_a_node_that_does_not_read_goes_first_and_is_bounded_in_number() -> None:
+    queue = PeerQueue(LIMITS)
+    queue.open = True
+    for number in (1, 2):
+        assert queue.put(ReplicaWrite(number, 1, InternalKey(b"k"), EncodedVersion(b"v")), 3 * MIB)
+    assert [queue.put(Ack(number, ()), 64) for number in range(1000)].count(True) == 256
+    assert queue.dropped == 1000 - 256
+    assert [len(queue.take()), queue.put(Ack(1, ()), 64), len(queue.take())] == [257, True, 2]
 
 
 @pytest.mark.parametrize("wrong", [False, True])

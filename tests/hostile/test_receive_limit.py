@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,14 @@ from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.local.ports import free_ports
 from kvstore.node.settings import NodeSettings
 from kvstore.protocol.peer import ReplicaWrite
+from kvstore.server import frame_parts
+from kvstore.server.frame_parts import FrameParts, PartsRoom
 from kvstore.server.handshake import introduction
 from kvstore.server.server import NodeServer
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1.peer_pb2 import FramePart
 from kvstore.versions import EncodedVersion, InternalKey
-from kvstore.wire.parts import FrameParts, PartsRoom, parts_of
+from kvstore.wire.parts import parts_of
 from kvstore.wire.peer import encode_frame
 from tests.patience import PATIENCE
 from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
@@ -44,10 +48,14 @@ def test_a_frame_comes_whole_or_in_parts_and_is_the_same(size: int) -> None:
     sent = list(parts_of(frame))
     assert (len(sent) == 1) == (len(frame) <= MAX_REQUEST_BYTES)
     assert max(map(len, sent)) <= MAX_REQUEST_BYTES
-    parts = FrameParts(room)
-    for _ in range(2):
-        assert [parts.add(each) for each in sent] == [b""] * (len(sent) - 1) + [frame]
-        assert room.bytes == 0
+
+    async def scenario() -> None:
+        parts = FrameParts(room)
+        for _ in range(2):
+            assert [await parts.add(each) for each in sent] == [b""] * (len(sent) - 1) + [frame]
+            assert room.bytes == 0
+
+    run(scenario())
 
 
 @pytest.mark.parametrize(
@@ -58,25 +66,94 @@ def test_a_frame_comes_whole_or_in_parts_and_is_the_same(size: int) -> None:
         [part(b"a", 1), frame_of(10)],
         [part(b"a", 2), part(b"", 1)],
         [part(b"a", 1)[:-2]],
+        [part(b"a", 64)],
     ],
-    ids=["repeated", "left out", "a frame between", "empty", "cut off"],
+    ids=["repeated", "left out", "a frame between", "empty", "cut off", "too many"],
 )
 def test_parts_that_do_not_follow_are_refused(wrong: Sequence[bytes]) -> None:
-    parts = FrameParts(PartsRoom())
-    with pytest.raises(InvalidRequest):
-        b"".join(map(parts.add, wrong))
+    async def scenario() -> None:
+        parts = FrameParts(PartsRoom())
+        for each in wrong[:-1]:
+            assert await parts.add(each) == b""
+        with pytest.raises(InvalidRequest):
+            await parts.add(wrong[-1])
+        parts.drop()
+
+    run(scenario())
 
 
-def test_unfinished_frames_have_a_bound_for_all_streams_and_leave_nothing() -> None:
-    room, data = PartsRoom(), part(bytes(MAX_MESSAGE_BYTES // 2), 2)
-    first, second = FrameParts(room), FrameParts(room)
-    assert first.add(data) == second.add(data) == b""
-    with pytest.raises(Overloaded):
-        second.add(part(b"b", 1))
-    second.drop()
-    assert first.add(part(b"b", 1)) == b""
-    first.drop()
-    assert room.bytes == 0
+def files(directory: Path) -> list[str]:
+    """Open files of this process in a directory; one without a name has that of its directory in its path."""
+    opened = (os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink())
+    return [each for each in opened if each.startswith(str(directory))]
+
+
+def test_unfinished_frames_have_a_bound_for_all_streams_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_parts, "_MOST_BYTES", 2 * MIB)
+
+    async def scenario() -> None:
+        room, data = PartsRoom(tmp_path), part(bytes(MIB), 2)
+        first, second = FrameParts(room), FrameParts(room)
+        assert await first.add(data) == await second.add(data) == b""
+        assert len(files(tmp_path)) == 2
+        assert os.listdir(tmp_path) == [], "they have no names"
+        with pytest.raises(Overloaded):
+            await second.add(part(b"b", 1))
+        second.drop()
+        assert await first.add(part(b"b", 1)) == b""
+        first.drop()
+        assert room.bytes == 0
+        await asyncio.sleep(0)
+        assert files(tmp_path) == []
+
+    run(scenario())
+
+
+def test_a_frame_that_is_not_completed_makes_room_for_others_and_is_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_parts, "_MOST_BYTES", 2 * MIB)
+    monkeypatch.setattr(frame_parts, "_STALE", 0.0)
+
+    async def scenario(stack: ExitStack) -> None:
+        room, data = PartsRoom(tmp_path), part(bytes(MIB), 2)
+        first, second, third = (FrameParts(room) for _ in range(3))
+        for each in (first, second, third):
+            stack.callback(each.drop)
+        for each in (first, second, third):
+            assert await each.add(data) == b""
+        assert room.bytes == 2 * MIB
+        with pytest.raises(Overloaded):
+            await first.add(part(b"b", 1))
+        monkeypatch.setattr(frame_parts, "_LONGEST", 0.0)
+        second.drop()
+        assert await second.add(data) == b""
+        async with asyncio.timeout(PATIENCE):
+            while room.bytes > MIB:  # noqa: ASYNC110  (it sets no event)
+                await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded):
+            await second.add(part(b"b", 1))
+        third.drop()
+        assert room.bytes == 0
+        assert room.unfinished == {}
+
+    async def closing() -> None:
+        with ExitStack() as stack:
+            await scenario(stack)
+
+    run(closing())
+
+
+def test_parts_for_which_the_disk_has_no_room_are_refused_with_a_type(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        parts = FrameParts(PartsRoom(tmp_path / "is not there"))
+        with pytest.raises(Overloaded):
+            await parts.add(part(b"a", 1))
+        parts.drop()
+
+    run(scenario())
 
 
 def of_values_up_to(most: int, node: Any) -> Any:
@@ -164,7 +241,7 @@ def test_parts_of_a_peer_beyond_the_room_end_its_stream(tmp_path: Path) -> None:
             serving(settings("n1", ports[0], tmp_path, state)) as (server,),
             channel(ports[0]) as opened,
         ):
-            server.peers.parts.bytes = MAX_MESSAGE_BYTES - MIB
+            server.peers.parts.bytes = 2 * MAX_MESSAGE_BYTES - MIB
             link: Any = opened.stream_stream("/kvstore.v1.Peer/Link", response_deserializer=bytes)(
                 metadata=introduction("n2", state)
             )
@@ -174,6 +251,6 @@ def test_parts_of_a_peer_beyond_the_room_end_its_stream(tmp_path: Path) -> None:
                 async with asyncio.timeout(PATIENCE):
                     await link.read()
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert server.peers.parts.bytes == MAX_MESSAGE_BYTES - MIB
+            assert server.peers.parts.bytes == 2 * MAX_MESSAGE_BYTES - MIB
 
     run(scenario())

@@ -100,9 +100,19 @@ def test_unary_replies_that_are_not_read_are_refused_beyond_the_share_of_their_c
                 held = await steady(server)
                 assert 2 * MIB < held <= unread.MOST_OF_A_CLIENT + MIB, "of 50 MiB that were asked for"
                 await others_are_served(opened)
+                async with asyncio.timeout(PATIENCE):
+                    while len(slow.ended) < 184:  # noqa: ASYNC110  (it sets no event)
+                        await asyncio.sleep(0.01)
+                begun = server.driver.status().counters.gets
+                for _ in range(20):
+                    await slow.call("/kvstore.v1.KV/Get", GET.SerializeToString())
+                async with asyncio.timeout(PATIENCE):
+                    while len(slow.ended) < 204:  # noqa: ASYNC110  (it sets no event)
+                        await asyncio.sleep(0.01)
+                assert server.driver.status().counters.gets == begun, "nothing is done for the last 20"
                 slow.read_all()
                 async with asyncio.timeout(PATIENCE):
-                    while len(slow.ended) < 200:  # noqa: ASYNC110  (it sets no event)
+                    while len(slow.ended) < 220:  # noqa: ASYNC110  (it sets no event)
                         await asyncio.sleep(0.01)
                 assert all(size > len(VALUE) for size in slow.bytes.values())
                 assert len(slow.bytes) == 16, "the others were refused"
@@ -113,3 +123,112 @@ def test_unary_replies_that_are_not_read_are_refused_beyond_the_share_of_their_c
     run(scenario())
     lines = [record for record in caplog.records if "clients that do not read" in record.getMessage()]
     assert [line.levelno for line in lines] == [logging.WARNING], "one line for all of them"
+
+
+def test_beyond_its_share_a_client_gets_small_replies_alone_and_no_more_gets_are_begun() -> None:
+    async def scenario() -> None:
+        replies = unread.UnreadReplies()
+        reader = replies.of_connection("ipv4:127.0.0.1:1")
+        reader.learn(MIB)
+        assert reader.room(3) == replies.share // MIB - 3
+        reader.hold(replies.share)
+        assert reader.room(0) == 0
+        assert reader.refuses(unread.SMALL + 1, replies.share)
+        assert not reader.refuses(unread.SMALL, replies.share)
+        assert replies.used_up("ipv4:127.0.0.1:1")
+        reader.release(1)
+        assert not reader.refuses(unread.SMALL + 1, replies.share + 1)
+        assert not replies.used_up("ipv4:127.0.0.1:1")
+
+    run(scenario())
+
+
+def test_when_clients_hold_all_that_they_may_only_small_replies_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unread, "_LOOK", 0.05)
+    if unread._SHORT_PATIENCE < 60:
+        monkeypatch.setattr(unread, "_SHORT_PATIENCE", 1.0)
+
+    async def scenario() -> None:
+        async with node_with_a_value(tmp_path) as (server, port, opened):
+            replies = server.clients.replies
+            slow = await RawConnection.open(port)
+            await slow.call("/kvstore.v1.KV/Get", GET.SerializeToString())
+            async with asyncio.timeout(PATIENCE):
+                while not replies.bytes:  # noqa: ASYNC110  (a node has no event for it)
+                    await asyncio.sleep(0.01)
+            monkeypatch.setattr(unread, "MOST_OF_ALL", replies.bytes // 2)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(opened, "Get", GET, pb.GetResponse)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            await others_are_served(opened)
+            async with asyncio.timeout(PATIENCE):
+                await slow.over.wait()
+            assert (await call(opened, "Get", GET, pb.GetResponse)).siblings
+            await slow.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["unary", "session"])
+@pytest.mark.parametrize("strained", [False, True], ids=["room", "no room"])
+def test_a_client_that_leaves_a_reply_unread_for_too_long_loses_its_connection(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    strained: bool,
+) -> None:
+    patience, most = ("_SHORT_PATIENCE", 1) if strained else ("_PATIENCE", 64 * MIB)
+    monkeypatch.setattr(unread, patience, 0.5)
+    monkeypatch.setattr(unread, "MOST_OF_ALL", most)
+    monkeypatch.setattr(unread, "_SLOWEST", MIB)
+    monkeypatch.setattr(unread, "_LOOK", 0.05)
+
+    async def scenario() -> None:
+        async with node_with_a_value(tmp_path) as (server, port, opened):
+            replies = server.clients.replies
+            slow = await RawConnection.open(port)
+            if kind == "unary":
+                await slow.call("/kvstore.v1.KV/Get", GET.SerializeToString())
+            else:
+                calls = [pb.Call(id=1, get=GET)]
+                frame = pb.SessionRequest(calls=calls).SerializeToString()
+                await slow.call("/kvstore.v1.KV/Session", frame)
+            async with asyncio.timeout(PATIENCE):
+                while not replies.bytes:  # noqa: ASYNC110  (a node has no event for it)
+                    await asyncio.sleep(0.01)
+                begun = asyncio.get_running_loop().time()
+                while replies.bytes:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                await slow.over.wait()
+            assert asyncio.get_running_loop().time() - begun > 0.5
+            assert replies.readers == 0
+            monkeypatch.setattr(unread, "MOST_OF_ALL", 64 * MIB)
+            await others_are_served(opened)
+            await slow.close()
+
+    run(scenario())
+    assert len([line for line in caplog.records if "is ended" in line.getMessage()]) == 1
+
+
+def test_a_client_that_reads_what_it_gets_keeps_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unread, "_PATIENCE", 0.5)
+    monkeypatch.setattr(unread, "_LOOK", 0.01)
+
+    async def scenario() -> None:
+        async with node_with_a_value(tmp_path) as (server, _port, opened):
+            session, ends = SessionClient(opened), asyncio.get_running_loop().time() + 1.5
+            turn = 0
+            while asyncio.get_running_loop().time() < ends:
+                turn += 1
+                await session.exchange([pb.Call(id=turn, get=GET)])
+                assert (await call(opened, "Get", GET, pb.GetResponse)).siblings
+            async with asyncio.timeout(PATIENCE):
+                while server.clients.replies._given:  # noqa: ASYNC110  (a node has no event for it)
+                    await asyncio.sleep(0.01)
+
+    run(scenario())

@@ -1,0 +1,51 @@
+"""Large replies as pieces of protobuf: values are taken as they are, and copied once, by whoever joins them.
+
+To fill a message with a value and to serialize it takes several copies, under the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from kvstore.protocol.client import Found
+from kvstore.v1 import client_pb2 as pb
+from kvstore.wire.client import reply_to_wire
+
+_HAS_LENGTH = 2
+"""The wire type of byte strings and messages."""
+
+
+def found_in_pieces(found: Found) -> list[bytes]:
+    """Joined, these are the GetResponse that `reply_to_wire` makes."""
+    small: Any = reply_to_wire(
+        replace(found, siblings=tuple([replace(each, value=b"") for each in found.siblings]))
+    )
+    rests = [sibling.SerializeToString() for sibling in small.siblings]
+    del small.siblings[:]
+    pieces = [small.SerializeToString()]
+    for sibling, rest in zip(found.siblings, rests, strict=True):
+        before = rest + _head(pb.Sibling.VALUE_FIELD_NUMBER, len(sibling.value))
+        size = len(before) + len(sibling.value)
+        pieces += [_head(pb.GetResponse.SIBLINGS_FIELD_NUMBER, size) + before, sibling.value]
+    return pieces
+
+
+def answer_in_pieces(number: int, found: Found) -> list[bytes]:
+    """Joined, these are a SessionResponse with the answer to the call of this number."""
+    pieces = found_in_pieces(found)
+    head = pb.Result(id=number).SerializeToString()
+    head += _head(pb.Result.FOUND_FIELD_NUMBER, sum(map(len, pieces)))
+    size = len(head) + sum(map(len, pieces))
+    return [_head(pb.SessionResponse.RESULTS_FIELD_NUMBER, size) + head, *pieces]
+
+
+def _head(field: int, length: int) -> bytes:
+    """What is before a field of so many bytes."""
+    head = bytearray([field << 3 | _HAS_LENGTH])
+    while length > 0x7F:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return bytes(head)
