@@ -117,6 +117,7 @@ class ClientService:
 
     async def scan(self, request: pb.ScanRequest, context: Context) -> pb.ScanResponse:
         """See client.proto. Raises KVError."""
+        await self.serving.wait()
         return await self.scans.page(request, _deadline(context))
 
     async def get_ring(self, request: pb.GetRingRequest, context: Context) -> pb.GetRingResponse:

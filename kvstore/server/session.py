@@ -71,7 +71,6 @@ class ClientStream:
         self._answers: Batches[Answer] = Batches(_REPLY_FRAME)
         self._unread = Reader(replies)
         self._replies = replies
-        self._peer = context.peer()
         self._large = large
         self._held_large: deque[tuple[int, float, Get, Respond]] = deque()
         self._large_gets: set[asyncio.Task[None]] = set()
@@ -255,7 +254,7 @@ class ClientStream:
 
     async def _write(self, frame: bytes) -> None:
         """Write a frame; a client that does not read it in time loses its connection."""
-        number = self._replies.give(self._peer, len(frame))
+        number = self._replies.give(self._context.peer(), len(frame))
         try:
             await self._context.write(frame)
         finally:
