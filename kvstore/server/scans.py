@@ -14,8 +14,11 @@ from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.scan import scan_from_wire, scanned_to_wire
 
 _MOST = 64
-_PAUSE = 2.0
-"""After a page others have at least so many times as long as the loop has worked since it was begun."""
+_PAUSE, _PAUSE_OF_MANY = 2.0, 8.0
+"""After a page others have at least so many times as long as the loop has worked since it was begun.
+
+The longer one while more pages wait: other nodes make some as well then, and ask this one for each.
+"""
 _TOO_MANY = Overloaded(0.1, f"{_MOST} pages of scans are waiting already")
 _TOO_LATE = Overloaded(0.1, "the time of the scan was over when it had its turn")
 
@@ -48,7 +51,8 @@ class Scans:
         finally:
             # its work, not its waiting for other nodes; what the loop did for others meanwhile counts as well
             worked = time.thread_time() - begun
-            self._loop.call_later(_PAUSE * worked, self.turn.release)
+            pause = _PAUSE_OF_MANY if self._waiting else _PAUSE
+            self._loop.call_later(pause * worked, self.turn.release)
 
     async def _made(self, scan: Scan, left: float) -> Scanned:
         if left <= 0:

@@ -43,7 +43,7 @@ _LARGE_GETS = 8
 """Of those whose replies are known to be large."""
 
 _CALLS = 128
-"""Calls other than gets that are begun before it is looked how long that took."""
+"""Calls other than gets that are begun before it is looked how long that took; fewer when they take long."""
 _TURN = 0.01
 """Seconds after which the rest of a frame waits for the next turn of the loop: a put on a key with many
 siblings takes as long as a hundred others. What is begun in one turn leaves in one frame: that is cheaper.
@@ -116,34 +116,39 @@ class ClientStream:
                 arrived.append((call.id, call_from_wire(call), False))
             except InvalidRequest as error:
                 answer(call.id, False, share, Failed(error))
-        requests: list[Started] = []
-        for number, request, in_columns in arrived:
-            respond = partial(answer, number, in_columns, share)
-            if not isinstance(request, Get):
-                requests.append((request, respond))
-            elif self._in_time(request, respond, _OWN_SHARE * delay):
-                held = now - delay, request, partial(self._answer_get, request, number, in_columns, share)
-                if self._large.known and (size := self._large.expected(request)):
-                    self._held_large.append((size, *held))
-                else:
-                    self._held.append(held)
         if delay:
-            requests = [
-                (aged(request, delay), respond)
-                for request, respond in requests
-                if self._in_time(request, respond, _OWN_SHARE * delay)
+            arrived = [
+                (number, request if isinstance(request, Get) else aged(request, delay), in_columns)
+                for number, request, in_columns in arrived
+                if self._in_time(request, partial(answer, number, in_columns, share), _OWN_SHARE * delay)
             ]
+        requests: list[Started] = []
+        held, known, since = self._held, self._large.known, now - delay
+        for number, request, in_columns in arrived:
+            if not isinstance(request, Get):
+                requests.append((request, partial(answer, number, in_columns, share)))
+                continue
+            respond = partial(self._answer_get, request, number, in_columns, share)
+            if known and (size := self._large.expected(request)):
+                self._held_large.append((size, since, request, respond))
+            else:
+                held.append((since, request, respond))
         self._begin_large()
         await self._begin(requests, now)
         await self._begin_gets()
         return count
 
     async def _begin(self, requests: Sequence[Started], now: float) -> None:
-        for first in range(0, len(requests), _CALLS):
-            if first and self._clock() - now > _TURN:
+        first, count = 0, _CALLS
+        while first < len(requests):
+            begun = self._clock()
+            if first and begun - now > _TURN:
                 await asyncio.sleep(0)
-                now = self._clock()
-            self._driver.executor.begin(self, ANYONE, requests[first : first + _CALLS])
+                now = begun = self._clock()
+            self._driver.executor.begin(self, ANYONE, requests[first : first + count])
+            first += count
+            took = self._clock() - begun
+            count = max(1, min(_CALLS, int(count * _TURN / took))) if took > 0 else _CALLS
 
     def _in_time(self, request: ClientRequest, respond: Respond, waited: float) -> bool:
         """Whether a request has more time than it has `waited`; else it is refused."""
