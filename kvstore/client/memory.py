@@ -50,10 +50,11 @@ class Memory:
         if not context:
             self.forget(key)
             return
-        self._contexts[key] = context
-        self._contexts.move_to_end(key)
-        if len(self._contexts) > KEYS:
-            self._contexts.popitem(last=False)
+        contexts = self._contexts
+        contexts[key] = context
+        contexts.move_to_end(key)
+        if len(contexts) > KEYS:
+            contexts.popitem(last=False)
 
 
 class Memories:

@@ -72,7 +72,7 @@ class Requests:
             key,
             _value_bytes(value),
             SignedContext(_context(context)),
-            _content_type(content_type),
+            content_type if content_type == "" else _content_type(content_type),
             0 if ttl is None else _whole_seconds(ttl),
             self.w if w is None else count("w", w),
             self.quorum if quorum is None else mode(quorum),
@@ -190,7 +190,10 @@ _encode_key = cast("Callable[[str, Key], UserKey]", _encode)
 
 
 def _value_bytes(value: object) -> bytes:
-    encoded = _encode("value", value) if isinstance(value, (str, bytes)) else _buffer(value)
+    if type(value) is bytes:
+        encoded = value
+    else:
+        encoded = _encode("value", value) if isinstance(value, (str, bytes)) else _buffer(value)
     _LIMITS.check_value(encoded)
     return encoded
 
