@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -177,6 +178,8 @@ def _run() -> int:
         _complain(str(error))
         code = FILES
     except KeyboardInterrupt as stop:
+        # of what was left in the middle, such as a coroutine that had not begun
+        warnings.simplefilter("ignore")
         _complain("terminated" if isinstance(stop, _Terminated) else "interrupted")
         code = TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
     try:

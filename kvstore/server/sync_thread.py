@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from kvstore.errors import StorageFull
 from kvstore.lsm import GroupCommit, Sync, Synced
@@ -17,21 +18,16 @@ class SyncThread:
     """Syncs one engine's log on request. All methods belong to the loop's thread.
 
     `on_durable` is called with the LSN up to which all is on the disk. `on_fatal` is called, once, when that
-    cannot be known: it must end the process. `thread` runs one call after the other.
+    cannot be known: it must end the process.
     """
 
     def __init__(
-        self,
-        engine: Synced,
-        on_durable: Callable[[int], None],
-        on_fatal: Callable[[BaseException], None],
-        thread: Executor | None = None,
+        self, engine: Synced, on_durable: Callable[[int], None], on_fatal: Callable[[BaseException], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._commit = GroupCommit(engine, self)
-        self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="sync")
-        self._running: asyncio.Event | None = None
-        """Set when the sync that runs has ended."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._running: asyncio.Future[None] | None = None
         self.on_durable = on_durable
         self.on_fatal = on_fatal
 
@@ -43,7 +39,7 @@ class SyncThread:
         """Let the sync that runs come to its end; begin no other."""
         self._commit.stop()
         if self._running is not None:
-            await self._running.wait()
+            await asyncio.wait([self._running])
         self._thread.shutdown()
 
     # what the group commit wants done
@@ -57,29 +53,20 @@ class SyncThread:
 
     def run_sync(self, sync: Sync) -> None:
         """See CommitShell."""
-        self._running = asyncio.Event()
         try:
-            # not run_in_executor: this happens some hundred times a second, and its future would cost more
-            # than all else of it
-            self._thread.submit(self._run, sync)
+            self._running = self._loop.run_in_executor(self._thread, sync.run)
         except Exception as error:  # noqa: BLE001  (there is no thread: nobody would hear of what was begun)
-            self._ran(sync, error)
+            self._commit.failed(error)
+        else:
+            # a callback and no task: this happens some hundred times a second
+            self._running.add_done_callback(partial(self._ran, sync))
 
-    def _run(self, sync: Sync) -> None:
-        """In the thread."""
-        failed: BaseException | None = None
+    def _ran(self, sync: Sync, running: asyncio.Future[None]) -> None:
+        self._running = None
         try:
-            sync.run()
-        except BaseException as error:  # noqa: BLE001  (the loop must hear of it, whatever it is)
-            failed = error
-        self._loop.call_soon_threadsafe(self._ran, sync, failed)
-
-    def _ran(self, sync: Sync, failed: BaseException | None) -> None:
-        running, self._running = self._running, None
-        assert running is not None
-        running.set()
-        if failed is not None:
-            self._commit.failed(failed)
+            running.result()
+        except BaseException as error:  # noqa: BLE001  (it would be lost with this callback)
+            self._commit.failed(error)
         else:
             self._commit.ran(sync)
 

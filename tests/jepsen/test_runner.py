@@ -307,7 +307,7 @@ def test_a_fault_that_was_kept_waiting_is_made_late_while_the_run_lasts(
     async def run() -> list[str]:
         with HistoryWriter(tmp_path / "nemesis.jsonl", clock_since(time.monotonic_ns())) as writer:
             process = nemesis.NemesisProcess(Nothing(), writer)  # type: ignore[arg-type]
-            faults = [("a", 0.0, 0.01, 0), ("b", 0.02, 0.03, 1), ("c", until - 0.01, until, 0)]
+            faults = [("a", 0.0, 0.01, 0), ("b", 0.02, 0.03, 1), ("c", until - min(1.0, until / 2), until, 0)]
             await process.run([Fault(name, begin, end, {}, track) for name, begin, end, track in faults])
             return sorted(process.made)
 

@@ -10,7 +10,6 @@ import gc
 import random
 import selectors
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,20 +60,19 @@ class SteppedLoop(asyncio.SelectorEventLoop):
             act()
         super()._run_once()  # type: ignore[misc]  # asyncio's own, which its stubs leave out
 
-
-class SteppedThread(Executor):
-    """Runs calls in the loop's own thread, two steps later: what runs meanwhile is the same in every run."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
+        """In the loop's own thread, two steps later: what runs meanwhile is the same in every run."""
+        future = self.create_future()
 
         def run() -> None:
-            future.set_result(fn(*args, **kwargs))
+            if future.cancelled():
+                return
+            try:
+                future.set_result(func(*args))
+            except Exception as error:  # noqa: BLE001  (it is the caller's)
+                future.set_exception(error)
 
-        self._loop.call_soon(self._loop.call_soon, run)
+        self.call_soon(self.call_soon, run)
         return future
 
 

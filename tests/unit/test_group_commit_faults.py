@@ -13,7 +13,7 @@ from kvstore.lsm import Engine, Sync
 from kvstore.lsm.memory_filesystem import MemoryFileSystem
 from kvstore.server.sync_thread import SyncThread
 from tests.unit.memory_client import MOST, Play, settled
-from tests.unit.stepped_loop import SteppedThread, stepped
+from tests.unit.stepped_loop import SteppedLoop, stepped
 
 ERRORS = [StorageFull("no space"), StorageFailed("input/output error"), ZeroDivisionError()]
 
@@ -25,8 +25,7 @@ class Committing:
         self.engine = Engine.open(MemoryFileSystem(), "engine")
         self.durable: list[int] = []
         self.fatal: list[BaseException] = []
-        self.thread = SteppedThread()
-        self.commit = SyncThread(self.engine, self.durable.append, self.fatal.append, self.thread)
+        self.commit = SyncThread(self.engine, self.durable.append, self.fatal.append)
         self._written = 0
 
     def write(self) -> int:
@@ -38,6 +37,7 @@ class Committing:
 
     async def end(self) -> None:
         await self.commit.close()
+        assert not self.commit._thread._threads
         if not self.fatal:
             self.engine.close()
 
@@ -62,14 +62,16 @@ def test_what_fails_ends_the_node_or_delays_and_never_leaves_writes_waiting_in_s
     async def scenario() -> None:
         for at in range(4):  # the last has no later write that would ask again
             committing = Committing()
-            engine = committing.engine
+            engine, loop = committing.engine, stepped()
             with monkeypatch.context() as patch:
-                owner: Any = {"submit": committing.thread, "run": Sync}.get(step, engine)
-                failing = failing_once(getattr(owner, step), at, error)
+                place: Any = {"submit": SteppedLoop, "run": Sync}.get(step, engine)
+                name = "run_in_executor" if step == "submit" else step
+                owner = loop if step == "submit" else place
+                failing = failing_once(getattr(owner, name), at, error)
                 if step == "run":
                     patch.setattr(Sync, "run", lambda sync, failing=failing: failing(sync))
                 else:
-                    patch.setattr(owner, step, failing)
+                    patch.setattr(owner, name, failing)
                 last = 0
                 for _ in range(4):
                     if not committing.fatal and not engine._segments.full:

@@ -14,13 +14,14 @@ import struct
 import subprocess
 import sys
 import termios
+import warnings
 from pathlib import Path
 
 import click
 import pytest
 from rich.console import Console
 
-from kvstore.kvctl import failures, tables
+from kvstore.kvctl import failures, main, tables
 from kvstore.kvctl.main import kvctl as command_line
 from kvstore.kvctl.nodes import COLUMNS, KEPT_COLUMNS
 from kvstore.kvctl.output import harmless
@@ -357,3 +358,22 @@ def test_help_fits_into_its_terminal(
     assert examples.search(text) or arguments == ("cluster",)
     words = [line for line in examples.sub("\n", text).splitlines() if " " in line.strip()]
     assert [line for line in words if len(line) > columns] == []
+
+
+def test_an_interrupt_says_nothing_of_a_coroutine_that_had_not_begun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def step() -> None:
+        pass
+
+    def command() -> int:
+        coroutine = step()
+        assert coroutine is not None
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "_command", command)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert main._run() == failures.INTERRUPTED
+    assert not said
+    assert capsys.readouterr().err == "kvctl: interrupted\n"
