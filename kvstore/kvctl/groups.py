@@ -51,7 +51,8 @@ class CommandGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """See click.Group; a command that does not exist is refused with the one that may be meant."""
         known = self.list_commands(ctx)
-        if args and args[0] not in known and not args[0].startswith("-"):
+        # while a shell asks for completions, nothing is refused
+        if not ctx.resilient_parsing and args and args[0] not in known and not args[0].startswith("-"):
             meant = _ELSEWHERE.get(args[0])
             near = [meant] if meant in known else get_close_matches(args[0], known, 3)
             hint = f" Is {' or '.join(near)} meant?" if near else ""

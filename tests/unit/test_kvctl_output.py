@@ -327,6 +327,8 @@ def test_a_cluster_on_a_taken_port_leaves_nothing_behind(kvctl: Kvctl, tmp_path:
         ("kvctl --endpoints 127.0.0.1:1 count s", []),
         ("kvctl --endpoints nonsense count s", []),
         ("kvctl co", ["plain,count", "plain,counters"]),
+        ("kvctl frobnicate pu", ["plain,put"]),
+        ("kvctl data frobnicate ve", ["plain,verify"]),
     ],
 )
 def test_shells_complete_commands_and_buckets(
