@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from kvstore.errors import InvalidRequest, KVError, NodeStopping, Overloaded
 from kvstore.principal import ANYONE
-from kvstore.protocol.client import Failed, Found, Get
+from kvstore.protocol.client import ClientRequest, Failed, Found, Get, Success
 from kvstore.protocol.sizes import size_of
 from kvstore.server.driver import Driver
 from kvstore.server.large_replies import LARGE, LargeReplies
@@ -76,29 +76,41 @@ class ClientService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handlers of all methods."""
-        methods = {
-            **{call.__name__: self.unary(self.perform, message) for call, message in WIRE_REQUESTS.items()},
-            "Get": self.unary(self.get, pb.GetRequest),
-            "Scan": self.unary(self.scan, pb.ScanRequest),
-            "GetRing": self.unary(self.get_ring, pb.GetRingRequest),
-            "Session": grpc.stream_stream_rpc_method_handler(self.session),
+        unary: dict[str, tuple[Any, type[Message]]] = {
+            **{call.__name__: (self.perform, message) for call, message in WIRE_REQUESTS.items()},
+            "Get": (self.get, pb.GetRequest),
+            "Scan": (self.scan, pb.ScanRequest),
+            "GetRing": (self.get_ring, pb.GetRingRequest),
         }
+        methods = {
+            name: self.unary(self._when_serving(method), message) for name, (method, message) in unary.items()
+        }
+        methods["Session"] = grpc.stream_stream_rpc_method_handler(self._when_serving(self.session))
         return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    def _when_serving(self, method: Any) -> Any:
+        """The same method, which waits until the node serves."""
+
+        async def call(request: Any, context: Context) -> Any:
+            await self.serving.wait()
+            return await method(request, context)
+
+        return call
 
     async def perform(self, request: WireRequest, context: Context) -> WireReply:
         """Any of the requests that a Session carries as well: see client.proto. Raises KVError."""
-        call = request_from_wire(request)
-        await self.serving.wait()
+        return reply_to_wire(await self._executed(request_from_wire(request), context))
+
+    async def _executed(self, call: ClientRequest, context: Context) -> Success:
         reply = await self._driver.executor.execute(ANYONE, call, _deadline(context))
         if isinstance(reply, Failed):
             raise reply.error
-        return reply_to_wire(reply)
+        return reply
 
     async def get(self, request: WireRequest, context: Context) -> WireReply | bytes:
         """A get, whose reply may be large. Raises KVError."""
         call, peer, large = request_from_wire(request), context.peer(), self.large
         assert isinstance(call, Get)
-        await self.serving.wait()
         while True:
             await self.replies.until_room(peer)
             await large.until_fair()
@@ -107,9 +119,7 @@ class ClientService:
                     return await self._get(call, context)
 
     async def _get(self, call: Get, context: Context) -> WireReply | bytes:
-        reply = await self._driver.executor.execute(ANYONE, call, _deadline(context))
-        if isinstance(reply, Failed):
-            raise reply.error
+        reply = await self._executed(call, context)
         assert isinstance(reply, Found)
         size = size_of(reply)
         self.large.learn(call, size)
@@ -117,19 +127,16 @@ class ClientService:
 
     async def scan(self, request: pb.ScanRequest, context: Context) -> pb.ScanResponse:
         """See client.proto. Raises KVError."""
-        await self.serving.wait()
         return await self.scans.page(request, _deadline(context))
 
     async def get_ring(self, request: pb.GetRingRequest, context: Context) -> pb.GetRingResponse:
         """See client.proto. Raises NodeStopping: who asks wants to connect."""
-        await self.serving.wait()
         if self._stopping:
             raise NodeStopping
         return state_to_wire(self._driver.node.state)
 
     async def session(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         """See client.proto. Frames stay bytes until here: gRPC has no need to look into them."""
-        await self.serving.wait()
         peer = context.peer()
         if self._stopping:
             await abort(context, NodeStopping())

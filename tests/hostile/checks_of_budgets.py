@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kvstore.server import client_service, driver, large_replies, options, unread
+from kvstore.server import client_service, driver, large_replies, options, scans, unread
 from kvstore.server.frame_parts import FrameParts, PartsRoom
 from kvstore.server.large_replies import LargeReplies
+from kvstore.server.session import ClientStream
 from kvstore.server.unread import Reader, UnreadReplies
 from kvstore.wire import parts
 from kvstore.wire.queue import PeerQueue
@@ -171,4 +172,22 @@ _CONNECTIONS: list[Row] = [
     ),
 ]
 
-TOPICS = {"replies": _REPLIES, "streams of peers": _PEERS, "connections": _CONNECTIONS}
+_TURNS: list[Row] = [
+    (
+        "pages of many scans",
+        constant(scans, "_PAUSE_OF_MANY", 2.0),
+        test_of("unit/test_server_pacing", "pages_of_many_scans_come_seldomer_than_those_of_one"),
+    ),
+    (
+        "puts of a frame that take long",
+        without(ClientStream._begin, "int(count * _TURN / took)", "_CALLS"),
+        test_of("unit/test_server_pacing", "puts_of_a_frame_that_take_long_are_begun_fewer_at_a_time"),
+    ),
+]
+
+TOPICS = {
+    "turns of the loop": _TURNS,
+    "replies": _REPLIES,
+    "streams of peers": _PEERS,
+    "connections": _CONNECTIONS,
+}
