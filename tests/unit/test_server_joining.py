@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kvstore.local.ports import free_ports
 from kvstore.server.joining import join
+from kvstore.v1 import client_pb2 as pb
+from tests.patience import PATIENCE
 from tests.unit.memory_client import Play, settled
 from tests.unit.memory_grpc import Fault, Plan
 from tests.unit.memory_nodes import Cluster
+from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
 from tests.unit.stepped_loop import stepped
 
 
@@ -81,3 +87,38 @@ def test_one_that_comes_back_is_connected_as_soon_as_it_has_called(
         await cluster.stop()
 
     play(scenario())
+
+
+def test_every_call_of_a_client_waits_until_the_node_serves(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        async with (
+            serving(settings("n1", port, tmp_path, cluster_state([port]))) as (server,),
+            channel(port) as opened,
+        ):
+            server.clients.serving.clear()
+            session = SessionClient(opened)
+            put = pb.PutRequest(bucket="b", key=b"k", value=b"v")
+            calls = [
+                asyncio.ensure_future(call(opened, method, request, answer))
+                for method, request, answer in (
+                    ("Put", put, pb.WriteResponse),
+                    ("Get", pb.GetRequest(bucket="b", key=b"k"), pb.GetResponse),
+                    ("Delete", pb.DeleteRequest(bucket="b", key=b"k"), pb.WriteResponse),
+                    ("Scan", pb.ScanRequest(bucket="b"), pb.ScanResponse),
+                    ("GetRing", pb.GetRingRequest(), pb.GetRingResponse),
+                )
+            ]
+            calls.append(asyncio.ensure_future(session.exchange([pb.Call(id=1, put=put)])))
+            async with asyncio.timeout(PATIENCE):
+                while server.clients.connected < len(calls) - 1:  # noqa: ASYNC110  (it sets no event)
+                    await asyncio.sleep(0.01)
+            health: Any = opened.unary_unary("/grpc.health.v1.Health/Check")
+            for _ in range(3):
+                await health(b"")  # those before would have been answered by now
+            assert not any(each.done() for each in calls)
+            assert server.driver.executor.idle
+            server.clients.serving.set()
+            assert all(await asyncio.gather(*calls))
+
+    run(scenario())
