@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.rpc import code_pb2
 
 from kvstore.client.unary import fetch_state
-from kvstore.config import MIB
+from kvstore.config import MAX_REQUEST_BYTES, MIB
+from kvstore.frames.dial import open_stream
+from kvstore.frames.stream import FrameStream, StreamEnded, StreamLost
 from kvstore.ring import ClusterState, data_key, token
 from kvstore.server.handshake import introduction
+from kvstore.server.stream import LINK
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1 import peer_pb2
 from kvstore.versions import BucketName, UserKey
@@ -75,11 +79,11 @@ class Target:
             while await self.exchange(stream, frame) and not self.over:
                 pass
 
-    async def link(self) -> Any:
+    async def link(self) -> FrameStream:
         """A stream as another member has it."""
         other = next(member.node for member in self.state.members if member.node != self.node)
-        stream: Any = self.channel().stream_stream("/kvstore.v1.Peer/Link")(
-            metadata=introduction(other, self.state)
+        stream = await open_stream(
+            self.address, LINK, MAX_REQUEST_BYTES, metadata=introduction(other, self.state)
         )
         await stream.read()
         return stream
@@ -95,8 +99,10 @@ class Target:
                         await stream.write(frame)
                     self.answers["taken"] += 1
                     await asyncio.sleep(0.001)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                self.answers[(await stream.code()).name] += 1
+            except StreamLost:
+                self.answers[await _end_of(stream)] += 1
+            finally:
+                stream.break_off()
 
     async def unary(self, method: str, request: Any, at_once: int) -> None:
         """Calls, so many at a time."""
@@ -106,6 +112,17 @@ class Target:
             calls = [call(data, timeout=_PATIENCE) for _ in range(at_once)]
             for reply in await asyncio.gather(*calls, return_exceptions=True):
                 self.count(reply)
+
+
+async def _end_of(stream: FrameStream) -> str:
+    """How a stream has ended that can be written no more."""
+    try:
+        await stream.read()
+    except StreamEnded as error:
+        return str(code_pb2.Code.Name(error.status.code))
+    except StreamLost:
+        pass
+    return "lost"
 
 
 def session(channel: grpc.aio.Channel) -> Any:
@@ -197,13 +214,13 @@ async def _parts(target: Target) -> None:
     await asyncio.sleep(max(0.0, target.end - asyncio.get_running_loop().time()))
 
 
-async def _write(target: Target, stream: Any, frames: Iterable[bytes]) -> None:
+async def _write(target: Target, stream: FrameStream, frames: Iterable[bytes]) -> None:
     try:
         for frame in frames:
             await stream.write(frame)
         target.answers["taken"] += 1
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        target.answers[(await stream.code()).name] += 1
+    except StreamLost:
+        target.answers[await _end_of(stream)] += 1
 
 
 @attack("2,048 unary gets of 1 MiB, never read")
@@ -287,9 +304,7 @@ async def _connections(target: Target) -> None:
 
 async def carry_out(name: str, address: str, node: str, seconds: float) -> dict[str, int]:
     """One attack on the node at an address; how often it was answered how."""
-    channel = grpc.aio.insecure_channel(address)
-    state = await fetch_state(channel, address, _PATIENCE)
-    await channel.close()
+    state = await fetch_state(address, _PATIENCE)
     target = Target(address, state, node, asyncio.get_running_loop().time() + seconds, Counter())
     await ATTACKS[name](target)
     return dict(target.answers)

@@ -23,8 +23,6 @@ VERSIONS = ("3.11", "3.12", "3.13")
 CLIENT = (
     "google-crc32c",
     "googleapis-common-protos",
-    "grpcio",
-    "grpcio-status",
     "mmh3",
     "msgspec",
     "protobuf",

@@ -1,10 +1,7 @@
 """Driver `proxy`: all hosts are this machine, and every connection goes through a proxy in this process.
 
-gRPC's own support of HTTP proxies does it: each host's programs are told (`grpc_proxy`) a port of their own,
-so the
-port says where a connection comes from and its CONNECT says where it goes. Nodes and clients run as they
-always do,
-and root is not needed.
+Each host's programs are told (`KVSTORE_PROXY`) a port of their own, so the port says where a connection comes
+from, and its CONNECT says where it goes. Nodes and clients run as they always do, and root is not needed.
 """
 
 from __future__ import annotations
@@ -70,7 +67,7 @@ class Proxy:
 
     def environment(self, host: str) -> dict[str, str]:
         """See Network."""
-        return {"grpc_proxy": f"http://{HOST}:{self._ports[host]}", "no_grpc_proxy": "", "no_proxy": ""}
+        return {"KVSTORE_PROXY": f"{HOST}:{self._ports[host]}"}
 
     async def open(self) -> None:
         """See Network."""

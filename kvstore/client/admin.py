@@ -9,7 +9,6 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from kvstore.client.connection import Connection
-from kvstore.client.unary import unary
 from kvstore.errors import KVError
 
 Answer = TypeVar("Answer")
@@ -32,8 +31,7 @@ async def ask_all(
 async def _ask(
     connection: Connection, method: str, request: Message, parse: Callable[[bytes], Answer], timeout: float
 ) -> Answer | KVError:
-    path = f"/kvstore.v1.Admin/{method}"
     try:
-        return await unary(connection.channel, connection.address, path, request, parse, timeout)
+        return await connection.ask(f"kvstore.v1.Admin/{method}", request, parse, timeout)
     except KVError as error:
         return error

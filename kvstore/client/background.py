@@ -1,13 +1,14 @@
-"""The event loop behind all sync clients of a process: one thread, because gRPC serves one loop well."""
+"""The event loop behind all sync clients of a process, so that calls of many threads travel together."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from kvstore.client.environment import check_process, check_same_process, this_process
+from kvstore.client.environment import check_patches, check_same_process, this_process
 from kvstore.client.errors import ClientClosed
 
 T = TypeVar("T")
@@ -50,8 +51,16 @@ _shared: list[Background] = []
 
 def shared_background() -> Background:
     """The one of this process, started when it is first needed; raises WrongEnvironment."""
-    check_process()
+    check_patches()
     with _lock:
         if not (_shared and _shared[-1].usable()):
             _shared.append(Background())
         return _shared[-1]
+
+
+def _in_child() -> None:
+    global _lock  # noqa: PLW0603  (another thread may have held it while this one forked)
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_in_child)

@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
-import grpc
+from google.protobuf.message import DecodeError, Message
 
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.retry import reconnect_pause
-from kvstore.client.unary import close_channel, fetch_state, open_channel, reason
+from kvstore.client.unary import ended, read_state, unary
+from kvstore.config import MAX_MESSAGE_BYTES
 from kvstore.errors import KVError, NoNodeAvailable
+from kvstore.frames import dial
+from kvstore.frames.stream import FrameStream, StreamEnded, StreamLost
 from kvstore.ring import ClusterState
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.session import replies_from_wire
 
+Response = TypeVar("Response")
+
+_METHOD = "kvstore.v1.KV/Session"
 _HANDSHAKE_SECONDS = 2.0
-_ENDING_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
-
-_Stream = grpc.aio.StreamStreamCall[bytes, pb.SessionResponse]
 
 
 class Owner(Protocol):
@@ -40,14 +44,13 @@ class Connection:
 
     def __init__(self, calls: Calls, owner: Owner) -> None:
         self.address = calls.address
-        self.channel = open_channel(calls.address)
         self._calls = calls
         self._clock = asyncio.get_running_loop().time
         self._owner = owner
         self._work = asyncio.Event()
-        self._closing = False
-        self._stream: _Stream | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._stream: FrameStream | None = None
+        self._silent = self._closed = False
+        self._asking: set[asyncio.Future[Any]] = set()
         self._task = asyncio.create_task(self._run())
 
     def wake(self) -> None:
@@ -57,84 +60,111 @@ class Connection:
     def break_off(self) -> None:
         """Break the stream; another is opened when the node answers."""
         if self._stream is not None:
-            self._stream.cancel()
+            self._silent = True
+            self._stream.break_off()
+
+    async def ask(
+        self, method: str, request: Message, parse: Callable[[bytes], Response], timeout: float
+    ) -> Response:
+        """A call beside the stream: see `unary`. Raises NoNodeAvailable when this is closed meanwhile."""
+        if self._closed:
+            raise self._closed_error()
+        asking = asyncio.ensure_future(unary(self.address, method, request, parse, timeout))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+        try:
+            return await asking
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise self._closed_error() from None
+
+    def _closed_error(self) -> NoNodeAvailable:
+        return NoNodeAvailable({self.address: "the connection was closed"})
 
     async def close(self) -> None:
         """Break the stream; open calls fail."""
-        self._closing = True
-        if self._stream is not None:
-            # its operations end by themselves then, and none is left for a loop that is closed by that time
-            self._stream.cancel()
-            await asyncio.wait([self._task], timeout=_ENDING_SECONDS)
+        self._closed = True
+        for asking in self._asking:
+            asking.cancel()
         self._task.cancel()
         await asyncio.wait([self._task])
-        await self._end_writer()
         self._owner.on_lost(self._calls, "the client was closed", self._clock())
-        await close_channel(self.channel)
 
     async def _run(self) -> None:
         failures = 0
-        # gRPC takes a cancellation that comes while a call breaks for the break, and raises that instead
-        while not (self._closing or self._task.cancelling()):
+        while True:
             try:
-                state = await fetch_state(self.channel, self.address, _HANDSHAKE_SECONDS)
-                self._owner.on_connected(self._calls, state, self._clock())
-                failures = 0
-                problem = await self._exchange()
+                async with asyncio.timeout(_HANDSHAKE_SECONDS) as handshake:
+                    stream = await dial.open_stream(self.address, _METHOD, MAX_MESSAGE_BYTES)
+                    try:
+                        state = await self._state(stream)
+                        handshake.reschedule(None)
+                        self._owner.on_connected(self._calls, state, self._clock())
+                        failures = 0
+                        problem = await self._exchange(stream)
+                    finally:
+                        await stream.leave()
+            except TimeoutError:
+                problem = "no answer in time"
             except NoNodeAvailable as error:
                 problem = error.errors[self.address]
             except KVError as error:
                 problem = str(error)
+            except StreamLost as error:
+                problem = str(error)
+            except StreamEnded as error:
+                problem = str(ended(self.address, error))
             except Exception as error:  # noqa: BLE001  (a defect: without a connection it would last for ever)
                 _log.exception("defect in the connection to %s", self.address)
                 problem = repr(error)
             self._owner.on_lost(self._calls, problem, self._clock())
-            await self._end_writer()
-            if self._closing:
-                return
             failures += 1
             await asyncio.sleep(reconnect_pause(failures, random.uniform))
 
-    async def _exchange(self) -> str:
-        """Open the stream and work until it ends; returns why it did."""
-        stream = self._stream = _open_session(self.channel)
-        self._writer = asyncio.create_task(self._write(stream))
+    async def _state(self, stream: FrameStream) -> ClusterState:
+        """What a node says first."""
+        message = await stream.read()
         try:
-            while (response := await stream.read()) is not grpc.aio.EOF:
-                if response is None:  # so gRPC says that it could not parse it
-                    return "the node sent a frame that cannot be read"
-                assert isinstance(response, pb.SessionResponse)
-                now = self._clock()
-                self._calls.answer(replies_from_wire(response), now)
-                if response.stopping:
-                    self._calls.on_stopping(now)
-                if self._calls.over:
-                    return self._calls.problem
-            return "the node closed the connection"
-        except grpc.aio.AioRpcError as error:
-            return f"connection lost: {reason(error)}"
-        except asyncio.CancelledError:
-            if self._task.cancelling():
-                raise
-            return "the node does not answer"  # the stream was cancelled, not this task
+            return read_state(self.address, pb.GetRingResponse.FromString(message or b""))
+        except DecodeError as error:
+            raise NoNodeAvailable({self.address: f"sent a ring that cannot be read: {error}"}) from error
+
+    async def _exchange(self, stream: FrameStream) -> str:
+        """Work until the stream ends; returns why it did."""
+        self._stream, self._silent = stream, False
+        writer = asyncio.create_task(self._write(stream))
+        try:
+            return await self._read(stream)
+        except (StreamLost, StreamEnded) as error:
+            return "the node does not answer" if self._silent else f"connection lost: {error}"
         finally:
             self._stream = None
-            stream.cancel()
-            self._writer.cancel()
+            writer.cancel()
+            await asyncio.wait([writer])
 
-    async def _write(self, stream: _Stream) -> None:
+    async def _read(self, stream: FrameStream) -> str:
+        while (message := await stream.read()) is not None:
+            try:
+                response = pb.SessionResponse.FromString(message)
+            except DecodeError:
+                return "the node sent a frame that cannot be read"
+            now = self._clock()
+            self._calls.answer(replies_from_wire(response), now)
+            if response.stopping:
+                self._calls.on_stopping(now)
+            if self._calls.over:
+                return self._calls.problem
+        return "the node closed the connection"
+
+    async def _write(self, stream: FrameStream) -> None:
         try:
-            while stream is self._stream:
+            while True:
                 if frame := await self._next_frame():
                     await stream.write(frame)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        except StreamLost:
             return  # the stream is over: reading from it tells why
-        finally:
-            stream.cancel()
-
-    async def _end_writer(self) -> None:
-        if self._writer is not None:
-            await asyncio.wait([self._writer])
 
     async def _next_frame(self) -> bytes:
         """Wait until there are calls to send, and take as many as one frame may carry."""
@@ -145,11 +175,3 @@ class Connection:
         if seconds := calls.gathering():
             await asyncio.sleep(seconds)
         return calls.take_frame(self._clock())
-
-
-def _open_session(channel: grpc.aio.Channel) -> _Stream:
-    session: grpc.aio.StreamStreamMultiCallable[bytes, pb.SessionResponse] = channel.stream_stream(
-        "/kvstore.v1.KV/Session",
-        response_deserializer=pb.SessionResponse.FromString,
-    )
-    return session()

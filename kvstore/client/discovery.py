@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from kvstore.client.unary import close_channel, fetch_state, open_channel
+from kvstore.client.unary import fetch_state
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.ring import ClusterState
 
 
 async def discover(endpoints: Sequence[str], timeout: float) -> ClusterState:
-    """The cluster state from whichever endpoint answers first; raises NoNodeAvailable, WrongEnvironment."""
+    """The cluster state from whichever endpoint answers first; raises NoNodeAvailable."""
     tasks = [asyncio.create_task(_ask(endpoint, timeout)) for endpoint in endpoints]
     problems: dict[str, str] = {}
     try:
@@ -28,12 +28,9 @@ async def discover(endpoints: Sequence[str], timeout: float) -> ClusterState:
 
 
 async def _ask(endpoint: str, timeout: float) -> ClusterState:
-    channel = open_channel(endpoint)
     try:
-        return await fetch_state(channel, endpoint, timeout)
+        return await fetch_state(endpoint, timeout)
     except NoNodeAvailable:
         raise
     except KVError as error:
         raise NoNodeAvailable({endpoint: str(error)}) from error
-    finally:
-        await close_channel(channel)

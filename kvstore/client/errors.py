@@ -16,7 +16,7 @@ class ClientClosed(KVError):
 class WrongEnvironment(KVError):
     """The client cannot work here, and the message says what would: docs/client-environments.md.
 
-    After a fork, under gevent's monkey patching, or on another event loop than the one it was connected on.
+    On another event loop than the one it was connected on, or where half of what it needs is patched.
     """
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from kvstore.client.connection import Connection
 from kvstore.client.core.calls import Calls
-from kvstore.client.unary import unary
 from kvstore.errors import NoNodeAvailable
 from kvstore.protocol.scan import Scan, Scanned
 from kvstore.v1 import client_pb2 as pb
@@ -21,12 +20,7 @@ async def page_at(connections: Mapping[str, Connection], calls: Calls, scan: Sca
     connection = connections.get(calls.address)
     if connection is None:
         raise NoNodeAvailable({calls.address: calls.problem})
-    page = await unary(
-        connection.channel,
-        connection.address,
-        "/kvstore.v1.KV/Scan",
-        scan_to_wire(scan),
-        pb.ScanResponse.FromString,
-        scan.timeout,
+    page = await connection.ask(
+        "kvstore.v1.KV/Scan", scan_to_wire(scan), pb.ScanResponse.FromString, scan.timeout
     )
     return scanned_from_wire(page)

@@ -8,14 +8,13 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-import grpc
 from google.protobuf.message import Message
 
 from kvstore.node.status import NodeStatus
+from kvstore.server.calls import Answer, Call, Service
 from kvstore.server.client_service import ClientService
 from kvstore.server.driver import Driver
 from kvstore.server.links import Links
-from kvstore.server.session import Context
 from kvstore.v1 import admin_pb2 as pb
 from kvstore.wire.admin import METHODS, AdminMethod, Operated
 
@@ -32,13 +31,12 @@ class AdminService:
         self._started = time.monotonic()
         self._version = version("kvstore")
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The handlers of all methods."""
-        handlers = {method.name: self._handler(method) for method in METHODS}
-        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+    def service(self) -> Service:
+        """All methods."""
+        return Service(SERVICE, {method.name: self._answer(method) for method in METHODS}, {})
 
-    def _handler(self, method: AdminMethod[Any]) -> Any:
-        async def handle(request: Message, _context: Context) -> Message:
+    def _answer(self, method: AdminMethod[Any]) -> Answer:
+        async def handle(request: Message, _call: Call) -> Message:
             return method.perform(Operated(self._driver.node, self._driver.now(), self._status), request)
 
         return self._clients.unary(handle, method.request)

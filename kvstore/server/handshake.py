@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from kvstore.ring import ClusterState
 from kvstore.server.configuration import DEFAULTS, Configuration, differences, encode
 from kvstore.v1.peer_pb2 import Welcome
@@ -80,8 +82,17 @@ def check_caller(
     return Caller(node, found)
 
 
-def check_welcome(welcome: Welcome, peer: str) -> None:
+def welcome(me: str, state: ClusterState) -> bytes:
+    """The first message of a node that another one has called."""
+    return Welcome(node=me, cluster_id=state.cluster_id).SerializeToString()
+
+
+def check_welcome(message: bytes, peer: str) -> None:
     """Raise Refused when who answers at a peer's address is not that peer."""
+    try:
+        welcome = Welcome.FromString(message)
+    except DecodeError:
+        raise Refused(f"at the address of node {peer!r} answers something that is no node") from None
     if welcome.node != peer:
         raise Refused(f"at the address of node {peer!r} answers node {welcome.node!r}")
 

@@ -7,18 +7,13 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import grpc
-
 from kvstore.protocol.sizes import size_of
 from kvstore.protocol.table import PeerMessage, awaited, is_bulk
 from kvstore.ring import ClusterState, Member
 from kvstore.server.configuration import DEFAULTS, Configuration
 from kvstore.server.handshake import Metadata, introduction
-from kvstore.server.options import CHANNEL
-from kvstore.server.stream import OnUnsent, Stream
+from kvstore.server.stream import BULK, LINK, OnUnsent, Stream
 
-_LINK = "/kvstore.v1.Peer/Link"
-_BULK = "/kvstore.v1.Peer/Bulk"
 _END_SECONDS = 3.0
 
 _log = logging.getLogger(__name__)
@@ -141,20 +136,15 @@ class _Pair:
 
     def __init__(self, peer: Member, introduce: Callable[[], Metadata], told: _Told) -> None:
         self.address = peer.address
-        self.link = Stream(_LINK, peer, introduce, *told)
-        self.bulk = Stream(_BULK, peer, introduce, *told)
+        self.link = Stream(LINK, peer, introduce, *told)
+        self.bulk = Stream(BULK, peer, introduce, *told)
         self.streams = (self.link, self.bulk)
-        self._tasks = [asyncio.create_task(stream.run(self._connect)) for stream in self.streams]
-
-    def _connect(self) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(self.address, options=CHANNEL)
+        self._tasks = [asyncio.create_task(stream.run()) for stream in self.streams]
 
     async def close(self) -> None:
         """End both; takes no longer than a few seconds."""
         for task in self._tasks:
             task.cancel()
-        for stream in self.streams:
-            await stream.close()
         _, left = await asyncio.wait(self._tasks, timeout=_END_SECONDS)
         if left:
             _log.error("%d streams have not ended: %s", len(left), left)

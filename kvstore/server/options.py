@@ -7,8 +7,8 @@ import resource
 from kvstore.config import MAX_REQUEST_BYTES, MIB
 
 
-def _connections() -> int:
-    """How many connections a server takes: the files of the engine need room beside them."""
+def most_connections() -> int:
+    """How many connections a node takes: the files of the engine need room beside them."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(_MOST_CONNECTIONS, files // 2)
 
@@ -31,7 +31,7 @@ SERVER = [
     # of one connection; more calls wait in the client, by HTTP/2's own rules
     ("grpc.max_concurrent_streams", 512),
     # one more is closed at once; and who has not said within this time that it speaks HTTP/2 makes room
-    ("grpc.max_allowed_incoming_connections", _connections()),
+    ("grpc.max_allowed_incoming_connections", most_connections()),
     ("grpc.server_handshake_timeout_ms", 5_000),
     # nor may one that has no calls take the place of a client that has some; whoever comes back connects anew
     ("grpc.max_connection_idle_ms", 120_000),
@@ -42,16 +42,4 @@ SERVER = [
     # otherwise a second node on the same port starts without an error and takes half of the requests
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-]
-
-CHANNEL = [
-    *COMMON,
-    # nodes are reached directly, also where http_proxy is set for the web
-    ("grpc.enable_http_proxy", 0),
-    # the default backs off to two minutes, and a healed split looks broken
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    # each stream to a node its own connection: bulk cannot hold up probes
-    ("grpc.use_local_subchannel_pool", 1),
 ]

@@ -1,4 +1,4 @@
-"""One node as a gRPC server: puts the parts together, starts and stops them in order."""
+"""One node as a server: puts the parts together, starts and stops them in order."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +28,15 @@ from kvstore.errors import ConfigError
 from kvstore.lsm import Engine, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import ClusterState
-from kvstore.server import admin_service, client_service, data_directory, options, peer_service
+from kvstore.server import (
+    admin_service,
+    client_service,
+    data_directory,
+    grpc_calls,
+    options,
+    peer_service,
+    stream_calls,
+)
 from kvstore.server.activity import ActivityLog
 from kvstore.server.configuration import Configuration
 from kvstore.server.drain import drain
@@ -35,6 +44,7 @@ from kvstore.server.driver import Driver
 from kvstore.server.identity import Identity
 from kvstore.server.joining import join
 from kvstore.server.links import Links
+from kvstore.server.listener import LOOPBACK, Listener
 from kvstore.server.reflection import add_reflection
 from kvstore.store import DiskFileSystem
 
@@ -46,7 +56,7 @@ _STOP_SECONDS = 10.0
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _log = logging.getLogger(__name__)
-_SERVICES = (client_service.SERVICE, peer_service.SERVICE, admin_service.SERVICE)
+_SERVICES = (client_service.SERVICE, admin_service.SERVICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,26 +147,38 @@ class NodeServer:
         """Recover what is stored and serve; raises ConfigError, WrongDataDirectory, StorageError."""
         settings = self._settings
         # the port before the data: a second start of the same node must not touch anything
-        _check_port(settings.host, settings.port)
-        directory = data_directory.claim(settings.data, Identity.of(settings.node, settings.state))
-        engine = Engine.open(DiskFileSystem(), str(directory), settings.engine)
-        _collect_less_often()
-        self.driver = self._add_node(engine)
-        health_pb2_grpc.add_HealthServicer_to_server(self._checks, self._server)
-        add_reflection((*_SERVICES, health.SERVICE_NAME), self._server)
-        await self._set_health(_NOT_SERVING)
-        try:
-            self._server.add_insecure_port(settings.listen)
-        except RuntimeError as error:
-            engine.close()
-            raise ConfigError(f"cannot listen on {settings.listen}: {error}") from error
-        self.clients.serving.clear()
-        await self._server.start()
+        with ExitStack() as undo:
+            listening = undo.enter_context(_bound(settings.host, settings.port))
+            directory = data_directory.claim(settings.data, Identity.of(settings.node, settings.state))
+            engine = Engine.open(DiskFileSystem(), str(directory), settings.engine)
+            undo.callback(engine.close)
+            _collect_less_often()
+            self.driver = self._add_node(engine)
+            self.clients.serving.clear()
+            await self._start_grpc()
+            await self._listen(listening)
+            undo.pop_all()
         self.driver.start()
         await join(self._links, self.peers)
         self.clients.serving.set()
         self._activity_log = ActivityLog(self.driver.status, lambda: engine.quarantine.fences)
         await self._set_health(_SERVING)
+
+    async def _start_grpc(self) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(self._checks, self._server)
+        add_reflection((*_SERVICES, health.SERVICE_NAME), self._server)
+        await self._set_health(_NOT_SERVING)
+        try:
+            self._grpc_port = self._server.add_insecure_port(f"{LOOPBACK}:0")
+        except RuntimeError as error:
+            raise ConfigError(f"cannot listen on {LOOPBACK}, which gRPC needs: {error}") from error
+        await self._server.start()
+
+    async def _listen(self, listening: socket.socket) -> None:
+        try:
+            await self._listener.start(listening, self._grpc_port)
+        except OSError as error:
+            raise _cannot_listen(self._settings.listen, error) from error
 
     async def stop(self) -> None:
         """Let what is under way come to its end, take no more calls, close the data."""
@@ -166,7 +188,9 @@ class NodeServer:
         ending = asyncio.ensure_future(self._server.stop(_GRACE_SECONDS))
         await asyncio.sleep(0)  # until no new stream is taken
         self.peers.close()
+        await self._listener.stop(_GRACE_SECONDS)
         await ending
+        self._listener.close()
         await self.driver.stop()
 
     def _add_node(self, engine: Engine) -> Driver:
@@ -176,7 +200,9 @@ class NodeServer:
         self.clients = clients = client_service.ClientService(driver)
         admin = admin_service.AdminService(driver, links, clients)
         self.peers = peers = peer_service.PeerService(driver, links, settings.data)
-        self._server.add_generic_rpc_handlers((clients.handler(), admin.handler(), peers.handler()))
+        services = (clients.service(), admin.service())
+        self._server.add_generic_rpc_handlers(tuple(map(grpc_calls.handlers, services)))
+        self._listener = Listener(peers.handlers() | stream_calls.handlers(services))
         return driver
 
     async def _set_health(self, status: int) -> None:
@@ -203,18 +229,29 @@ async def _let_calls_end() -> None:
         await asyncio.wait(rest, timeout=_GRACE_SECONDS)
 
 
-def _check_port(host: str, port: int) -> None:
-    """Raise ConfigError with the reason when the port cannot be had: gRPC only says that it failed."""
+def _bound(host: str, port: int) -> socket.socket:
+    """The socket that connections will come to. Raises ConfigError with the reason when it cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM
         )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6():
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            bound.bind(address)
+        except OSError:
+            bound.close()
+            raise
     except OSError as error:
-        reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
-        raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from error
+        raise _cannot_listen(f"{host}:{port}", error) from error
+    return bound
+
+
+def _cannot_listen(address: str, error: OSError) -> ConfigError:
+    reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
+    return ConfigError(f"cannot listen on {address}: {reason}")
 
 
 def _collect_less_often() -> None:

@@ -10,9 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeAlias
-
-import grpc
+from typing import TypeAlias
 
 from kvstore.config import MIB
 from kvstore.errors import InvalidRequest, Overloaded
@@ -20,6 +18,7 @@ from kvstore.node.transit import NOTICED, Transit
 from kvstore.principal import ANYONE
 from kvstore.protocol.client import ClientRequest, Failed, Found, Get, Reply, aged
 from kvstore.protocol.sizes import size_of
+from kvstore.server.calls import Messages
 from kvstore.server.driver import Driver
 from kvstore.server.execution import Respond
 from kvstore.server.gathering import Gathering
@@ -56,16 +55,17 @@ _OWN_SHARE = 2
 """Calls that have spent more than a half of their time on the way here are refused: what is begun so late is
 mostly done too late, at the full price, and the next ones wait for it."""
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Started: TypeAlias = tuple[ClientRequest, Respond]
 
 
 class ClientStream:
     """Calls under way, gets that wait, and replies that wait for the next frame."""
 
-    def __init__(self, driver: Driver, context: Context, replies: UnreadReplies, large: LargeReplies) -> None:
+    def __init__(
+        self, driver: Driver, messages: Messages, replies: UnreadReplies, large: LargeReplies
+    ) -> None:
         self._driver = driver
-        self._context = context
+        self._messages = messages
         self._clock = asyncio.get_running_loop().time
         self._transit = Transit()
         self._answers: Batches[Answer] = Batches(_REPLY_FRAME)
@@ -242,7 +242,7 @@ class ClientStream:
             count = 0
             if self._stopping:
                 self._stopping = False
-                await self._context.write(encode_stopping())
+                await self._messages.write(encode_stopping())
             for _ in range(len(self._answers)):  # what comes meanwhile is gathered
                 waiting = self._answers.bytes
                 self.most_reply_bytes = max(self.most_reply_bytes, self._unread.bytes)
@@ -259,9 +259,9 @@ class ClientStream:
 
     async def _write(self, frame: bytes) -> None:
         """Write a frame; a client that does not read it in time loses its connection."""
-        number = self._replies.give(self._context.peer(), len(frame))
+        number = self._replies.give(self._messages.peer, len(frame))
         try:
-            await self._context.write(frame)
+            await self._messages.write(frame)
         finally:
             self._replies.taken(number)
 

@@ -12,26 +12,31 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
-import grpc
+from google.rpc import code_pb2
 
+from kvstore.config import MAX_REQUEST_BYTES
+from kvstore.frames import dial
+from kvstore.frames.stream import FrameStream, StreamEnded, StreamLost
 from kvstore.protocol.peer import WriteAck
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import Member
 from kvstore.server.gathering import Gathering
 from kvstore.server.handshake import Metadata, Refused, check_welcome
-from kvstore.v1.peer_pb2 import Welcome
 from kvstore.wire.parts import parts_of
 from kvstore.wire.peer import encode_frame
 from kvstore.wire.queue import LIMITS, PeerQueue, QueueLimits
 
+LINK = "kvstore.v1.Peer/Link"
+BULK = "kvstore.v1.Peer/Bulk"
+
 _HANDSHAKE_SECONDS = 2.0
 _STARTING_SECONDS = 10.0
 """For so long it is no news that a peer cannot be reached: nodes of a cluster start one after another."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.25  # beside the channel's own backoff
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.25
+"""Seconds between two attempts to connect."""
 
 _log = logging.getLogger(__name__)
 
-Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, Welcome]"
 OnUnsent: TypeAlias = Callable[[str, Sequence[int]], None]
 
 
@@ -42,7 +47,7 @@ def _messages(batch: list[PeerMessage]) -> int:
 
 
 class Stream:
-    """Sends to `peer` with one method of the Peer service, while it is connected.
+    """Sends to `peer` on a stream of `method`, LINK or BULK, while it is connected.
 
     `introduction` gives the metadata whenever a stream is opened: the node's cluster state may have changed.
     `on_open` is called with the peer's id when messages can be sent, `on_lost` when what was sent may be
@@ -60,14 +65,13 @@ class Stream:
         limits: QueueLimits = LIMITS,
     ) -> None:
         self._method = method
-        self._speaks = not method.endswith("Bulk")
+        self._speaks = method == LINK
         self._peer = peer
         self._introduction = introduction
         self._on_open = on_open
         self._on_lost = on_lost
         self._on_unsent = on_unsent
         self.queue = PeerQueue(limits)
-        self._channel: grpc.aio.Channel | None = None
         self._wake = asyncio.Event()
         self._heard = asyncio.Event()
         self.tried = False
@@ -101,35 +105,29 @@ class Stream:
         if not self.connected:
             self._heard.set()
 
-    async def run(self, connect: Callable[[], grpc.aio.Channel]) -> None:
+    async def run(self) -> None:
         """Keep the stream open until cancelled."""
-        self._channel = connect()
         self._began = asyncio.get_running_loop().time()
         pause = _FIRST_PAUSE
-        while not _cancelled():
+        while True:
             try:
-                await self._connect_and_send(self._channel)
+                await self._connect_and_send()
             except TimeoutError:
                 self._note("it does not answer", self._unreached)
             except Refused as error:
                 self._note(str(error), logging.WARNING)
-            except grpc.aio.AioRpcError as error:
-                refused = error.code() is grpc.StatusCode.FAILED_PRECONDITION
-                level = logging.WARNING if refused else self._unreached
-                self._note(error.details() or error.code().name, level)
+            except StreamEnded as error:
+                refused = error.status.code == code_pb2.FAILED_PRECONDITION
+                self._note(str(error), logging.WARNING if refused else self._unreached)
+            except StreamLost as error:
+                self._note(str(error), self._unreached)
             except Exception:  # noqa: BLE001  (a defect: without the stream the peer would count as dead)
                 _log.exception("defect in the stream to node %s", self._peer.node)
             if self.connected:
                 pause = _FIRST_PAUSE
                 self._disconnected()
             self.tried = True
-            if await self._heard_within(pause):
-                # a channel that could not connect waits before it tries again, and nobody can make it hurry
-                await self._channel.close()
-                self._channel = connect()
-                pause = _FIRST_PAUSE
-            else:
-                pause = min(pause * 2, _LONGEST_PAUSE)
+            pause = _FIRST_PAUSE if await self._heard_within(pause) else min(pause * 2, _LONGEST_PAUSE)
 
     async def _heard_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
@@ -138,11 +136,6 @@ class Stream:
         heard = self._heard.is_set()
         self._heard.clear()
         return heard
-
-    async def close(self) -> None:
-        """Close the channel; what waits on it ends."""
-        if self._channel is not None:
-            await self._channel.close()
 
     @property
     def _unreached(self) -> int:
@@ -161,15 +154,16 @@ class Stream:
         self.queue.close()
         asyncio.get_running_loop().call_soon(self._on_lost, self._peer.node)
 
-    async def _connect_and_send(self, channel: grpc.aio.Channel) -> None:
+    async def _connect_and_send(self) -> None:
         """Open the stream and work until it ends; raises the reason."""
-        call: Call = channel.stream_stream(self._method, response_deserializer=Welcome.FromString)(
-            metadata=self._introduction()
-        )
+        async with asyncio.timeout(_HANDSHAKE_SECONDS):
+            stream = await dial.open_stream(
+                self._peer.address, self._method, MAX_REQUEST_BYTES, metadata=self._introduction()
+            )
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
-                welcome = await call.read()
-            if isinstance(welcome, Welcome):
+                welcome = await stream.read()
+            if welcome is not None:
                 check_welcome(welcome, self._peer.node)
                 level = logging.INFO if self._speaks else logging.DEBUG
                 _log.log(level, "connected to node %s at %s", self._peer.node, self._peer.address)
@@ -177,15 +171,15 @@ class Stream:
                 self.queue.open = self.tried = True
                 self._heard.clear()
                 self._on_open(self._peer.node)
-                await self._work(call)
+                await self._work(stream)
             self._note("the other side ended the stream", self._unreached)
         finally:
-            call.cancel()
+            await stream.leave()
 
-    async def _work(self, call: Call) -> None:
+    async def _work(self, stream: FrameStream) -> None:
         """Write frames until the other side ends the stream or it breaks."""
-        writing = asyncio.ensure_future(self._write(call))
-        ended = asyncio.ensure_future(call.read())
+        writing = asyncio.ensure_future(self._write(stream))
+        ended = asyncio.ensure_future(stream.read())
         try:
             await asyncio.wait((writing, ended), return_when=asyncio.FIRST_COMPLETED)
             if writing.done():
@@ -196,10 +190,10 @@ class Stream:
                 task.cancel()
             await asyncio.gather(writing, ended, return_exceptions=True)
 
-    async def _write(self, call: Call) -> None:
+    async def _write(self, stream: FrameStream) -> None:
         gathering = Gathering()
         clock = asyncio.get_running_loop().time
-        while not _cancelled():
+        while True:
             await self._wake.wait()
             await gathering.pause()
             self._wake.clear()
@@ -210,18 +204,9 @@ class Stream:
                 frame = encode_frame(batch, int(clock() * 1000))
                 try:
                     for part in parts_of(frame):
-                        await call.write(part)
-                except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                        await stream.write(part)
+                except StreamLost:
                     return  # the stream is over: reading from it tells why
                 self.frames += 1
                 self.messages += len(batch)
             gathering.sent(sent)
-
-
-def _cancelled() -> bool:
-    """Whether this task was told to end.
-
-    gRPC takes a cancellation that comes while a call breaks for the break, and raises that or nothing.
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

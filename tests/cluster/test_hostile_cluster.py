@@ -6,14 +6,14 @@ import asyncio
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
 from click.testing import CliRunner
+from google.rpc import code_pb2
 
 import kvstore
 from kvstore.config import MIB
+from kvstore.frames.stream import StreamEnded
 from kvstore.kvctl.main import kvctl
 from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import Engine
@@ -21,15 +21,13 @@ from kvstore.protocol.gossip import PushPull, Status, Update
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import DATA_KEYSPACE, ClusterState
-from kvstore.server.handshake import introduction
-from kvstore.server.options import CHANNEL
 from kvstore.store import DiskFileSystem
-from kvstore.v1.peer_pb2 import Welcome
 from kvstore.versions import Dot, EncodedVersion, InternalKey, Sibling, Version, encode_version
 from kvstore.wire.peer import encode_frame
 from tests.cluster.clusters import serving
 from tests.patience import PATIENCE
 from tests.plain import data_key, token
+from tests.unit.server_nodes import peer_stream
 
 DOT = Dot("n9.0.0", 7)
 GOOD = encode_version(Version((DOT,), (Sibling(DOT, b"v"),)))
@@ -95,15 +93,15 @@ async def send(address: str, me: str, state: ClusterState, frames: list[bytes]) 
     """Send frames to a node as if from `me`, each on a stream of its own; how each stream has ended."""
     ends = []
     for frame in frames:
-        async with grpc.aio.insecure_channel(address, options=CHANNEL) as channel:
-            open_stream: Any = channel.stream_stream(
-                "/kvstore.v1.Peer/Link", response_deserializer=Welcome.FromString
-            )
-            call = open_stream(metadata=introduction(me, state))
-            assert isinstance(await call.read(), Welcome)
-            await call.write(frame)
-            await call.done_writing()
-            ends.append((await call.code()).name)
+        stream = await peer_stream(me, int(address.rpartition(":")[2]), state)
+        await stream.write(frame)
+        stream.end()
+        try:
+            assert await stream.read() is None
+            ends.append("OK")
+        except StreamEnded as error:
+            ends.append(code_pb2.Code.Name(error.status.code))
+        stream.break_off()
     return ends
 
 
@@ -148,7 +146,7 @@ def test_a_peer_that_sends_what_no_node_should_stops_nobody(cluster: LocalCluste
                 frame = encode_frame(messages)
                 assert asyncio.run(send(member.address, me, state, [frame])) == [end], name
         own = state.members[0]
-        with pytest.raises(grpc.aio.AioRpcError, match="is this one"):
+        with pytest.raises(StreamEnded, match="is this one"):
             asyncio.run(send(own.address, own.node, state, [b""]))
         bucket.put_many({f"after{i}": "v" for i in range(50)}, w=3)
     for _ in range(2):

@@ -33,7 +33,6 @@ SERVICES = {
     "grpc.reflection.v1alpha.ServerReflection",
     "kvstore.v1.Admin",
     "kvstore.v1.KV",
-    "kvstore.v1.Peer",
 }
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -190,7 +189,7 @@ def get(address: str, key: bytes) -> list[bytes]:
 def test_any_grpc_tool_can_explore_a_node(shared_cluster: LocalCluster) -> None:
     with grpc.insecure_channel(shared_cluster.layout.addresses["n1"]) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
-        for service in ("", "kvstore.v1.KV", "kvstore.v1.Peer", "kvstore.v1.Admin"):
+        for service in ("", "kvstore.v1.KV", "kvstore.v1.Admin"):
             answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
             assert answer.status == SERVING
         ask = reflection_pb2.ServerReflectionRequest

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.hostile import checks_of_budgets, checks_of_disks, checks_of_frames, checks_of_requests
+from tests.hostile import (
+    checks_of_budgets,
+    checks_of_disks,
+    checks_of_frames,
+    checks_of_requests,
+    checks_of_streams,
+)
 from tests.hostile.plants import Check
 
 TOPICS = {
     **checks_of_frames.TOPICS,
     **checks_of_requests.TOPICS,
     **checks_of_budgets.TOPICS,
+    **checks_of_streams.TOPICS,
     **checks_of_disks.TOPICS,
 }
 CHECKS = tuple(Check(topic, *row) for topic, rows in TOPICS.items() for row in rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvstore.server import client_service, driver, large_replies, options, scans, unread
+from kvstore.server import client_service, driver, grpc_calls, large_replies, options, scans, unread
 from kvstore.server.frame_parts import FrameParts, PartsRoom
 from kvstore.server.large_replies import LargeReplies
 from kvstore.server.session import ClientStream
@@ -167,7 +167,7 @@ _CONNECTIONS: list[Row] = [
     ),
     (
         "a stream is not ended while its client writes",
-        constant(client_service, "_LONGEST_WAIT", 0.0),
+        constant(grpc_calls, "_LONGEST_WAIT", 0.0),
         budget("a_session_that_is_refused_while_its_client_writes_ends_with_its_status"),
     ),
 ]

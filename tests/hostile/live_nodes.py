@@ -5,26 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from kvstore.config import MAX_MESSAGE_BYTES
+from kvstore.frames.dial import open_stream
+from kvstore.frames.stream import FrameStream, StreamEnded, StreamLost
 from kvstore.local.ports import free_ports
 from kvstore.lsm import Engine
 from kvstore.ring import DATA_KEYSPACE
-from kvstore.server.handshake import introduction
 from kvstore.server.server import NodeServer
 from kvstore.store import DiskFileSystem
 from kvstore.v1 import client_pb2 as pb
-from kvstore.v1.peer_pb2 import Welcome
 from tests.patience import PATIENCE
-from tests.unit.server_nodes import call, channel, cluster_state, serving, settings
+from tests.unit.server_nodes import call, channel, cluster_state, peer_stream, serving, settings
 
 CANARIES = {b"canary %d" % i: b"value %d" % i for i in range(30)}
 _AT_A_TIME = 8
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _DEFECTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS}
 
 
@@ -59,16 +61,14 @@ class LiveNodes:
     async def peer(self, attacked: int, frame: bytes) -> grpc.StatusCode:
         """Send a frame as another member does; how the stream has ended."""
         sender = self.names[attacked - 1]
-        stream: Any = self.channels[attacked].stream_stream(
-            "/kvstore.v1.Peer/Link", response_deserializer=Welcome.FromString
-        )(metadata=introduction(sender, self.state), timeout=PATIENCE)
-        return await _ended(stream, frame)
+        return await _ended(await peer_stream(sender, self._ports[attacked], self.state), frame)
 
     async def session(self, attacked: int, frame: bytes) -> grpc.StatusCode:
-        """Send a frame of calls; how the session has ended."""
-        return await _ended(
-            self.channels[attacked].stream_stream("/kvstore.v1.KV/Session")(timeout=PATIENCE), frame
-        )
+        """Send a frame of calls as our client does; how the session has ended."""
+        address = f"127.0.0.1:{self._ports[attacked]}"
+        stream = await open_stream(address, "kvstore.v1.KV/Session", MAX_MESSAGE_BYTES)
+        await stream.read()
+        return await _ended(stream, frame)
 
     async def unary(self, attacked: int, method: str, request: bytes) -> grpc.StatusCode:
         """Call a method; with which status."""
@@ -130,23 +130,21 @@ class LiveNodes:
                 await asyncio.sleep(0.02)
 
 
-async def _ended(stream: Any, frame: bytes) -> grpc.StatusCode:
+async def _ended(stream: FrameStream, frame: bytes) -> grpc.StatusCode:
     try:
-        await stream.write(frame)
-        await stream.done_writing()
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        pass  # it has ended already: its code says how
-    while (await _read(stream)) is not grpc.aio.EOF:
-        pass
-    code: grpc.StatusCode = await stream.code()
-    return code
-
-
-async def _read(stream: Any) -> Any:
-    try:
-        return await stream.read()
-    except grpc.aio.AioRpcError:
-        return grpc.aio.EOF
+        async with asyncio.timeout(PATIENCE):
+            with suppress(StreamLost):  # reading tells why
+                await stream.write(frame)
+                stream.end()
+            while await stream.read() is not None:
+                pass
+    except StreamEnded as error:
+        return _CODES[error.status.code]
+    except StreamLost:
+        return grpc.StatusCode.UNAVAILABLE
+    finally:
+        stream.break_off()
+    return grpc.StatusCode.OK
 
 
 Attack = Callable[[], Any]

@@ -13,9 +13,11 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import code_pb2
 
 from kvstore.config import MIB
 from kvstore.errors import InvalidRequest
+from kvstore.frames.stream import FrameStream, StreamEnded
 from kvstore.local.ports import free_ports
 from kvstore.protocol.client import Put
 from kvstore.protocol.gossip import Ack
@@ -23,7 +25,6 @@ from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import data_key, token
 from kvstore.server import options
-from kvstore.server.handshake import introduction
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1 import peer_pb2
 from kvstore.versions import BucketName, EncodedVersion, InternalKey, UserKey
@@ -31,7 +32,16 @@ from kvstore.wire.budget import CALLS_OF_A_SESSION, FrameBudget
 from kvstore.wire.queue import LIMITS, Batches, PeerQueue
 from tests.hostile.raw_http2 import RawConnection
 from tests.patience import PATIENCE
-from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
+from tests.unit.server_nodes import (
+    SessionClient,
+    call,
+    channel,
+    cluster_state,
+    peer_stream,
+    run,
+    serving,
+    settings,
+)
 
 EMPTY = {
     "calls": b"\x0a\x00" * 1_000_000,
@@ -71,6 +81,14 @@ async def ends_typed(stream: Any, reason: str = "frame") -> None:
     assert reason in (caught.value.details() or "")
 
 
+async def stream_ends_typed(stream: FrameStream, reason: str = "frame") -> None:
+    with pytest.raises(StreamEnded, match=reason) as ended:
+        async with asyncio.timeout(PATIENCE):
+            await stream.read()
+    stream.break_off()
+    assert ended.value.status.code == code_pb2.INVALID_ARGUMENT
+
+
 @pytest.mark.parametrize("name", EMPTY)
 def test_a_session_frame_of_too_many_items_is_refused_before_any_is_begun(tmp_path: Path, name: str) -> None:
     async def scenario() -> None:
@@ -92,16 +110,10 @@ def test_a_frame_of_a_peer_with_too_many_messages_is_refused(tmp_path: Path, nam
     async def scenario() -> None:
         ports = free_ports(2)
         state = cluster_state(ports)
-        async with (
-            serving(settings("n1", ports[0], tmp_path, state)) as (server,),
-            channel(ports[0]) as opened,
-        ):
-            link: Any = opened.stream_stream("/kvstore.v1.Peer/Link", response_deserializer=bytes)(
-                metadata=introduction("n2", state)
-            )
-            await link.read()
+        async with serving(settings("n1", ports[0], tmp_path, state)) as (server,):
+            link = await peer_stream("n2", ports[0], state)
             await link.write(PEER_FRAMES[name])
-            await ends_typed(link)
+            await stream_ends_typed(link)
             assert server.driver.frames_received == 0
 
     run(scenario())
@@ -236,7 +248,7 @@ def test_a_long_frame_of_a_peer_is_checked_as_a_whole_and_handed_in_in_turns(
         reads = [peer_pb2.ReplicaRead(epoch=state.epoch, key=key, digest=bytes(16)) for _ in range(2000)]
         if wrong:
             reads[-1].key = b"no key"
-        async with serving(node) as (server,), channel(ports[0]) as opened:
+        async with serving(node) as (server,):
             handed_in: list[int] = []
             on_checked = server.driver.node.on_checked
 
@@ -245,17 +257,15 @@ def test_a_long_frame_of_a_peer_is_checked_as_a_whole_and_handed_in_in_turns(
                 on_checked(sender, messages, *rest)
 
             monkeypatch.setattr(server.driver.node, "on_checked", seen)
-            link: Any = opened.stream_stream("/kvstore.v1.Peer/Link", response_deserializer=bytes)(
-                metadata=introduction("n2", state)
-            )
-            await link.read()
+            link = await peer_stream("n2", ports[0], state)
             await link.write(peer_pb2.Frame(reads=reads).SerializeToString())
             if wrong:
-                await ends_typed(link, "key")
+                await stream_ends_typed(link, "key")
                 assert handed_in == []
             else:
-                await link.done_writing()
-                assert await link.read() is grpc.aio.EOF
+                link.end()
+                assert await link.read() is None
+                link.break_off()
                 assert handed_in == [512, 512, 512, 464]
 
     run(scenario())
@@ -330,12 +340,9 @@ def test_what_was_refused_does_not_wait_for_the_garbage_collector(tmp_path: Path
             session = SessionClient(opened)
             await session.stream.write(bytes(2 * MIB))
             await ends_typed(session.stream)
-            link: Any = opened.stream_stream("/kvstore.v1.Peer/Link", response_deserializer=bytes)(
-                metadata=introduction("n2", state)
-            )
-            await link.read()
+            link = await peer_stream("n2", ports[0], state)
             await link.write(bytes(2 * MIB))
-            await ends_typed(link)
+            await stream_ends_typed(link)
             assert held_by_the_server() == []
 
     gc.collect()

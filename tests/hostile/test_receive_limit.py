@@ -6,22 +6,23 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from google.rpc import code_pb2
 
 from kvstore.config import FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MIB, Limits
 from kvstore.errors import InvalidRequest, Overloaded
+from kvstore.frames.stream import StreamEnded, StreamLost
 from kvstore.local.ports import free_ports
 from kvstore.node.settings import NodeSettings
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.server import frame_parts
 from kvstore.server.frame_parts import FrameParts, PartsRoom
-from kvstore.server.handshake import introduction
 from kvstore.server.server import NodeServer
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1.peer_pb2 import FramePart
@@ -29,7 +30,16 @@ from kvstore.versions import EncodedVersion, InternalKey
 from kvstore.wire.parts import parts_of
 from kvstore.wire.peer import encode_frame
 from tests.patience import PATIENCE
-from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
+from tests.unit.server_nodes import (
+    SessionClient,
+    call,
+    channel,
+    cluster_state,
+    peer_stream,
+    run,
+    serving,
+    settings,
+)
 
 ABSURD = bytes(MAX_REQUEST_BYTES + 1)
 
@@ -209,15 +219,17 @@ def test_who_sends_more_at_once_is_refused_and_the_log_stays_quiet(
             session = SessionClient(another)
             await session.stream.write(pb.SessionRequest(calls=[pb.Call(id=1)]).SerializeToString())
             await session.results(1)
-            link: Any = opened.stream_stream("/kvstore.v1.Peer/Link", response_deserializer=bytes)(
-                metadata=introduction("n2", state)
-            )
-            await link.read()
-            for stream in (session.stream, link):
-                await stream.write(ABSURD)
-                with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await stream.read()
-                assert_too_large(caught.value)
+            link = await peer_stream("n2", ports[0], state)
+            await session.stream.write(ABSURD)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await session.stream.read()
+            assert_too_large(caught.value)
+            with suppress(StreamLost):  # reading tells why
+                await link.write(ABSURD)
+            with pytest.raises(StreamEnded, match=str(MAX_REQUEST_BYTES)) as ended:
+                await link.read()
+            assert ended.value.status.code == code_pb2.RESOURCE_EXHAUSTED
+            link.break_off()
             put = pb.PutRequest(bucket="b", key=b"k", value=ABSURD)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call(opened, "Put", put, pb.WriteResponse)
@@ -237,20 +249,15 @@ def test_parts_of_a_peer_beyond_the_room_end_its_stream(tmp_path: Path) -> None:
     async def scenario() -> None:
         ports = free_ports(2)
         state = cluster_state(ports)
-        async with (
-            serving(settings("n1", ports[0], tmp_path, state)) as (server,),
-            channel(ports[0]) as opened,
-        ):
+        async with serving(settings("n1", ports[0], tmp_path, state)) as (server,):
             server.peers.parts.bytes = 2 * MAX_MESSAGE_BYTES - MIB
-            link: Any = opened.stream_stream("/kvstore.v1.Peer/Link", response_deserializer=bytes)(
-                metadata=introduction("n2", state)
-            )
-            await link.read()
+            link = await peer_stream("n2", ports[0], state)
             await link.write(part(bytes(2 * MIB), 5))
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
+            with pytest.raises(StreamEnded) as ended:
                 async with asyncio.timeout(PATIENCE):
                     await link.read()
-            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert ended.value.status.code == code_pb2.RESOURCE_EXHAUSTED
+            link.break_off()
             assert server.peers.parts.bytes == 2 * MAX_MESSAGE_BYTES - MIB
 
     run(scenario())

@@ -131,7 +131,7 @@ async def proxied() -> AsyncIterator[tuple[Proxy, list[int]]]:
 
 
 async def connect(proxy: Proxy, host: str = "c1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    port = int(proxy.environment(host)["grpc_proxy"].rpartition(":")[2])
+    port = int(proxy.environment(host)["KVSTORE_PROXY"].rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     _opened.append(writer)
     writer.write(f"CONNECT {proxy.address('n1')} HTTP/1.1\r\n\r\n".encode())

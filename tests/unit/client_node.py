@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any
 
-import grpc
+from google.rpc import code_pb2
+from google.rpc.status_pb2 import Status
 
 from kvstore.client.background import shared_background
 from kvstore.config import BucketSettings
 from kvstore.contexts import Keyring, decode_context, encode_context
 from kvstore.errors import InvalidRequest, KVError, UnverifiedContext
+from kvstore.frames.stream import StreamEnded, StreamLost
 from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored, Value
 from kvstore.protocol.scan import Scan, Scanned, ScannedKey
 from kvstore.quorum.ttl import expiry
 from kvstore.ring import ClusterState, data_key, initial_state, parse_members, token
-from kvstore.server.client_service import abort
+from kvstore.server import stream_calls
+from kvstore.server.calls import Answer, Messages, Service
+from kvstore.server.listener import Listener
 from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import (
     EMPTY,
@@ -40,9 +45,10 @@ from kvstore.wire.scan import scan_from_wire, scanned_to_wire
 from kvstore.wire.session import decode_calls
 from tests.client_messages import result_to_wire
 
+BROKEN = StreamEnded(Status(code=code_pb2.UNAVAILABLE, message="broken by the test"))
 KEYRING = Keyring([b"k" * 16])
 run = shared_background().run
-"""Clients and nodes share one loop, as gRPC wants it."""
+"""Clients and nodes share one loop."""
 
 
 class Store:
@@ -115,51 +121,42 @@ class FakeNode:
         self.frames: list[int] = []
         self.frame_bytes: list[int] = []
         self.calls: list[ClientRequest] = []
-        self._server: grpc.aio.Server | None = None
+        self._listener: Listener | None = None
 
     async def start(self) -> None:
-        self._server = grpc.aio.server(
-            options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1))
-        )
-        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "GetRing": grpc.unary_unary_rpc_method_handler(
-                self._get_ring, pb.GetRingRequest.FromString, self._ring_bytes
-            ),
-            "Scan": grpc.unary_unary_rpc_method_handler(
-                self._scan, pb.ScanRequest.FromString, pb.ScanResponse.SerializeToString
-            ),
-            "Session": grpc.stream_stream_rpc_method_handler(self._session),
+        unary = {
+            "GetRing": _answer(pb.GetRingRequest, self._get_ring),
+            "Scan": _answer(pb.ScanRequest, self._scan),
         }
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("kvstore.v1.KV", handlers),)
-        )
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
-        await self._server.start()
+        service = Service("kvstore.v1.KV", unary, {"Session": self._session})
+        self._listener = Listener(stream_calls.handlers([service]))
+        listening = socket.create_server(("127.0.0.1", self.port))
+        self.port = listening.getsockname()[1]
+        await self._listener.start(listening, grpc_port=1)
 
     async def stop(self) -> None:
-        if self._server is not None:
-            await self._server.stop(0)
-            self._server = None
+        if self._listener is not None:
+            await self._listener.stop(0.01)
+            self._listener.close()
+            self._listener = None
 
-    async def _get_ring(self, _request: pb.GetRingRequest, _context: object) -> pb.GetRingResponse:
+    async def _get_ring(self, _request: pb.GetRingRequest) -> bytes:
+        return self._ring()
+
+    def _ring(self) -> bytes:
         assert self.state is not None
-        return state_to_wire(self.state)
+        return b"\xff\xff" if self.garbled else state_to_wire(self.state).SerializeToString()
 
-    def _ring_bytes(self, response: pb.GetRingResponse) -> bytes:
-        return b"\xff\xff" if self.garbled else response.SerializeToString()
-
-    async def _scan(
-        self, request: pb.ScanRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ScanResponse:
+    async def _scan(self, request: pb.ScanRequest) -> bytes:
         """Pages of two keys."""
         if not self.store.pages_left:
             self.frames.append(1)
             await asyncio.sleep(3600)
         self.store.pages_left -= 1
         if self.scan_refusals:
-            await abort(context, self.scan_refusals.popleft())
+            raise self.scan_refusals.popleft()
         if self.scan_fails:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
+            raise StreamLost("broken by the test")
         scan = scan_from_wire(request)
         self.scans.append(scan)
         held = sorted(
@@ -170,7 +167,8 @@ class FakeNode:
         left = [(internal, key) for internal, key in held if internal >= scan.cursor]
         page = [self._scanned(scan, key) for _, key in left[:2]]
         after = left[2][0] if len(left) > 2 else b""
-        return scanned_to_wire(Scanned(tuple(page), scan.cursor if self.stands_still else after))
+        next_page = scan.cursor if self.stands_still else after
+        return scanned_to_wire(Scanned(tuple(page), next_page)).SerializeToString()
 
     def _scanned(self, scan: Scan, key: bytes) -> ScannedKey:
         if not scan.values:
@@ -181,25 +179,25 @@ class FakeNode:
         assert isinstance(found, Found)
         return ScannedKey(UserKey(key), found.siblings)
 
-    async def _session(
-        self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> None:
-        while (data := await context.read()) is not grpc.aio.EOF:
+    async def _session(self, messages: Messages, routed: bool) -> None:
+        assert routed
+        await messages.write(self._ring())
+        while (data := await messages.read()) is not None:
             _, bodies, plain_puts = decode_calls(data)
             calls = [*((body.id, call_from_wire(body)) for body in bodies), *plain_puts]
             self.frames.append(len(calls))
             self.frame_bytes.append(len(data))
             if self.break_before:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
+                raise BROKEN
             if self.silent:
                 continue
             results = [result_to_wire(number, self._answer(request)) for number, request in calls]
             if self.break_after:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
+                raise BROKEN
             if self.backwards:
                 results.reverse()
             data = pb.SessionResponse(results=results).SerializeToString()
-            await context.write(b"\xff\xff" if self.garbled else data)
+            await messages.write(b"\xff\xff" if self.garbled else data)
 
     def _answer(self, request: ClientRequest) -> Reply:
         self.calls.append(request)
@@ -212,6 +210,13 @@ class FakeNode:
             return self.store.perform(request)
         except (InvalidRequest, UnverifiedContext) as error:
             return Failed(error)
+
+
+def _answer(request: Any, method: Callable[[Any], Awaitable[bytes]]) -> Answer:
+    async def answer(data: bytes, _call: object) -> bytes:
+        return await method(request.FromString(data))
+
+    return answer
 
 
 class FakeCluster:

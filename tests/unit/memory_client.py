@@ -11,7 +11,7 @@ from kvstore.client.core.routing import Routing
 from kvstore.client.dispatcher import Dispatcher
 from kvstore.errors import KVError, Outcome
 from kvstore.v1 import client_pb2 as pb
-from tests.unit.memory_grpc import Network
+from tests.unit.memory_streams import Network
 from tests.unit.stepped_loop import stepped
 
 TIMEOUT = 1.0

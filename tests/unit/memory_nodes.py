@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import grpc
 import pytest
 
 from kvstore.lsm import Engine
 from kvstore.lsm.memory_filesystem import MemoryFileSystem
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import ClusterState
+from kvstore.server import stream_calls
 from kvstore.server.admin_service import AdminService
 from kvstore.server.client_service import ClientService
 from kvstore.server.driver import Driver
 from kvstore.server.links import Links
+from kvstore.server.listener import Listener
 from kvstore.server.peer_service import PeerService
 from tests.unit.memory_client import settled
-from tests.unit.memory_grpc import Network
+from tests.unit.memory_streams import Network
 from tests.unit.server_nodes import cluster_state
 
 
@@ -35,7 +36,9 @@ class MemoryNode:
         self.clients = ClientService(self.driver)
         admin = AdminService(self.driver, self.links, self.clients)
         self.peers = peers = PeerService(self.driver, self.links)
-        network.serve(self.address, (self.clients.handler(), admin.handler(), peers.handler()))
+        streams = peers.handlers() | stream_calls.handlers((self.clients.service(), admin.service()))
+        self.listener = Listener(streams)
+        network.serve(self.address, self.listener)
         self.driver.start()
 
     def idle(self) -> bool:
@@ -48,11 +51,10 @@ class MemoryNode:
 
 
 class Cluster:
-    """So many nodes and their network, which every channel that is opened meanwhile leads to."""
+    """So many nodes and their network, which every connection that is opened meanwhile leads to."""
 
     def __init__(self, patch: pytest.MonkeyPatch, count: int) -> None:
-        self.network = Network()
-        patch.setattr(grpc.aio, "insecure_channel", self.network.channel)
+        self.network = Network(patch)
         self.state = cluster_state(range(1, count + 1), "test")
         self.nodes = [MemoryNode(self.network, member.node, self.state) for member in self.state.members]
 
@@ -65,10 +67,8 @@ class Cluster:
         await settled(lambda: all(all(map(each.links.connected, each.links.peers)) for each in self.nodes))
 
     async def stop(self) -> None:
-        """Stop all nodes; fails when somebody has not closed a channel."""
+        """Stop all nodes; fails when a client has not closed a connection."""
         for node in self.nodes:
             await node.stop()
-        assert not self.network.channels
-        for call in list(self.network.calls):
-            call.hung = False
-            call.end("cancelled")
+        await settled(lambda: not self.network.methods())
+        self.network.lose(list(self.network.connections))

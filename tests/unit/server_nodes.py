@@ -10,10 +10,14 @@ from typing import Any
 import grpc
 
 from kvstore.client.background import shared_background
-from kvstore.config import BucketSettings, Limits
+from kvstore.config import MAX_REQUEST_BYTES, BucketSettings, Limits
+from kvstore.frames.dial import open_stream
+from kvstore.frames.stream import FrameStream
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import ClusterState, initial_state, parse_members
+from kvstore.server.handshake import introduction
 from kvstore.server.server import NodeServer, ServerSettings
+from kvstore.server.stream import LINK
 from kvstore.v1 import client_pb2 as pb
 from tests.patience import PATIENCE
 
@@ -74,6 +78,18 @@ async def call(
         response_deserializer=answer.FromString,
     )
     return await stub(request, timeout=timeout)
+
+
+async def peer_stream(sender: str, port: int, state: ClusterState, method: str = LINK) -> FrameStream:
+    """A stream to the node at `port` as another member has it, after the handshake.
+
+    Raises StreamEnded, StreamLost.
+    """
+    stream = await open_stream(
+        f"127.0.0.1:{port}", method, MAX_REQUEST_BYTES, metadata=introduction(sender, state)
+    )
+    assert await stream.read()
+    return stream
 
 
 class SessionClient:

@@ -619,7 +619,7 @@ def test_a_client_that_was_not_awaited_says_so() -> None:
 
 
 def test_a_node_that_sends_what_cannot_be_read_is_used_again_when_it_does_not() -> None:
-    """gRPC gives None for such a message: the connection's task ended with it, and never came back."""
+    """The connection's task ended with it, and never came back."""
 
     async def scenario(cluster: FakeCluster, db: aio.Client, carts: aio.Bucket) -> None:
         for node in cluster.nodes:
@@ -630,7 +630,7 @@ def test_a_node_that_sends_what_cannot_be_read_is_used_again_when_it_does_not() 
         while not isinstance(error := await problem(carts.get("k", timeout=0.3)), NoNodeAvailable):
             assert error
         await until(
-            lambda: any("reply that cannot be read" in each for each in routing_of(db).problems.values())
+            lambda: any("ring that cannot be read" in each for each in routing_of(db).problems.values())
         )
         for node in cluster.nodes:
             node.garbled = False

@@ -1,4 +1,4 @@
-"""The real client and real nodes, over a transport that fails at every await in turn."""
+"""The real client and real nodes, over connections that fail at every piece in turn."""
 
 from __future__ import annotations
 
@@ -21,15 +21,10 @@ from tests.unit.memory_client import (
     settled,
     values,
 )
-from tests.unit.memory_grpc import Fault, Plan
 from tests.unit.memory_nodes import Cluster
+from tests.unit.memory_streams import Fault, Plan
 
 _LATER = 0.0015
-
-
-def possible(side: str, fault: Fault) -> bool:
-    """A handler is cancelled with its call, and swallows nothing."""
-    return side == "client" or fault not in (Fault.SWALLOW, Fault.CANCEL)
 
 
 POINTS = [
@@ -37,7 +32,6 @@ POINTS = [
     for method in ("Session", "GetRing")
     for side in ("client", "server")
     for fault in Fault
-    if possible(side, fault)
 ]
 name: Callable[[object], str] = lambda value: getattr(value, "name", str(value))  # noqa: E731
 

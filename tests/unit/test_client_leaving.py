@@ -30,8 +30,8 @@ from tests.unit.memory_client import (
     settled,
     values,
 )
-from tests.unit.memory_grpc import Fault, Network, Plan
 from tests.unit.memory_nodes import Cluster
+from tests.unit.memory_streams import Fault, Plan
 from tests.unit.stepped_loop import stepped
 
 Operation = Callable[[aio.Client, str], Awaitable[Any]]
@@ -78,11 +78,6 @@ def calls_of(db: aio.Client) -> list[tuple[int, int]]:
     return [(each._waiting, each._in_flight) for each in routing_of(db).nodes.values()]
 
 
-def open_calls(network: Network) -> set[str]:
-    """The methods of the clients' calls that go on."""
-    return {call.method for call in network.calls} - {"/kvstore.v1.Peer/Link", "/kvstore.v1.Peer/Bulk"}
-
-
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_caller_may_leave_at_any_step(monkeypatch: pytest.MonkeyPatch, play: Play, operation: str) -> None:
     async def scenario() -> None:
@@ -104,7 +99,7 @@ def test_a_caller_may_leave_at_any_step(monkeypatch: pytest.MonkeyPatch, play: P
             await settled(lambda: calls_of(db) == [(0, 0)] * 3)
         for node in cluster.nodes:
             await settled(node.idle)
-        assert not open_calls(cluster.network)
+        assert not cluster.network.methods()
         await cluster.stop()
 
     play(scenario())
@@ -124,7 +119,7 @@ def test_a_client_closed_at_any_step_leaves_each_call_with_an_outcome(
             closing = Closing(db, step, task)
             result = await task
             await closing.done()
-            assert not open_calls(cluster.network)
+            assert not cluster.network.methods()
             if operation == "put":
                 async with aio.connect(cluster.endpoints, timeout=TIMEOUT) as other:
                     judge_write(
@@ -151,7 +146,7 @@ def test_closing_ends_whatever_becomes_of_who_closes(monkeypatch: pytest.MonkeyP
             stepped().at_step(step, task.cancel)
             await asyncio.wait([task])
             await ended(db.close(), 1.0)
-            assert not open_calls(cluster.network)
+            assert not cluster.network.methods()
             if not task.cancelled():
                 break
         assert step >= 2
@@ -181,7 +176,7 @@ def test_connecting_may_end_at_any_step(monkeypatch: pytest.MonkeyPatch, play: P
                 await closing.done()
                 in_time = closing.in_time
                 assert isinstance(task.exception(), ClientClosed | None)
-            await settled(lambda: not open_calls(cluster.network))
+            await settled(lambda: not cluster.network.methods())
             if not in_time:
                 break
         assert step >= 5
@@ -199,7 +194,7 @@ def test_two_that_connect_one_client_share_its_connections(
         await asyncio.gather(db._open(), db._open())
         await ready(db, 3)
         await db.close()
-        assert not open_calls(cluster.network)
+        assert not cluster.network.methods()
         await cluster.stop()
 
     play(scenario())
@@ -253,7 +248,7 @@ def test_a_newer_ring_that_arrives_while_a_client_closes_connects_nobody(
             closing = Closing(db, step, task)
             await task
             await closing.done()
-            assert not open_calls(cluster.network)
+            assert not cluster.network.methods()
             if not closing.in_time:
                 break
         assert routing.state.epoch == newer.epoch

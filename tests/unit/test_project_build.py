@@ -13,7 +13,7 @@ import pytest
 from hatch_build import generate
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("client", "peer", "admin")
+PARTS = ("admin", "client", "peer", "stream")
 GENERATED = {"__init__.py"} | {f"{part}_pb2{end}" for part in PARTS for end in (".py", ".pyi", "_grpc.py")}
 
 

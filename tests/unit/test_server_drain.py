@@ -6,18 +6,18 @@ import asyncio
 from functools import partial
 from typing import Any
 
-import grpc
 import pytest
-from grpc_status import rpc_status
+from google.rpc import code_pb2
 
 from kvstore import aio
 from kvstore.errors import KVError, NodeStopping
+from kvstore.frames.stream import StreamEnded, StreamLost
 from kvstore.server.drain import drain
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.errors import error_from_status
 from tests.unit.memory_client import MOST, Play, ready, routing_of, settled
 from tests.unit.memory_nodes import Cluster, MemoryNode
-from tests.unit.server_nodes import SessionClient, call
+from tests.unit.memory_streams import StreamSession, call
 from tests.unit.stepped_loop import stepped
 
 WRITERS = 3
@@ -80,20 +80,22 @@ async def stop_the_rest(cluster: Cluster) -> None:
     for node in cluster.nodes:
         if node.address not in cluster.network.down:
             await node.stop()
+    await settled(lambda: not cluster.network.connections)
 
 
-async def outcome(opened: Any, method: str, request: Any, answer: Any) -> Any:
+async def outcome(address: str, method: str, request: Any, answer: Any) -> Any:
     """The answer of a unary call, or its error; None: it had no connection."""
     try:
-        return await call(opened, method, request, answer)
-    except grpc.aio.AioRpcError as error:
+        return await call(address, method, request, answer.FromString)
+    except StreamLost:
+        return None
+    except StreamEnded as error:
         return typed(error)
 
 
-def typed(error: grpc.aio.AioRpcError) -> KVError | None:
-    assert error.code() is grpc.StatusCode.UNAVAILABLE
-    status: Any = rpc_status.from_call(error)  # type: ignore[arg-type]  # it has all that is asked of a call
-    return error_from_status(status) if status is not None else None
+def typed(error: StreamEnded) -> KVError | None:
+    assert error.status.code == code_pb2.UNAVAILABLE
+    return error_from_status(error.status)
 
 
 def test_a_unary_call_is_answered_or_never_taken_wherever_its_node_stops(
@@ -104,18 +106,18 @@ def test_a_unary_call_is_answered_or_never_taken_wherever_its_node_stops(
         for step in range(MOST):
             cluster = Cluster(monkeypatch, 3)
             node = cluster.nodes[0]
-            opened: Any = cluster.network.channel(node.address)
             await cluster.connected()
             left: list[asyncio.Task[float]] = []
             stepped().at_step(step, partial(begin, left, cluster, node))
-            found = await outcome(opened, "Put", PUT, pb.WriteResponse)
-            if found is None:  # it was on its way when the node closed its connections, and never taken
-                assert not node.driver.node.base.counters.puts
+            found = await outcome(node.address, "Put", PUT, pb.WriteResponse)
             kinds.add(type(found))
             in_time = bool(left)
             await settled(lambda left=left: bool(left))  # type: ignore[misc]
             await left[0]
-            await opened.close()
+            if found is None:  # it was on its way when the node closed its connections, and never taken
+                get = pb.GetRequest(bucket="b", key=b"k", timeout_ms=60_000)
+                other = cluster.nodes[1].address
+                assert not (await call(other, "Get", get, pb.GetResponse.FromString)).siblings
             await stop_the_rest(cluster)
             if not in_time:
                 break
@@ -133,11 +135,12 @@ def test_a_client_that_does_not_leave_is_told_refused_and_cut_off(
         cluster = Cluster(monkeypatch, 3)
         node = cluster.nodes[0]
         await cluster.connected()
-        opened: Any = cluster.network.channel(node.address)
-        session = SessionClient(opened)
+        session = await StreamSession.open(node.address)
         assert (await session.exchange([pb.Call(id=1, put=PUT)]))[1].WhichOneof("reply") == "stored"
         leaving = asyncio.ensure_future(leave(cluster, node))
-        assert (await session.stream.read()).stopping
+        told = await session.stream.read()
+        assert told is not None
+        assert pb.SessionResponse.FromString(told).stopping
         for number in (2, 3):
             result = await session.exchange([pb.Call(id=number, put=PUT)])
             assert result[number].failed.reason == pb.Error.NODE_STOPPING
@@ -146,13 +149,11 @@ def test_a_client_that_does_not_leave_is_told_refused_and_cut_off(
             ("Put", PUT, pb.WriteResponse),
             ("GetRing", pb.GetRingRequest(), pb.GetRingResponse),
         ):
-            assert isinstance(await outcome(opened, method, request, answer), NodeStopping)
-        another = SessionClient(opened)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await another.stream.read()
+            assert isinstance(await outcome(node.address, method, request, answer), NodeStopping)
+        with pytest.raises(StreamEnded) as caught:
+            await StreamSession.open(node.address)
         assert isinstance(typed(caught.value), NodeStopping)
         assert 0.4 < await leaving < 0.6
-        await opened.close()
         await stop_the_rest(cluster)
 
     play(scenario())
@@ -167,12 +168,10 @@ def test_a_call_that_takes_too_long_does_not_keep_its_node(
         node, *others = cluster.nodes
         for other in others:
             monkeypatch.setattr(other.driver, "receive", nothing_of)
-        opened: Any = cluster.network.channel(node.address)
-        session = SessionClient(opened)
+        session = await StreamSession.open(node.address)
         await session.send([pb.Call(id=1, put=PUT)])
         await settled(lambda: node.driver.busy)
         assert 4.9 < await leave(cluster, node) < 5.1
-        await opened.close()
         await stop_the_rest(cluster)
 
     play(scenario())

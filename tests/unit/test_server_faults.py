@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import grpc
 import pytest
+from google.rpc import code_pb2
 
 from kvstore.config import QuorumSettings
+from kvstore.frames.stream import StreamEnded, StreamLost
 from kvstore.protocol.gossip import GossipMessage
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PeerMessage
@@ -18,22 +19,21 @@ from kvstore.server.links import Links
 from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import EncodedVersion, InternalKey
 from tests.unit.memory_client import MOST, Play, settled
-from tests.unit.memory_grpc import RUBBISH, Fault, Network, Plan
 from tests.unit.memory_nodes import Cluster, MemoryNode
-from tests.unit.server_nodes import SessionClient, call, cluster_state
+from tests.unit.memory_streams import RUBBISH, Fault, Network, Plan, StreamSession, call
+from tests.unit.server_nodes import cluster_state
 from tests.unit.stepped_loop import stepped
 
 LINK_FAULTS = [
     (side, fault)
     for side in ("client", "server")
     for fault in Fault
-    # nobody but its task cancels a call of a stream; a handler is cancelled with its call; what a peer does
-    # not read waits, and the failure detector's messages with it
-    if fault not in (Fault.CANCEL, Fault.STUCK) and not (side == "server" and fault is Fault.SWALLOW)
+    # what a peer does not read waits, and the failure detector's messages with it
+    if fault is not Fault.STUCK
 ]
 
 
-SLOW = (Fault.HANG, Fault.SWALLOW, Fault.LATE)
+SLOW = (Fault.HANG, Fault.LATE)
 """What it takes a keepalive to notice, or as long as that to pass."""
 
 
@@ -41,8 +41,7 @@ class Sender:
     """The links of n1 to the peer service of n2, and what became of each message."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.network = Network()
-        patch.setattr(grpc.aio, "insecure_channel", self.network.channel)
+        self.network = Network(patch)
         state = cluster_state([1, 2], "test")
         self.peer = MemoryNode(self.network, "n2", state)
         self.arrived: list[int] = []
@@ -99,8 +98,7 @@ class Sender:
     async def close(self) -> None:
         await self.links.close()
         await self.peer.stop()
-        assert not self.network.calls
-        assert not self.network.channels
+        await settled(lambda: not self.network.connections)
 
 
 @pytest.mark.parametrize("method", ["Link", "Bulk"])
@@ -192,9 +190,13 @@ _WRITE_PATIENCE = QuorumSettings().write_patience + 0.1
 
 def requests() -> list[tuple[str, Any, Any]]:
     return [
-        ("Get", pb.GetRequest(bucket="b", key=b"k", timeout_ms=60_000), pb.GetResponse),
-        ("Put", pb.PutRequest(bucket="b", key=b"k", value=b"v", timeout_ms=60_000), pb.WriteResponse),
-        ("Delete", pb.DeleteRequest(bucket="b", key=b"k", timeout_ms=60_000), pb.WriteResponse),
+        ("Get", pb.GetRequest(bucket="b", key=b"k", timeout_ms=60_000), pb.GetResponse.FromString),
+        (
+            "Put",
+            pb.PutRequest(bucket="b", key=b"k", value=b"v", timeout_ms=60_000),
+            pb.WriteResponse.FromString,
+        ),
+        ("Delete", pb.DeleteRequest(bucket="b", key=b"k", timeout_ms=60_000), pb.WriteResponse.FromString),
     ]
 
 
@@ -205,13 +207,13 @@ def gossip_only(receive: Callable[..., Awaitable[None]]) -> Callable[..., Awaita
     return filtered
 
 
-async def deaf(patch: pytest.MonkeyPatch) -> tuple[Cluster, Any]:
-    """A node of three, and a channel to it; the others are alive and answer no request."""
+async def deaf(patch: pytest.MonkeyPatch) -> tuple[Cluster, str]:
+    """A node of three, and its address; the others are alive and answer no request."""
     cluster = Cluster(patch, 3)
     await cluster.connected()
     for node in cluster.nodes[1:]:
         patch.setattr(node.driver, "receive", gossip_only(node.driver.receive))
-    return cluster, cluster.network.channel(cluster.nodes[0].address)
+    return cluster, cluster.nodes[0].address
 
 
 @pytest.mark.parametrize("number", range(3), ids=["get", "put", "delete"])
@@ -219,13 +221,13 @@ def test_a_unary_call_that_is_cancelled_at_any_step_leaves_nothing_under_way(
     monkeypatch: pytest.MonkeyPatch, play: Play, number: int
 ) -> None:
     async def scenario() -> None:
-        cluster, opened = await deaf(monkeypatch)
+        cluster, address = await deaf(monkeypatch)
         node = cluster.nodes[0]
         method, request, answer = requests()[number]
         most = 0.1 if method == "Get" else _WRITE_PATIENCE
         was_busy = 0
         for step in range(MOST):
-            task = asyncio.ensure_future(call(opened, method, request, answer))
+            task = asyncio.ensure_future(call(address, method, request, answer))
             cancelled = asyncio.Event()
 
             def cancel(task: asyncio.Task[Any] = task, cancelled: asyncio.Event = cancelled) -> None:
@@ -244,7 +246,6 @@ def test_a_unary_call_that_is_cancelled_at_any_step_leaves_nothing_under_way(
             if was_busy >= 3:
                 break
         assert was_busy
-        await opened.close()
         await cluster.stop()
 
     play(scenario())
@@ -255,18 +256,19 @@ def test_a_session_that_ends_at_any_step_leaves_nothing_under_way(
     monkeypatch: pytest.MonkeyPatch, play: Play, twice: bool
 ) -> None:
     async def scenario() -> None:
-        cluster, opened = await deaf(monkeypatch)
+        cluster, address = await deaf(monkeypatch)
         node = cluster.nodes[0]
         was_busy = 0
+        links = set(node.listener.tasks)
         calls = [pb.Call(id=1, get=requests()[0][1]), pb.Call(id=2, put=requests()[1][1])]
         for step in range(MOST):
-            session = SessionClient(opened)
-            handling = session.stream._call._handling
+            session = await StreamSession.open(address)
+            (handling,) = node.listener.tasks - links
             sending = asyncio.ensure_future(session.send(calls))
             ended = asyncio.Event()
 
-            def end(session: SessionClient = session, ended: asyncio.Event = ended) -> None:
-                session.stream.cancel()
+            def end(session: StreamSession = session, ended: asyncio.Event = ended) -> None:
+                session.stream.break_off()
                 ended.set()
 
             stepped().at_step(step, end)
@@ -275,14 +277,13 @@ def test_a_session_that_ends_at_any_step_leaves_nothing_under_way(
             await ended.wait()
             was_busy += not node.idle()
             await asyncio.wait([sending, handling])
-            assert sending.cancelled() or isinstance(sending.exception(), asyncio.InvalidStateError | None)
+            assert isinstance(sending.exception(), StreamLost | None)
             begun = stepped().now
             await settled(node.idle)
             assert stepped().now - begun < _WRITE_PATIENCE, "only its own deadline ended it"
             if was_busy >= 3:
                 break
         assert was_busy
-        await opened.close()
         await cluster.stop()
 
     play(scenario())
@@ -294,19 +295,20 @@ def test_a_session_that_is_refused_takes_no_other_stream_down(
     async def scenario() -> None:
         cluster = Cluster(monkeypatch, 3)
         await cluster.connected()
-        opened: Any = cluster.network.channel(cluster.nodes[0].address)
-        streams = set(cluster.network.calls)
-        good, bad = SessionClient(opened), SessionClient(opened)
+        address = cluster.nodes[0].address
+        good, bad = await StreamSession.open(address), await StreamSession.open(address)
+        streams = cluster.network.connections.copy()
         await good.send([pb.Call(id=1, get=requests()[0][1])])
         await bad.stream.write(RUBBISH)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
+        with pytest.raises(StreamEnded) as caught:
             await bad.stream.read()
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert caught.value.status.code == code_pb2.INVALID_ARGUMENT
+        bad.stream.break_off()
         assert (await good.results(1))[1].WhichOneof("reply") == "found"
         result = await good.exchange([pb.Call(id=2, put=requests()[1][1])])
         assert result[2].WhichOneof("reply") == "stored"
-        assert streams <= cluster.network.calls
-        await opened.close()
+        await settled(lambda: len(streams - cluster.network.connections) == 1)
+        good.stream.break_off()
         await cluster.stop()
 
     play(scenario())
@@ -325,19 +327,18 @@ def test_a_node_is_told_of_a_broken_link_and_does_not_wait_for_the_deadline(
     async def scenario() -> None:
         cluster = Cluster(monkeypatch, 3)
         await cluster.connected()
-        opened: Any = cluster.network.channel(cluster.nodes[0].address)
+        address = cluster.nodes[0].address
         request = pb.GetRequest(bucket="b", key=b"k", r=3, timeout_ms=60_000)
         for at in range(MOST):
             plan = Plan("Link", "client", fault, at, armed=True, spared=cluster.nodes[0].address)
             cluster.network.plan = plan
             for _ in range(2):
                 begun = stepped().now
-                await call(opened, "Get", request, pb.GetResponse)
+                await call(address, "Get", request, pb.GetResponse.FromString)
                 assert stepped().now - begun < 5.0
             if not plan.reached:
                 break
         assert at >= 4
-        await opened.close()
         await cluster.stop()
 
     play(scenario())

@@ -13,8 +13,8 @@ from kvstore.server.joining import join
 from kvstore.v1 import client_pb2 as pb
 from tests.patience import PATIENCE
 from tests.unit.memory_client import Play, settled
-from tests.unit.memory_grpc import Fault, Plan
 from tests.unit.memory_nodes import Cluster
+from tests.unit.memory_streams import Fault, Plan
 from tests.unit.server_nodes import SessionClient, call, channel, cluster_state, run, serving, settings
 from tests.unit.stepped_loop import stepped
 
@@ -50,6 +50,7 @@ def test_it_does_not_wait_for_those_who_are_not_there(monkeypatch: pytest.Monkey
         assert not cluster.nodes[0].links.connected("n3")
         await cluster.nodes[0].stop()
         await cluster.nodes[1].stop()
+        await settled(lambda: not cluster.network.connections)
 
     play(scenario())
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
+from google.rpc import code_pb2
 
 from kvstore.config import BucketSettings, Limits
+from kvstore.frames.stream import FrameStream, StreamEnded
 from kvstore.gossip import GossipSettings
 from kvstore.local.ports import free_ports
 from kvstore.node.settings import NodeSettings
@@ -22,15 +23,16 @@ from kvstore.protocol.sizes import size_of
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import ClusterState, Member
 from kvstore.server.configuration import Configuration
-from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction
+from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction, welcome
 from kvstore.server.links import Links
-from kvstore.server.stream import Stream
+from kvstore.server.listener import Listener, metadata_of
+from kvstore.server.stream import BULK, LINK, Stream
 from kvstore.v1.peer_pb2 import Welcome
+from kvstore.v1.stream_pb2 import Open
 from kvstore.versions import EncodedVersion, InternalKey
 from kvstore.wire.queue import Batches
 from tests.patience import PATIENCE
-from tests.unit.server_nodes import channel, cluster_state, run, serving, settings
-from tests.unit.swallowing_grpc import Channel
+from tests.unit.server_nodes import cluster_state, peer_stream, run, serving, settings
 
 STATE = cluster_state([1, 2, 3])
 MIB = 1024 * 1024
@@ -103,9 +105,11 @@ def test_a_caller_that_does_not_introduce_itself_is_refused() -> None:
 
 
 def test_another_node_at_a_peers_address_is_noticed() -> None:
-    check_welcome(Welcome(node="n2"), "n2")
+    check_welcome(welcome("n2", STATE), "n2")
     with pytest.raises(Refused, match="at the address of node 'n2' answers node 'n3'"):
-        check_welcome(Welcome(node="n3"), "n2")
+        check_welcome(welcome("n3", STATE), "n2")
+    with pytest.raises(Refused, match="something that is no node"):
+        check_welcome(b"\xff", "n2")
 
 
 def write(size: int) -> ReplicaWrite:
@@ -141,8 +145,7 @@ def link(peer: str, port: int, me: str, state: ClusterState) -> tuple[Stream, li
     def opened(_node: str) -> None:
         pass
 
-    method = "/kvstore.v1.Peer/Link"
-    return Stream(method, member, lambda: introduction(me, state), opened, lost.append, unsent), lost
+    return Stream(LINK, member, lambda: introduction(me, state), opened, lost.append, unsent), lost
 
 
 def test_what_cannot_be_sent_is_dropped_counted_and_told() -> None:
@@ -167,74 +170,47 @@ def test_a_stream_comes_back_after_its_peer(tmp_path: Path) -> None:
         state = cluster_state(ports)
         node = settings("n2", ports[1], tmp_path, state)
         stream, lost = link("n2", ports[1], "n1", state)
-        async with channel(ports[1]) as opened:
-            running = asyncio.create_task(stream.run(lambda: opened))
-            async with serving(node) as (server,):
-                await until(lambda: stream.connected)
-                for number in range(100):
-                    stream.send(ReadSame(number), 64)
-                await until(lambda: server.driver.messages_received == 100)
-                assert server.driver.frames_received == 1
-                assert lost == []
-            await until(lambda: not stream.connected)
-            await until(lambda: lost == ["n2"])
-            async with serving(node) as (server,):
-                await until(lambda: stream.connected)
-                stream.send(ReadSame(1), 64)
-                await until(lambda: server.driver.messages_received == 1)
-            running.cancel()
-            await asyncio.wait([running])
+        running = asyncio.create_task(stream.run())
+        async with serving(node) as (server,):
+            await until(lambda: stream.connected)
+            for number in range(100):
+                stream.send(ReadSame(number), 64)
+            await until(lambda: server.driver.messages_received == 100)
+            assert server.driver.frames_received == 1
+            assert lost == []
+        await until(lambda: not stream.connected)
+        await until(lambda: lost == ["n2"])
+        async with serving(node) as (server,):
+            await until(lambda: stream.connected)
+            stream.send(ReadSame(1), 64)
+            await until(lambda: server.driver.messages_received == 1)
+        running.cancel()
+        await asyncio.wait([running])
 
     run(scenario())
 
 
 def test_a_stream_that_is_opened_again_introduces_its_node_with_the_state_of_now() -> None:
     """With that of when the peer became a member, nobody noticed two states of the same epoch."""
-    epochs: set[str] = set()
+    epochs: set[str | bytes] = set()
 
-    async def receive(_frames: Any, context: Any) -> None:
-        epochs.add(dict(context.invocation_metadata())["kvstore-epoch"])
-        await context.write(Welcome(node="n2"))
+    async def receive(stream: FrameStream, opened: Open) -> None:
+        epochs.add(dict(metadata_of(opened))["kvstore-epoch"])
+        await stream.write(Welcome(node="n2").SerializeToString())
 
     async def scenario() -> None:
         ports = free_ports(2)
         state = cluster_state(ports)
-        peer = grpc.aio.server()
-        handler: Any = grpc.stream_stream_rpc_method_handler(
-            receive, response_serializer=Welcome.SerializeToString
-        )
-        methods = dict.fromkeys(("Link", "Bulk"), handler)
-        peer.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("kvstore.v1.Peer", methods),))
-        peer.add_insecure_port(f"127.0.0.1:{ports[1]}")
-        await peer.start()
+        peer = Listener(dict.fromkeys((LINK, BULK), receive))
+        await peer.start(socket.create_server(("127.0.0.1", ports[1])), grpc_port=1)
         links = Links("n1", state)
         links.open(lambda _: None, lambda _: None, lambda _node, _numbers: None)
         await until(lambda: epochs == {"1"})
         links.on_state(replace(state, epoch=2))
         await until(lambda: "2" in epochs)
         await links.close()
-        await peer.stop(None)
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("welcome", [(), (Welcome(node="n2"),)], ids=["at the handshake", "at work"])
-def test_a_cancellation_that_grpc_swallows_ends_a_stream_all_the_same(welcome: tuple[Welcome, ...]) -> None:
-    """Seen in one of a hundred stops under load: the task went on for ever, and its node ended with 71."""
-
-    async def scenario() -> None:
-        stream, _ = link("n2", 1, "n1", STATE)
-        channel: Any = Channel(*welcome)
-        running = asyncio.create_task(stream.run(lambda: channel))
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert stream.connected == bool(welcome)
-        stream.send(ReadSame(1), 64)
-        for _ in range(5):
-            await asyncio.sleep(0)
-        running.cancel()
-        done, _pending = await asyncio.wait([running], timeout=PATIENCE)
-        assert done
+        await peer.stop(1.0)
+        peer.close()
 
     run(scenario())
 
@@ -245,8 +221,8 @@ def test_a_stranger_is_told_why_in_one_line(tmp_path: Path, caplog: pytest.LogCa
     async def scenario() -> None:
         node = settings("n1", port, tmp_path, cluster_state([port], cluster_id="ours"))
         stream, _ = link("n1", port, "n2", cluster_state([port, 1], cluster_id="theirs"))
-        async with serving(node), channel(port) as opened:
-            running = asyncio.create_task(stream.run(lambda: opened))
+        async with serving(node):
+            running = asyncio.create_task(stream.run())
             await until(lambda: sum("'theirs'" in record.getMessage() for record in caplog.records) >= 2)
             await asyncio.sleep(0.3)  # several attempts
             assert not stream.connected
@@ -268,14 +244,13 @@ def test_a_bad_frame_ends_the_stream_and_is_logged(tmp_path: Path, caplog: pytes
     async def scenario() -> None:
         ports = free_ports(2)
         state = cluster_state(ports)
-        async with serving(settings("n2", ports[1], tmp_path, state)), channel(ports[1]) as opened:
-            link: Any = opened.stream_stream(
-                "/kvstore.v1.Peer/Link", response_deserializer=Welcome.FromString
-            )
-            call = link(metadata=introduction("n1", state))
-            assert isinstance(await call.read(), Welcome)
-            await call.write(b"\xff\xff")
-            assert "INVALID_ARGUMENT" in str(await call.code())
+        async with serving(settings("n2", ports[1], tmp_path, state)):
+            stream = await peer_stream("n1", ports[1], state)
+            await stream.write(b"\xff\xff")
+            with pytest.raises(StreamEnded, match="frame") as ended:
+                await stream.read()
+            assert ended.value.status.code == code_pb2.INVALID_ARGUMENT
+            stream.break_off()
 
     run(scenario())
     assert "node 'n1' sent a frame that is wrong" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import grpc
 import pytest
 
 from kvstore.config import FRAME_BYTES, MIB, Limits
+from kvstore.frames.stream import FrameStream
 from kvstore.local.ports import free_ports
 from kvstore.node.settings import NodeSettings
 from kvstore.protocol.gossip import Ack
@@ -21,9 +23,9 @@ from kvstore.protocol.sizes import size_of
 from kvstore.ring import Member
 from kvstore.server import session, unread
 from kvstore.server.handshake import introduction
-from kvstore.server.options import SERVER
+from kvstore.server.listener import Listener
 from kvstore.server.server import NodeServer
-from kvstore.server.stream import Stream
+from kvstore.server.stream import LINK, Stream
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.versions import EncodedVersion, InternalKey
@@ -157,18 +159,13 @@ class Deaf:
     def __init__(self) -> None:
         self.listens = asyncio.Event()
         self.frames: list[bytes] = []
-        self.server = grpc.aio.server(options=SERVER)
-        handler: Any = grpc.stream_stream_rpc_method_handler(
-            self._receive, response_serializer=Welcome.SerializeToString
-        )
-        methods = grpc.method_handlers_generic_handler("kvstore.v1.Peer", {"Link": handler})
-        self.server.add_generic_rpc_handlers((methods,))
+        self.listener = Listener({LINK: self._receive})
 
-    async def _receive(self, frames: AsyncIterator[bytes], context: Any) -> None:
-        await context.write(Welcome(node="n2"))
+    async def _receive(self, stream: FrameStream, _opened: object) -> None:
+        await stream.write(Welcome(node="n2").SerializeToString())
         await self.listens.wait()
-        async for each in frames:
-            self.frames.append(each)
+        while (frame := await stream.read()) is not None:
+            self.frames.append(frame)
 
 
 def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it() -> None:
@@ -177,12 +174,11 @@ def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it(
     async def scenario() -> None:
         peer = Deaf()
         (port,) = free_ports(1)
-        peer.server.add_insecure_port(f"127.0.0.1:{port}")
-        await peer.server.start()
+        await peer.listener.start(socket.create_server(("127.0.0.1", port)), grpc_port=1)
         lost: list[str] = []
         unsent: list[int] = []
         link = Stream(
-            "/kvstore.v1.Peer/Link",
+            LINK,
             Member("n2", f"127.0.0.1:{port}"),
             lambda: introduction("n1", cluster_state([1, 2])),
             lambda _node: None,
@@ -190,25 +186,25 @@ def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it(
             lambda _node, numbers: unsent.extend(numbers),
             QueueLimits(queue=most),
         )
-        async with channel(port) as opened:
-            running = asyncio.create_task(link.run(lambda: opened))
-            await until(lambda: link.connected)
-            for number in range(400):
-                message = ReplicaWrite(number, 1, InternalKey(b"k"), EncodedVersion(b"v" * 100_000))
-                link.send(message, size_of(message))
-                if number % 40 == 0:
-                    await asyncio.sleep(0.01)
-            await until(lambda: len(unsent) == link.queue.dropped)
-            assert link.queue.dropped > 100
-            assert most - 200_000 < link.queue.bytes <= link.queue.most_bytes <= most
-            link.send(Ack(1, ()), 64)
-            peer.listens.set()
-            await until(lambda: not link.queue.bytes)
-            link.send(Ack(2, ()), 64)
-            await until(lambda: peer.frames and Ack(2, ()) in decode_frame(peer.frames[-1]))
-            running.cancel()
-            await asyncio.wait([running])
-        await peer.server.stop(0)
+        running = asyncio.create_task(link.run())
+        await until(lambda: link.connected)
+        for number in range(400):
+            message = ReplicaWrite(number, 1, InternalKey(b"k"), EncodedVersion(b"v" * 100_000))
+            link.send(message, size_of(message))
+            if number % 40 == 0:
+                await asyncio.sleep(0.01)
+        await until(lambda: len(unsent) == link.queue.dropped)
+        assert link.queue.dropped > 100
+        assert most - 200_000 < link.queue.bytes <= link.queue.most_bytes <= most
+        link.send(Ack(1, ()), 64)
+        peer.listens.set()
+        await until(lambda: not link.queue.bytes)
+        link.send(Ack(2, ()), 64)
+        await until(lambda: peer.frames and Ack(2, ()) in decode_frame(peer.frames[-1]))
+        running.cancel()
+        await asyncio.wait([running])
+        await peer.listener.stop(1.0)
+        peer.listener.close()
         messages = [decode_frame(each) for each in peer.frames]
         writes = [m.number for each in messages for m in each if isinstance(m, ReplicaWrite)]
         assert sorted(writes + unsent) == list(range(400)), "each was sent or told of"

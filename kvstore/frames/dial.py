@@ -1,0 +1,66 @@
+"""Opening a stream to a node."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+from kvstore.frames.framing import PREFACE
+from kvstore.frames.proxy import connect_through, proxy
+from kvstore.frames.stream import FrameStream, StreamLost
+from kvstore.v1.stream_pb2 import Open
+
+_NEXT_ADDRESS = 0.25
+"""Seconds after which the next address of a name is tried beside the first (RFC 8305)."""
+_LONGEST_MS = 2**32 - 1
+
+
+async def open_stream(
+    address: str,
+    method: str,
+    most: int,
+    *,
+    metadata: Iterable[tuple[str, str | bytes]] = (),
+    timeout: float = 0.0,
+) -> FrameStream:
+    """Connect to `host:port` and open a stream of `method`; messages of up to `most` bytes are received.
+
+    The node is told of a `timeout` in seconds that is not 0: nobody waits longer for its answer. Whether it
+    has the method shows with the first message. Raises StreamLost when nobody is there.
+    """
+    stream = FrameStream(most)
+    try:
+        await connect(address, stream)
+    except OSError as error:
+        raise StreamLost(os.strerror(error.errno) if error.errno else str(error)) from error
+    given = {name: value if isinstance(value, bytes) else value.encode() for name, value in metadata}
+    told = min(math.ceil(timeout * 1000), _LONGEST_MS)
+    stream.open(PREFACE, Open(method=method, metadata=given, timeout_ms=told).SerializeToString())
+    return stream
+
+
+async def connect(address: str, protocol: asyncio.Protocol) -> None:
+    """Connect to `host:port`, where an IPv6 address has brackets; raises OSError."""
+    loop = asyncio.get_running_loop()
+    if named := proxy():
+        await loop.create_connection(lambda: protocol, sock=await connect_through(named, address))
+        return
+    host, _, port = address.rpartition(":")
+    await loop.create_connection(
+        lambda: protocol,
+        host.strip("[]"),
+        int(port),
+        # not needed for a single address, and asyncio may leave a socket behind when it is cancelled
+        happy_eyeballs_delay=None if _is_address(host.strip("[]")) else _NEXT_ADDRESS,
+    )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
