@@ -10,6 +10,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
@@ -75,11 +76,10 @@ class FrameStream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(_UNWRITTEN)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no class of asyncio
+        self._transport.set_write_buffer_limits(_UNWRITTEN)
         self.peer = address_of(transport)
-        _keep_alive(transport)
+        _keep_alive(self._transport)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
@@ -161,11 +161,10 @@ class _Arrival(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._timer = asyncio.get_running_loop().call_later(_BEGIN_SECONDS, transport.abort)
-        if not self._listener.arrived(transport):
-            transport.abort()
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no class of asyncio
+        self._timer = asyncio.get_running_loop().call_later(_BEGIN_SECONDS, self._transport.abort)
+        if not self._listener.arrived(self._transport):
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from kvstore.config import KIB
 
@@ -29,9 +30,8 @@ class Side(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(_UNWRITTEN)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no class of asyncio
+        self._transport.set_write_buffer_limits(_UNWRITTEN)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
