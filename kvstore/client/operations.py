@@ -280,6 +280,7 @@ class Operations(Generic[V]):
         self,
         cursor: bytes = b"",
         *,
+        until: bytes = b"",
         prefix: Key = b"",
         limit: int | None = None,
         values: bool = False,
@@ -287,11 +288,12 @@ class Operations(Generic[V]):
     ) -> Coroutine[Any, Any, Scanned]:
         """One page of the keys that begin with `prefix`, with their `values` as they are stored.
 
-        It begins at `cursor`, the `.next` of an earlier page, which is empty after the last one, and has
-        `limit` keys at most (1000, which is also the most), or fewer: none, if those that there are in a
-        stretch of the ring have another prefix. Sees what `keys` sees, and raises the same.
+        It begins at `cursor`, the `.next` of an earlier page, which is empty after the last one, ends before
+        `until`, such a place as well, and has `limit` keys at most (1000, which is also the most), or fewer:
+        none, if those that there are in a stretch of the ring have another prefix. Sees what `keys` sees, and
+        raises the same.
         """
-        return self._dispatcher.scan_page(self._requests.scan(cursor, prefix, limit, values, timeout))
+        return self._dispatcher.scan_page(self._requests.scan(cursor, until, prefix, limit, values, timeout))
 
     async def _read(
         self, requests: Sequence[Get], memory: Memory | None, resolver: Resolver[V] | None = None

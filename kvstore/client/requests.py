@@ -103,11 +103,18 @@ class Requests:
         )
 
     def scan(
-        self, cursor: bytes, prefix: Key, limit: int | None, values: bool, timeout: float | None
+        self,
+        cursor: bytes,
+        until: bytes,
+        prefix: Key,
+        limit: int | None,
+        values: bool,
+        timeout: float | None,
     ) -> Scan:
         """A page of keys."""
-        if not isinstance(cursor, bytes):
-            raise InvalidRequest("cursor", f"must be the bytes of a .next, not {type(cursor).__name__}")
+        for field, place in (("cursor", cursor), ("until", until)):
+            if not isinstance(place, bytes):
+                raise InvalidRequest(field, f"must be the bytes of a .next, not {type(place).__name__}")
         return Scan(
             self.bucket,
             cursor,
@@ -116,6 +123,7 @@ class Requests:
             bool(values),
             self.w,
             self.timeout if timeout is None else seconds(timeout),
+            until,
         )
 
 

@@ -17,6 +17,7 @@ from kvstore.client.transfer.importing import Importer, ImportReport, OnDuplicat
 from kvstore.client.transfer.lines import ExportReader
 from kvstore.client.transfer.records import BadLine, Problems, Record
 from kvstore.client.transfer.source import Source
+from kvstore.client.transfer.stretches import pages_at_once
 from kvstore.kvctl.bucket_argument import complete_bucket
 from kvstore.kvctl.failures import INCOMPLETE
 from kvstore.kvctl.inputs import CheckedInput, InputFile
@@ -128,8 +129,8 @@ def export(session: Invocation, file: str, bucket: str, plain: bool, patience: f
       kvctl export --bucket airports --plain | jq .city
     """
     with session.connect() as client, open_target(file) as target:
-        exporter = Exporter(client.bucket(bucket), patience)
-        lines = exporter.objects() if plain else exporter.lines()
+        exporter = Exporter(client.bucket(bucket), patience, pages_at_once(client.ring()))
+        lines = exporter.objects() if plain else exporter.export()
         try:
             with progress("exporting", None, session.json) as advance:
                 _write(target, lines, advance)
@@ -146,10 +147,10 @@ def export(session: Invocation, file: str, bucket: str, plain: bool, patience: f
         sys.exit(INCOMPLETE)
 
 
-def _write(target: Target, lines: Iterator[bytes], advance: Advance) -> None:
-    for line in lines:
-        target.write(line)
-        advance(len(line))
+def _write(target: Target, parts: Iterator[bytes], advance: Advance) -> None:
+    for lines in parts:
+        target.write(lines)
+        advance(len(lines))
 
 
 def _tell_end(report: ExportReport, file: str) -> None:

@@ -51,13 +51,14 @@ class _Stream:
         """See Target."""
         if self._file is None:
             output.write(data)
+            output.flush()  # whoever reads has it, and is known to read
             return
         with output_errors(self._name):
             self._file.write(data)
+            self._file.flush()
 
     def keep(self, incomplete: bool) -> None:
         """See Target: what is written is written."""
-        output.flush()
 
     def __enter__(self) -> Self:
         return self

@@ -92,15 +92,16 @@ def _is_key(key: InternalKey) -> bool:
     return True
 
 
-def partition_at(cursor: bytes, partitions: int) -> int:
+def partition_at(cursor: bytes, partitions: int, field: str = "cursor") -> int:
     """The partition in which a page begins; raises InvalidRequest for a cursor that no page can have had.
 
     Whoever asks has made the cursor: it says where to begin, within the keyspace of data, and nothing else.
+    `field` is what the request calls it.
     """
     if not cursor:
         return 0
     first, _ = partition_bounds(0, partitions)
     _, end = partition_bounds(partitions - 1, partitions)
     if not first <= cursor < end or not _NAME_AT <= len(cursor) <= _LONGEST_CURSOR:
-        raise InvalidRequest("cursor", "is not one of a page of a scan")
+        raise InvalidRequest(field, "is not one of a page of a scan")
     return partition_of(int.from_bytes(cursor[len(DATA_KEYSPACE) : _NAME_AT], "big"), partitions)

@@ -43,6 +43,8 @@ class _Asked(NamedTuple):
     """A page that was asked for, with all that was derived from it once."""
 
     scan: Scan
+    until: bytes
+    """The first internal key that is none of the scan."""
     wanted: Wanted
     n: int
     required: int
@@ -108,12 +110,16 @@ class Scans:
         self._limits.check_bucket(scan.bucket)
         state = self._ownership.state
         partition_at(scan.cursor, state.ring.partitions)
+        partition_at(scan.until, state.ring.partitions, "until")
+        if scan.until and scan.until <= scan.cursor:
+            raise InvalidRequest("until", "is not behind the cursor")
         bucket = state.bucket(scan.bucket)
         w = scan.w or bucket.w
         if not 1 <= w <= bucket.n:
             raise InvalidRequest("w", f"is {w}, must be between 1 and n={bucket.n} of the bucket")
         return _Asked(
             scan,
+            scan.until or partition_bounds(0, 1)[1],
             Wanted(scan.bucket, scan.prefix),
             bucket.n,
             bucket.n - w + 1,
@@ -148,7 +154,7 @@ class Scans:
                     raise
                 break  # the next page tells of it
             yield Sync(read)  # or a crash could take back what the client is told
-            cursor, goes_on = self._unite(page, parts)
+            cursor, goes_on = self._unite(asked, page, parts)
         return Scanned(tuple(page.keys), cursor)
 
     # what this node holds
@@ -164,7 +170,7 @@ class Scans:
         empty = 0
         for partition in range(first, min(first + _PARTITIONS, partitions)):
             start, end = partition_bounds(partition, partitions)
-            start = max(start, cursor)
+            start, end = max(start, cursor), min(end, asked.until)
             primaries = preference_list(self._ownership.state.ring, partition, asked.n)
             name = self._ownership.name
             own, until = self._own(asked, step, start, end) if name in primaries else (None, end)
@@ -175,7 +181,8 @@ class Scans:
             quorum = Quorum(frozenset(primaries), asked.required)
             parts.append(ScanPart(partition, asked.wanted, start, until, here, quorum, others))
             empty += not own
-            if own is None or until != end or step.is_over() or empty == _EMPTY_PARTITIONS:
+            over = end == asked.until or until != end or step.is_over()
+            if own is None or over or empty == _EMPTY_PARTITIONS:
                 break
         return parts
 
@@ -207,7 +214,7 @@ class Scans:
                 part.on_outcome(node, outcome)
         return now
 
-    def _unite(self, page: _Page, parts: list[ScanPart]) -> tuple[bytes, bool]:
+    def _unite(self, asked: _Asked, page: _Page, parts: list[ScanPart]) -> tuple[bytes, bool]:
         """Add what is known to a page; where the rest begins (empty: nowhere), and whether more fits in."""
         for part in parts:
             for key, version in part.united(self._replica.combine):
@@ -215,9 +222,7 @@ class Scans:
                     return key, False
             if part.reached != part.end:
                 return part.reached, False
-        partitions = self._ownership.state.ring.partitions
-        _, end = partition_bounds(partitions - 1, partitions)
-        return (b"", False) if part.end == end else (part.end, not page.full)
+        return (b"", False) if part.end == asked.until else (part.end, not page.full)
 
 
 class _Page:

@@ -12,8 +12,9 @@ from kvstore.versions import UserKey
 class Scan(msgspec.Struct, frozen=True, gc=False):
     """Asks for a page: at most `limit` keys that begin with `prefix`, and their `values` if that is wanted.
 
-    It begins at `cursor`, an earlier page's `next`; empty: at the start. It misses nothing that `w` replicas
-    have acknowledged before (0: as the bucket says). `timeout` in seconds, 0: default.
+    It begins at `cursor`, an earlier page's `next`, and goes no further than `until`; empty: from the start,
+    to the end. It misses nothing that `w` replicas have acknowledged before (0: as the bucket says).
+    `timeout` in seconds, 0: default.
     """
 
     bucket: BucketField
@@ -23,6 +24,7 @@ class Scan(msgspec.Struct, frozen=True, gc=False):
     values: bool = False
     w: Replicas = 0
     timeout: Seconds = 0.0
+    until: KeyBound = b""
 
 
 class ScannedKey(msgspec.Struct, frozen=True, gc=False):

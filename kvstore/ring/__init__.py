@@ -13,8 +13,10 @@ from kvstore.ring.token import (
     data_key,
     partition_bounds,
     partition_of,
+    place_of,
     split_data_key,
     token,
+    token_at,
 )
 
 __all__ = [
@@ -32,9 +34,11 @@ __all__ = [
     "parse_members",
     "partition_bounds",
     "partition_of",
+    "place_of",
     "preference_list",
     "since_after",
     "since_now",
     "split_data_key",
     "token",
+    "token_at",
 ]

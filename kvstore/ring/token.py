@@ -79,6 +79,16 @@ def _say_what_is_wrong(internal: InternalKey, limits: Limits) -> NoReturn:
     raise InvalidRequest("key", f"{internal[:80]!r} has the token {key_token:016x}, which is of another key")
 
 
+def token_at(place: bytes) -> int:
+    """The token of an internal key, or of a place between such keys; 0 for the place before all of them."""
+    return int.from_bytes(place[1 : 1 + _TOKEN_BYTES].ljust(_TOKEN_BYTES, b"\0"), "big")
+
+
+def place_of(key_token: int) -> bytes:
+    """The place before all internal keys of a token; empty for one that is beyond the last."""
+    return DATA_KEYSPACE + key_token.to_bytes(_TOKEN_BYTES, "big") if key_token < 2**_TOKEN_BITS else b""
+
+
 def partition_bounds(partition: int, partitions: int) -> tuple[bytes, bytes]:
     """The first internal key of a partition, and the first behind it."""
     shift = _TOKEN_BITS - partitions.bit_length() + 1

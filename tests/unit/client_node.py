@@ -110,6 +110,7 @@ class FakeNode:
         self.silent = False
         self.backwards = False
         self.large: set[bytes] = set()
+        self.knows_until = True
         self.scan_fails = False
         self.scan_refusals: deque[KVError] = deque()
         self.stands_still = False
@@ -164,7 +165,8 @@ class FakeNode:
             for (bucket, key), version in self.store.versions.items()
             if bucket == scan.bucket and version.visible(0) and key.startswith(scan.prefix)
         )
-        left = [(internal, key) for internal, key in held if internal >= scan.cursor]
+        until = scan.until if self.knows_until and scan.until else b"e"
+        left = [(internal, key) for internal, key in held if scan.cursor <= internal < until]
         page = [self._scanned(scan, key) for _, key in left[:2]]
         after = left[2][0] if len(left) > 2 else b""
         next_page = scan.cursor if self.stands_still else after

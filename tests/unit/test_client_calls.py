@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ from kvstore.errors import (
     Unavailable,
     WriteTimeout,
 )
+from kvstore.ring import place_of
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster, run
 
@@ -564,9 +566,37 @@ def test_a_page_can_be_asked_for_with_all_that_narrows_it() -> None:
         assert second.cursor == found.next
         await db.bucket("carts", w=3).scan_page()
         assert {scan.w for node in cluster.nodes for scan in node.scans} == {0, 3}
-        for options in ({"limit": 0}, {"limit": 1001}, {"prefix": 7}, {"cursor": "text"}, {"timeout": 0}):
+        wrong = {"limit": 0}, {"limit": 1001}, {"prefix": 7}, {"cursor": "t"}, {"until": 7}, {"timeout": 0}
+        for options in wrong:
             with pytest.raises(InvalidRequest, match=next(iter(options))):
                 await carts.scan_page(**options)
+
+    play(scenario)
+
+
+def test_replicas_make_pages_in_turn_also_of_one_place() -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        for _ in range(6):
+            await carts.scan_page()
+        assert [len(node.scans) for node in cluster.nodes] == [2, 2, 2]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("knows_until", [True, False])
+def test_a_scan_ends_where_it_should_also_with_nodes_of_an_earlier_version(knows_until: bool) -> None:
+    async def scenario(cluster: FakeCluster, _db: aio.Client, carts: aio.Bucket) -> None:
+        await carts.put_many({f"k{i}": "v" for i in range(20)})
+        for node in cluster.nodes:
+            node.knows_until = knows_until
+        found: list[bytes] = []
+        for start, until in pairwise((b"", place_of(1 << 62), place_of(1 << 63), b"")):
+            cursor, goes_on = start, True
+            while goes_on:
+                page = await carts.scan_page(cursor, until=until)
+                found += [each.key for each in page.keys]
+                cursor, goes_on = page.next, bool(page.next)
+        assert sorted(found) == sorted(b"k%d" % i for i in range(20))
 
     play(scenario)
 

@@ -35,6 +35,10 @@ def contents(bucket: Bucket) -> dict[bytes, list[tuple[bytes, str, bool]]]:
     }
 
 
+def lines_of(exporter: Exporter) -> list[bytes]:
+    return b"".join(exporter.export()).splitlines(keepends=True)
+
+
 def imported(bucket: Bucket, lines: list[bytes], skip_bad: bool = False) -> ImportReport:
     return Importer(bucket, PATIENCE).run(ExportReader().records(lines), skip_bad)
 
@@ -59,7 +63,7 @@ def test_what_is_exported_comes_back_as_it_was(fake_cluster: FakeCluster, bucket
     fill(bucket)
     before = contents(bucket)
     exporter = Exporter(bucket, PATIENCE)
-    lines = list(exporter.lines())
+    lines = lines_of(exporter)
     assert (exporter.report.exported, exporter.report.left_out.count) == (len(before), 0) == (8, 0)
     fake_cluster.store.versions.clear()
     report = imported(bucket, lines)
@@ -74,7 +78,7 @@ def test_what_is_exported_comes_back_as_it_was(fake_cluster: FakeCluster, bucket
 def test_it_takes_the_place_of_what_a_key_holds(bucket: Bucket) -> None:
     fill(bucket)
     before = contents(bucket)
-    lines = list(Exporter(bucket, PATIENCE).lines())
+    lines = lines_of(Exporter(bucket, PATIENCE))
     bucket.put("siblings", b"later")
     bucket.put("session", b"...", context=bucket.get("session").context)  # without an end
     bucket.put(
@@ -89,7 +93,8 @@ def test_what_has_expired_meanwhile_is_counted_and_not_written(bucket: Bucket) -
     writer = ExportWriter()
     past = Record(0, b"past", (Held(b"v", "", 1000),))
     half = Record(0, b"half", (Held(b"old", "", 1000), Held(b"new")))
-    report = imported(bucket, [writer.header("b"), writer.line(past), writer.line(half), writer.summary(0)])
+    lines = writer.lines([past, half]).splitlines(keepends=True)
+    report = imported(bucket, [writer.header("b"), *lines, writer.summary(0)])
     assert (report.imported, report.expired, report.bad.count) == (1, 1, 0)
     assert contents(bucket) == {b"half": [(b"new", "", False)]}
 
@@ -108,7 +113,7 @@ def test_siblings_that_a_bucket_does_not_keep_are_named(
     monkeypatch.setattr(fake_cluster.store, "perform", performed)
     writer = ExportWriter()
     two = Record(0, b"two", (Held(b"a"), Held(b"b")))
-    report = imported(bucket, [writer.header("b"), writer.line(two), writer.summary(0)], skip_bad=True)
+    report = imported(bucket, [writer.header("b"), writer.lines([two]), writer.summary(0)], skip_bad=True)
     assert report.bad.first == ["line 2: has 2 siblings, and the bucket has kept 1 of them"]
 
 
@@ -117,7 +122,7 @@ def test_siblings_that_a_bucket_does_not_keep_are_named(
 
 def export_of(*keys: bytes) -> list[bytes]:
     writer = ExportWriter()
-    lines = [writer.line(Record(0, key, (Held(b"v"),))) for key in keys]
+    lines = [writer.lines([Record(0, key, (Held(b"v"),))]) for key in keys]
     return [writer.header("b"), *lines, writer.summary(0)]
 
 
@@ -214,7 +219,9 @@ RECORDS = st.builds(
 @given(st.lists(RECORDS, max_size=5))
 def test_each_record_is_read_as_it_was_written(written: list[Record]) -> None:
     writer = ExportWriter()
-    lines = [writer.header("b"), *map(writer.line, written), writer.summary(0)]
+    keys = writer.lines(written).splitlines(keepends=True)
+    lines = [writer.header("b"), *keys, writer.summary(0)]
+    assert len(keys) == len(written)
     assert all(line.count(b"\n") == 1 for line in lines)
     assert all(json.loads(line) for line in lines)
     found = list(ExportReader().records(lines))
@@ -258,7 +265,7 @@ def test_an_export_waits_for_nodes_and_names_what_can_never_be_read(
 
     monkeypatch.setattr(fake_cluster.store, "perform", performed)
     exporter = Exporter(bucket, PATIENCE)
-    lines = list(exporter.lines())
+    lines = lines_of(exporter)
     keys, problems = read(lines)
     assert sorted(keys) == [b"k%02d" % i for i in range(30) if i != 7]
     assert problems == []
@@ -277,7 +284,7 @@ def test_an_export_gives_up_when_its_patience_is_over(
         node.scan_fails, node.large = scan_fails, {b"a"}
         node.refusals.extend([] if scan_fails else [Unavailable(2, 1)] * 1000)
     with pytest.raises(KVError):
-        list(Exporter(bucket, 0.0).lines())
+        lines_of(Exporter(bucket, 0.0))
 
 
 def test_a_key_that_is_too_large_for_a_page_is_read_by_itself(
@@ -287,7 +294,7 @@ def test_a_key_that_is_too_large_for_a_page_is_read_by_itself(
     bucket.put("k3", b"w", blind=True)
     for node in fake_cluster.nodes:
         node.large = {b"k3", b"k4"}
-    found, problems = read(list(Exporter(bucket, PATIENCE).lines()))
+    found, problems = read(lines_of(Exporter(bucket, PATIENCE)))
     assert problems == []
     assert sorted(found) == [b"k0", b"k1", b"k2", b"k3", b"k4"]
     assert contents(bucket)[b"k3"] == [(b"v", "", False), (b"w", "", False)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from kvstore.protocol.client import Delete, Put, Value
 from kvstore.protocol.peer import KeyVersion, ReplicaWrite, ScanDifference, ScanItems
 from kvstore.protocol.scan import Scan, Scanned, ScannedKey
 from kvstore.protocol.table import PeerMessage
-from kvstore.ring import partition_bounds
+from kvstore.ring import partition_bounds, place_of
 from kvstore.versions import BucketName, EncodedVersion, InternalKey, UserKey
 from tests.plain import data_key, token
 from tests.unit.quorum_cluster import Cluster
@@ -213,6 +214,32 @@ def test_a_copy_that_cannot_be_read_is_no_answer() -> None:
     assert all(isinstance(error, Unavailable) for error in errors)
 
 
+@pytest.mark.parametrize("limit", [1, 7, 0])
+def test_a_range_has_what_is_in_it_and_its_last_page_says_so(limit: int) -> None:
+    """Ranges that begin and end anywhere: at a key, before it, behind it, in the middle of a partition."""
+    cluster = Cluster(5)
+    found = [b"user:%d" % i for i in range(60)]
+    for key in found:
+        put(cluster, key)
+    at = {key: bytes(data_key(token(CARTS, key), CARTS, key)) for key in found}
+    inner = sorted(at.values())
+    places = [
+        b"",
+        place_of(1 << 60),
+        inner[3],
+        inner[4] + b"\0",
+        place_of(1 << 63),
+        inner[50],
+        inner[59],
+        b"",
+    ]
+    ranges = list(pairwise(places))
+    parts = [keys(cluster, Scan(CARTS, start, until=end, limit=limit), "n1", "n4") for start, end in ranges]
+    assert sorted(key for part in parts for key in part) == sorted(found)
+    for (start, end), part in zip(ranges, parts, strict=True):
+        assert all(start <= at[key] < (end or b"e") for key in part)
+
+
 def _cursors(cluster: Cluster) -> list[bytes]:
     partitions = cluster.state.ring.partitions
     return [partition_bounds(partition, partitions)[0] for partition in range(partitions)]
@@ -225,6 +252,8 @@ def _cursors(cluster: Cluster) -> list[bytes]:
         (Scan(CARTS, w=4), "w"),
         (Scan(CARTS, cursor=b"h" * 20), "cursor"),
         (Scan(CARTS, cursor=b"d"), "cursor"),
+        (Scan(CARTS, until=b"h" * 20), "until"),
+        (Scan(CARTS, cursor=place_of(7), until=place_of(7)), "until"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(scan: Scan, field: str) -> None:

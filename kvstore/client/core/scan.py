@@ -9,18 +9,18 @@ from msgspec.structs import replace
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.routing import Routing
 from kvstore.errors import InternalError, KVError, NoNodeAvailable
-from kvstore.protocol.scan import Scan, Scanned
-from kvstore.ring import DATA_KEYSPACE, partition_of
+from kvstore.protocol.scan import Scan, Scanned, ScannedKey
+from kvstore.ring import data_key, partition_of, token, token_at
 
-_TOKEN = slice(len(DATA_KEYSPACE), len(DATA_KEYSPACE) + 8)
 _FIRST_SHARE = 0.5
 """Of its time that the first node gets for a page, so that another one can be asked."""
 
 
 class Pages:
-    """The pages of one client: each is asked of the next replica, as a node rests after one that it has made.
+    """The pages of one client: each is asked of the replica that was asked longest ago.
 
-    `ask` has a node make a page, and raises what it says; `now` is in seconds.
+    For a node rests after a page that it has made. `ask` has one make a page, and raises what it says; `now`
+    is in seconds.
     """
 
     def __init__(
@@ -29,7 +29,9 @@ class Pages:
         self._routing = routing
         self._ask = ask
         self._now = now
-        self._turn = 0
+        self._asked = 0
+        self._turns: dict[str, int] = {}
+        """The number of the page that a node was asked for last, by its address."""
 
     async def page(self, scan: Scan) -> Scanned:
         """A page within the timeout of the scan, by the first node that makes one; raises why none does."""
@@ -40,6 +42,8 @@ class Pages:
             if left <= 0:
                 break
             share = left if problem else _FIRST_SHARE * left
+            self._asked += 1
+            self._turns[calls.address] = self._asked
             try:
                 return _checked(scan, await self._ask(calls, replace(scan, timeout=share)))
             except KVError as error:
@@ -53,11 +57,8 @@ class Pages:
         """Replicas of where it begins, then the others: those that can be reached, unless none can."""
         routing = self._routing
         lists = routing.state.ring.replica_lists
-        token = int.from_bytes(scan.cursor[_TOKEN].ljust(8, b"\0"), "big")
-        replicas = lists[partition_of(token, len(lists))]
-        self._turn += 1
-        turn = self._turn % len(replicas)
-        first = [routing.at(node) for node in (*replicas[turn:], *replicas[:turn])]
+        first = [routing.at(node) for node in lists[partition_of(token_at(scan.cursor), len(lists))]]
+        first.sort(key=lambda calls: self._turns.get(calls.address, 0))
         nodes = [*first, *(calls for calls in routing.nodes.values() if calls not in first)]
         return [calls for calls in nodes if calls.ready] or nodes
 
@@ -65,4 +66,12 @@ class Pages:
 def _checked(scan: Scan, page: Scanned) -> Scanned:
     if page.next and page.next <= scan.cursor:
         raise InternalError("a node sent a page of a scan that ends before it begins")
-    return page
+    last = _place(scan, page.keys[-1]) if scan.until and page.keys else b""
+    if not scan.until or (last < scan.until and page.next < scan.until):
+        return page
+    # a node of an earlier version knows of no `until`
+    return Scanned(tuple(each for each in page.keys if _place(scan, each) < scan.until), b"")
+
+
+def _place(scan: Scan, found: ScannedKey) -> bytes:
+    return data_key(token(scan.bucket, found.key), scan.bucket, found.key)

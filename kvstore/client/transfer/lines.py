@@ -5,14 +5,15 @@ docs/kvctl.md describes it; its version is in the header.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import google_crc32c
 import msgspec
 
-from kvstore.client.transfer.records import BadLine, Held, Record, check_length
+from kvstore.client.transfer.records import BadLine, Held, Record, Written, check_length
 from kvstore.errors import ConfigError
+from kvstore.protocol.client import Value
 from kvstore.versions import MAX_EXPIRY
 
 FORMAT = 1
@@ -57,7 +58,8 @@ class _Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="end
 
 _Line = _Header | _Key | _Summary
 _DECODER: msgspec.json.Decoder[_Line] = msgspec.json.Decoder(_Line)
-_encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
+_encode, _encode_lines = _encoder.encode, _encoder.encode_lines
 
 
 @dataclass(slots=True)
@@ -67,9 +69,10 @@ class _Section:
     keys: int = 0
     checksum: int = 0
 
-    def add(self, line: bytes) -> None:
-        self.keys += 1
-        self.checksum = google_crc32c.extend(self.checksum, line)
+    def add(self, lines: bytes, count: int = 1) -> None:
+        """Count so many lines, which are given without their ends."""
+        self.keys += count
+        self.checksum = google_crc32c.extend(self.checksum, lines)
 
 
 class ExportWriter:
@@ -82,13 +85,11 @@ class ExportWriter:
         """The first line."""
         return _encode(_Header(FORMAT, bucket)) + b"\n"
 
-    def line(self, record: Record) -> bytes:
-        """The line of a key."""
-        key, key_base64 = _text(record.key)
-        siblings = [_sibling(each) for each in record.siblings]
-        line = _encode(_Key(key=key, key_base64=key_base64, siblings=siblings))
-        self._section.add(line)
-        return line + b"\n"
+    def lines(self, keys: Sequence[Written]) -> bytes:
+        """The lines of some keys."""
+        lines = _encode_lines([_key(each) for each in keys])
+        self._section.add(lines.replace(b"\n", b""), len(keys))
+        return lines
 
     def summary(self, left_out: int) -> bytes:
         """The last line."""
@@ -198,7 +199,13 @@ def _bytes(number: int, field: str, text: str | None, data: bytes | None) -> byt
     raise BadLine(number, f"needs {field} or {field}_base64, one of them")
 
 
-def _sibling(held: Held) -> _Sibling:
+def _key(written: Written) -> _Key:
+    key, key_base64 = _text(written.key)
+    siblings = [_sibling(each) for each in written.siblings]
+    return _Key(key=key, key_base64=key_base64, siblings=siblings)
+
+
+def _sibling(held: Held | Value) -> _Sibling:
     value, value_base64 = _text(held.value)
     return _Sibling(value, value_base64, held.content_type, held.expiry)
 

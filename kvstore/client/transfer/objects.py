@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
-from kvstore.client.transfer.records import BadLine, Held, Record, check_length
+from kvstore.client.transfer.records import BadLine, Held, Record, Written, check_length
 
 CONTENT_TYPE = "application/json"
 
@@ -75,11 +75,11 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON value")
 
 
-def object_line(record: Record) -> bytes | None:
+def object_line(found: Written) -> bytes | None:
     """The value of a key as a line; None if it is no single JSON object that others can read."""
-    if len(record.siblings) != 1:
+    if len(found.siblings) != 1:
         return None
-    value = record.siblings[0].value
+    value = found.siblings[0].value
     try:
         if not isinstance(_parse(0, value), dict):
             return None

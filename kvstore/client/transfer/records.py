@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from kvstore.client.results import Sibling
 from kvstore.config import MIB, Limits
 from kvstore.errors import InvalidRequest, KVError
-from kvstore.protocol.client import Value
+from kvstore.protocol.scan import ScannedKey
 
 LIMITS = Limits(value=Limits.MAX_VALUE)
 """What no cluster takes; the limit of the one at hand is told by its nodes."""
@@ -84,14 +83,13 @@ class Record:
             raise self.bad(str(error)) from None
 
 
-def held(sibling: Sibling[bytes] | Value) -> Held:
+Written: TypeAlias = Record | ScannedKey
+"""A key with its siblings, to be written to a file."""
+
+
+def held(sibling: Sibling[bytes]) -> Held:
     """What a file keeps of a sibling that was read."""
     return Held(sibling.value, sibling.content_type, sibling.expiry)
-
-
-def record_of(key: bytes, siblings: Iterable[Sibling[bytes] | Value]) -> Record:
-    """What a file keeps of a key that was read; of no line."""
-    return Record(0, key, tuple(map(held, siblings)))
 
 
 def named(key: bytes) -> str:
