@@ -11,7 +11,8 @@ which are imported through this package too, stay free of gRPC.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # as type checkers know it: to load typing takes longer than all else here
 
 if TYPE_CHECKING:
     from kvstore import aio as aio

@@ -15,7 +15,7 @@ from kvstore.client.discovery import discover
 from kvstore.client.dispatcher import Dispatcher
 from kvstore.client.endpoints import parse_endpoints
 from kvstore.client.errors import ClientClosed
-from kvstore.client.guidance import AWAITS_NOTHING, ITERATES_ASYNC, WRITES_BY_INDEX, missing
+from kvstore.client.guidance import AWAITS_NOTHING, ITERATES_ASYNC, WRITES_BY_INDEX, missing, refuse_to_travel
 from kvstore.client.operations import Operations
 from kvstore.client.ports import Carrier
 from kvstore.client.requests import Requests, requests_for, seconds, whole_number
@@ -68,6 +68,8 @@ class Buckets(ABC):
     """Gives buckets: a client does, and a session."""
 
     _timeout: float
+
+    __reduce__ = refuse_to_travel
 
     @abstractmethod
     def _bucket(self, requests: Requests, serializer: Serializer[V] | None) -> Bucket[V]: ...

@@ -11,6 +11,7 @@ from functools import partial, wraps
 from inspect import isasyncgenfunction
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
+from kvstore.client.guidance import refuse_to_travel
 from kvstore.client.ports import Runner
 
 A = TypeVar("A")
@@ -28,6 +29,8 @@ class Facade(Generic[A_co]):
     def __init__(self, inner: A_co, background: Runner) -> None:
         self._inner = inner
         self._background = background
+
+    __reduce__ = refuse_to_travel
 
 
 def blocking(

@@ -19,16 +19,19 @@ def parse_endpoints(endpoints: str | Sequence[str]) -> tuple[str, ...]:
         listed = endpoints.strip()
         if listed.startswith(_SCHEME):
             listed = listed.removeprefix(_SCHEME).removesuffix("/")
-        items: Sequence[str] = listed.split(",")
+        items: Sequence[object] = listed.split(",")
     else:
         items = endpoints
-    parsed = tuple(dict.fromkeys(_parse(item.strip()) for item in items))
+    parsed = tuple(dict.fromkeys(_parse(item) for item in items))
     if not parsed:
         raise ConfigError("endpoints: none given, expected host:port,host:port")
     return parsed
 
 
-def _parse(text: str) -> str:
+def _parse(item: object) -> str:
+    if not isinstance(item, str):
+        raise ConfigError(f"endpoint {item!r} is no text of the form host:port, such as 127.0.0.1:7001")
+    text = item.strip()
     host, _, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     bracketed = bare is not host

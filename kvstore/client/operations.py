@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from kvstore.client.batch import Items, R, by_key, pairs, several
 from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
+from kvstore.client.guidance import refuse_to_travel
 from kvstore.client.memory import Memories, Memory
 from kvstore.client.ports import Carrier
 from kvstore.client.requests import Requests, TimeToLive, function, key_bytes
@@ -46,6 +47,8 @@ class Operations(Generic[V]):
         self._serializer = serializer
         self._seen: Seen | None = None
         self._memories = Memories()
+
+    __reduce__ = refuse_to_travel
 
     @property
     def name(self) -> str:

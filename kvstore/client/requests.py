@@ -176,7 +176,8 @@ def mode(quorum: str) -> QuorumMode:
 def seconds(timeout: object) -> float:
     """A timeout in seconds; raises InvalidRequest."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= _MAX_TIMEOUT:
-        raise InvalidRequest("timeout", f"{timeout!r} is not a number of seconds above 0")
+        most = f"{_MAX_TIMEOUT:g}"
+        raise InvalidRequest("timeout", f"{timeout!r} is not a number of seconds above 0 up to {most}")
     return float(timeout)
 
 

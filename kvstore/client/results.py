@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
 
 from typing_extensions import TypeVar
 
+from kvstore.client.guidance import missing
 from kvstore.errors import KVError
 from kvstore.protocol.client import Explain, Stored
 
@@ -123,6 +124,9 @@ class Result(Generic[V, D]):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return replace(self, siblings=deepcopy(self.siblings, memo))  # decoded values may change
+
+    if not TYPE_CHECKING:
+        __getattr__ = missing
 
     @property
     def exists(self) -> bool:

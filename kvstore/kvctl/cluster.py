@@ -12,7 +12,7 @@ import click
 from rich.console import Group
 from rich.live import Live
 
-from kvstore.errors import NoNodeAvailable
+from kvstore.errors import ConfigError, NoNodeAvailable
 from kvstore.kvctl.groups import CommandGroup
 from kvstore.kvctl.invocation import Invocation
 from kvstore.kvctl.nodes import COLUMNS, KEPT_COLUMNS, status_rows
@@ -41,11 +41,23 @@ def _layout(command: Command) -> Command:
     """The options of a cluster that is laid out when it is first started."""
     for option in (
         click.option("--bucket", "buckets", multiple=True, help="Settings of a bucket, as for kvnode."),
-        click.option("--port", default=DEFAULT_PORT, show_default=True, help="The first node's port."),
-        click.option("--nodes", default=DEFAULT_NODES, show_default=True, help="How many nodes."),
+        click.option("--port", type=int, help=f"The first node's port.  [default: {DEFAULT_PORT}]"),
+        click.option("--nodes", type=int, help=f"How many nodes.  [default: {DEFAULT_NODES}]"),
     ):
         command = option(command)
     return command
+
+
+def _laid_out(directory: Path, nodes: int | None, port: int | None, buckets: tuple[str, ...]) -> LocalCluster:
+    """The cluster that is there, or a new one; what is not given of nodes and ports stays as it is there."""
+    try:
+        there = len(LocalCluster.load(directory).nodes)
+    except ConfigError:  # there is none, or `create` says what is wrong with it
+        there = 0
+    wanted = there or DEFAULT_NODES if nodes is None else nodes
+    kept = port is None and wanted == there
+    first_port = None if kept else DEFAULT_PORT if port is None else port
+    return LocalCluster.create(directory, wanted, first_port, buckets)
 
 
 @click.group(cls=CommandGroup)
@@ -56,15 +68,17 @@ def cluster() -> None:
 @cluster.command()
 @_layout
 @_directory
-def start(nodes: int, port: int, buckets: tuple[str, ...], directory: Path) -> None:
+def start(nodes: int | None, port: int | None, buckets: tuple[str, ...], directory: Path) -> None:
     """Start all nodes that do not run, and wait until they serve.
+
+    A cluster that is in DIRECTORY keeps its nodes and their ports.
 
     \b
     Examples:
       kvctl cluster start
       kvctl cluster start --nodes 5 --port 8001 --dir /tmp/five --bucket carts:w=3,r=1
     """
-    found = LocalCluster.create(directory, nodes, port, buckets)
+    found = _laid_out(directory, nodes, port, buckets)
     found.start()
     tell(f"{len(found.running())} nodes serve on {found.endpoints} (data and logs in {directory})")
 
@@ -109,15 +123,15 @@ def restart(node: str, directory: Path) -> None:
 @cluster.command()
 @_layout
 @_directory
-def run(nodes: int, port: int, buckets: tuple[str, ...], directory: Path) -> None:
+def run(nodes: int | None, port: int | None, buckets: tuple[str, ...], directory: Path) -> None:
     """Start all nodes, show their state until Ctrl-C, then stop them."""
-    found = LocalCluster.create(directory, nodes, port, buckets)
+    found = _laid_out(directory, nodes, port, buckets)
     # a closed terminal or a plain kill must not leave the nodes behind
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
         found.start()
-        tell(f"{nodes} nodes serve on {found.endpoints}; Ctrl-C stops them")
+        tell(f"{len(found.nodes)} nodes serve on {found.endpoints}; Ctrl-C stops them")
         flush()
         _watch(found)
     except KeyboardInterrupt:

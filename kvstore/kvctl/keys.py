@@ -14,6 +14,7 @@ import click
 from kvstore.client.results import Explain, Result, Sibling
 from kvstore.client.results import Stored as StoredResult
 from kvstore.client.transfer.records import named
+from kvstore.config import Limits
 from kvstore.errors import InvalidRequest
 from kvstore.kvctl.bucket_argument import complete_bucket
 from kvstore.kvctl.failures import NOT_FOUND
@@ -168,14 +169,21 @@ def _value(value: str | None, file: BinaryIO | None) -> bytes:
     if (value is None) == (file is None):
         raise click.UsageError("give the VALUE or --file, one of them")
     if file is not None:
-        with input_errors(file.name):
-            return file.read()
+        return _read(file, file.name)
     if value != "-":
         return (value or "").encode(errors="surrogateescape")
     if sys.stdin is None:
         raise click.UsageError("standard input is closed")
-    with input_errors("standard input"):
-        return sys.stdin.buffer.read()
+    return _read(sys.stdin.buffer, "standard input")
+
+
+def _read(file: BinaryIO, name: str) -> bytes:
+    """All of it, but no more than any cluster takes: it may have no end."""
+    with input_errors(name):
+        data = file.read(Limits.MAX_VALUE + 1)
+    if len(data) > Limits.MAX_VALUE:
+        raise InvalidRequest("value", f"has more than {Limits.MAX_VALUE:,} bytes")
+    return data
 
 
 def _decode_context(text: str) -> bytes:

@@ -255,6 +255,9 @@ def test_a_cluster_from_the_command_line(
             assert (again.returncode, again.stderr.count("\n")) == (2, 1)
             assert said in again.stderr
         assert here("cluster", "kill", "n7").returncode == 2
+        assert run("cluster", "stop").returncode == 0
+        again = here("cluster", "start")  # that which is there
+        assert again.stdout.partition(" (")[0] == f"1 nodes serve on 127.0.0.1:{port}"
     finally:
         assert run("cluster", "stop").stdout == "stopped n1\n"
     assert run("cluster", "stop").stdout == "no node was running\n"

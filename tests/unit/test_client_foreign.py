@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import lzma
 import sqlite3
 import tracemalloc
 from itertools import chain, repeat
@@ -183,6 +186,12 @@ def test_what_is_wrong_with_a_table_is_said_by_line(data: bytes, keys: int, said
         (b"", "the header has no column 'id'"),
         (b"id,a,a\n1,2,3\n", "the header has the column 'a' more than once"),
         (b'"id\n', "the header is not CSV"),
+        (
+            b"id,v\r1,2\r",
+            "the header is not CSV: a carriage return ends a line, or is in a field without quotes",
+        ),
+        (b"\xfe,b\n1,2\n", r"no column 'id': it has '\\\\xfe', 'b'"),
+        (b",".join(b"c%d" % i for i in range(30)), "'c19' and 10 more$"),
     ],
 )
 def test_a_table_without_a_usable_header_is_refused_as_a_whole(data: bytes, reason: str) -> None:
@@ -227,3 +236,39 @@ def test_no_room_for_the_list_of_keys_is_an_error_of_the_disk() -> None:
 def list_many(keys: KeysOfFile) -> None:
     for i in range(10_000):
         keys.earlier(Record(i, b"k%d" % i, (Held(b"v"),)), keep=False)
+
+
+@pytest.mark.parametrize(
+    ("data", "what", "command"),
+    [
+        ('{"id": 1}\n'.encode("utf-16"), "UTF-16, not UTF-8", "iconv -f UTF-16 "),
+        (b"\xfe\xff" + "id,v\n1,2\n".encode("utf-16-be"), "UTF-16, not UTF-8", "iconv -f UTF-16 "),
+        ('{"id": 1}\n'.encode("utf-32"), "UTF-32, not UTF-8", "iconv -f UTF-32 "),
+        (gzip.compress(b'{"id": 1}\n'), "compressed with gzip", "gzip -dc FILE"),
+        (bz2.compress(b'{"id": 1}\n'), "compressed with bzip2", "bzip2 -dc FILE"),
+        (lzma.compress(b'{"id": 1}\n'), "compressed with xz", "xz -dc FILE"),
+        (b"\x28\xb5\x2f\xfd....", "compressed with zstd", "zstd -dc FILE"),
+        (b"PK\x03\x04....", "a zip archive", "unzip -p FILE"),
+    ],
+)
+@pytest.mark.parametrize("name", ["file.jsonl", "file.csv"])
+def test_a_file_that_is_no_utf_8_is_named_and_what_makes_it_some(
+    data: bytes, what: str, command: str, name: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"the file is {what}: pipe it in, `{command}"):
+        read(data, name=name)
+
+
+def test_numbers_may_have_as_many_digits_as_they_like() -> None:
+    """Python refuses to read those of more than 4,300."""
+    value = b'{"id": "a", "n": %s}' % (b"7" * 5000)
+    assert values(read(value + b"\n")) == {b"a": value}
+    key = b"1" * 4096
+    assert [*values(read(b'{"id": %s}' % key))] == [key]
+    (said,) = problems(read(b'{"id": %s}' % (b"1" * 5000)))
+    assert said == "line 1: key: has 5000 bytes, must have 1 to 4096"
+
+
+@pytest.mark.parametrize("data", [b'{\n "id": 1\n}\n', b'{"id": 1,', b'{"id": '])
+def test_an_object_of_several_lines_is_told_from_other_mistakes(data: bytes) -> None:
+    assert problems(read(data))[0] == "line 1: is not JSON: ends too early; one line is one whole object"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import kvstore
 from kvstore import aio
 from kvstore.client.guidance import names
+from kvstore.errors import ConfigError
 from kvstore.protocol.client import Delete, Get, Put
 from kvstore.testing import Cluster
 from tests.unit.client_node import FakeCluster, run
@@ -265,8 +268,37 @@ def test_what_nobody_would_guess_is_an_ordinary_attribute_error(
         db.put("k", "v")  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", ["decode", "split", "json", "startswith"])
+def test_who_takes_a_result_for_its_value_is_told(name: str) -> None:
+    result = kvstore.Result(b"k", (kvstore.Sibling(b"v"),), b"")
+    with pytest.raises(AttributeError, match=f"no attribute '{name}': what was read is .value"):
+        getattr(result, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
+        _ = result.nonsense  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("travel", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_what_has_connections_says_that_it_cannot_be_pickled_or_copied(
+    fake_cluster: FakeCluster, travel: Callable[[object], object]
+) -> None:
+    with kvstore.connect(fake_cluster.endpoints) as db:
+        asynchronous = db._inner
+        for each in (db, db.bucket("b"), db.session(), asynchronous, asynchronous.bucket("b")):
+            with pytest.raises(
+                TypeError, match=f"a {type(each).__name__} has connections, and cannot be pickled"
+            ):
+                travel(each)
+
+
+@pytest.mark.parametrize("endpoints", [b"127.0.0.1:7001", ("127.0.0.1", 7001), [None]])
+def test_endpoints_that_are_no_text_are_refused(endpoints: Any) -> None:
+    with pytest.raises(ConfigError, match="of the form host:port"):
+        kvstore.connect(endpoints)
+
+
 @pytest.mark.parametrize("kind", ["Bucket", "Client"])
 def test_no_name_with_a_hint_exists(kind: str) -> None:
     """Whoever builds one of them must take its hint away."""
     for module in (kvstore, aio):
         assert not [name for name in names(kind) if hasattr(getattr(module, kind), name)]
+    assert not [name for name in names("Result") if hasattr(kvstore.Result, name)]

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -517,3 +518,13 @@ def test_nodes_and_hints_fit_into_80_characters() -> None:
     lines = wide.export_text().splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80
     assert {"proof", "delivered"} <= {word for line in lines for word in line.split()}
+
+
+@pytest.mark.parametrize("arguments", [("k", "--file", "-"), ("k", "-")])
+def test_no_more_is_read_of_a_value_than_any_cluster_takes(
+    fake: Kvctl, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    with open("/dev/zero") as endless:
+        monkeypatch.setattr(sys, "stdin", endless)
+        done = fake("put", "b", *arguments)
+    assert (done.code, done.err) == (failures.USAGE, "kvctl: value: has more than 16,777,216 bytes\n")

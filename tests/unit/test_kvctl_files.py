@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,35 @@ def test_an_interrupt_ends_the_reads_that_are_under_way(
     known = [2 * pages] if piped else [0, 2 * pages]
     assert told in [f"kvctl: the export ended after {keys} keys" for keys in known]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_while_modules_are_loaded_or_when_all_is_done_is_no_traceback() -> None:
+    program = """\
+import atexit, os, signal, sys
+when, sys.argv[1:] = sys.argv[1], ["--help"]
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == when:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+if when == "atexit":
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+from kvstore.kvctl.entry import main
+main()
+"""
+    for when, ignored in (("click", False), ("atexit", False), ("click", True)):
+        heed = signal.SIG_IGN if ignored else signal.SIG_DFL
+        done = subprocess.run(
+            [sys.executable, "-c", program, when],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=5 * PATIENCE,
+            check=False,
+            preexec_fn=partial(signal.signal, signal.SIGINT, heed),
+        )
+        assert done.stderr == b"", when
+        assert done.returncode == (0 if ignored else -signal.SIGINT)
+        assert bool(done.stdout) is (ignored or when == "atexit")
 
 
 # import

@@ -108,10 +108,11 @@ class ExportReader:
 
     def records(self, lines: Iterable[bytes]) -> Iterator[Record | BadLine]:
         """The record of each key, or what is wrong with a line; in the end, if the summary is missing."""
-        number = 0
+        number, empty = 0, True
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
+            empty = False
             try:
                 record = self._read(number, line.rstrip(b"\r\n"))
             except BadLine as error:
@@ -121,7 +122,7 @@ class ExportReader:
                     yield record
         if self._section is not None:
             yield BadLine(number + 1, "is missing: the file is cut off before the summary of its export")
-        elif not number:
+        elif empty:
             raise ConfigError("the file is empty: an export has a header and a summary")
 
     def _read(self, number: int, line: bytes) -> Record | None:

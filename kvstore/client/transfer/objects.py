@@ -11,6 +11,7 @@ from kvstore.client.transfer.records import BadLine, Held, Record, Written, chec
 CONTENT_TYPE = "application/json"
 
 _TOO_DEEP = "is nested too deeply"
+_DIGITS = 4000
 _SHALLOW = 500
 """Brackets that can be nested in each other without anyone's giving up."""
 
@@ -61,18 +62,31 @@ def _key(number: int, found: dict[str, object], path: str) -> object:
 
 def _parse(number: int, text: bytes) -> object:
     try:
-        return json.loads(text.decode(), parse_constant=_refuse)
+        return json.loads(text.decode(), parse_constant=_refuse, parse_int=_whole)
     except UnicodeDecodeError:
         raise BadLine(number, "is not UTF-8") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
+        if error.pos >= len(error.doc) or error.doc in ("{", "["):
+            raise BadLine(number, "is not JSON: ends too early; one line is one whole object") from None
+        raise BadLine(number, f"is not JSON: {error}") from None
+    except _NoValue as error:
         raise BadLine(number, f"is not JSON: {error}") from None
     except RecursionError:
         raise BadLine(number, _TOO_DEEP) from None
 
 
+class _NoValue(ValueError):
+    """A word that Python's own reader would take."""
+
+
 def _refuse(constant: str) -> NoReturn:
-    """NaN, Infinity and -Infinity, which Python's own reader would take."""
-    raise ValueError(f"{constant} is no JSON value")
+    """NaN, Infinity and -Infinity."""
+    raise _NoValue(f"{constant} is no JSON value")
+
+
+def _whole(digits: str) -> int | str:
+    """A number; one that Python does not read for its length, as it stands there: nobody calculates here."""
+    return int(digits) if len(digits) <= _DIGITS else digits
 
 
 def object_line(found: Written) -> bytes | None:

@@ -6,8 +6,19 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from kvstore.client.transfer import records
+from kvstore.errors import ConfigError
 
 _BOM = b"\xef\xbb\xbf"
+_NO_TEXT: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
+    ((b"\xff\xfe\0\0", b"\0\0\xfe\xff"), "UTF-32, not UTF-8", "iconv -f UTF-32 -t UTF-8"),
+    ((b"\xff\xfe", b"\xfe\xff"), "UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8"),
+    ((b"\x1f\x8b",), "compressed with gzip", "gzip -dc"),
+    (tuple(b"BZh%d1AY&SY" % level for level in range(1, 10)), "compressed with bzip2", "bzip2 -dc"),
+    ((b"\xfd7zXZ\0",), "compressed with xz", "xz -dc"),
+    ((b"\x28\xb5\x2f\xfd",), "compressed with zstd", "zstd -dc"),
+    ((b"PK\x03\x04",), "a zip archive", "unzip -p"),
+)
+"""How files begin that are often taken for text: what they are, and what makes text of them."""
 _PIECE = 64 * 1024
 
 
@@ -30,9 +41,13 @@ class Source:
         self._head: bytes | None = None
 
     def head(self) -> bytes:
-        """Its first line that is not empty, or the beginning of it, with the empty ones before it."""
+        """Its first line that is not empty, or the beginning of it, with the empty ones before it.
+
+        Raises ConfigError for a file in another encoding, or one that is compressed.
+        """
         if self._head is None:
             self._head = self._readline(_PIECE).removeprefix(_BOM)
+            _check_text(self._head)
             while not self._head.strip() and (line := self._readline(_PIECE)):
                 self._head += line
         return self._head
@@ -66,6 +81,12 @@ class Source:
         line = self._file.readline(size)
         self._on_read(len(line))
         return line
+
+
+def _check_text(head: bytes) -> None:
+    for begins, what, command in _NO_TEXT:
+        if head.startswith(begins):
+            raise ConfigError(f"the file is {what}: pipe it in, `{command} FILE | kvctl ... -`")
 
 
 def _nobody_asks(size: int) -> None:

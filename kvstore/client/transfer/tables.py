@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import msgspec
 
 from kvstore.client.transfer.objects import CONTENT_TYPE
-from kvstore.client.transfer.records import BadLine, Held, Record
+from kvstore.client.transfer.records import BadLine, Held, Record, named
 from kvstore.config import Limits
 from kvstore.errors import ConfigError
 
 _DELIMITERS = ",;\t"
+_SHOWN = 20
+"""Columns of a header that lacks the one that was asked for."""
 
 
 def delimiter_of(head: bytes, key_field: str) -> str | None:
     """What separates the columns of a header one of which is the key's; None if none of them is."""
     first = head.lstrip().partition(b"\n")[0].decode(errors="replace").rstrip("\r")
     for delimiter in _DELIMITERS:
-        if key_field in next(csv.reader([first], delimiter=delimiter), []):
-            return delimiter
+        with suppress(csv.Error):  # of a line that is no header
+            if key_field in next(csv.reader([first], delimiter=delimiter), []):
+                return delimiter
     return None
 
 
@@ -45,20 +49,32 @@ def table_records(lines: Iterable[bytes], delimiter: str, key_field: str) -> Ite
         except BadLine as error:
             yield error
         except csv.Error as error:
-            yield BadLine(number, f"is not CSV: {error}")
+            yield BadLine(number, f"is not CSV: {_reason(error)}")
 
 
 def _header(rows: Iterator[list[str]], key_field: str) -> list[str]:
     try:
         columns = next((row for row in rows if row), [])
     except csv.Error as error:
-        raise ConfigError(f"the header is not CSV: {error}") from None
+        raise ConfigError(f"the header is not CSV: {_reason(error)}") from None
     if key_field not in columns:
-        raise ConfigError(f"the header has no column {key_field!r}: it has {', '.join(map(repr, columns))}")
+        raise ConfigError(f"the header has no column {key_field!r}: it has {_listed(columns)}")
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
         raise ConfigError(f"the header has the column {twice!r} more than once")
     return columns
+
+
+def _listed(columns: list[str]) -> str:
+    shown = [named(column.encode(errors="surrogateescape")) for column in columns[:_SHOWN]]
+    more = len(columns) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _reason(error: csv.Error) -> str:
+    """Python's own text speaks of how a program should have opened the file."""
+    text = str(error)
+    return "a carriage return ends a line, or is in a field without quotes" if "new-line" in text else text
 
 
 def _record(number: int, columns: list[str], row: list[str], key_field: str) -> Record:
