@@ -20,9 +20,10 @@ def blocks(page: str) -> list[str]:
 
 def test_every_block_of_python_is_read() -> None:
     assert len(blocks("client.md")) >= 4
+    assert len(blocks("reads.md")) == 1
 
 
-@pytest.mark.parametrize("code", blocks("client.md"))
+@pytest.mark.parametrize("code", [*blocks("client.md"), *blocks("reads.md")])
 def test_a_block_runs_as_printed(cluster: LocalCluster, code: str) -> None:
     """Each with `kvstore` and a client `db`, as the page's first block has them."""
     with kvstore.connect(cluster.endpoints) as db:

@@ -32,11 +32,11 @@ SERVICES = (health_pb2, admin_pb2, client_pb2)
 """Imported, and so their services are known by name."""
 
 
-def block(chapter: str, language: str = "") -> str:
+def block(chapter: str, language: str = "sh") -> str:
     """The first block of a language in a chapter of the page."""
     _, _, text = PAGE.partition(f"\n## {chapter}\n")
     found = re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)
-    assert found, f"no block of {language or 'commands'} in {chapter}"
+    assert found, f"no block of {language} in {chapter}"
     return found[1]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -336,3 +338,18 @@ def test_why_a_node_did_not_start_is_one_line_and_only_damage_asks_for_an_empty_
     with pytest.raises(SystemExit) as ended:
         main()
     assert (ended.value.code, capsys.readouterr().err) == (code, f"kvnode: {text}\n")
+
+
+@pytest.mark.parametrize("page", ["operations.md", "settings.md"])
+def test_a_node_takes_the_settings_of_a_page(
+    page: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails at the first thing it does with them: to listen on an address that no machine has."""
+    text = (Path(__file__).parents[2] / "docs" / page).read_text()
+    (block,) = re.findall(r"^```(?:sh|toml)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    given = block.replace("10.0.0.", "192.0.2.").replace("/var/lib/kvstore", str(tmp_path / "data"))
+    words = shlex.split(given.replace("\\\n", " "))[1:]
+    if page == "settings.md":
+        (tmp_path / "kvnode.toml").write_text(given)
+        words = ["--config", str(tmp_path / "kvnode.toml")]
+    assert "cannot listen on 192.0.2.1:7001: " in said(capsys, monkeypatch, *words)
