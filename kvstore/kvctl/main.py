@@ -159,6 +159,7 @@ def main() -> None:
     if sys.stderr is None:  # closed by whoever called it
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
+        _complain("the output cannot be written: it is closed")
         sys.exit(FILES)
     if _COMPLETE in os.environ:
         kvctl(complete_var=_COMPLETE)
@@ -203,7 +204,7 @@ def _command() -> int:
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
     except click.ClickException as error:
-        error.show()
+        _explain_usage(error)
         return USAGE
     except KVError as error:
         _complain(str(error))
@@ -217,9 +218,29 @@ def _command() -> int:
         return FILES
 
 
+def _explain_usage(error: click.ClickException) -> None:
+    """As click shows it, but no line is broken within a word."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return
+    said = error.format_message()
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        usage = context.get_usage()
+        _tell(f"{usage}\n" + broken(f"Try '{context.command_path} --help' for help.", sys.stderr) + "\n")
+        takes_words = any(isinstance(each, click.Argument) for each in context.command.params)
+        if isinstance(error, click.NoSuchOption) and takes_words:
+            said += " Words that begin with - and are no option come after --."
+    _tell(broken(harmless(f"Error: {said}"), sys.stderr))
+
+
 def _complain(text: str) -> None:
+    _tell(broken(harmless(f"kvctl: {text}"), sys.stderr))
+
+
+def _tell(text: str) -> None:
     try:
-        click.echo(broken(harmless(f"kvctl: {text}"), sys.stderr), err=True)
+        click.echo(text, err=True)
     except OSError:
         silence(sys.stderr)  # there is nobody left to tell
 

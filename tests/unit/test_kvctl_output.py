@@ -112,11 +112,15 @@ def test_what_is_said_fits_on_the_terminal(fake_cluster: FakeCluster, tmp_path: 
     lines = on_terminal(columns, *connected, "import", tmp_path / "in", "--key", "id", "--bucket", "carts")
     lines += on_terminal(columns, *connected, "get", "carts", "a key that nobody has ever written")
     lines += on_terminal(columns, *connected, "export", "--bucket", "carts", tmp_path / "out")
+    lines += on_terminal(columns, "import", tmp_path.name, "--key", "id", "--bucket", "carts")
+    lines += on_terminal(columns, "get", "carts", "-key")
     assert max(map(len, lines)) <= columns, lines
     said = " ".join(lines)
     assert "imported 300, unchanged 0, retried 0, failed 0, duplicates 1" in said
     assert "kvctl: line 301: has the key 'key number 7' of line 8, and takes its place" in said
     assert "has no value in bucket 'carts'" in said
+    assert f"Invalid value for 'FILE': '{tmp_path.name}': No such file or directory" in said
+    assert "No such option '-k'. Words that begin with - and are no option come after --." in said
     assert [line for line in lines if line.startswith("imported 300")], "it stands beside the bar"
 
 
@@ -379,3 +383,17 @@ def test_an_interrupt_says_nothing_of_a_coroutine_that_had_not_begun(
         assert main._run() == failures.INTERRUPTED
     assert not said
     assert capsys.readouterr().err == "kvctl: interrupted\n"
+
+
+def test_a_closed_output_is_told_before_anything_is_done() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m kvstore.kvctl.main explain >&-"],
+        capture_output=True,
+        text=True,
+        timeout=5 * PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        failures.FILES,
+        "kvctl: the output cannot be written: it is closed\n",
+    )
