@@ -12,6 +12,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 from kvstore.client.synchronous import Bucket, connect
 from kvstore.client.transfer.exporting import Exporter
 from kvstore.client.transfer.importing import Importer
@@ -19,6 +21,7 @@ from kvstore.client.transfer.lines import ExportReader
 from kvstore.client.transfer.records import Held, Record, held
 from kvstore.client.transfer.source import Source
 from kvstore.config import MIB
+from kvstore.errors import InvalidRequest
 from kvstore.local.cluster import LocalCluster
 from tests.patience import PATIENCE
 
@@ -128,6 +131,8 @@ def test_a_backup_comes_back_although_nodes_are_killed_meanwhile(
             with (tmp_path / "backup").open("wb") as file:
                 file.writelines(kills.during(lines))
             assert (exporter.report.exported, exporter.report.left_out.count) == (RECORDS, 0)
+            some = next(bucket.keys())
+            kept = bucket.get(some).context
         cluster.stop()
         for node in cluster.nodes:
             shutil.rmtree(cluster.directory / node / "data")
@@ -139,5 +144,8 @@ def test_a_backup_comes_back_although_nodes_are_killed_meanwhile(
             report = Importer(bucket, PATIENCE).run(records_back)
             assert report.imported + report.unchanged == RECORDS
             assert (report.bad.count, report.duplicates.count) == (0, 0)
+            assert stored(bucket) == wanted
+            with pytest.raises(InvalidRequest, match="context: was not given out by this cluster"):
+                bucket.put(some, b"over what was seen before", context=kept)
             assert stored(bucket) == wanted
     assert kills.count == 3 * KILLS

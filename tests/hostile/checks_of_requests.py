@@ -345,6 +345,16 @@ _WORK: list[Row] = [
         test_of("unit/test_node_scan", "a_cursor_that_no_page_can_have_had_is_refused"),
     ),
     (
+        "the end of a scan is a place like a cursor",
+        without(PageMaker._admit, 'partition_at(scan.until, state.ring.partitions, "until")', "None"),
+        test_of("unit/test_quorum_scan", "a_request_that_makes_no_sense_is_refused"),
+    ),
+    (
+        "the end of a scan is behind its beginning",
+        without(PageMaker._admit, "scan.until and scan.until <= scan.cursor"),
+        test_of("unit/test_quorum_scan", "a_request_that_makes_no_sense_is_refused"),
+    ),
+    (
         "what a replica is asked for a scan stays in its partition",
         without(ScanAnswers.on_scan_items, "max(asked.after, first)", "asked.after"),
         test_of("unit/test_quorum_scan", "a_question_reads_nothing_outside_of_its_partition"),
