@@ -46,6 +46,7 @@ class Listener:
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self._handlers = handlers
         self._server: asyncio.Server | None = None
+        self._stopping = False
         self._grpc_port = 0
         self._most = most_connections()
         self._connections: set[asyncio.Transport] = set()
@@ -67,6 +68,7 @@ class Listener:
 
     async def stop(self, seconds: float) -> None:
         """Take no more connections; streams end when they have been served, or after so long."""
+        self._stopping = True  # the loop may have accepted some that it has not told of yet
         if self._server is not None:
             self._server.close()
         if self.tasks:
@@ -83,6 +85,8 @@ class Listener:
 
     def arrived(self, transport: asyncio.Transport) -> bool:
         """One more connection; whether there is room for it."""
+        if self._stopping:
+            return False
         if len(self._connections) >= self._most:
             self._refusals.tell(f"a connection: {self._most} are open")
             return False

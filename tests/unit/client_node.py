@@ -131,12 +131,16 @@ class FakeNode:
         }
         service = Service("kvstore.v1.KV", unary, {"Session": self._session})
         self._listener = Listener(stream_calls.handlers([service]))
-        listening = socket.create_server(("127.0.0.1", self.port))
-        self.port = listening.getsockname()[1]
-        await self._listener.start(listening, grpc_port=1)
+        self._listening = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listening.getsockname()[1]
+        await self._listener.start(self._listening, grpc_port=1)
 
     async def stop(self) -> None:
         if self._listener is not None:
+            # asyncio leaves open what it accepts in the turn in which its server is closed
+            asyncio.get_running_loop().remove_reader(self._listening)
+            for _ in range(3):
+                await asyncio.sleep(0)
             await self._listener.stop(0.01)
             self._listener.close()
             self._listener = None

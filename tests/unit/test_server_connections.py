@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 
 import pytest
 
 from kvstore.server.connections import end_connection
+from kvstore.server.listener import Listener
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,21 @@ def test_the_connection_with_a_peer_is_ended(listen: str, host: str) -> None:
                 assert not end_connection("ipv4:127.0.0.1:1")
                 assert not end_connection("unix:/tmp/x")
                 assert len(os.listdir("/dev/fd")) == opened
+
+
+def test_a_connection_that_was_accepted_while_its_node_stops_is_ended() -> None:
+    """The loop tells of one an iteration after it has accepted it: by then the node may have stopped."""
+
+    async def scenario() -> None:
+        listener = Listener({})
+        await listener.start(socket.create_server(("127.0.0.1", 0)), grpc_port=1)
+        client, accepted = socket.socketpair()
+        await listener.stop(0)
+        listener.close()
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(listener.protocol, accepted)
+        assert transport.is_closing()
+        await asyncio.sleep(0)
+        with client:
+            assert client.recv(1) == b""
+
+    asyncio.run(scenario())
