@@ -25,6 +25,7 @@ class KeysOfFile:
         self._database.execute(
             "CREATE TABLE lines (key BLOB PRIMARY KEY, number INTEGER, content BLOB) WITHOUT ROWID"
         )
+        self._database.execute("BEGIN")  # one transaction for all, which nobody ever commits
 
     def close(self) -> None:
         """Forget them."""
@@ -37,14 +38,14 @@ class KeysOfFile:
         """
         content = _digest(record)
         with _disk_errors():
-            row = self._database.execute(
-                "SELECT number, content FROM lines WHERE key = ?", (record.key,)
-            ).fetchone()
-            if row is None or not keep:
-                self._database.execute(
-                    "REPLACE INTO lines VALUES (?, ?, ?)", (record.key, record.number, content)
-                )
-        return row[0] if row is not None and row[1] != content else None
+            line = (record.key, record.number, content)
+            if self._database.execute("INSERT OR IGNORE INTO lines VALUES (?, ?, ?)", line).rowcount:
+                return None
+            asked = self._database.execute("SELECT number, content FROM lines WHERE key = ?", (record.key,))
+            number, had = asked.fetchone()
+            if not keep:
+                self._database.execute("REPLACE INTO lines VALUES (?, ?, ?)", line)
+        return number if had != content else None
 
 
 @contextmanager

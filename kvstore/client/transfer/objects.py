@@ -62,7 +62,7 @@ def _key(number: int, found: dict[str, object], path: str) -> object:
 
 def _parse(number: int, text: bytes) -> object:
     try:
-        return json.loads(text.decode(), parse_constant=_refuse, parse_int=_whole)
+        return _decode(text.decode())
     except UnicodeDecodeError:
         raise BadLine(number, "is not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -87,6 +87,9 @@ def _refuse(constant: str) -> NoReturn:
 def _whole(digits: str) -> int | str:
     """A number; one that Python does not read for its length, as it stands there: nobody calculates here."""
     return int(digits) if len(digits) <= _DIGITS else digits
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse, parse_int=_whole).decode
 
 
 def object_line(found: Written) -> bytes | None:
