@@ -7,8 +7,7 @@ import logging
 import random
 from collections.abc import Sequence
 from functools import partial
-from threading import get_ident
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kvstore.client.admin import ask_all
 from kvstore.client.connection import Connection
@@ -48,7 +47,6 @@ class Dispatcher:
         self._endpoints = endpoints
         self._loop = asyncio.get_running_loop()
         self._process = this_process()
-        self._thread = get_ident()
         self.connections: dict[str, Connection] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -73,8 +71,7 @@ class Dispatcher:
 
     def check_open(self) -> None:
         """Raise ClientClosed after `close` or a fork, WrongEnvironment on another event loop."""
-        if self._process != this_process() or self.running_task() is None:
-            self._check_loop()
+        self._check_loop()
         if self._closing is not None:
             raise closed_error()
 
@@ -84,10 +81,6 @@ class Dispatcher:
             raise WrongEnvironment(
                 "the client was connected on another event loop: use it there, or connect another one here"
             )
-
-    def running_task(self) -> asyncio.Task[Any] | None:
-        """See Carrier."""
-        return asyncio.current_task(self._loop) if get_ident() == self._thread else None
 
     async def close(self) -> None:
         """Close the connections; calls under way end with ClientClosed, or with an unknown outcome."""

@@ -68,11 +68,7 @@ class Operations(Generic[V]):
     ) -> Coroutine[Any, Any, Result[V, D]]:
         """Read a key. A key without a value gives a Result that is false, and whose value is `default`."""
         request = self._requests.get(key, r, quorum, timeout, explain)
-        return self._get(request, self._memory(), resolver, default)
-
-    def _memory(self) -> Memory:
-        """The caller's."""
-        return self._memories.mine(self._dispatcher.running_task())
+        return self._get(request, self._memories.mine(), resolver, default)
 
     async def _get(
         self,
@@ -107,7 +103,7 @@ class Operations(Generic[V]):
         meanwhile stays beside it, as a sibling. A `blind` put replaces nothing at all. `ttl` is in seconds,
         or a timedelta. The result's `.siblings` counts the values that the key has now.
         """
-        memory, name = self._memory(), key_bytes(key)
+        memory, name = self._memories.mine(), key_bytes(key)
         data, seen = encoded(self._serializer, value), _context(memory, name, context, blind)
         request = self._requests.put(name, data, seen, content_type, ttl, w, quorum, timeout, explain)
         return self._put(request, memory, context is None)
@@ -141,7 +137,7 @@ class Operations(Generic[V]):
         first = None
         if self._seen is not None and not context:
             first = self._requests.get(key, r, quorum, timeout)
-        return self._delete(request, self._memory(), first)
+        return self._delete(request, self._memories.mine(), first)
 
     async def _delete(self, request: Delete, memory: Memory, first: Get | None = None) -> Stored:
         if first is not None:
@@ -181,7 +177,7 @@ class Operations(Generic[V]):
             timeout=timeout,
         )
         delete = self._requests.delete(reading.key, b"", None, w, quorum, timeout)
-        return self._update(self._memory(), reading, change, put, delete, resolver)
+        return self._update(self._memories.mine(), reading, change, put, delete, resolver)
 
     async def _update(
         self,
@@ -212,7 +208,7 @@ class Operations(Generic[V]):
         """Read several keys at once, each within `timeout`. Raises PartialFailure if any fails."""
         listed = several(keys)
         requests = [self._requests.get(key, r, quorum, timeout) for key in listed]
-        return _keyed(listed, partial(self._read, requests, self._memory(), resolver))
+        return _keyed(listed, partial(self._read, requests, self._memories.mine(), resolver))
 
     def put_many(
         self,
@@ -231,7 +227,7 @@ class Operations(Generic[V]):
         `contexts` are by key as in `items`. Raises PartialFailure if any fails, InvalidRequest
         before anything is sent.
         """
-        listed, given, memory = pairs(items), contexts or {}, self._memory()
+        listed, given, memory = pairs(items), contexts or {}, self._memories.mine()
         requests: list[Put] = []
         for key, value in listed:
             name, data = key_bytes(key), encoded(self._serializer, value)
@@ -263,7 +259,7 @@ class Operations(Generic[V]):
         if self._seen is not None:
             blind = [key for key in listed if not requests[key].context]
             first = {key: self._requests.get(key, r, quorum, timeout) for key in blind}
-        return self._delete_many(listed, requests, first, self._memory())
+        return self._delete_many(listed, requests, first, self._memories.mine())
 
     async def _delete_many(
         self, listed: Sequence[K], requests: dict[K, Delete], first: Mapping[K, Get], memory: Memory

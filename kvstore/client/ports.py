@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -35,9 +34,6 @@ class Carrier(Protocol):
 
     def check_open(self) -> None:
         """Raise ClientClosed after `close`."""
-
-    def running_task(self) -> asyncio.Task[Any] | None:
-        """The task of its event loop that runs in this thread; None: another one may run here."""
 
     def seen(self) -> Seen:
         """The memory of a new session."""

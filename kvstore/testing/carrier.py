@@ -49,9 +49,6 @@ class SimulatedCarrier:
         """See Carrier: simulated clusters reap earlier, so less time may be remembered."""
         return Seen(REAP_AGE / 2)
 
-    def running_task(self) -> None:
-        """See Carrier: there is no loop."""
-
     def check_open(self) -> None:
         """See Carrier."""
         if self.client.core.closed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -184,15 +185,34 @@ def test_an_older_read_does_not_take_the_place_of_the_last_write() -> None:
     assert mine.context(key) == later
 
 
+def test_of_all_keys_the_last_ones_used_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "KEYS", 5)
+    mine, context = Memory(), signed(Dot("a", 1))
+    keys = [UserKey(b"%d" % number) for number in range(40)]
+    used: list[UserKey] = []
+    picked = random.Random("keys")
+    for turn in range(2000):
+        key = picked.choice(keys if turn % 3 else keys[:7])
+        if mine.context(key) and turn % 2:
+            mine.has_read(key, context)
+        else:
+            mine.has_written(key, context)
+        used = [key, *(other for other in used if other != key)]
+        assert all(map(mine.context, used[:5])), turn
+        assert sum(map(bool, map(mine.context, keys))) <= 10
+    mine.forget(used[0])
+    assert not mine.context(used[0])
+
+
 def test_memory_is_bounded_and_ends_with_its_thread(
     carts: kvstore.Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "KEYS", 3)
     carts.put("k0", "1")
-    carts.put_many({f"k{i}": "1" for i in range(1, 4)})
-    assert [carts.put(f"k{i}", "2").siblings for i in range(4)] == [2, 2, 2, 2]
-    carts.put("k3", "3")
-    assert values(carts, "k3") == [b"1", b"3"]
+    carts.put_many({f"k{i}": "1" for i in range(1, 6)})
+    assert [carts.put(f"k{i}", "2").siblings for i in range(6)] == [2, 2, 2, 2, 2, 2]
+    carts.put("k5", "3")
+    assert values(carts, "k5") == [b"1", b"3"]
     in_a_thread(lambda: carts.put("k", "theirs"))
     gc.collect()
     assert len(carts._inner._memories._of) == 1

@@ -54,9 +54,6 @@ class Recorder:
 
     now = 0.0
 
-    def running_task(self) -> None:
-        """There is no task whose memory a put would use."""
-
     async def execute(self, request: Any) -> None:
         self.sent.append(request)
         raise Unavailable(1, 0)
