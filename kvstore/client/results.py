@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
 
+import msgspec
+from msgspec.structs import replace
 from typing_extensions import TypeVar
 
 from kvstore.client.guidance import missing
@@ -55,42 +56,37 @@ class UndecodableValue(KVError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, init=False, repr=False)
-class Sibling(Generic[V]):
-    """One of the concurrent values of a key; times are in milliseconds since 1970, expiry 0: never."""
+class Sibling(msgspec.Struct, Generic[V], frozen=True):
+    """One of the concurrent values of a key; times are in milliseconds since 1970, expiry 0: never.
 
-    _value: V
-    content_type: str
-    time: int
-    expiry: int
-    _problem: UndecodableValue | None
+    To look at the `value` of one that the bucket's serializer does not understand raises UndecodableValue.
+    """
 
-    def __init__(
-        self,
-        value: V,
-        content_type: str = "",
-        time: int = 0,
-        expiry: int = 0,
-        problem: UndecodableValue | None = None,
-    ) -> None:
-        assign = object.__setattr__
-        assign(self, "_value", value)
-        assign(self, "content_type", content_type)
-        assign(self, "time", time)
-        assign(self, "expiry", expiry)
-        assign(self, "_problem", problem)
-
-    @property
-    def value(self) -> V:
-        """The value, decoded; raises UndecodableValue when it cannot be."""
-        if self._problem is not None:
-            raise self._problem.with_traceback(None)
-        return self._value
+    value: V
+    content_type: str = ""
+    time: int = 0
+    expiry: int = 0
 
     def __repr__(self) -> str:
-        shown = self._value if self._problem is None else self._problem
+        return self._shown(self.value)
+
+    def _shown(self, value: object) -> str:
         fields = f"content_type={self.content_type!r}, time={self.time}, expiry={self.expiry}"
-        return f"Sibling({shown!r}, {fields})"
+        return f"Sibling({value!r}, {fields})"
+
+
+class Undecodable(Sibling[Any], frozen=True, kw_only=True):
+    """A sibling without a value that its bucket's program understands."""
+
+    problem: UndecodableValue
+
+    @property  # type: ignore[misc]  # in place of the field: to look at it raises
+    def value(self) -> Any:
+        """There is none; raises the `problem`."""
+        raise self.problem.with_traceback(None)
+
+    def __repr__(self) -> str:
+        return self._shown(self.problem)
 
 
 Resolver: TypeAlias = Callable[[tuple[Sibling[V], ...]], V | None]
@@ -100,8 +96,7 @@ It must keep what each sibling has to say, give the same for any order, and not 
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Result(Generic[V, D]):
+class Result(msgspec.Struct, Generic[V, D], frozen=True):
     """One key as it was read. True when the key has a value.
 
     `siblings` are its concurrent values, usually one; `context` is opaque: a write that passes it
@@ -112,12 +107,22 @@ class Result(Generic[V, D]):
     siblings: tuple[Sibling[V], ...]
     context: bytes
     explain: Explain | None = None
-    resolver: Resolver[V] | None = field(default=None, repr=False, compare=False)
-    default: D | None = field(default=None, repr=False)
+    resolver: Resolver[V] | None = None
+    default: D | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled without its resolver, which is a function and perhaps of one process only."""
         return Result, (self.key, self.siblings, self.context, self.explain, None, self.default)
+
+    def __eq__(self, other: object) -> bool:
+        return self.__reduce__() == other.__reduce__() if isinstance(other, Result) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.__reduce__())
+
+    def __repr__(self) -> str:
+        known = f"key={self.key!r}, siblings={self.siblings!r}, context={self.context!r}"
+        return f"Result({known}, explain={self.explain!r})"
 
     def __copy__(self) -> Self:
         return self  # it never changes

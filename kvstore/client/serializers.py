@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from kvstore.client.results import Sibling, UndecodableValue, V
+from kvstore.client.results import Sibling, Undecodable, UndecodableValue, V
 from kvstore.errors import InvalidRequest
 from kvstore.protocol.client import Value
 
@@ -79,14 +79,14 @@ def encoded(serializer: Serializer[Any] | None, value: Any) -> str | bytes:
 
 def decoded(serializer: Serializer[Any] | None, bucket: str, key: bytes, stored: Value) -> Sibling[Any]:
     """A sibling as its bucket's program sees it; one that cannot be decoded says so when it is looked at."""
-    value: Any = stored.value
-    problem: UndecodableValue | None = None
-    if serializer is not None:
-        try:
-            value = serializer.loads(stored.value)
-        except Exception as error:  # noqa: BLE001  (as above)
-            problem = UndecodableValue(bucket, key, stored.value, _said(error))
-    return Sibling(value, stored.content_type, stored.time, stored.expiry, problem)
+    held: tuple[str, int, int] = (stored.content_type, stored.time, stored.expiry)
+    if serializer is None:
+        return Sibling(stored.value, *held)
+    try:
+        return Sibling(serializer.loads(stored.value), *held)
+    except Exception as error:  # noqa: BLE001  (as above)
+        problem = UndecodableValue(bucket, key, stored.value, _said(error))
+        return Undecodable(stored.value, *held, problem=problem)
 
 
 def _said(error: Exception) -> str:
