@@ -219,9 +219,7 @@ class Session(Buckets):
         self._seen = seen
 
     def _bucket(self, requests: Requests, serializer: Serializer[V] | None) -> Bucket[V]:
-        bucket = self._client._bucket(requests, serializer)
-        bucket._seen = self._seen
-        return bucket
+        return Bucket(self._client._dispatcher, requests, serializer, self._seen)
 
 
 class Bucket(Operations[V]):

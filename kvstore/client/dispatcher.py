@@ -71,7 +71,8 @@ class Dispatcher:
 
     def check_open(self) -> None:
         """Raise ClientClosed after `close` or a fork, WrongEnvironment on another event loop."""
-        self._check_loop()
+        if self._process != this_process() or asyncio.get_running_loop() is not self._loop:
+            self._check_loop()
         if self._closing is not None:
             raise closed_error()
 

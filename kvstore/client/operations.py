@@ -40,13 +40,21 @@ class Operations(Generic[V]):
     """
 
     def __init__(
-        self, dispatcher: Carrier, requests: Requests, serializer: Serializer[V] | None = None
+        self,
+        dispatcher: Carrier,
+        requests: Requests,
+        serializer: Serializer[V] | None = None,
+        seen: Seen | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._requests = requests
         self._serializer = serializer
-        self._seen: Seen | None = None
+        self._seen = seen
         self._memories = Memories()
+        self._ask: Callable[[ClientRequest], Awaitable[Success]]
+        """The reply to a request; the session knows of it then."""
+        # without a coroutine or a call of its own, for what that costs every request
+        self._ask = dispatcher.execute if seen is None else self._ask_in_session
 
     __reduce__ = refuse_to_travel
 
@@ -339,11 +347,6 @@ class Operations(Generic[V]):
         siblings = tuple([decoded(serializer, name, key, each) for each in reply.siblings])
         resolve = self._requests.resolver if resolver is None else function("resolver", resolver)
         return Result(key, siblings, reply.context, reply.explain, resolve, default)
-
-    def _ask(self, request: ClientRequest) -> Awaitable[Success]:
-        """The reply to a request; the session knows of it then."""
-        # without a coroutine of its own, for what that costs every request
-        return self._dispatcher.execute(request) if self._seen is None else self._ask_in_session(request)
 
     async def _ask_in_session(self, request: ClientRequest) -> Success:
         asked = _covering(request, self._seen, self._dispatcher.now)

@@ -71,7 +71,7 @@ class Requests:
             self.bucket,
             key,
             _value_bytes(value),
-            SignedContext(_context(context)),
+            _context(context),
             content_type if content_type == "" else _content_type(content_type),
             0 if ttl is None else _whole_seconds(ttl),
             self.w if w is None else count("w", w),
@@ -94,7 +94,7 @@ class Requests:
         return Delete(
             self.bucket,
             key_bytes(key),
-            SignedContext(_context(context)),
+            _context(context),
             self.r if r is None else count("r", r),
             self.w if w is None else count("w", w),
             self.quorum if quorum is None else mode(quorum),
@@ -217,10 +217,14 @@ def _buffer(value: object) -> bytes:
     )
 
 
-def _context(context: bytes) -> bytes:
+def _checked_context(context: bytes) -> bytes:
     if not isinstance(context, bytes):
         raise InvalidRequest("context", f"must be the bytes of a .context, not {type(context).__name__}")
     return context
+
+
+_context = cast("Callable[[bytes], SignedContext]", _checked_context)
+"""As `_encode_key`."""
 
 
 def _text(field: str, text: str) -> str:

@@ -137,7 +137,7 @@ _DISKS: list[Row] = [
 _CLIENTS: list[Row] = [
     (
         "a reply fits its request",
-        without(Calls.answer, "isinstance(reply, call.expected)", "True"),
+        without(Calls.answer, "isinstance(reply, call.request.reply)", "True"),
         test_of("unit/test_client_calls", "a_reply_of_another_kind_is_an_error_of_the_node"),
     ),
     (

@@ -85,8 +85,8 @@ class Known(Seen):
 )
 def test_a_read_of_a_session_says_what_the_session_has_seen(struct: Any) -> None:
     recorder: Any = Recorder()
-    bucket = asynchronous.Bucket[bytes](recorder, requests_for("carts", None, None, None, 9.0, None), None)
-    bucket._seen = Known()
+    requests = requests_for("carts", None, None, None, 9.0, None)
+    bucket = asynchronous.Bucket[bytes](recorder, requests, None, Known())
     with suppress(Unavailable):
         asyncio.run(getattr(bucket, struct.__name__.lower())(b"k"))
     (sent,) = recorder.sent

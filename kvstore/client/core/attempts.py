@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
+
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.retry import Uniform, may_retry, pause
 from kvstore.client.core.routing import Routing
@@ -12,7 +14,6 @@ from kvstore.client.core.waiter import Answer, Waiter
 from kvstore.client.errors import ClientClosed
 from kvstore.errors import KVError, NoNodeAvailable, Overloaded, ReadTimeout, StaleRing
 from kvstore.protocol.client import ClientRequest
-from kvstore.ring import partition_of, token
 
 _CHOOSING = State.CHOOSING
 _CHOSEN, _REPLY, _LEFT = Event.CHOSEN, Event.REPLY, Event.LEFT
@@ -40,47 +41,33 @@ class Shared(Protocol):
         """A request is sent again, after this error."""
 
 
-class Attempts:
-    """One request: what was tried, and what is next. `deadline` and all times are of the shell's clock."""
+class Attempts(msgspec.Struct, eq=False):
+    """One request: what was tried, and what is next. All times are of the shell's clock."""
 
-    __slots__ = (
-        "_began",
-        "_calls",
-        "_deadline",
-        "_error",
-        "_failed",
-        "_partition",
-        "_pause",
-        "_read",
-        "_request",
-        "_shared",
-        "_waiter",
-        "due",
-        "state",
-    )
+    _request: ClientRequest
+    _waiter: Waiter
+    _shared: Shared
+    _deadline: float
+    _partition: int
+    _read: bool
+    state: State = _CHOOSING
+    due: float = 0.0
+    """When `on_timer` is to be called, as `wake_at` was told last."""
+    _failed: tuple[Calls, ...] = ()
+    _calls: Calls | None = None
+    _began: float = 0.0
+    _error: KVError | None = None
+    _pause: float = 0.0
 
-    def __init__(self, request: ClientRequest, waiter: Waiter, shared: Shared, now: float) -> None:
-        self.state = _CHOOSING
-        self.due = 0.0
-        """When `on_timer` is to be called, as `wake_at` was told last."""
-        self._request = request
-        self._waiter = waiter
-        self._shared = shared
-        self._deadline = now + request.timeout
-        ring = shared.routing.state.ring
-        self._partition = partition_of(token(request.bucket, request.key), ring.partitions)
-        self._read = not request.writes
-        self._failed: tuple[Calls, ...] = ()
-        self._calls: Calls | None = None
-        self._began = now
-        self._error: KVError | None = None
-        self._pause = 0.0
-
-    def start(self, now: float) -> None:
-        """Make the first attempt."""
-        if self._read:
-            self._try_slow(now)
-        self._choose(now)
+    @staticmethod
+    def start(request: ClientRequest, waiter: Waiter, shared: Shared, now: float) -> None:
+        """Make the first attempt; it answers its `waiter` in time."""
+        partition = shared.routing.partition(request.bucket, request.key)
+        read = not request.writes
+        begun = Attempts(request, waiter, shared, now + request.timeout, partition, read)
+        if read:
+            begun._try_slow(now)
+        begun._choose(now)
 
     # inputs
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Protocol
 
+import msgspec
+
 from kvstore.client.core.waiter import Answer
 from kvstore.config import FRAME_BYTES, BucketSettings
 from kvstore.errors import (
@@ -22,7 +24,7 @@ from kvstore.errors import (
     Outcome,
     Overloaded,
 )
-from kvstore.protocol.client import ClientRequest, Failed, Reply, Success, timed_out
+from kvstore.protocol.client import ClientRequest, Failed, Reply, timed_out
 from kvstore.protocol.sizes import size_of
 from kvstore.quorum.admission import retry_after
 from kvstore.wire.session import OpenCall, encode_calls
@@ -60,18 +62,14 @@ class Asker(Protocol):
         """How the call ended."""
 
 
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One call: its request, the epoch it was routed by, and who waits for its reply."""
 
-    __slots__ = ("asker", "deadline", "epoch", "expected", "request", "sent")
-
-    def __init__(self, request: ClientRequest, deadline: float, epoch: int, asker: Asker) -> None:
-        self.request = request
-        self.expected: type[Success] = request.reply
-        self.deadline = deadline
-        self.epoch = epoch
-        self.sent = False
-        self.asker = asker
+    request: ClientRequest
+    deadline: float
+    epoch: int
+    asker: Asker
+    sent: bool = False
 
     @property
     def read(self) -> bool:
@@ -178,7 +176,7 @@ class Calls:
                 raise InvalidRequest("frame", f"it answers call {number}, which has not been sent")
             self._in_flight -= 1
             self._answered += 1
-            if isinstance(reply, call.expected):
+            if isinstance(reply, call.request.reply):
                 call.asker.on_answer(reply, now)
             elif isinstance(reply, Failed):
                 call.asker.on_answer(reply.error, now)

@@ -53,7 +53,7 @@ class ClientCore:
         if self.closed:
             waiter.set_exception(closed_error())
         else:
-            Attempts(request, waiter, self, now).start(now)
+            Attempts.start(request, waiter, self, now)
 
     def refresh(self, ended: Callable[[float], None]) -> None:
         """Fetch the cluster state anew and call `ended` with the time; concurrent callers share one fetch."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection
 
 from kvstore.client.core.calls import Calls
 from kvstore.quorum.hedging import Hedging
-from kvstore.ring import ClusterState
+from kvstore.ring import ClusterState, partition_of, token
+from kvstore.versions import BucketName, UserKey
 
 _LONGEST_DELAY = 1.0
 
@@ -21,6 +22,7 @@ class Routing:
         """How long reads take at each node, by address."""
         self._open_calls = open_calls
         self._routes: list[tuple[Calls, ...]] = []
+        self._partitions = 0
         self.adopt(state)
 
     def adopt(self, state: ClusterState) -> list[Calls]:
@@ -31,10 +33,13 @@ class Routing:
         for member in state.members:
             known = previous.pop(member.address, None)
             self.nodes[member.address] = known or self._open_calls(member.address)
-        self._routes = [
-            tuple(map(self.at, route(state, partition))) for partition in range(state.ring.partitions)
-        ]
+        self._partitions = state.ring.partitions
+        self._routes = [tuple(map(self.at, route(state, each))) for each in range(self._partitions)]
         return list(previous.values())
+
+    def partition(self, bucket: BucketName, key: UserKey) -> int:
+        """The partition of a key."""
+        return partition_of(token(bucket, key), self._partitions)
 
     def pick(self, partition: int, avoid: Collection[Calls] = ()) -> Calls | None:
         """A node that can be reached for a partition: its first replica, else the next, else any node.
