@@ -7,9 +7,7 @@ import math
 from kvstore.gossip.membership import Membership
 from kvstore.gossip.outputs import Output, Send
 from kvstore.protocol.gossip import GossipMessage, Ping, PushPull, Status, Update
-
-_ENCODED_OVERHEAD = 16
-"""Bytes of an encoded update besides the node id, at most: tags, lengths, status, incarnation."""
+from kvstore.protocol.sizes import item_size_of
 
 
 class Dissemination:
@@ -43,10 +41,11 @@ class Dissemination:
         room = self._max_bytes
         taken = []
         for node in sorted(self._updates, key=self._sent.__getitem__):
-            room -= len(node.encode()) + _ENCODED_OVERHEAD
+            update = self._updates[node]
+            room -= item_size_of(update)
             if room < 0:
                 break
-            taken.append(self._updates[node])
+            taken.append(update)
             self._sent[node] += 1
             if self._sent[node] >= limit:
                 self.discard(node)

@@ -38,7 +38,7 @@ class GossipSettings:
     """Most that bad local health adds to the factor 1 on probe times."""
     retransmit_factor: Annotated[int, Bounds(1, 1000)] = 4
     """An update is sent this many times the decimal logarithm of the number of nodes."""
-    update_bytes: Annotated[int, Bounds(1, 64 * KIB)] = 1024
+    update_bytes: Annotated[int, Bounds(1, 64 * KIB)] = 2 * KIB
     """Most bytes of queued updates that ride on one message."""
 
     def __post_init__(self) -> None:

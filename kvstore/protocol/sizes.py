@@ -38,6 +38,12 @@ def size_of(message: Any) -> int:
     return size
 
 
+def item_size_of(record: Any) -> int:
+    """How many of those bytes a record adds to a message that has it in a list."""
+    size: int = _ITEMS[type(record)](record)
+    return size
+
+
 def content_of(message: Any) -> int:
     """About how many bytes of a message are no envelope: keys, versions, and numbers in lists."""
     size: int = _CONTENTS[type(message)](message)
@@ -61,7 +67,16 @@ class _Sizes(dict[type, Any]):
         return made
 
 
-_SIZES, _CONTENTS = _Sizes(_IN_A_FRAME, size_of), _Sizes(_CONTENT, content_of)
+class _ItemSizes(dict[type, Any]):
+    """Likewise, as an item of a list."""
+
+    def __missing__(self, record: type) -> Any:
+        line = f"return {_item(record, _IN_A_FRAME)}"
+        self[record] = made = function(f"item_size_of_{record.__name__}", "item", [line], {})
+        return made
+
+
+_SIZES, _CONTENTS, _ITEMS = _Sizes(_IN_A_FRAME, size_of), _Sizes(_CONTENT, content_of), _ItemSizes()
 
 
 def _term(value: str, field: Field, measure: _Measure) -> str:
@@ -81,12 +96,16 @@ def _list_term(value: str, field: Field, measure: _Measure) -> str:
         return f"sum([{measure.item} + len(item) for item in {value}])"
     if not is_record(field.type):
         return f"{_number(field, measure)} * len({value})"
-    fields = fields_of(field.type)
+    each = _item(field.type, measure)
+    return f"{each} * len({value})" if each.isdigit() else f"sum([{each} for item in {value}])"
+
+
+def _item(record: type, measure: _Measure) -> str:
+    """What an `item` of a list adds, as an expression."""
+    fields = fields_of(record)
     lengths = [f"len(item.{part.name})" for part in fields if part.types in ((bytes,), (str,))]
     fixed = sum(_number(part, measure) for part in fields if part.types not in ((bytes,), (str,)))
-    if not lengths:
-        return f"{fixed} * len({value})"
-    return f"sum([{fixed + measure.item} + {' + '.join(lengths)} for item in {value}])"
+    return " + ".join([str(fixed + measure.item), *lengths]) if lengths else str(fixed)
 
 
 def _number(field: Field, measure: _Measure) -> int:

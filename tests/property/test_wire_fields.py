@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from kvstore.protocol.client import CLIENT_REQUESTS, Get, Put, Reply
-from kvstore.protocol.fields import fields_of
-from kvstore.protocol.sizes import size_of
+from kvstore.protocol.fields import fields_of, is_record
+from kvstore.protocol.sizes import item_size_of, size_of
 from kvstore.protocol.table import PEER_TABLE
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import call_from_wire
@@ -90,3 +90,14 @@ def test_the_estimate_of_a_size_counts_lists_and_bytes(struct: Any) -> None:
         if field.types == (bytes,) and not field.many:
             larger = replace(message, **{field.name: bytes(10_000)})
             assert size_of(larger) >= size_of(message) + 9_900
+
+
+@pytest.mark.parametrize("struct", PEER_TABLE)
+def test_the_estimate_of_a_record_is_what_it_adds_to_a_list(struct: Any) -> None:
+    message = sample(struct)
+    for field in fields_of(struct):
+        if field.many and is_record(field.type):
+            items = getattr(message, field.name)
+            longer = replace(message, **{field.name: (*items, items[0])})
+            assert size_of(longer) - size_of(message) == item_size_of(items[0])
+            assert encoded_bytes(longer) - encoded_bytes(message) <= item_size_of(items[0])

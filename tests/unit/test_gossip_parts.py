@@ -84,7 +84,7 @@ def test_messages_are_bounded_and_everything_gets_its_turn(nodes: list[str], max
         queue.add(update(node))
     sent: list[str] = []
     while taken := queue.take(3):
-        assert sum(len(u.node) + 16 for u in taken) <= max_bytes
+        assert sum(len(u.node) + 36 for u in taken) <= max_bytes
         sent += [u.node for u in taken]
         # the least sent first: nobody is sent again and again while others wait
         counts = [sent.count(node) for node in nodes]
