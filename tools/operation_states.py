@@ -9,16 +9,18 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
+from kvstore.quorum.flow import RunningFlow
 from kvstore.quorum.forward import ForwardOperation
 from kvstore.quorum.operation import Operation
 from kvstore.quorum.read import ReadOperation
 from kvstore.quorum.write import WriteOperation
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "request-states.md"
-KINDS: dict[str, type[Operation]] = {
+KINDS: dict[str, type[Operation | RunningFlow]] = {
     "write": WriteOperation,
     "read": ReadOperation,
     "forward": ForwardOperation,
+    "flow": RunningFlow,
 }
 _BEGIN, _END = "<!-- drawn from {} -->\n", "<!-- end of {} -->\n"
 
@@ -35,7 +37,7 @@ def drawn(page: str) -> str:
     return page
 
 
-def _part(kind: type[Operation]) -> str:
+def _part(kind: type[Operation | RunningFlow]) -> str:
     moves = [(_title(state), _title(event), _title(after)) for (state, event), after in kind.MOVES.items()]
     states = list(
         dict.fromkeys(state for (before, _), after in kind.MOVES.items() for state in (before, after))

@@ -7,9 +7,8 @@ between its lines. One driver runs all flows of a node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from enum import Enum
-from typing import NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Generator, Mapping
+from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -19,6 +18,7 @@ from kvstore.protocol.peer import QuorumMessage, ReplicaWrite, WriteAck
 from kvstore.protocol.table import ANSWERS
 from kvstore.quorum.deadlines import NEVER, Deadlines
 from kvstore.quorum.held_outputs import HeldOutputs
+from kvstore.quorum.operation import Named
 from kvstore.quorum.outputs import ACK, Own
 from kvstore.quorum.rpc import Answer, Rpc, Waiting
 from kvstore.versions import NO_KEY, InternalKey
@@ -76,15 +76,28 @@ class Lost(Exception):
     """A node did not answer, or not what was asked: this is over, a later try will do better."""
 
 
-class FlowState(Enum):
-    """What a flow waits for."""
+class FlowState(Named):
+    """Where a flow is."""
 
-    RUNNING = "nothing: it is being run, or has not begun"
-    ASKING = "the answers of nodes"
-    PAUSED = "time"
-    IDLE = "time, or somebody who hurries it"
-    SYNCING = "the disk"
-    ENDED = "nothing any more"
+    PREPARED = "it has not begun"
+    RUNNING = "it is being run: no input of the node comes between"
+    ASKING = "it waits for the answers of nodes"
+    PAUSED = "it waits for a time"
+    IDLE = "likewise, or for somebody who hurries it"
+    SYNCING = "it waits for the disk"
+    ENDED = "it is over; one that lasts begins anew after a rest"
+
+
+class FlowEvent(Named):
+    """What moves a flow."""
+
+    BEGUN = "it begins, or begins anew"
+    ASKS = "it asks nodes"
+    PAUSES = "it lets time pass"
+    IDLES = "it has nothing to do for some time"
+    SYNCS = "it needs its writes on the disk, and they are not there yet"
+    RESUMED = "what it waited for is there: all outcomes, the time, or the disk"
+    OVER = "it has come to its end, or met a defect"
 
 
 class Flows:
@@ -110,6 +123,20 @@ class RunningFlow:
 
     __slots__ = ("_begin", "_common", "_flow", "_lasting", "_missing", "_outcomes", "_timer", "state")
 
+    MOVES: ClassVar[Mapping[tuple[FlowState, FlowEvent], FlowState]] = {
+        (FlowState.PREPARED, FlowEvent.BEGUN): FlowState.RUNNING,
+        (FlowState.RUNNING, FlowEvent.ASKS): FlowState.ASKING,
+        (FlowState.RUNNING, FlowEvent.PAUSES): FlowState.PAUSED,
+        (FlowState.RUNNING, FlowEvent.IDLES): FlowState.IDLE,
+        (FlowState.RUNNING, FlowEvent.SYNCS): FlowState.SYNCING,
+        (FlowState.ASKING, FlowEvent.RESUMED): FlowState.RUNNING,
+        (FlowState.PAUSED, FlowEvent.RESUMED): FlowState.RUNNING,
+        (FlowState.IDLE, FlowEvent.RESUMED): FlowState.RUNNING,
+        (FlowState.SYNCING, FlowEvent.RESUMED): FlowState.RUNNING,
+        (FlowState.RUNNING, FlowEvent.OVER): FlowState.ENDED,
+        (FlowState.ENDED, FlowEvent.BEGUN): FlowState.RUNNING,
+    }
+
     def __init__(self, common: Flows, begin: Callable[[Instant], Flow[None]], lasting: bool) -> None:
         self._common = common
         self._begin = begin
@@ -118,12 +145,13 @@ class RunningFlow:
         self._timer = common.deadlines.timer(self._on_time)
         self._outcomes: list[Outcome] = []
         self._missing = 0
-        self.state = FlowState.RUNNING
+        self.state = FlowState.PREPARED
 
     def start(self, now: Instant) -> None:
         """Begin."""
+        self._move(FlowEvent.BEGUN)
         self._flow = self._begin(now)
-        self._go_on(None, now)
+        self._run(None, now)
 
     def start_at(self, when: float) -> None:
         """Begin at `when` (monotonic seconds)."""
@@ -139,17 +167,23 @@ class RunningFlow:
         self._outcomes[position] = outcome
         self._missing -= 1
         if not self._missing:
-            self._go_on(Resumed(now, tuple(self._outcomes)), now)
+            self._resume(Resumed(now, tuple(self._outcomes)), now)
 
     def _on_time(self, now: Instant) -> None:
         if self._flow is None:
             self.start(now)
         else:
-            self._go_on(Resumed(now), now)
+            self._resume(Resumed(now), now)
 
-    def _go_on(self, resumed: Resumed | None, now: Instant) -> None:
+    def _resume(self, resumed: Resumed, now: Instant) -> None:
+        self._move(FlowEvent.RESUMED)
+        self._run(resumed, now)
+
+    def _move(self, event: FlowEvent) -> None:
+        self.state = self.MOVES[self.state, event]
+
+    def _run(self, resumed: Resumed | None, now: Instant) -> None:
         """Give the flow what it waited for, until it wants something that is not there yet."""
-        self.state = FlowState.RUNNING
         assert self._flow is not None
         try:
             step = next(self._flow) if resumed is None else self._flow.send(resumed)
@@ -163,7 +197,7 @@ class RunningFlow:
 
     def _end(self, now: Instant) -> None:
         self._flow = None
-        self.state = FlowState.ENDED
+        self._move(FlowEvent.OVER)
         if self._lasting:
             self._timer.set(now.mono + _REST)
         else:
@@ -174,22 +208,24 @@ class RunningFlow:
         common = self._common
         match step:
             case Ask(questions, timeout):
-                self.state = FlowState.ASKING
+                if not questions:
+                    return True
+                self._move(FlowEvent.ASKS)
                 self._expect(len(questions))
                 until = now.mono + timeout
                 for position, (node, message) in enumerate(questions):
                     _Question(self, common.rpc, position, node, message, until)
-                return not questions
+                return False
             case Sync(lsn):
-                self.state = FlowState.SYNCING
                 if not common.durability.must_wait(lsn):
                     return True
+                self._move(FlowEvent.SYNCS)
                 self._expect(1)
                 question = _OwnSync(self, common.rpc, common.name)
                 common.durability.after(lsn, Own(question.number, ACK), now)
                 return False
             case Idle(seconds) | Pause(seconds):
-                self.state = FlowState.IDLE if isinstance(step, Idle) else FlowState.PAUSED
+                self._move(FlowEvent.IDLES if isinstance(step, Idle) else FlowEvent.PAUSES)
                 self._timer.set(now.mono + seconds)
                 return False
 

@@ -24,7 +24,19 @@ from kvstore.protocol.peer import (
 from kvstore.protocol.table import awaited
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.deadlines import NEVER, Deadlines
-from kvstore.quorum.flow import Ask, Flow, Flows, FlowState, Idle, Pause, Question, Resumed, RunningFlow, Sync
+from kvstore.quorum.flow import (
+    Ask,
+    Flow,
+    FlowEvent,
+    Flows,
+    FlowState,
+    Idle,
+    Pause,
+    Question,
+    Resumed,
+    RunningFlow,
+    Sync,
+)
 from kvstore.quorum.guard import Guard
 from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.outputs import Output, Own
@@ -353,6 +365,41 @@ def test_a_lasting_flow_that_meets_a_defect_reports_it_and_begins_again_after_it
     assert started == [start, start + 3.0, start + 6.0]
     assert len(node.defects) == 2
     assert state(flow) is FlowState.IDLE
+
+
+def test_a_course_that_makes_every_move_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    node, made = Node(), list[tuple[FlowState, FlowEvent]]()
+    move = RunningFlow._move
+
+    def watch(self: RunningFlow, event: FlowEvent) -> None:
+        made.append((self.state, event))
+        move(self, event)
+
+    monkeypatch.setattr(RunningFlow, "_move", watch)
+    lsn = node.engine.write([(b"n/key", b"value")])
+    told = Told(Ask((("n2", READ),), 5.0), Ask((), 5.0), Sync(lsn), Sync(lsn), Pause(2.0), Idle(NEVER))
+    flow = node.flows.lasting(told.flow)
+    flow.start_at(node.now.mono + 1.0)
+    assert state(flow) is FlowState.PREPARED
+    node.move(1.0)
+    assert state(flow) is FlowState.ASKING
+    node.answer("n2", number_of(node.sent[0][1]), TreeHashes(number_of(node.sent[0][1]), ()))
+    assert state(flow) is FlowState.SYNCING
+    node.sync()
+    assert state(flow) is FlowState.PAUSED
+    flow.hurry(node.now.mono)
+    node.move(1.0)
+    assert state(flow) is FlowState.PAUSED
+    node.move(1.0)
+    assert state(flow) is FlowState.IDLE
+    flow.hurry(node.now.mono)
+    node.move(0.0)
+    assert state(flow) is FlowState.ENDED
+    node.move(REST)
+    assert state(flow) is FlowState.ASKING
+    assert set(made) == set(RunningFlow.MOVES)
+    assert {event for _, event in RunningFlow.MOVES} == set(FlowEvent)
+    assert {FlowState.PREPARED, *RunningFlow.MOVES.values()} == set(FlowState)
 
 
 def test_a_lasting_flow_that_fails_on_an_answer_keeps_the_defect_from_others_of_its_frame() -> None:
