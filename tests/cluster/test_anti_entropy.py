@@ -96,11 +96,11 @@ def write_and_delete(cluster: LocalCluster, writes: int) -> None:
         for start in range(0, writes // 2, 500):
             stop = min(start + 500, writes // 2)
             bucket.put_many({f"new-{i}": b"x" * 100 for i in range(start, stop)})
-        for i in range(writes // 4):
-            bucket.delete(f"old-{i}")
+        for start in range(0, writes // 4, 500):
+            bucket.delete_many([f"old-{i}" for i in range(start, min(start + 500, writes // 4))])
         seen = bucket.get_many([f"old-{i}" for i in range(writes // 4, writes // 2)])
-        for key, result in seen.items():
-            bucket.put(key, b"y" * 100, context=result.context)
+        contexts = {key: result.context for key, result in seen.items()}
+        bucket.put_many(dict.fromkeys(seen, b"y" * 100), contexts=contexts)
 
 
 @pytest.mark.timeout(600)

@@ -23,8 +23,9 @@ def test_every_block_of_python_is_read() -> None:
     assert len(blocks("reads.md")) == 1
 
 
-@pytest.mark.parametrize("code", [*blocks("client.md"), *blocks("reads.md")])
-def test_a_block_runs_as_printed(cluster: LocalCluster, code: str) -> None:
-    """Each with `kvstore` and a client `db`, as the page's first block has them."""
-    with kvstore.connect(cluster.endpoints) as db:
-        exec(code.replace(ENDPOINTS, cluster.endpoints), {"kvstore": kvstore, "db": db})
+@pytest.mark.parametrize(("number", "code"), list(enumerate([*blocks("client.md"), *blocks("reads.md")])))
+def test_a_block_runs_as_printed(shared_cluster: LocalCluster, number: int, code: str) -> None:
+    """Each with `kvstore` and a client `db`, as the page's first block has them, and a bucket of its own."""
+    with kvstore.connect(shared_cluster.endpoints) as db:
+        code = code.replace('bucket("carts"', f'bucket("client-page-{number}"')
+        exec(code.replace(ENDPOINTS, shared_cluster.endpoints), {"kvstore": kvstore, "db": db})

@@ -25,7 +25,7 @@ from kvstore.errors import InvalidRequest
 from kvstore.local.cluster import LocalCluster
 from tests.patience import PATIENCE
 
-RECORDS = int(os.environ.get("KVSTORE_EXPORT_RECORDS", "3000"))
+RECORDS = int(os.environ.get("KVSTORE_EXPORT_RECORDS", "1500"))
 LARGE = RECORDS // 600
 KILLS = 1 + RECORDS // 20_000
 STEP = RECORDS // (2 * KILLS + 1)

@@ -61,7 +61,7 @@ def test_blind_puts_of_16_mib_to_one_key_are_refused_or_can_be_read_for_good(six
     with kvstore.connect(cluster.endpoints, timeout=PATIENCE) as db:
         bucket = db.bucket("b")
         bucket.put("neighbour", "n")
-        taken = pile_up(bucket, 5)
+        taken = pile_up(bucket, 4)
         assert len(taken) == 3
     cluster.stop()
     cluster.start(flags=LARGE_VALUES)  # what was in the log is in tables now

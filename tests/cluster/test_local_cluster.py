@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -58,25 +59,27 @@ def test_sigkill_of_all_nodes_during_writes_loses_no_acknowledged_write(cluster:
     assert {key: result.value for key, result in found.items()} == {k: k.encode() for k in acknowledged}
 
 
-def test_two_unseen_writes_leave_two_siblings_on_every_replica_and_a_third_one(cluster: LocalCluster) -> None:
+def test_two_unseen_writes_leave_two_siblings_on_every_replica_and_a_third_one(
+    shared_cluster: LocalCluster,
+) -> None:
     with (
-        kvstore.connect(cluster.endpoints, timeout=PATIENCE) as one,
-        kvstore.connect(cluster.endpoints, timeout=PATIENCE) as two,
+        kvstore.connect(shared_cluster.endpoints, timeout=PATIENCE) as one,
+        kvstore.connect(shared_cluster.endpoints, timeout=PATIENCE) as two,
     ):
-        one.bucket("carts", w=3).put("user:1", "one")
-        two.bucket("carts", w=3).put("user:1", "two")
-        assert _on_each(cluster, "user:1") == [[b"one", b"two"]] * 3
-        seen = one.bucket("carts").get("user:1")
-        two.bucket("carts", w=3).put("user:1", "three", context=seen.context)
-        assert _on_each(cluster, "user:1") == [[b"three"]] * 3
+        one.bucket("unseen", w=3).put("user:1", "one")
+        two.bucket("unseen", w=3).put("user:1", "two")
+        assert _on_each(shared_cluster, "unseen", "user:1") == [[b"one", b"two"]] * 3
+        seen = one.bucket("unseen").get("user:1")
+        two.bucket("unseen", w=3).put("user:1", "three", context=seen.context)
+        assert _on_each(shared_cluster, "unseen", "user:1") == [[b"three"]] * 3
 
 
-def _on_each(cluster: LocalCluster, key: str) -> list[list[bytes]]:
+def _on_each(cluster: LocalCluster, bucket: str, key: str) -> list[list[bytes]]:
     """What each node itself has of a key: with R=1 a replica answers from its own disk."""
     found = []
     for address in cluster.layout.addresses.values():
         with grpc.insecure_channel(address) as channel:
-            request = GetRequest(bucket="carts", key=key.encode(), r=1, explain=True)
+            request = GetRequest(bucket=bucket, key=key.encode(), r=1, explain=True)
             reply = KVStub(channel).Get(request, timeout=PATIENCE)
         assert len(reply.explain.answered) == 1
         found.append(sorted(sibling.value for sibling in reply.siblings))
@@ -159,9 +162,9 @@ def kvnode(*arguments: str) -> tuple[int, str]:
     return done.returncode, done.stderr.strip()
 
 
-def test_a_second_node_on_the_same_port_or_data_is_refused(cluster: LocalCluster) -> None:
-    members = ",".join(f"{node}={address}" for node, address in cluster.layout.addresses.items())
-    data = str(cluster.directory / "n1" / "data")
+def test_a_second_node_on_the_same_port_or_data_is_refused(shared_cluster: LocalCluster) -> None:
+    members = shared_cluster.layout.members
+    data = str(shared_cluster.directory / "n1" / "data")
     code, said = kvnode("--node", "n1", "--data", data, "--initial-cluster", members)
     assert (code, said.count("\n")) == (2, 0), said
     assert "port is in use" in said
@@ -174,26 +177,52 @@ def test_a_second_node_on_the_same_port_or_data_is_refused(cluster: LocalCluster
     assert "belongs to node n1" in said
 
 
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        (["--node", "n9"], "not in the initial cluster"),
-        (["--bucket", "carts:q=1"], "unknown setting 'q'"),
-        (["--bucket", "carts:n=5"], "n=5"),
-        (["--bucket", "carts:r=0"], "r=0"),
-        (["--partitions", "100"], "power of two"),
-        (["--max-value", "0"], "max-value=0"),
-        (["--initial-cluster", "n1=nowhere"], "host:port"),
-        (["--initial-cluster", "n1=127.0.0.1:1,n1=127.0.0.1:2"], "given twice"),
-        (["--nonsense"], "No such option"),
-    ],
-)
-def test_a_wrong_setting_is_one_clear_line(tmp_path: Path, change: list[str], complaint: str) -> None:
+WRONG: dict[tuple[str, ...], str] = {
+    ("--node", "n9"): "not in the initial cluster",
+    ("--bucket", "carts:q=1"): "unknown setting 'q'",
+    ("--bucket", "carts:n=5"): "n=5",
+    ("--bucket", "carts:r=0"): "r=0",
+    ("--partitions", "100"): "power of two",
+    ("--max-value", "0"): "max-value=0",
+    ("--initial-cluster", "n1=nowhere"): "host:port",
+    ("--initial-cluster", "n1=127.0.0.1:1,n1=127.0.0.1:2"): "given twice",
+    ("--nonsense",): "No such option",
+}
+
+ONE_AFTER_THE_OTHER = """
+import io, json, sys, traceback
+from contextlib import redirect_stderr
+from kvstore.server.main import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["kvnode", *arguments]
+    with redirect_stderr(io.StringIO()) as said:
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+        except BaseException:
+            code = traceback.format_exc()
+    print(json.dumps([code, said.getvalue()]))
+"""
+
+
+def test_a_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
+    """All in one process, which takes longer to start than to refuse them."""
     good = ["--node", "n1", "--data", str(tmp_path / "data"), "--initial-cluster", "n1=127.0.0.1:1"]
-    code, said = kvnode(*good, *change)
-    assert code == 2
-    assert complaint in said
-    assert "Traceback" not in said
+    starts = json.dumps([[*good, *change] for change in WRONG])
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_THE_OTHER, starts],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    ends = [json.loads(line) for line in done.stdout.splitlines()]
+    for (change, complaint), (code, said) in zip(WRONG.items(), ends, strict=True):
+        assert code == 2, change
+        assert complaint in said
+        assert said.count("\n") == 1, said
+    assert done.stderr == ""
     assert not (tmp_path / "data").exists()
 
 

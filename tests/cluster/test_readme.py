@@ -19,10 +19,10 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.fixture
-def readme_cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+@pytest.fixture(scope="module")
+def readme_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """What `make run` starts, where kvctl looks for it."""
-    found = LocalCluster.create(tmp_path / DEFAULT_DIRECTORY, first_port=None)
+    found = LocalCluster.create(tmp_path_factory.mktemp("readme") / DEFAULT_DIRECTORY, first_port=None)
     try:
         found.start()
         yield found
@@ -50,15 +50,15 @@ def test_the_python_example_runs_as_printed(readme_cluster: LocalCluster) -> Non
     assert resolved == "b'3 apples, 2 pears'"
 
 
-@pytest.mark.usefixtures("readme_cluster")
-def test_every_kvctl_line_works(tmp_path: Path) -> None:
+def test_every_kvctl_line_works(readme_cluster: LocalCluster) -> None:
+    here = readme_cluster.directory.parents[len(DEFAULT_DIRECTORY.parts) - 1]
     lines = [line for _, text in BLOCKS for line in text.splitlines() if line.startswith(".venv/bin/kvctl")]
     assert len(lines) >= 5
     for line in lines:
         words = shlex.split(line)[1:]
         done = subprocess.run(
             [sys.executable, "-m", "kvstore.kvctl.main", *words],
-            cwd=tmp_path,
+            cwd=here,
             capture_output=True,
             text=True,
             timeout=5 * PATIENCE,
