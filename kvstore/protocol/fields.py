@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, TypeAlias, Union, get_args, get_origin, get_type_hints
 
@@ -152,6 +153,7 @@ def is_record(kind: Any) -> bool:
     return isinstance(kind, type) and (issubclass(kind, msgspec.Struct) or hasattr(kind, "_fields"))
 
 
+@cache
 def fields_of(record: Any) -> tuple[Field, ...]:
     """The fields of a struct or a NamedTuple, in order."""
     if issubclass(record, msgspec.Struct):
