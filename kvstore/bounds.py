@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
 
 from kvstore.errors import ConfigError
@@ -67,8 +68,13 @@ class Setting:
             raise ConfigError(f"{table}: {self.label}={value} must be {self.bounds}")
 
 
-def settings_of(kind: type[Any]) -> tuple[Setting, ...]:
+def settings_of(kind: Any) -> tuple[Setting, ...]:
     """The fields of a dataclass whose types have bounds, in order."""
+    return _declared(kind)
+
+
+@cache  # each node that is made checks its settings
+def _declared(kind: Any) -> tuple[Setting, ...]:
     hints = get_type_hints(kind, include_extras=True)
     found = []
     for field in fields(kind):
