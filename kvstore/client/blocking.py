@@ -66,9 +66,11 @@ class _Immediate:
 
     def __getattr__(self, name: str) -> Any:
         inner = getattr(self._facade._inner, name)
+        if not hasattr(type(self._facade), name):  # most of what an operation uses, and each asks for it
+            return inner
+        method: Any = getattr(self._facade, name)
         if isasyncgenfunction(inner):
-            return partial(_each, getattr(self._facade, name))
-        method: Any = getattr(self._facade, name, None)
+            return partial(_each, method)
         if not hasattr(method, "__wrapped__"):  # it is none of those made here
             return inner
 
