@@ -68,8 +68,12 @@ class Listener:
 
     async def stop(self, seconds: float) -> None:
         """Take no more connections; streams end when they have been served, or after so long."""
-        self._stopping = True  # the loop may have accepted some that it has not told of yet
+        self._stopping = True
         if self._server is not None:
+            # a connection that is accepted and not told of when its server closes, asyncio leaves open for ever
+            for listening in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listening)
+            await asyncio.sleep(0)
             self._server.close()
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -39,12 +40,13 @@ async def node_with_a_value(directory: Path) -> AsyncIterator[tuple[NodeServer, 
 
 
 async def steady(server: NodeServer) -> int:
-    """What waits for clients, when nothing more is added to it."""
-    driver, before = server.driver, None
-    while before != (now := (server.clients.replies.bytes, driver.status().counters.gets)):
-        before = now
-        await asyncio.sleep(0.3)
-    return now[0]
+    """What waits for clients, when something does, and nothing more is added to it."""
+    driver, looks = server.driver, deque[tuple[int, int]](maxlen=4)
+    async with asyncio.timeout(5 * PATIENCE):
+        while len(looks) < 4 or not looks[0][0] or len(set(looks)) > 1:
+            looks.append((server.clients.replies.bytes, driver.status().counters.gets))
+            await asyncio.sleep(0.1)
+    return looks[0][0]
 
 
 async def others_are_served(opened: grpc.aio.Channel) -> None:
