@@ -135,6 +135,12 @@ def join(a: CausalContext, b: CausalContext) -> CausalContext:
     return tuple(Dot(actor, highest[actor]) for actor in sorted(highest))
 
 
+def unseen(siblings: Iterable[Sibling], seen: CausalContext, dots: Container[Dot] = ()) -> list[Sibling]:
+    """Those that a writer has not seen, neither by its context nor as one of `dots`: its write keeps them."""
+    highest = dict(seen)
+    return [s for s in siblings if highest.get(s.dot.actor, 0) < s.dot.counter and s.dot not in dots]
+
+
 def write(current: Version, seen: CausalContext, sibling: Sibling, dots: Container[Dot] = ()) -> Version:
     """The version after a client wrote `sibling`, having seen `seen`.
 
@@ -143,8 +149,7 @@ def write(current: Version, seen: CausalContext, sibling: Sibling, dots: Contain
     """
     if current is EMPTY and not seen:
         return Version((sibling.dot,), (sibling,))
-    highest = dict(seen)
-    kept = [s for s in current.siblings if highest.get(s.dot.actor, 0) < s.dot.counter and s.dot not in dots]
+    kept = unseen(current.siblings, seen, dots)
     kept.append(sibling)
     return Version(join(join(current.context, seen), (sibling.dot,)), _ordered(kept))
 

@@ -26,6 +26,7 @@ from kvstore.versions import (
     decode_version,
     encode_version,
     join,
+    unseen,
     wins,
     write,
 )
@@ -93,16 +94,30 @@ class Mint:
             unseen = [s for s in current.visible(request.now.wall) if not seen.covers(s.dot)]
             overwritten = len(unseen)
             seen = DottedContext(join(seen.context, current.context))
+        if len(current.siblings) >= self._limits.siblings:
+            current = self._with_room(current, seen, request.now.wall)
         sibling = self._sibling(request, current, seen, written)
         try:
             return self._within_limits(current, len(stored), seen, sibling, overwritten)
-        except (TooManySiblings, VersionTooLarge):
+        except VersionTooLarge:
             visible = current.visible(request.now.wall)
             if len(visible) == len(current.siblings):
                 raise
             # the context still covers those left out, so they come back from no replica
             current = Version(current.context, visible)
             return self._within_limits(current, len(stored), seen, sibling, overwritten)
+
+    def _with_room(self, current: Version, seen: DottedContext, wall: int) -> Version:
+        """What a write may be beside, of a key that has as many siblings as it may; raises TooManySiblings.
+
+        Nothing is made for a write that is refused: whoever sends many of them costs little each.
+        """
+        for version in (current, Version(current.context, current.visible(wall))):
+            before = len(version.siblings)
+            replaces = len(unseen(version.siblings, seen.context, seen.dots)) < before
+            if replaces or before < self._limits.siblings:
+                return version
+        raise TooManySiblings(before, self._limits.siblings)
 
     def _sibling(self, request: Request, current: Version, seen: DottedContext, written: Written) -> Sibling:
         seen_time = max(s.time for s in current.siblings) if current.siblings else 0
@@ -118,16 +133,12 @@ class Mint:
     ) -> Minted:
         """What a write makes of `current`, stored in `size` bytes; one that shrinks it is never refused.
 
-        Raises TooManySiblings, VersionTooLarge.
+        Raises VersionTooLarge.
         """
-        limits, before = self._limits, len(current.siblings)
         version = write(current, seen.context, sibling, seen.dots)
-        siblings = len(version.siblings)
-        if siblings > limits.siblings and siblings > before:
-            raise TooManySiblings(before, limits.siblings)
-        encoded = encode_version(version)
-        if len(encoded) > limits.version and len(encoded) > size:
-            raise VersionTooLarge(len(encoded), limits.version)
+        encoded, most = encode_version(version), self._limits.version
+        if len(encoded) > most and len(encoded) > size:
+            raise VersionTooLarge(len(encoded), most)
         return Minted(version, sibling.dot, encoded, overwritten)
 
     def can_have_minted(self, dots: Iterable[Dot]) -> bool:

@@ -19,6 +19,7 @@ from kvstore.server.large_replies import LARGE, LargeReplies
 from kvstore.server.refusals import Refusals
 from kvstore.server.scans import Scans
 from kvstore.server.session import ClientStream
+from kvstore.server.turns import Turns
 from kvstore.server.unread import SMALL, TOO_MUCH, UnreadReplies
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import WIRE_REQUESTS, WireReply, WireRequest, reply_to_wire, request_from_wire
@@ -39,6 +40,7 @@ class ClientService:
         self.scans = Scans(driver)
         self.replies = UnreadReplies()
         self.large = LargeReplies()
+        self.turns = Turns()
         self._sessions: Counter[str] = Counter()
         self._streams: set[ClientStream] = set()
         self._calls = 0
@@ -110,7 +112,7 @@ class ClientService:
         assert isinstance(get, Get)
         while True:
             await self.replies.until_room(call.peer)
-            await large.until_fair()
+            await self.turns.share()
             async with large.room(large.expected(get)):
                 if not self.replies.used_up(call.peer):
                     return await self._get(get, call)
@@ -150,7 +152,7 @@ class ClientService:
             self._sessions -= Counter([peer])  # one that has none is forgotten
 
     async def _serve(self, messages: Messages) -> None:
-        session = ClientStream(self._driver, messages, self.replies, self.large)
+        session = ClientStream(self._driver, messages, self.replies, self.large, self.turns)
         self._streams.add(session)
         try:
             # the writer ends only when it fails: nobody would get the replies any more

@@ -26,6 +26,8 @@ _LONGEST = 3600.0
 _REPLY_SHARE = 0.1
 _REPLY_SECONDS = 0.1
 _TOO_LATE = Overloaded(0.1, "the time of the request was over when it arrived")
+EXPIRED = Failed(Overloaded(0.1, "the request waited too long on its way to the node"))
+"""The reply to a request that is not `in_time`."""
 
 
 class Requests(Protocol):
@@ -115,6 +117,11 @@ class Executor:
     def idle(self) -> bool:
         """Whether nobody waits for a reply."""
         return not self._waiting
+
+
+def in_time(request: ClientRequest, waited: float) -> bool:
+    """Whether a request has more time than the seconds that it has waited."""
+    return not request.timeout or request.timeout > waited
 
 
 def within(request: R, left: float) -> R:

@@ -20,8 +20,6 @@ _AT_ONCE = 8 * MIB
 """Bytes of them that are under way at once; a single one may be larger."""
 _KEYS = 4096
 """Of the keys with large replies as many are remembered, those read last."""
-_TURN = 0.005
-"""Seconds of one turn of the loop after which what has come in the same turn waits for the next."""
 
 
 class LargeReplies:
@@ -34,9 +32,6 @@ class LargeReplies:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._joining = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
-        self._in_turn = False
-        self._turn_ends = 0.0
-        self._next_turn = asyncio.Event()
 
     def expected(self, get: Get) -> int:
         """The size of the reply to this when that is known to be large, else 0."""
@@ -92,17 +87,3 @@ class LargeReplies:
         """A reply from its pieces: copied without the interpreter's lock, one at a time."""
         async with self._joining:
             return await asyncio.to_thread(b"".join, pieces)
-
-    async def until_fair(self) -> None:
-        """Return at once, or in a later turn of the loop when this one has gone on for long."""
-        while self._in_turn and self._loop.time() > self._turn_ends:
-            await self._next_turn.wait()
-        if not self._in_turn:
-            self._in_turn = True
-            self._turn_ends = self._loop.time() + _TURN
-            self._next_turn.clear()
-            self._loop.call_soon(self._end_turn)
-
-    def _end_turn(self) -> None:
-        self._in_turn = False
-        self._next_turn.set()

@@ -70,7 +70,7 @@ class Listener:
         """Take no more connections; streams end when they have been served, or after so long."""
         self._stopping = True
         if self._server is not None:
-            # a connection that is accepted and not told of when its server closes, asyncio leaves open for ever
+            # asyncio leaves a connection open for ever that it has accepted and not told of when this closes
             for listening in self._server.sockets:
                 asyncio.get_running_loop().remove_reader(listening)
             await asyncio.sleep(0)

@@ -156,6 +156,11 @@ class Reader:
             return 0
         return (self._all.share - self.bytes) // self._expected - gets
 
+    def fits(self, size: int, begun: int) -> bool:
+        """Whether a reply of `size` bytes may be begun beside those that wait and `begun` bytes under way."""
+        held = self.bytes + begun
+        return not held or held + size <= self._all.share
+
     def refuses(self, size: int, most: int) -> bool:
         """Whether a reply of `size` bytes must not be given: `most` bytes wait for this client already."""
         if size <= SMALL or not (self.bytes >= most or self._all.full):

@@ -8,6 +8,7 @@ from kvstore.server import client_service, driver, grpc_calls, large_replies, op
 from kvstore.server.frame_parts import FrameParts, PartsRoom
 from kvstore.server.large_replies import LargeReplies
 from kvstore.server.session import ClientStream
+from kvstore.server.turns import Turns
 from kvstore.server.unread import Reader, UnreadReplies
 from kvstore.wire import parts
 from kvstore.wire.queue import PeerQueue
@@ -35,6 +36,10 @@ def _unread(test: str) -> str:
 
 def _parts(test: str) -> str:
     return test_of("hostile/test_receive_limit", test)
+
+
+def _pacing(test: str) -> str:
+    return test_of("unit/test_server_pacing", test)
 
 
 def _large(test: str) -> str:
@@ -86,8 +91,8 @@ _REPLIES: list[Row] = [
     ),
     (
         "a turn of the loop ends in time",
-        without(LargeReplies.until_fair, "self._in_turn and self._loop.time() > self._turn_ends"),
-        _large("what_comes_in_one_turn_is_carried_out_in_several_when_it_takes_long"),
+        without(Turns.share, "self._waiting or (self._open and self._loop.time() > self._begun + TURN)"),
+        _pacing("what_comes_in_one_turn_is_carried_out_in_several_when_it_takes_long"),
     ),
     (
         "keys whose replies are known to be large",
@@ -176,12 +181,24 @@ _TURNS: list[Row] = [
     (
         "pages of many scans",
         constant(scans, "_PAUSE_OF_MANY", 2.0),
-        test_of("unit/test_server_pacing", "pages_of_many_scans_come_seldomer_than_those_of_one"),
+        _pacing("pages_of_many_scans_come_seldomer_than_those_of_one"),
     ),
     (
         "puts of a frame that take long",
-        without(ClientStream._begin, "int(count * _TURN / took)", "_CALLS"),
-        test_of("unit/test_server_pacing", "puts_of_a_frame_that_take_long_are_begun_fewer_at_a_time"),
+        without(ClientStream._begin_others, "int(len(some) * TURN / took)", "_CALLS"),
+        _pacing("puts_of_a_frame_that_take_long_are_begun_fewer_at_a_time"),
+    ),
+    (
+        "the turns after one that was used up",
+        without(Turns._end, "_PASSES if took > TURN else 0", "0"),
+        _pacing(
+            "after_a_turn_that_was_used_up_others_have_eight_and_much_that_takes_little_goes_on_together"
+        ),
+    ),
+    (
+        "puts of many sessions",
+        without(ClientStream._begin_others, "first:\n", "False:\n"),
+        _pacing("puts_of_many_sessions_share_the_turns_and_none_goes_before_the_others"),
     ),
 ]
 

@@ -27,6 +27,7 @@ from kvstore.lsm import Durability, Options
 from kvstore.node.settings import NodeSettings
 from kvstore.protocol.client import ClientRequest, Found, Stored, WriteRequest
 from kvstore.protocol.peer import Refusal, ReplicaRead, ReplicaWrite, WriteAck
+from kvstore.quorum.mint import Mint
 from kvstore.versions import (
     Dot,
     EncodedVersion,
@@ -331,6 +332,14 @@ def test_the_hundred_and_first_sibling_is_refused_and_a_context_still_helps() ->
     assert isinstance(cluster.error("n1", Put("carts", KEY, b"more")), TooManySiblings)
     context = cluster.found("n1", Get("carts", KEY)).context
     assert cluster.stored_reply("n1", Put("carts", KEY, b"all", context=context)).siblings == 1
+
+
+def test_for_a_sibling_too_many_nothing_is_minted(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster, minted = Cluster(settings=NodeSettings(limits=Limits(siblings=1))), list[object]()
+    cluster.stored_reply("n1", Put("carts", KEY, b"v"))
+    monkeypatch.setattr(Mint, "_sibling", lambda *arguments: minted.append(arguments))
+    assert isinstance(cluster.error("n1", Put("carts", KEY, b"more")), TooManySiblings)
+    assert minted == []
 
 
 @pytest.mark.parametrize("large", [False, True])

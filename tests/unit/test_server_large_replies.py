@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -102,25 +101,6 @@ def test_what_was_large_is_known_until_it_is_small_again() -> None:
         assert large.expected(get(b"4999")) == LARGE + 5000
         large.learn(get(b"4999"), LARGE)
         assert large.expected(get(b"4999")) == 0
-
-    run(scenario())
-
-
-def test_what_comes_in_one_turn_is_carried_out_in_several_when_it_takes_long() -> None:
-    async def scenario() -> None:
-        large, turn = LargeReplies(), [0]
-        seen = []
-
-        async def one() -> None:
-            await large.until_fair()
-            seen.append(turn[0])
-            time.sleep(0.01)  # noqa: ASYNC251  (work that holds the loop)
-
-        tasks = [asyncio.ensure_future(one()) for _ in range(4)]
-        while not all(task.done() for task in tasks):
-            turn[0] += 1
-            await asyncio.sleep(0)
-        assert len(set(seen)) == 4
 
     run(scenario())
 

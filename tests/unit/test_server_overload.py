@@ -21,7 +21,7 @@ from kvstore.protocol.gossip import Ack
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.sizes import size_of
 from kvstore.ring import Member
-from kvstore.server import session, unread
+from kvstore.server import session_gets, unread
 from kvstore.server.handshake import introduction
 from kvstore.server.listener import Listener
 from kvstore.server.server import NodeServer
@@ -65,7 +65,7 @@ def test_a_client_that_does_not_read_holds_a_bounded_part_of_memory(
 ) -> None:
     most = 4 * MIB
     monkeypatch.setattr(unread, "MOST_OF_A_CLIENT", most)
-    monkeypatch.setattr(session, "_GETS", 4)
+    monkeypatch.setattr(session_gets, "_AT_ONCE", 4)
 
     async def scenario() -> None:
         async with node_of(tmp_path, 1) as (server, opened):

@@ -16,13 +16,18 @@ from kvstore.server import session
 from kvstore.server.large_replies import LargeReplies
 from kvstore.server.scans import Scans
 from kvstore.server.session import ClientStream
+from kvstore.server.session_gets import Arrived
+from kvstore.server.turns import TURN, Turns
 from kvstore.server.unread import UnreadReplies
 from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import BucketName, UserKey
 from tests.unit.memory_client import Play
+from tests.unit.stepped_loop import stepped
 
 WORK = 0.1
 """Seconds of the loop that a page takes."""
+TAKES = 0.002
+"""And a put."""
 
 
 def test_pages_of_many_scans_come_seldomer_than_those_of_one(
@@ -50,34 +55,125 @@ def test_pages_of_many_scans_come_seldomer_than_those_of_one(
     play(scenario())
 
 
+class Sessions:
+    """Streams of clients at a node on which a put takes 2 ms; `begun` has how many began in which turn."""
+
+    def __init__(self, count: int) -> None:
+        self.begun: list[tuple[int, int]] = []
+        driver: Any = SimpleNamespace(executor=SimpleNamespace(begin=self._begin, leave=lambda _client: None))
+        context: Any = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1")
+        replies, large, turns = UnreadReplies(), LargeReplies(), Turns()
+        self.streams = [ClientStream(driver, context, replies, large, turns) for _ in range(count)]
+
+    def _begin(self, _client: object, _principal: object, requests: list[object]) -> None:
+        self.begun.append((stepped().steps, len(requests)))
+        stepped().now += TAKES * len(requests)
+
+    async def put(self, count: int) -> None:
+        """A frame with so many on each stream."""
+        put, frame = Put(BucketName("b"), UserKey(b"k"), b"v"), Arrived(0.0, 0.0, in_columns=True)
+        await asyncio.gather(*(stream._begin([(1, put, frame)] * count) for stream in self.streams))
+
+    def most_of_a_turn(self) -> int:
+        """How many were begun in one turn at most, but for the first of each stream."""
+        later = [(turn, count) for turn, count in self.begun if count < session._CALLS]
+        return max(sum(count for at, count in later if at == turn) for turn, _ in later)
+
+    def close(self) -> None:
+        for stream in self.streams:
+            stream.close()
+
+
 def test_puts_of_a_frame_that_take_long_are_begun_fewer_at_a_time(play: Play) -> None:
     async def scenario() -> None:
-        now, turn = 0.0, 0
-        begun: list[tuple[int, int]] = []
+        sessions = Sessions(1)
+        await sessions.put(400)
+        sessions.close()
+        assert sum(count for _, count in sessions.begun) == 400
+        assert sessions.begun[0][1] == session._CALLS
+        assert sessions.most_of_a_turn() <= 2 * TURN / TAKES, (
+            "of those of a turn only the last may begin late"
+        )
 
-        def begin(_client: object, _principal: object, requests: list[object]) -> None:
-            nonlocal now
-            begun.append((turn, len(requests)))
-            now += 0.002 * len(requests)
+    play(scenario())
 
-        async def count_turns() -> None:
-            nonlocal turn
-            while True:
-                turn += 1
-                await asyncio.sleep(0)
 
-        driver: Any = SimpleNamespace(executor=SimpleNamespace(begin=begin, leave=lambda _client: None))
-        context: Any = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1")
-        stream = ClientStream(driver, context, UnreadReplies(), LargeReplies())
-        stream._clock = lambda: now
-        turns = asyncio.ensure_future(count_turns())
-        put = Put(BucketName("b"), UserKey(b"k"), b"v")
-        await stream._begin([(put, lambda _reply: None)] * 400, now)
-        turns.cancel()
-        stream.close()
-        assert sum(count for _, count in begun) == 400
-        assert begun[0][1] == session._CALLS
-        later = [sum(count for at, count in begun if at == each) for each in {at for at, _ in begun[1:]}]
-        assert max(later) <= 2 * session._TURN / 0.002, "of those of a turn only the last may begin late"
+def test_puts_of_many_sessions_share_the_turns_and_none_goes_before_the_others(play: Play) -> None:
+    async def scenario() -> None:
+        sessions = Sessions(5)
+        await sessions.put(400)
+        sessions.close()
+        assert sum(count for _, count in sessions.begun) == 5 * 400
+        assert sessions.most_of_a_turn() <= 2 * TURN / TAKES
+
+    play(scenario())
+
+
+def test_that_puts_of_a_session_take_long_is_known_of_the_next_frame(play: Play) -> None:
+    async def scenario() -> None:
+        sessions = Sessions(1)
+        await sessions.put(400)
+        sessions.begun.clear()
+        await sessions.put(400)
+        sessions.close()
+        assert sessions.begun[0][1] <= TURN / TAKES
+
+    play(scenario())
+
+
+def test_what_comes_in_one_turn_is_carried_out_in_several_when_it_takes_long(play: Play) -> None:
+    async def scenario() -> None:
+        turns, seen = Turns(), list[int]()
+
+        async def one() -> None:
+            await turns.share()
+            seen.append(stepped().steps)
+            stepped().now += 2 * TURN
+
+        await asyncio.gather(*(one() for _ in range(4)))
+        assert len(set(seen)) == 4
+
+    play(scenario())
+
+
+def test_who_has_had_a_turn_goes_behind_those_who_wait_and_who_was_given_up_is_passed_over(
+    play: Play,
+) -> None:
+    async def scenario() -> None:
+        turns, order = Turns(), list[int]()
+
+        async def worker(name: int) -> None:
+            for _ in range(3):
+                await turns.share()
+                order.append(name)
+                stepped().now += 2 * TURN
+
+        workers = [asyncio.ensure_future(worker(name)) for name in range(4)]
+        await asyncio.sleep(0)
+        workers[2].cancel()
+        await asyncio.wait(workers)
+        assert order == [0, *[0, 1, 3] * 2, 1, 3], "the first had not to wait"
+
+    play(scenario())
+
+
+def test_after_a_turn_that_was_used_up_others_have_eight_and_much_that_takes_little_goes_on_together(
+    play: Play,
+) -> None:
+    async def scenario() -> None:
+        turns, seen = Turns(), list[int]()
+
+        async def one(takes: float) -> None:
+            await turns.share()
+            seen.append(stepped().steps)
+            stepped().now += takes
+
+        await asyncio.gather(*(one(2 * TURN) for _ in range(4)))
+        assert all(after - before > 8 for before, after in pairwise(seen))
+        seen.clear()
+        await asyncio.gather(one(2 * TURN), *(one(TURN / 100) for _ in range(1000)))
+        assert len(seen) == 1001
+        turns_used = len(set(seen))
+        assert 1000 / 100 <= turns_used <= 2 * 1000 / 100, "about a hundred in each, when that is known"
 
     play(scenario())
