@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,15 +50,16 @@ def _layout(command: Command) -> Command:
 
 
 def _laid_out(directory: Path, nodes: int | None, port: int | None, buckets: tuple[str, ...]) -> LocalCluster:
-    """The cluster that is there, or a new one; what is not given of nodes and ports stays as it is there."""
-    try:
-        there = len(LocalCluster.load(directory).nodes)
-    except ConfigError:  # there is none, or `create` says what is wrong with it
-        there = 0
-    wanted = there or DEFAULT_NODES if nodes is None else nodes
-    kept = port is None and wanted == there
+    """The cluster that is there, or a new one; what is not given stays as it is there."""
+    there = None
+    with suppress(ConfigError):  # there is none, or `create` says what is wrong with it
+        there = LocalCluster.load(directory)
+    known = len(there.nodes) if there else DEFAULT_NODES
+    wanted = known if nodes is None else nodes
+    kept = there is not None and port is None and wanted == known
     first_port = None if kept else DEFAULT_PORT if port is None else port
-    return LocalCluster.create(directory, wanted, first_port, buckets)
+    settings = there.layout.buckets if there and not buckets else buckets
+    return LocalCluster.create(directory, wanted, first_port, settings)
 
 
 @click.group(cls=CommandGroup)
@@ -71,7 +73,7 @@ def cluster() -> None:
 def start(nodes: int | None, port: int | None, buckets: tuple[str, ...], directory: Path) -> None:
     """Start all nodes that do not run, and wait until they serve.
 
-    A cluster that is in DIRECTORY keeps its nodes and their ports.
+    A cluster that is in DIRECTORY keeps its nodes, their ports and the settings of buckets.
 
     \b
     Examples:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 import kvstore
 from kvstore.errors import ConfigError
+from kvstore.kvctl.cluster import _laid_out
 from kvstore.kvctl.hints import hint_rows
 from kvstore.kvctl.main import kvctl
 from kvstore.local.cluster import LocalCluster, NotServing
@@ -258,3 +259,13 @@ def test_a_cluster_keeps_the_settings_that_its_data_was_stored_with(tmp_path: Pa
     again = LocalCluster.create(directory, 2, None, ["carts:n=1,w=1,ttl=9"])
     assert again.layout.addresses == first.layout.addresses
     assert LocalCluster.load(directory).layout == again.layout != first.layout
+
+
+def test_a_cluster_that_is_started_again_keeps_what_is_not_given(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    first = _laid_out(tmp_path, 1, port, ("b:n=1,ttl=60",))
+    assert _laid_out(tmp_path, None, None, ()).layout == first.layout
+    assert _laid_out(tmp_path, 1, port, ("c:n=1",)).layout.buckets == ("c:n=1",)
+    for nodes, other in ((2, None), (None, port + 1), (0, None), (None, 0)):
+        with pytest.raises(ConfigError):
+            _laid_out(tmp_path, nodes, other, ())

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from kvstore.client.transfer.arrays import array_records
 from kvstore.client.transfer.duplicates import KeysOfFile
 from kvstore.client.transfer.foreign import foreign_records
+from kvstore.client.transfer.lines import ExportWriter
 from kvstore.client.transfer.objects import CONTENT_TYPE, parse_object
 from kvstore.client.transfer.records import BadLine, Held, Record
 from kvstore.client.transfer.source import Source
@@ -272,3 +273,9 @@ def test_numbers_may_have_as_many_digits_as_they_like() -> None:
 @pytest.mark.parametrize("data", [b'{\n "id": 1\n}\n', b'{"id": 1,', b'{"id": '])
 def test_an_object_of_several_lines_is_told_from_other_mistakes(data: bytes) -> None:
     assert problems(read(data))[0] == "line 1: is not JSON: ends too early; one line is one whole object"
+
+
+def test_an_export_is_told_from_files_of_other_programs() -> None:
+    with pytest.raises(ConfigError, match="this is an export of kvctl: leave out --key"):
+        read(ExportWriter().header("b"), key="key")
+    assert values(read(b'{"kind": "export", "id": "a"}')) == {b"a": b'{"kind": "export", "id": "a"}'}

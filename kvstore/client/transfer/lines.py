@@ -18,6 +18,8 @@ from kvstore.versions import MAX_EXPIRY
 
 FORMAT = 1
 """Of the lines; a reader refuses a later one."""
+EXPORT_BEGINS = b'{"kind":"export","format":'
+"""What the header begins with, as it is written here."""
 
 
 class _Sibling(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
