@@ -6,15 +6,12 @@ import asyncio
 import math
 import os
 from collections.abc import Iterable
-from ipaddress import ip_address
 
 from kvstore.frames.framing import PREFACE
 from kvstore.frames.proxy import connect_through, proxy
 from kvstore.frames.stream import FrameStream, StreamLost
 from kvstore.v1.stream_pb2 import Open
 
-_NEXT_ADDRESS = 0.25
-"""Seconds after which the next address of a name is tried beside the first (RFC 8305)."""
 _LONGEST_MS = 2**32 - 1
 
 
@@ -49,18 +46,4 @@ async def connect(address: str, protocol: asyncio.Protocol) -> None:
         await loop.create_connection(lambda: protocol, sock=await connect_through(named, address))
         return
     host, _, port = address.rpartition(":")
-    await loop.create_connection(
-        lambda: protocol,
-        host.strip("[]"),
-        int(port),
-        # not needed for a single address, and asyncio may leave a socket behind when it is cancelled
-        happy_eyeballs_delay=None if _is_address(host.strip("[]")) else _NEXT_ADDRESS,
-    )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    await loop.create_connection(lambda: protocol, host.strip("[]"), int(port))
