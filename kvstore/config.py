@@ -138,6 +138,10 @@ def _choice(bucket: str, setting: str, text: str, kind: type[E]) -> E:
         raise ConfigError(f"bucket {bucket}: {setting}={text!r} is not one of {choices}") from None
 
 
+_BESIDE_VALUE = 64 * KIB
+"""Bytes of a request beside a value, at most: a key, a context or token of 16 KiB, and short fields."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds on what a client may send, in bytes or items (DESIGN section 10).
@@ -173,6 +177,13 @@ class Limits:
         """Raise InvalidRequest for an oversized value."""
         if len(value) > self.value:
             raise InvalidRequest("value", f"has {len(value)} bytes, the limit is {self.value}")
+
+    def check_size(self, request: int) -> None:
+        """Raise InvalidRequest when a request of so many bytes holds too large a value, whatever is in it."""
+        if request > self.value + _BESIDE_VALUE:
+            raise InvalidRequest(
+                "value", f"is over its limit of {self.value} bytes: the request has {request} bytes"
+            )
 
     def check_content_type(self, text: str) -> None:
         """Raise InvalidRequest for an oversized content type."""

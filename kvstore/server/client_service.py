@@ -178,6 +178,8 @@ class ClientService:
             self._calls += 1
             call.when_over(self._call_over)
             try:
+                # to parse what is refused anyway would take its size once more, and the loop meanwhile
+                self._driver.limits.check_size(len(data))
                 found: Message | bytes = await method(request.FromString(data), call)
             except DecodeError as error:
                 refusals.tell(f"{len(data)} bytes that are no {name}")

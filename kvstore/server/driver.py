@@ -51,6 +51,7 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._links = links
         self.configuration = Configuration(settings)
+        self.limits = settings.limits
         self._syncs = SyncThread(engine, self._durable, on_fatal)
         self._jobs = Jobs(self._job_done, self._job_failed, on_fatal)
         self._stopped = False

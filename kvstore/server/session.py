@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TypeAlias
 
-from kvstore.config import MIB
+from kvstore.config import KIB, MIB
 from kvstore.errors import InvalidRequest
 from kvstore.node.transit import Transit
 from kvstore.principal import ANYONE
@@ -23,7 +23,7 @@ from kvstore.server.execution import EXPIRED, Respond, in_time
 from kvstore.server.gathering import Gathering
 from kvstore.server.large_replies import LargeReplies
 from kvstore.server.session_gets import Arrived, SessionGets
-from kvstore.server.turns import TURN, Turns
+from kvstore.server.turns import Turns, fitting
 from kvstore.server.unread import Reader, UnreadReplies
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.pieces import answer_in_pieces
@@ -37,6 +37,8 @@ _MOST_BYTES = 16 * MIB
 _REPLY_FRAME = MIB
 """Replies in one frame, unless one is larger: gRPC keeps a frame or two of a client that does not read."""
 
+_LONG = 64 * KIB
+"""Frames above this take milliseconds to parse: those of many clients are parsed one after the other."""
 _CALLS = 128
 """Calls other than gets that are begun before it is looked how long that took; fewer when they take long: a
 put on a key with many siblings takes as long as a hundred others. What is begun in one turn of the loop
@@ -92,6 +94,8 @@ class ClientStream:
 
         Not all in one turn, when they are many: what others want is done in between.
         """
+        if len(frame) > _LONG:
+            await self._turns.share()
         sent_ms, calls, plain = decode_calls(frame)
         count = len(calls) + len(plain)
         if not count:
@@ -147,8 +151,7 @@ class ClientStream:
             begun = self._clock()
             self._driver.executor.begin(self, ANYONE, some)
             first += len(some)
-            took = self._clock() - begun
-            self._at_once = max(1, min(_CALLS, int(len(some) * TURN / took))) if took > 0 else _CALLS
+            self._at_once = fitting(len(some), self._clock() - begun, _CALLS)
 
     def _answer(self, number: int, frame: Arrived, reply: Reply) -> None:
         self._add(number, frame, reply, size_of(reply))

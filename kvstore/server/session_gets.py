@@ -18,11 +18,11 @@ from kvstore.protocol.sizes import size_of
 from kvstore.server.driver import Driver
 from kvstore.server.execution import EXPIRED, Respond, in_time
 from kvstore.server.large_replies import LARGE, LargeReplies
-from kvstore.server.turns import Turns
+from kvstore.server.turns import Turns, fitting
 from kvstore.server.unread import MOST_OF_ALL, SMALL, TOO_MUCH, Reader
 
-_AT_ONCE = 32
-"""Gets that are begun before it is looked again how large replies are."""
+_FIRST, _AT_ONCE = 8, 32
+"""Gets that are begun before it is looked again how large replies are, and how long it took."""
 _LARGE_AT_ONCE = 8
 """Of those whose replies are known to be large."""
 _NO_DEADLINE = float("inf")
@@ -76,6 +76,7 @@ class SessionGets:
         self._large_gets: set[asyncio.Task[None]] = set()
         self._large_bytes = 0
         self._under_way = 0
+        self._at_once = _FIRST
 
     def add(self, get: Get, number: int, arrived: Arrived) -> None:
         """One has arrived."""
@@ -95,11 +96,13 @@ class SessionGets:
             else:
                 await self._turns.share()
                 count = min(count, self._room())
-            if requests := self._next(count):
+            begun = self._clock()
+            if requests := self._next(min(count, self._at_once), begun):
                 self._driver.executor.begin(self._client, ANYONE, requests)
+                self._at_once = fitting(len(requests), self._clock() - begun, _AT_ONCE)
 
-    def _next(self, count: int) -> list[tuple[Get, Respond]]:
-        now, held = self._clock(), self._held
+    def _next(self, count: int, now: float) -> list[tuple[Get, Respond]]:
+        held = self._held
         requests: list[tuple[Get, Respond]] = []
         while held and len(requests) < count:
             get, _, arrived = waiting = held.popleft()
@@ -118,7 +121,7 @@ class SessionGets:
         # with nothing under way nothing of this session's would begin them later
         least = 0 if self._under_way or self._unread.bytes else 1
         room = 0 if self._driver.node.strained else self._unread.room(self._under_way)
-        return min(_AT_ONCE, max(room, least))
+        return max(room, least)
 
     def _begin_large(self) -> None:
         """Begin gets that have large replies: some of them wait for their turn."""

@@ -16,6 +16,11 @@ _PASSES = 8
 """Passes of the loop after a turn that was used up, before what waits goes on: 0.3 ms without other work."""
 
 
+def fitting(count: int, took: float, most: int) -> int:
+    """How many fit into a turn when `count` took so many seconds: at least one, and at most `most`."""
+    return max(1, min(most, int(count * TURN / took))) if took > 0 else most
+
+
 class Turns:
     """Of the loop of one node."""
 
@@ -48,8 +53,7 @@ class Turns:
         self._open = False
         took = self._loop.time() - self._begun
         if self._given:
-            fit = int(self._given * TURN / took) if took > 0 else 2 * self._given
-            self._at_once = max(1, min(2 * self._given, fit))
+            self._at_once = fitting(self._given, took, 2 * self._given)
             self._given = 0
         if self._waiting and not self._resting:
             self._resting = True

@@ -15,13 +15,13 @@ from kvstore.errors import Overloaded
 from kvstore.server.connections import end_connection
 from kvstore.server.refusals import Refusals
 
-MOST_OF_A_CLIENT = 16 * MIB
+MOST_OF_A_CLIENT = 8 * MIB
 """Of one Session, and of the unary calls of one connection."""
-MOST_OF_ALL = 64 * MIB
+MOST_OF_ALL = 32 * MIB
 """What clients share. They may hold up to twice as much: how large a reply is shows when it is there."""
 SMALL = 4 * KIB
 """A reply that is no larger is always given: clients that do not read must not stop the others."""
-_UNKNOWN = 128 * KIB
+_UNKNOWN = 256 * KIB
 """What a client's first replies are taken for."""
 
 _PATIENCE, _SHORT_PATIENCE = 60.0, 5.0

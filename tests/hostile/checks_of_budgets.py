@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from kvstore.server import client_service, driver, grpc_calls, large_replies, options, scans, unread
+from kvstore.config import Limits
+from kvstore.server import client_service, driver, grpc_calls, large_replies, options, scans, session, unread
 from kvstore.server.frame_parts import FrameParts, PartsRoom
 from kvstore.server.large_replies import LargeReplies
 from kvstore.server.session import ClientStream
+from kvstore.server.session_gets import SessionGets
 from kvstore.server.turns import Turns
 from kvstore.server.unread import Reader, UnreadReplies
 from kvstore.wire import parts
@@ -78,6 +80,11 @@ _REPLIES: list[Row] = [
         "and a short one when there is no room",
         constant(unread, "_SHORT_PATIENCE", 1e9),
         _unread("when_clients_hold_all_that_they_may_only_small_replies_are_given"),
+    ),
+    (
+        "the first gets of a client",
+        constant(unread, "_UNKNOWN", 1),
+        _unread("so_many_gets_of_a_client_are_begun_before_it_is_known_how_large_its_replies_are"),
     ),
     (
         "large gets that are under way",
@@ -179,13 +186,18 @@ _CONNECTIONS: list[Row] = [
 
 _TURNS: list[Row] = [
     (
+        "a call with too large a value, before it is parsed",
+        without(Limits.check_size, "request > self.value + _BESIDE_VALUE"),
+        budget("a_call_that_holds_too_large_a_value_is_refused_without_being_parsed"),
+    ),
+    (
         "pages of many scans",
         constant(scans, "_PAUSE_OF_MANY", 2.0),
         _pacing("pages_of_many_scans_come_seldomer_than_those_of_one"),
     ),
     (
         "puts of a frame that take long",
-        without(ClientStream._begin_others, "int(len(some) * TURN / took)", "_CALLS"),
+        without(ClientStream._begin_others, "fitting(len(some), self._clock() - begun, _CALLS)", "_CALLS"),
         _pacing("puts_of_a_frame_that_take_long_are_begun_fewer_at_a_time"),
     ),
     (
@@ -194,6 +206,16 @@ _TURNS: list[Row] = [
         _pacing(
             "after_a_turn_that_was_used_up_others_have_eight_and_much_that_takes_little_goes_on_together"
         ),
+    ),
+    (
+        "long frames of many clients",
+        constant(session, "_LONG", 1 << 40),
+        _pacing("long_frames_of_many_clients_are_parsed_one_in_a_turn"),
+    ),
+    (
+        "gets of a session that take long",
+        without(SessionGets.begin, "fitting(len(requests), self._clock() - begun, _AT_ONCE)", "_AT_ONCE"),
+        _pacing("gets_of_a_session_that_take_long_are_begun_fewer_at_a_time"),
     ),
     (
         "puts of many sessions",

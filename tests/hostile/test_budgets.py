@@ -15,7 +15,7 @@ import grpc
 import pytest
 from google.rpc import code_pb2
 
-from kvstore.config import MIB
+from kvstore.config import KIB, MIB, Limits
 from kvstore.errors import InvalidRequest
 from kvstore.frames.stream import FrameStream, StreamEnded
 from kvstore.local.ports import free_ports
@@ -370,3 +370,24 @@ def test_a_long_frame_that_is_none_is_refused(end: bytes) -> None:
     SESSION.check(LARGE)
     with pytest.raises(InvalidRequest):
         SESSION.check(LARGE + end)
+
+
+def test_a_call_that_holds_too_large_a_value_is_refused_without_being_parsed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        node = settings("n1", port, tmp_path, cluster_state([port]))
+        async with serving(node), channel(port) as opened:
+            method: Any = opened.unary_unary("/kvstore.v1.KV/Put")
+            # bytes that are no request: parsed, they would be refused for that
+            with pytest.raises(
+                grpc.aio.AioRpcError, match="value: is over its limit of 1000 bytes"
+            ) as caught:
+                await method(b"\xff" * (65 * KIB), timeout=PATIENCE)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            longest = pb.PutRequest(
+                bucket="b", key=b"k" * Limits.key, value=bytes(1000), context=bytes(16 * KIB)
+            )
+            with pytest.raises(grpc.aio.AioRpcError, match="context"):
+                await call(opened, "Put", longest, pb.WriteResponse)
+
+    run(scenario())

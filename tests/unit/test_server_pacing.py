@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from kvstore.protocol.client import Put
+from kvstore.protocol.client import Get, Put
 from kvstore.protocol.scan import Scanned
-from kvstore.server import session
+from kvstore.server import session, session_gets
 from kvstore.server.large_replies import LargeReplies
 from kvstore.server.scans import Scans
 from kvstore.server.session import ClientStream
@@ -60,7 +60,8 @@ class Sessions:
 
     def __init__(self, count: int) -> None:
         self.begun: list[tuple[int, int]] = []
-        driver: Any = SimpleNamespace(executor=SimpleNamespace(begin=self._begin, leave=lambda _client: None))
+        executor = SimpleNamespace(begin=self._begin, leave=lambda _client: None)
+        driver: Any = SimpleNamespace(executor=executor, node=SimpleNamespace(strained=False))
         context: Any = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1")
         replies, large, turns = UnreadReplies(), LargeReplies(), Turns()
         self.streams = [ClientStream(driver, context, replies, large, turns) for _ in range(count)]
@@ -71,8 +72,15 @@ class Sessions:
 
     async def put(self, count: int) -> None:
         """A frame with so many on each stream."""
-        put, frame = Put(BucketName("b"), UserKey(b"k"), b"v"), Arrived(0.0, 0.0, in_columns=True)
-        await asyncio.gather(*(stream._begin([(1, put, frame)] * count) for stream in self.streams))
+        await self._call(Put(BucketName("b"), UserKey(b"k"), b"v"), count)
+
+    async def get(self, count: int) -> None:
+        """A frame with so many on each stream."""
+        await self._call(Get(BucketName("b"), UserKey(b"k")), count)
+
+    async def _call(self, request: Put | Get, count: int) -> None:
+        frame = Arrived(stepped().now, 0.0, in_columns=True)
+        await asyncio.gather(*(stream._begin([(1, request, frame)] * count) for stream in self.streams))
 
     def most_of_a_turn(self) -> int:
         """How many were begun in one turn at most, but for the first of each stream."""
@@ -109,6 +117,19 @@ def test_puts_of_many_sessions_share_the_turns_and_none_goes_before_the_others(p
     play(scenario())
 
 
+def test_gets_of_a_session_that_take_long_are_begun_fewer_at_a_time(play: Play) -> None:
+    async def scenario() -> None:
+        sessions = Sessions(1)
+        await sessions.get(32)
+        sessions.close()
+        assert sum(count for _, count in sessions.begun) == 32
+        first, *later = (count for _, count in sessions.begun)
+        assert first == session_gets._FIRST
+        assert max(later) <= TURN / TAKES
+
+    play(scenario())
+
+
 def test_that_puts_of_a_session_take_long_is_known_of_the_next_frame(play: Play) -> None:
     async def scenario() -> None:
         sessions = Sessions(1)
@@ -117,6 +138,28 @@ def test_that_puts_of_a_session_take_long_is_known_of_the_next_frame(play: Play)
         await sessions.put(400)
         sessions.close()
         assert sessions.begun[0][1] <= TURN / TAKES
+
+    play(scenario())
+
+
+def test_long_frames_of_many_clients_are_parsed_one_in_a_turn(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        parsed, sessions = list[int](), Sessions(4)
+
+        def decode(_frame: bytes) -> tuple[int, list[Any], list[Any]]:
+            parsed.append(stepped().steps)
+            stepped().now += 2 * TURN
+            return 0, [], []
+
+        monkeypatch.setattr(session, "decode_calls", decode)
+        await asyncio.gather(*(stream.take(bytes(session._LONG + 1)) for stream in sessions.streams))
+        assert len(set(parsed)) == 4
+        parsed.clear()
+        await asyncio.gather(*(stream.take(bytes(session._LONG)) for stream in sessions.streams))
+        assert len(set(parsed)) == 1, "short ones wait for nobody"
+        sessions.close()
 
     play(scenario())
 
