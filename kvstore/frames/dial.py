@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections.abc import Iterable
 
 from kvstore.frames.framing import PREFACE
 from kvstore.frames.proxy import connect_through, proxy
-from kvstore.frames.stream import FrameStream, StreamLost
+from kvstore.frames.stream import FrameStream, StreamLost, reason
 from kvstore.v1.stream_pb2 import Open
 
 _LONGEST_MS = 2**32 - 1
@@ -32,7 +31,7 @@ async def open_stream(
     try:
         await connect(address, stream)
     except OSError as error:
-        raise StreamLost(os.strerror(error.errno) if error.errno else str(error)) from error
+        raise StreamLost(reason(error)) from error
     given = {name: value if isinstance(value, bytes) else value.encode() for name, value in metadata}
     told = min(math.ceil(timeout * 1000), _LONGEST_MS)
     stream.open(PREFACE, Open(method=method, metadata=given, timeout_ms=told).SerializeToString())

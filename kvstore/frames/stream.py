@@ -6,6 +6,7 @@ TCP is its flow control: what is not read stops the other side's writing.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -16,10 +17,10 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 from google.rpc.status_pb2 import Status
 
-from kvstore.config import KIB, MIB
+from kvstore.config import KIB
 from kvstore.frames.framing import Frame, FrameTooLarge, Framing, FramingError, Kind, header
 
-_MOST_UNREAD = MIB
+_MOST_UNREAD = 256 * KIB
 """Bytes of messages that nobody has read yet, after which no more are taken from the connection."""
 _OF_A_MESSAGE = 128
 """Bytes that a message costs beside its own."""
@@ -56,8 +57,8 @@ class FrameStream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._messages: deque[bytes] = deque()
         self._unread = 0
-        self._end: StreamEnded | StreamLost | None = None
-        """How reading ends once all messages are read; OK is a StreamEnded, too."""
+        self._end: Status | str | None = None
+        """How reading ends when all is read: as the other side says, or why the connection is over."""
         self._reader: asyncio.Future[None] | None = None
         self._in_turn = 0
         self._held = False
@@ -91,7 +92,7 @@ class FrameStream(asyncio.Protocol):
         except FramingError as error:
             large = isinstance(error, FrameTooLarge)
             code = code_pb2.RESOURCE_EXHAUSTED if large else code_pb2.INVALID_ARGUMENT
-            self._over(StreamEnded(Status(code=code, message=str(error))))
+            self._over(Status(code=code, message=str(error)))
             if self.on_open is not None:
                 self.close()  # nobody reads it
         if self.on_unfinished is not None:
@@ -114,7 +115,7 @@ class FrameStream(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._over(StreamLost(str(error) if error else "the connection was closed"))
+        self._over(reason(error) if error else "the connection was closed")
         self._transport = None
         self._gone.set()
         self._writable.set()
@@ -142,11 +143,11 @@ class FrameStream(asyncio.Protocol):
             self._unread += len(frame.payload) + _OF_A_MESSAGE
             self._wake()
         elif frame.kind == Kind.END:
-            self._over(StreamEnded(_status(frame.payload)))
+            self._over(_status(frame.payload))
         else:
             raise FramingError("frame that opens a stream which is open")
 
-    def _over(self, end: StreamEnded | StreamLost) -> None:
+    def _over(self, end: Status | str) -> None:
         if self._end is None:
             self._end = end
             self._wake()
@@ -165,10 +166,12 @@ class FrameStream(asyncio.Protocol):
             self._in_turn = 0
             await asyncio.sleep(0)
         while not self._messages:
+            if isinstance(self._end, str):
+                raise StreamLost(self._end)
             if self._end is not None:
-                if isinstance(self._end, StreamEnded) and self._end.status.code == code_pb2.OK:
+                if self._end.code == code_pb2.OK:
                     return None
-                raise self._end
+                raise StreamEnded(self._end)
             self._in_turn = 0
             self._reader = asyncio.get_running_loop().create_future()
             try:
@@ -213,7 +216,7 @@ class FrameStream(asyncio.Protocol):
         and the status would be lost with it.
         """
         self._send(Kind.END, status.SerializeToString())
-        self._over(StreamEnded(status))
+        self._over(status)
         self._messages.clear()
         self._unread = 0
         self.hold(False)
@@ -259,6 +262,11 @@ class FrameStream(asyncio.Protocol):
         """End the connection at once, and return when that is done."""
         self.break_off()
         await self._gone.wait()
+
+
+def reason(error: Exception) -> str:
+    """Why a connection is over, or could not be made, without the number that the system has for it."""
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 def _keep_alive(transport: asyncio.Transport) -> None:
