@@ -130,6 +130,7 @@ def _damaged_filter_answers_absent(patch: pytest.MonkeyPatch) -> None:
 
 class _NoSum:
     value = staticmethod(lambda data: 0)
+    extend = staticmethod(lambda checksum, data: 0)
 
 
 def _checksum_of_blocks_ignored(patch: pytest.MonkeyPatch) -> None:
