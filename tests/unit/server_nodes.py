@@ -60,12 +60,8 @@ async def serving(*nodes: ServerSettings) -> AsyncIterator[list[NodeServer]]:
 
 
 @asynccontextmanager
-async def channel(port: int) -> AsyncIterator[grpc.aio.Channel]:
-    options = [
-        ("grpc.max_send_message_length", -1),
-        # by its estimate of the line gRPC would take tens of MiB that nobody has read
-        ("grpc.http2.bdp_probe", 0),
-    ]
+async def channel(port: int, *more: tuple[str, int]) -> AsyncIterator[grpc.aio.Channel]:
+    options = [("grpc.max_send_message_length", -1), *more]
     opened = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
     try:
         yield opened
