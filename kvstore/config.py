@@ -138,8 +138,8 @@ def _choice(bucket: str, setting: str, text: str, kind: type[E]) -> E:
         raise ConfigError(f"bucket {bucket}: {setting}={text!r} is not one of {choices}") from None
 
 
-_BESIDE_VALUE = 64 * KIB
-"""Bytes of a request beside a value, at most: a key, a context or token of 16 KiB, and short fields."""
+_BESIDE_VALUE = MIB
+"""Bytes of a request beside a value, at most: mostly its context, which grows with the history of its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class Limits:
 
 MAX_MESSAGE_BYTES = 256 * MIB
 """No frame or reply is larger: its receiver would break off the connection."""
-MAX_REQUEST_BYTES = Limits.MAX_VALUE + MIB
+MAX_REQUEST_BYTES = Limits.MAX_VALUE + _BESIDE_VALUE
 """What a server takes at once: the largest value, with its key and context. Frames of nodes that are larger
 come in parts."""
 MAX_REPLY_BYTES = MAX_MESSAGE_BYTES - 16 * MIB

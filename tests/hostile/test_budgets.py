@@ -17,6 +17,7 @@ from google.rpc import code_pb2
 
 from kvstore.config import KIB, MIB, Limits
 from kvstore.errors import InvalidRequest
+from kvstore.frames.dial import open_stream
 from kvstore.frames.stream import FrameStream, StreamEnded
 from kvstore.local.ports import free_ports
 from kvstore.protocol.client import Put
@@ -27,7 +28,7 @@ from kvstore.ring import data_key, token
 from kvstore.server import options
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1 import peer_pb2
-from kvstore.versions import BucketName, EncodedVersion, InternalKey, UserKey
+from kvstore.versions import BucketName, Dot, EncodedVersion, InternalKey, UserKey
 from kvstore.wire.budget import CALLS_OF_A_SESSION, FrameBudget
 from kvstore.wire.queue import LIMITS, Batches, PeerQueue
 from tests.hostile.raw_http2 import RawConnection
@@ -337,6 +338,11 @@ def test_what_was_refused_does_not_wait_for_the_garbage_collector(tmp_path: Path
             put = pb.PutRequest(bucket="b", key=b"k", value=bytes(2 * MIB))
             with pytest.raises(grpc.aio.AioRpcError):
                 await call(opened, "Put", put, pb.WriteResponse)
+            for method, begins in (("Put", False), ("Session", True)):
+                stream = await open_stream(f"127.0.0.1:{ports[0]}", f"kvstore.v1.KV/{method}", MIB)
+                assert not begins or await stream.read()
+                await stream.write(put.SerializeToString())
+                await stream_ends_typed(stream, "value|frame")
             session = SessionClient(opened)
             await session.stream.write(bytes(2 * MIB))
             await ends_typed(session.stream)
@@ -382,12 +388,32 @@ def test_a_call_that_holds_too_large_a_value_is_refused_without_being_parsed(tmp
             with pytest.raises(
                 grpc.aio.AioRpcError, match="value: is over its limit of 1000 bytes"
             ) as caught:
-                await method(b"\xff" * (65 * KIB), timeout=PATIENCE)
+                await method(b"\xff" * (MIB + KIB), timeout=PATIENCE)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             longest = pb.PutRequest(
                 bucket="b", key=b"k" * Limits.key, value=bytes(1000), context=bytes(16 * KIB)
             )
             with pytest.raises(grpc.aio.AioRpcError, match="context"):
                 await call(opened, "Put", longest, pb.WriteResponse)
+
+    run(scenario())
+
+
+def test_what_was_read_can_be_deleted_by_a_call_however_long_the_history_of_the_key_is(
+    tmp_path: Path,
+) -> None:
+    """A context has no bound of its own, and a node with small values must not take it for a large one."""
+
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        node = settings("n1", port, tmp_path, cluster_state([port]))
+        async with serving(node) as (server,), channel(port) as opened:
+            bucket, user_key = BucketName("b"), UserKey(b"k")
+            place = data_key(token(bucket, user_key), bucket, user_key)
+            history = tuple(Dot(f"n1.gone.{number:06}", number + 1) for number in range(10_000))
+            context = server.driver.node.base.context_keys.sign(history, place)
+            assert len(context) > 100 * KIB
+            delete = pb.DeleteRequest(bucket=bucket, key=user_key, context=context)
+            await call(opened, "Delete", delete, pb.WriteResponse)
 
     run(scenario())
