@@ -32,6 +32,8 @@ async def open_stream(
         await connect(address, stream)
     except OSError as error:
         raise StreamLost(reason(error)) from error
+    except ValueError as error:  # of the name: a label that is empty or too long, or no text
+        raise StreamLost("is no address that can be looked up") from error
     given = {name: value if isinstance(value, bytes) else value.encode() for name, value in metadata}
     told = min(math.ceil(timeout * 1000), _LONGEST_MS)
     stream.open(PREFACE, Open(method=method, metadata=given, timeout_ms=told).SerializeToString())
@@ -39,10 +41,15 @@ async def open_stream(
 
 
 async def connect(address: str, protocol: asyncio.Protocol) -> None:
-    """Connect to `host:port`, where an IPv6 address has brackets; raises OSError."""
+    """Connect to `host:port`, where an IPv6 address has brackets; raises OSError, ValueError for no name."""
     loop = asyncio.get_running_loop()
     if named := proxy():
         await loop.create_connection(lambda: protocol, sock=await connect_through(named, address))
         return
     host, _, port = address.rpartition(":")
-    await loop.create_connection(lambda: protocol, host.strip("[]"), int(port))
+    try:
+        await loop.create_connection(lambda: protocol, host.strip("[]"), int(port))
+    except OSError as error:
+        if error.errno is None:  # a list of what became of each address of a name
+            raise ConnectionError("none of its addresses can be reached") from error
+        raise

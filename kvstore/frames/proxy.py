@@ -17,9 +17,9 @@ def proxy() -> str:
 
 
 async def connect_through(proxy: str, address: str) -> socket.socket:
-    """A connection to `host:port` through the proxy; raises OSError, also when the proxy refuses."""
+    """A connection to `host:port` through the proxy; raises OSError, also when it refuses, and ValueError."""
     host, _, port = proxy.rpartition(":")
-    if not (host and port.isdecimal()):
+    if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
         raise OSError(f"{_VARIABLE}={proxy!r} is not of the form host:port")
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)

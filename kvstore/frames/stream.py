@@ -61,7 +61,7 @@ class FrameStream(asyncio.Protocol):
         """How reading ends when all is read: as the other side says, or why the connection is over."""
         self._reader: asyncio.Future[None] | None = None
         self._in_turn = 0
-        self._held = False
+        self._held = self._paused = False
         self._gone = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -97,8 +97,7 @@ class FrameStream(asyncio.Protocol):
                 self.close()  # nobody reads it
         if self.on_unfinished is not None:
             self.on_unfinished(self, self._framing.unfinished)
-        if self._unread > _MOST_UNREAD:
-            self._pace()
+        self._pace()
 
     def hold(self, held: bool) -> None:
         """Take nothing from the connection until told otherwise."""
@@ -106,9 +105,11 @@ class FrameStream(asyncio.Protocol):
         self._pace()
 
     def _pace(self) -> None:
-        if self._transport is None:
+        paused = self._held or self._unread > _MOST_UNREAD
+        if self._transport is None or paused == self._paused:
             return
-        if self._held or self._unread > _MOST_UNREAD:
+        self._paused = paused
+        if paused:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
@@ -179,10 +180,8 @@ class FrameStream(asyncio.Protocol):
             finally:
                 self._reader = None
         message = self._messages.popleft()
-        before = self._unread
         self._unread -= len(message) + _OF_A_MESSAGE
-        if before > _MOST_UNREAD >= self._unread:
-            self._pace()
+        self._pace()
         return message
 
     # what is sent
@@ -254,8 +253,9 @@ class FrameStream(asyncio.Protocol):
             # closed alone it would stay connected while a process that was forked has a copy of the socket
             opened: socket.socket | None = self._transport.get_extra_info("socket")
             if opened is not None:
-                with suppress(OSError):
-                    opened.shutdown(socket.SHUT_RDWR)
+                # of a copy, since uvloop's sockets have no `shutdown`
+                with suppress(OSError), socket.socket(fileno=os.dup(opened.fileno())) as copy:
+                    copy.shutdown(socket.SHUT_RDWR)
             self._transport.abort()
 
     async def leave(self) -> None:
@@ -266,6 +266,8 @@ class FrameStream(asyncio.Protocol):
 
 def reason(error: Exception) -> str:
     """Why a connection is over, or could not be made, without the number that the system has for it."""
+    if isinstance(error, socket.gaierror):  # whose numbers are not those of the system
+        return error.strerror or str(error)
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 

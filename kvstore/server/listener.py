@@ -143,7 +143,8 @@ class Listener:
         except StreamEnded as error:
             return error.status
         except KVError as error:
-            return error_to_status(error)
+            # some are raised again and again, and would keep what the frames hold that they have passed
+            return error_to_status(error.with_traceback(None))
         except StreamLost:
             raise
         except Exception as error:  # noqa: BLE001  (a defect: it ends this stream, and nothing else)

@@ -12,7 +12,7 @@ import pytest
 from google.rpc import code_pb2
 
 from kvstore.config import KIB, MAX_REQUEST_BYTES, MIB
-from kvstore.errors import InvalidRequest
+from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.frames.dial import connect, open_stream
 from kvstore.frames.framing import PREFACE, Kind, header
 from kvstore.frames.stream import FrameStream, StreamEnded, StreamLost
@@ -186,6 +186,23 @@ def test_a_defect_of_a_handler_ends_its_stream_and_no_other(caplog: pytest.LogCa
 
     play(scenario, fail)
     assert [record.getMessage()[:24] for record in caplog.records] == ["defect in the stream a/B"]
+
+
+def test_an_error_that_is_raised_again_and_again_keeps_nothing_of_whom_it_refused() -> None:
+    refusal = Overloaded(0.1, "by the test")
+
+    async def refuse(stream: FrameStream) -> None:
+        await stream.read()
+        raise refusal
+
+    async def scenario(port: Port) -> None:
+        stream = await port.open()
+        await stream.write(b"m")
+        with pytest.raises(StreamEnded, match="by the test"):
+            await stream.read()
+
+    play(scenario, refuse)
+    assert refusal.__traceback__ is None
 
 
 def test_a_refusal_reaches_who_is_still_sending() -> None:
