@@ -40,6 +40,7 @@ class LiveNodes:
         self.names = [member.node for member in self.state.members]
         self.channels: list[grpc.aio.Channel] = []
         self._servers: list[NodeServer] = []
+        self._sessions = 0
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -64,7 +65,10 @@ class LiveNodes:
         return await _ended(await peer_stream(sender, self._ports[attacked], self.state), frame)
 
     async def session(self, attacked: int, frame: bytes) -> grpc.StatusCode:
-        """Send a frame of calls as our client does; how the session has ended."""
+        """Send a frame of calls, as our client does and as others do in turn; how the session has ended."""
+        self._sessions += 1
+        if self._sessions % 2:
+            return await _call_ended(self.channels[attacked].stream_stream("/kvstore.v1.KV/Session"), frame)
         address = f"127.0.0.1:{self._ports[attacked]}"
         stream = await open_stream(address, "kvstore.v1.KV/Session", MAX_MESSAGE_BYTES)
         await stream.read()
@@ -145,6 +149,18 @@ async def _ended(stream: FrameStream, frame: bytes) -> grpc.StatusCode:
     finally:
         stream.break_off()
     return grpc.StatusCode.OK
+
+
+async def _call_ended(method: Any, frame: bytes) -> grpc.StatusCode:
+    """Likewise, of a call of gRPC."""
+    call = method(timeout=PATIENCE)
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # its code says how it has ended
+        await call.write(frame)
+        await call.done_writing()
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    code: grpc.StatusCode = await call.code()
+    return code
 
 
 Attack = Callable[[], Any]

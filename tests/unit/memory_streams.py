@@ -22,6 +22,7 @@ from kvstore.server.listener import Listener
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1.stream_pb2 import Open
 from tests.patience import PATIENCE
+from tests.unit.server_nodes import SessionByHand
 
 RUBBISH = b"\xff\xff\xff"
 LATE_SECONDS = 7.0
@@ -325,11 +326,10 @@ def _garbled(piece: bytes) -> bytes:
     return piece if _begins(piece) else header(Kind.MESSAGE, len(RUBBISH)) + RUBBISH
 
 
-class StreamSession:
-    """A session as our client has it, by hand."""
+class StreamSession(SessionByHand):
+    """A session as our client has it."""
 
-    def __init__(self, stream: FrameStream) -> None:
-        self.stream = stream
+    stream: FrameStream
 
     @classmethod
     async def open(cls, address: str) -> StreamSession:
@@ -338,21 +338,10 @@ class StreamSession:
         await stream.read()
         return cls(stream)
 
-    async def exchange(self, calls: Sequence[pb.Call]) -> dict[int, pb.Result]:
-        """Send one frame and wait for all its results."""
-        await self.send(calls)
-        return await self.results(len(calls))
-
-    async def send(self, calls: Sequence[pb.Call]) -> None:
-        await self.stream.write(pb.SessionRequest(calls=calls).SerializeToString())
-
-    async def results(self, count: int) -> dict[int, pb.Result]:
-        found: dict[int, pb.Result] = {}
-        while len(found) < count:
-            message = await self.stream.read()
-            assert message is not None
-            found.update((each.id, each) for each in pb.SessionResponse.FromString(message).results)
-        return found
+    async def _response(self) -> pb.SessionResponse:
+        message = await self.stream.read()
+        assert message is not None
+        return pb.SessionResponse.FromString(message)
 
 
 async def call(

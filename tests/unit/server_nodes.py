@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -93,14 +94,15 @@ async def peer_stream(sender: str, port: int, state: ClusterState, method: str =
     return stream
 
 
-class SessionClient:
-    """The Session stream as a client in another language would use it."""
+class SessionByHand(ABC):
+    """A session whose frames are made by a test; `stream` carries them."""
 
-    def __init__(self, opened: grpc.aio.Channel) -> None:
-        self.stream: Any = opened.stream_stream(
-            "/kvstore.v1.KV/Session",
-            response_deserializer=pb.SessionResponse.FromString,
-        )()
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    @abstractmethod
+    async def _response(self) -> pb.SessionResponse:
+        """The next one, which must come."""
 
     async def exchange(self, calls: Sequence[pb.Call]) -> dict[int, pb.Result]:
         """Send one frame and wait for all its results."""
@@ -113,7 +115,21 @@ class SessionClient:
     async def results(self, count: int) -> dict[int, pb.Result]:
         found: dict[int, pb.Result] = {}
         while len(found) < count:
-            response = await self.stream.read()
-            assert response is not grpc.aio.EOF
-            found.update((result.id, result) for result in response.results)
+            found.update((result.id, result) for result in (await self._response()).results)
         return found
+
+
+class SessionClient(SessionByHand):
+    """The Session stream as a client in another language would use it."""
+
+    def __init__(self, opened: grpc.aio.Channel) -> None:
+        begin: Any = opened.stream_stream(
+            "/kvstore.v1.KV/Session", response_deserializer=pb.SessionResponse.FromString
+        )
+        super().__init__(begin())
+
+    async def _response(self) -> pb.SessionResponse:
+        response: Any = await self.stream.read()
+        assert response is not grpc.aio.EOF
+        assert isinstance(response, pb.SessionResponse)
+        return response
