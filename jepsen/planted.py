@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import kvstore.quorum.request
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.hints import Hints

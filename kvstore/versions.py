@@ -33,7 +33,7 @@ SessionToken = NewType("SessionToken", bytes)
 SignedContext = NewType("SignedContext", bytes)
 """A context as clients hold it: opaque, signed (kvstore.contexts); empty: nothing was seen."""
 InternalKey = NewType("InternalKey", bytes)
-"""A key as the engine has it, in the keyspace of data (kvstore.ring.token)."""
+"""A key as the engine has it, in the keyspace of data (kvstore.protocol.internal_key)."""
 EncodedVersion = NewType("EncodedVersion", bytes)
 """What `encode_version` has made, or what is to be checked for that; empty: no version."""
 Digest = NewType("Digest", bytes)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import pytest
 
 import kvstore
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import NodeHash, TreeNode
 from kvstore.quorum.background.exchange import Exchange
 from kvstore.quorum.background.merkle_tree import FAN_OUT, ROOT

@@ -15,8 +15,8 @@ from kvstore.errors import Corruption, InvalidRequest
 from kvstore.hlc import hybrid_time
 from kvstore.kvctl.records import NODE, key_fields
 from kvstore.kvctl.whole_file import WholeFile
+from kvstore.protocol.internal_key import data_key, token
 from kvstore.quorum.hints import hint_key
-from kvstore.ring.token import data_key, token
 from kvstore.server.data_directory import IDENTITY
 from kvstore.store import Store
 from kvstore.versions import BucketName, Dot, Sibling, UserKey, Version, check_version, encode_version

@@ -8,9 +8,9 @@ from kvstore.config import NAME
 from kvstore.errors import Corruption, InvalidRequest
 from kvstore.hlc import time_counter, wall_time
 from kvstore.kvctl.key_argument import as_json
+from kvstore.protocol.internal_key import data_key, split_data_key, token
 from kvstore.quorum.context_keys import CONTEXT_KEYS
 from kvstore.quorum.hints import HINT_KEYSPACE, hint_key, split_hint_key
-from kvstore.ring.token import data_key, split_data_key, token
 from kvstore.versions import EncodedVersion, InternalKey, Sibling, decode_version
 
 Fields = dict[str, object]

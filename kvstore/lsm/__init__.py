@@ -4,14 +4,14 @@
 """
 
 from kvstore.lsm.commit import CommitShell, GroupCommit, Synced
+from kvstore.lsm.config import Compaction, Durability, Options
 from kvstore.lsm.engine import Engine
 from kvstore.lsm.filesystem import FileSystem
-from kvstore.lsm.job import CompactionJob, FlushJob, Job, JobResult, RemovalJob
 from kvstore.lsm.job_codec import decode_job, decode_result, encode_job, encode_result
 from kvstore.lsm.job_queue import JobQueue, JobShell
 from kvstore.lsm.jobs import run_job
 from kvstore.lsm.memory_filesystem import Fate, MemoryFileSystem, SimulatedCrash
-from kvstore.lsm.options import Compaction, Durability, Options
+from kvstore.lsm.messages import CompactionJob, FlushJob, Job, JobResult, RemovalJob
 from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.segments import Sync
 from kvstore.lsm.snapshot import Snapshot

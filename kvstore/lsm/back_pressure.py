@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvstore.lsm.options import Options
+from kvstore.lsm.config import Options
 from kvstore.lsm.segments import Segments
 from kvstore.lsm.table_set import TableSet
 

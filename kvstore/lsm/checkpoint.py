@@ -8,7 +8,7 @@ from contextlib import suppress
 from kvstore.errors import StorageError, StorageFailed
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.manifest import CURRENT, Manifest
-from kvstore.lsm.table_info import TableInfo, table_name
+from kvstore.lsm.messages import TableInfo, table_name
 
 
 def write_checkpoint(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from kvstore.lsm.options import Compaction, Options
-from kvstore.lsm.table_info import TableInfo
+from kvstore.lsm.config import Compaction, Options
+from kvstore.lsm.messages import TableInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from kvstore.lsm.compaction import Choice, choose, everything
-from kvstore.lsm.job import CompactionJob
-from kvstore.lsm.options import Options
+from kvstore.lsm.config import Options
+from kvstore.lsm.messages import CompactionJob
 from kvstore.lsm.table_set import TableSet
 
 

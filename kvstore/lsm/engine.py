@@ -14,14 +14,14 @@ from kvstore.errors import Corruption, Overloaded, StorageFailed, StorageFull
 from kvstore.lsm.back_pressure import BackPressure
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.checkpoint import write_checkpoint
+from kvstore.lsm.config import Durability, Options
 from kvstore.lsm.filesystem import FileSystem
-from kvstore.lsm.job import Job, JobResult
 from kvstore.lsm.limits import check_key, check_range, checked_batch
 from kvstore.lsm.maintenance import Maintenance
 from kvstore.lsm.manifest import Manifest
 from kvstore.lsm.memtable import ABSENT
+from kvstore.lsm.messages import Job, JobResult
 from kvstore.lsm.obsolete_files import ObsoleteFiles
-from kvstore.lsm.options import Durability, Options
 from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.recovery import LOCK, Recovery, recovered_segments
 from kvstore.lsm.segments import Segments, Sync

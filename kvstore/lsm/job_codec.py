@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kvstore.errors import Corruption
-from kvstore.lsm.job import CompactionJob, FlushJob, Job, JobResult, RemovalJob
+from kvstore.lsm.messages import CompactionJob, FlushJob, Job, JobResult, RemovalJob
 
 _encoder = msgspec.msgpack.Encoder()
 _job_decoder = msgspec.msgpack.Decoder(FlushJob | CompactionJob | RemovalJob)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from kvstore.errors import StorageFull
-from kvstore.lsm.job import Job, JobResult
+from kvstore.lsm.messages import Job, JobResult
 
 PAUSE = 1.0
 """Seconds before a job that failed is offered again: whatever made it fail needs time to pass."""

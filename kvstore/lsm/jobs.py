@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 from kvstore.errors import Corruption, UnsupportedFormat
 from kvstore.lsm.filesystem import FileSystem
-from kvstore.lsm.job import CompactionJob, FlushJob, Job, JobResult, RemovalJob
 from kvstore.lsm.memtable import Memtable
 from kvstore.lsm.merge import Chunk, merge, without_deletions
+from kvstore.lsm.messages import WHOLE, CompactionJob, FlushJob, Job, JobResult, RemovalJob, TableInfo
 from kvstore.lsm.pace import Pace, full_speed
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.table import Table
-from kvstore.lsm.table_info import WHOLE, TableInfo
 from kvstore.lsm.wal import read_segments, segment_name
 
 

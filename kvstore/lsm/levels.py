@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from kvstore.lsm.bloom import hash_key
 from kvstore.lsm.lost_table import LostTable
 from kvstore.lsm.merge import Chunk
+from kvstore.lsm.messages import TableInfo
 from kvstore.lsm.table import Table
-from kvstore.lsm.table_info import TableInfo
 
 AnyTable = Table | LostTable
 """An open table, or what stands for one that cannot be opened."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kvstore.errors import Corruption
 from kvstore.lsm.merge import Chunk
-from kvstore.lsm.table_info import TableInfo, table_name
+from kvstore.lsm.messages import TableInfo, table_name
 
 
 class LostTable:

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 
 from kvstore.errors import Corruption, StorageError, StorageFailed
 from kvstore.lsm.compaction_scheduler import CompactionScheduler
+from kvstore.lsm.config import Options
 from kvstore.lsm.filesystem import FileSystem
-from kvstore.lsm.job import CompactionJob, FlushJob, Job, JobResult, RemovalJob
 from kvstore.lsm.jobs import run_job
 from kvstore.lsm.manifest import Manifest
+from kvstore.lsm.messages import WHOLE, CompactionJob, FlushJob, Job, JobResult, RemovalJob, table_name
 from kvstore.lsm.obsolete_files import ObsoleteFiles
-from kvstore.lsm.options import Options
 from kvstore.lsm.pace import Pace, full_speed
 from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.segments import Segments
 from kvstore.lsm.sstable_writer import write_tables
-from kvstore.lsm.table_info import WHOLE, table_name
 from kvstore.lsm.table_set import TableSet
 
 

@@ -15,8 +15,8 @@ import msgspec
 from kvstore.errors import Corruption, StorageError, StorageFull
 from kvstore.lsm.filesystem import FileSystem, WritableFile
 from kvstore.lsm.magic import check_magic
+from kvstore.lsm.messages import Position, TableInfo
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record, readable_records
-from kvstore.lsm.table_info import Position, TableInfo
 from kvstore.lsm.whole_files import read_file, sync_file
 
 MAGIC = b"kvsman\x00\x02"

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from kvstore.errors import StorageError
 from kvstore.lsm.filesystem import FileSystem
-from kvstore.lsm.job import RemovalJob
+from kvstore.lsm.messages import RemovalJob
 
 
 class ObsoleteFiles:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from kvstore.lsm.table_info import WHOLE, TableInfo
+from kvstore.lsm.messages import WHOLE, TableInfo
 
 
 class Fence(NamedTuple):

@@ -10,16 +10,16 @@ from __future__ import annotations
 from contextlib import suppress
 
 from kvstore.errors import StorageFailed, StorageFull, UnsupportedFormat
+from kvstore.lsm.config import Options
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.limits import batch_bytes
 from kvstore.lsm.manifest import CURRENT, Manifest
 from kvstore.lsm.memtable import Memtable
 from kvstore.lsm.merge import merge
+from kvstore.lsm.messages import table_name
 from kvstore.lsm.obsolete_files import ObsoleteFiles
-from kvstore.lsm.options import Options
 from kvstore.lsm.segments import NO_FILE, Segment, Segments
 from kvstore.lsm.sstable_writer import write_tables
-from kvstore.lsm.table_info import table_name
 from kvstore.lsm.table_set import TableSet
 from kvstore.lsm.wal import MAGIC, locate_records, log_paths, segment_name
 from kvstore.lsm.whole_files import file_size, sync_file

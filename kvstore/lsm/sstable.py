@@ -10,7 +10,7 @@ import struct
 
 import msgspec
 
-from kvstore.lsm.table_info import Position
+from kvstore.lsm.messages import Position
 
 MAGIC = b"kvsst\x00\x00\x02"
 FOOTER = struct.Struct("<QIQIQI")  # offset and length of filter, index, properties

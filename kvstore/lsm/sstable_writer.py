@@ -13,12 +13,12 @@ import msgspec
 from kvstore.config import MIB
 from kvstore.lsm.block import encode_entries, present, seal
 from kvstore.lsm.bloom import BloomFilter
+from kvstore.lsm.config import Options
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.merge import Chunk
-from kvstore.lsm.options import Options
+from kvstore.lsm.messages import TableInfo, table_name
 from kvstore.lsm.pace import Pace, full_speed
 from kvstore.lsm.sstable import FOOTER, MAGIC, Index, Properties
-from kvstore.lsm.table_info import TableInfo, table_name
 
 _encoder = msgspec.msgpack.Encoder()
 

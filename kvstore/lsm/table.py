@@ -10,10 +10,10 @@ from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.data_blocks import DataBlocks
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.merge import Chunk
+from kvstore.lsm.messages import TableInfo
 from kvstore.lsm.quarantine import whole
 from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.table_index import Guide
-from kvstore.lsm.table_info import TableInfo
 from kvstore.lsm.table_scan import scan_table
 
 

@@ -14,9 +14,9 @@ from kvstore.lsm.block import DamagedBlock, DataBlock, unseal
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.magic import check_magic
+from kvstore.lsm.messages import TableInfo, table_name
 from kvstore.lsm.sstable import FOOTER, FOOTER_BYTES, MAGIC, Index, Properties
 from kvstore.lsm.table_index import Guide, PackedIndex
-from kvstore.lsm.table_info import TableInfo, table_name
 
 T = TypeVar("T")
 

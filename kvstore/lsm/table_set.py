@@ -13,9 +13,9 @@ from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.levels import AnyTable, Levels
 from kvstore.lsm.lost_table import LostTable
 from kvstore.lsm.manifest import Manifest
+from kvstore.lsm.messages import WHOLE, TableInfo
 from kvstore.lsm.quarantine import Fence, Quarantine, whole
 from kvstore.lsm.table import Table
-from kvstore.lsm.table_info import WHOLE, TableInfo
 
 T = TypeVar("T", bound=AnyTable)
 

@@ -13,12 +13,12 @@ from itertools import groupby, pairwise
 from kvstore.errors import Corruption, StorageError
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.manifest import CURRENT, StoreState, current_manifest
+from kvstore.lsm.messages import TableInfo, table_name
 from kvstore.lsm.pace import Pace, full_speed
 from kvstore.lsm.problems import Counts, Kind, Problem
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record
 from kvstore.lsm.recovery import LOCK
 from kvstore.lsm.stopped import locked, read_state
-from kvstore.lsm.table_info import TableInfo, table_name
 from kvstore.lsm.verify_table import problem_of, verify_table
 from kvstore.lsm.wal import MAGIC, log_paths, read_segments, records_in
 from kvstore.lsm.whole_files import read_file

@@ -10,12 +10,12 @@ from kvstore.errors import Corruption, StorageError, UnsupportedFormat
 from kvstore.lsm.block import DataBlock
 from kvstore.lsm.bloom import BloomFilter
 from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.messages import TableInfo, table_name
 from kvstore.lsm.pace import Pace
 from kvstore.lsm.problems import Counts, Kind, Problem
 from kvstore.lsm.sstable import FOOTER_BYTES
 from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.table_index import PackedIndex
-from kvstore.lsm.table_info import TableInfo, table_name
 
 
 def problem_of(error: StorageError | OSError, file: str, keys: tuple[bytes, bytes] | None = None) -> Problem:

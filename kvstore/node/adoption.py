@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from kvstore.errors import InvalidRequest, Overloaded, StorageFull
-from kvstore.instant import Instant
 from kvstore.node import state_store
 from kvstore.node.liveness import Liveness
 from kvstore.node.outbox import Outbox
 from kvstore.node.parts import Background, Foundation
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.deadlines import NEVER
 from kvstore.quorum.flow import Flow, Idle, Pause, Sync
 from kvstore.ring import ClusterState, Since, since_after

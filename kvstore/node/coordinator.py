@@ -12,9 +12,9 @@ from functools import partial
 
 from kvstore.config import Limits, QuorumSettings
 from kvstore.errors import Corruption, InternalError, KVError, NodeStopping, StaleRing
-from kvstore.instant import Instant
 from kvstore.principal import Principal
 from kvstore.protocol.client import ClientRequest, Failed, Reply
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.forward import Forwards

@@ -7,12 +7,12 @@ from contextlib import suppress
 
 from kvstore.errors import Corruption, Overloaded, StorageFull
 from kvstore.gossip import FailureDetector, Output, PersistIncarnation, Send, StatusChanged
-from kvstore.instant import Instant
 from kvstore.lsm.reading import Get
 from kvstore.node.outbox import Outbox
 from kvstore.node.parts import Background, Foundation
 from kvstore.protocol.fields import MAX_INCARNATION
 from kvstore.protocol.gossip import GossipMessage, PushPull, Status
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import KeyOffer
 
 _INCARNATION = b"n/incarnation"

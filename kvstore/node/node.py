@@ -13,7 +13,6 @@ from functools import partial
 
 from kvstore.errors import InvalidRequest
 from kvstore.gossip import FailureDetector
-from kvstore.instant import Instant
 from kvstore.lsm import Engine, Job, JobResult
 from kvstore.node import parts, state_store
 from kvstore.node.adoption import Adoption
@@ -28,6 +27,7 @@ from kvstore.node.status import NodeStatus, member_statuses
 from kvstore.principal import ANYONE, Principal
 from kvstore.protocol.client import ClientRequest
 from kvstore.protocol.gossip import Status
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.scan import Scan
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.placement import Placements

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from kvstore.hlc import HybridClock
-from kvstore.instant import Instant
 from kvstore.lsm import Engine
 from kvstore.node.coordinator import Coordinator
 from kvstore.node.outbox import Outbox
@@ -16,6 +15,7 @@ from kvstore.node.scan import Step
 from kvstore.node.scan_answers import ScanAnswers
 from kvstore.node.scans import Scans
 from kvstore.node.settings import NodeSettings
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.background.answering import AnsweredQuestions

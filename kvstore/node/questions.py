@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kvstore.errors import KVError
-from kvstore.instant import Instant
 from kvstore.node.outbox import Outbox
 from kvstore.protocol.fields import Kind, fields_of, is_record
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import Refusal
 from kvstore.quorum.background.answering import Answering
 from kvstore.quorum.held_outputs import HeldOutputs

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvstore.errors import KVError
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import ReadReply, ReadSame, Refusal, ReplicaRead, ReplicaWrite, WriteAck
 from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy

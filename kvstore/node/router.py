@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from kvstore.instant import Instant
 from kvstore.node.coordinator import Coordinator
 from kvstore.node.liveness import Liveness
 from kvstore.node.outbox import Outbox
@@ -16,6 +15,7 @@ from kvstore.node.replica_service import ReplicaService
 from kvstore.principal import ANYONE, Principal
 from kvstore.protocol.client import Reply, aged
 from kvstore.protocol.gossip import Ack, Nack, Ping, PingRequest, PushPull
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import (
     Forward,
     ForwardReply,

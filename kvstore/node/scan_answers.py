@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kvstore.config import MIB
-from kvstore.instant import Instant
 from kvstore.node.scan import BeginStep, Wanted
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import KeyVersion, ScanDifference, ScanItems
 from kvstore.quorum.background.answering import AnsweredQuestions, Answering
 from kvstore.quorum.background.range_items import ITEM_BYTES, packed_item

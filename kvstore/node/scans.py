@@ -12,10 +12,10 @@ from typing import NamedTuple, TypeAlias
 
 from kvstore.config import MIB, Limits, QuorumSettings
 from kvstore.errors import Corruption, InternalError, InvalidRequest, KVError, ReadTimeout
-from kvstore.instant import Instant
 from kvstore.node.scan import BeginStep, Step, Wanted, partition_at
 from kvstore.node.scan_part import Own, ScanPart
 from kvstore.protocol.client import Failed
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.scan import Scan, Scanned, ScannedKey
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.counters.requests import RequestCounters

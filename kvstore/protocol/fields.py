@@ -33,7 +33,7 @@ class Kind(Enum):
     EPOCH = auto()
     """Of the cluster state that the sender knows. Compared, never used in arithmetic."""
     INTERNAL_KEY = auto()
-    """A key as the engine has it (kvstore.ring.token)."""
+    """A key as the engine has it (kvstore.protocol.internal_key)."""
     KEY_BOUND = auto()
     """Where a range of internal keys begins or ends; empty: no bound."""
     VERSION = auto()

@@ -11,7 +11,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.guard import Guard
 
 NEVER = float("inf")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kvstore.errors import KVError
-from kvstore.instant import Instant
 from kvstore.protocol.client import Delete, Explain, Failed, Stored
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.mint import Written
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.overwrite import Overwrites

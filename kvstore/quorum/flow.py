@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from kvstore.errors import KVError
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import QuorumMessage, ReplicaWrite, WriteAck
 from kvstore.protocol.table import ANSWERS
 from kvstore.quorum.deadlines import NEVER, Deadlines

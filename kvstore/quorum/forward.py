@@ -10,8 +10,8 @@ import msgspec
 
 from kvstore.config import QuorumSettings
 from kvstore.errors import Corruption, KVError, NodeStopping
-from kvstore.instant import Instant
 from kvstore.protocol.client import Failed, timed_out
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import Forward, ForwardReply
 from kvstore.protocol.sizes import content_of
 from kvstore.quorum.counters.requests import RequestCounters

@@ -6,8 +6,8 @@ from kvstore.config import MAX_REPLY_BYTES
 from kvstore.contexts import decode_seen
 from kvstore.errors import Corruption, VersionTooLarge
 from kvstore.hlc import wall_time
-from kvstore.instant import Instant
 from kvstore.protocol.client import Explain, Failed, Found, Get, Value
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.context_keys import ContextKeys
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.read import Reads

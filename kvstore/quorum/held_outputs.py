@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.guard import Guard
 from kvstore.quorum.outputs import Output
 

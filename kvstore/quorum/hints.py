@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from kvstore.config import NAME, Limits, QuorumSettings
 from kvstore.errors import Corruption, InvalidRequest, Overloaded, StorageFull, VersionTooLarge
 from kvstore.hlc import wall_time
-from kvstore.instant import Instant
 from kvstore.lsm import Engine
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.counters.hints import HintCounters
 from kvstore.quorum.replica import Replica
 from kvstore.ring import check_data_key

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvstore.errors import Corruption, Overloaded, VersionTooLarge
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.hints import HintChange, Hints
 from kvstore.quorum.placement import Placement
 from kvstore.quorum.replica import Replica

@@ -12,8 +12,8 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from kvstore.errors import KVError
-from kvstore.instant import Instant
 from kvstore.protocol.client import Failed, Reply
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.rpc import Rpc, Waiting
 
 

@@ -13,8 +13,8 @@ from functools import partial
 from msgspec.structs import replace
 
 from kvstore.errors import KVError
-from kvstore.instant import Instant
 from kvstore.protocol.client import Explain, Failed
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.mint import Mint, Written
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.read import Reads

@@ -20,8 +20,8 @@ from kvstore.errors import (
     StorageError,
     VersionTooLarge,
 )
-from kvstore.instant import Instant
 from kvstore.protocol.client import Explain
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import ReadReply, ReadSame, ReplicaRead
 from kvstore.quorum.counters.reads import ReadCounters
 from kvstore.quorum.deadlines import NEVER

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from kvstore.errors import KVError
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import ReplicaWrite, WriteAck
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc, Waiting

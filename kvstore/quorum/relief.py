@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.guard import Guard
 from kvstore.quorum.rpc import Rpc
 from kvstore.quorum.write import WriteOperation, WriteState

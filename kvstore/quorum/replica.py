@@ -9,8 +9,8 @@ from kvstore.config import BucketSettings, Conflict
 from kvstore.errors import InvalidRequest, VersionTooLarge
 from kvstore.hlc import wall_time
 from kvstore.lsm import Engine
+from kvstore.protocol.internal_key import split_data_key
 from kvstore.quorum.counters import Counters
-from kvstore.ring.token import split_data_key
 from kvstore.versions import (
     NO_VERSION,
     BucketName,

@@ -9,9 +9,9 @@ import msgspec
 
 from kvstore.config import BucketSettings, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import InvalidRequest, Unavailable
-from kvstore.instant import Instant
 from kvstore.principal import Principal
 from kvstore.protocol.client import ClientRequest
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.placement import Placement, Placements
 from kvstore.quorum.votes import NOBODY, Outcome, count

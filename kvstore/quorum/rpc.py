@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable
 from typing import ClassVar, Protocol, TypeAlias
 
 from kvstore.errors import KVError
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import (
     Forward,
     ForwardReply,

@@ -13,8 +13,8 @@ import msgspec
 from kvstore.config import QuorumSettings
 from kvstore.contexts import encode_seen
 from kvstore.errors import KVError, Overloaded, StorageError, VersionTooLarge, WriteTimeout
-from kvstore.instant import Instant
 from kvstore.protocol.client import Explain, Stored
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import ReplicaWrite, WriteAck
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.context_keys import ContextKeys

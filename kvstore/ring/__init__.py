@@ -1,13 +1,12 @@
-"""The consistent-hash ring: tokens, partitions, who holds what. Pure."""
+"""The consistent-hash ring: who holds what, how it is built, kept, and what a change of it touches. Pure.
 
-from kvstore.ring.cluster_state import ClusterState
-from kvstore.ring.initial_state import initial_state
-from kvstore.ring.member import Member, parse_members
-from kvstore.ring.preference import fallbacks, preference_list
-from kvstore.ring.ring import Ring
-from kvstore.ring.since import Since, since_after, since_now
-from kvstore.ring.stored_state import decode_state, encode_state
-from kvstore.ring.token import (
+What nodes and clients tell each other stands with the messages: the ring itself, members and cluster state
+as records (`kvstore.protocol.ring`, `.member`, `.cluster_state`), tokens and internal keys as formats
+(`kvstore.protocol.internal_key`). All of it can be had from here.
+"""
+
+from kvstore.protocol.cluster_state import ClusterState
+from kvstore.protocol.internal_key import (
     DATA_KEYSPACE,
     check_data_key,
     data_key,
@@ -18,6 +17,13 @@ from kvstore.ring.token import (
     token,
     token_at,
 )
+from kvstore.protocol.member import Member
+from kvstore.protocol.ring import Ring
+from kvstore.ring.initial_members import parse_members
+from kvstore.ring.initial_state import initial_state
+from kvstore.ring.preference import fallbacks, preference_list
+from kvstore.ring.since import Since, since_after, since_now
+from kvstore.ring.stored_state import decode_state, encode_state
 
 __all__ = [
     "DATA_KEYSPACE",

@@ -8,8 +8,8 @@ from fractions import Fraction
 
 import mmh3
 
-from kvstore.ring.member import Member
-from kvstore.ring.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS, Ring
+from kvstore.protocol.member import Member
+from kvstore.protocol.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS, Ring
 
 
 def initial_ring(

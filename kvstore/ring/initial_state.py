@@ -8,10 +8,10 @@ import mmh3
 
 from kvstore.config import BucketSettings
 from kvstore.errors import ConfigError
+from kvstore.protocol.cluster_state import ClusterState
+from kvstore.protocol.member import Member
+from kvstore.protocol.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
 from kvstore.ring.builder import initial_ring
-from kvstore.ring.cluster_state import ClusterState
-from kvstore.ring.member import Member
-from kvstore.ring.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
 
 MAX_PARTITIONS = 65536
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvstore.ring.ring import Ring
+from kvstore.protocol.ring import Ring
 
 
 def preference_list(ring: Ring, partition: int, n: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kvstore.ring.cluster_state import ClusterState
+from kvstore.protocol.cluster_state import ClusterState
 from kvstore.versions import BucketName
 
 

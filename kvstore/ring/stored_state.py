@@ -9,9 +9,9 @@ import msgspec
 
 from kvstore.config import BucketSettings
 from kvstore.errors import ConfigError, Corruption
-from kvstore.ring.cluster_state import ClusterState
-from kvstore.ring.member import Member
-from kvstore.ring.ring import Ring
+from kvstore.protocol.cluster_state import ClusterState
+from kvstore.protocol.member import Member
+from kvstore.protocol.ring import Ring
 from kvstore.ring.since import Since
 
 _FORMAT = b"\1"

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kvstore.lsm.messages import WHOLE, table_name
 from kvstore.lsm.quarantine import Fence
-from kvstore.lsm.table_info import WHOLE, table_name
 from kvstore.node.status import NodeStatus
 
 _SECONDS = 1.0

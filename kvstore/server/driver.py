@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 
-from kvstore.instant import Instant
 from kvstore.lsm import Engine, Job, JobResult
 from kvstore.node.node import Node
 from kvstore.node.settings import NodeSettings
@@ -16,6 +15,7 @@ from kvstore.node.status import NodeStatus
 from kvstore.principal import Principal
 from kvstore.protocol.client import ClientRequest, Reply
 from kvstore.protocol.gossip import Status
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import ClusterState
 from kvstore.server.configuration import Configuration

@@ -18,8 +18,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 from kvstore.config import NAME, BucketSettings, Limits, QuorumSettings, bucket_from_settings, parse_bucket
 from kvstore.errors import ConfigError, Corruption, KVError
 from kvstore.lsm import Compaction, Durability, Options
+from kvstore.protocol.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
 from kvstore.ring import initial_state, parse_members
-from kvstore.ring.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
 from kvstore.server import log
 from kvstore.server.data_directory import stored_cluster
 from kvstore.server.server import EXIT_NOT_STOPPED, EXIT_STORAGE_FAILED, STOP_SIGNALS, ServerSettings, serve

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from kvstore.instant import Instant
 from kvstore.lsm import Fate, MemoryFileSystem
+from kvstore.protocol.instant import Instant
 from kvstore.sim.scheduler import EPOCH_MS, Clock, Scheduler
 from kvstore.sim.storage import SYNC_SECONDS, Disk
 

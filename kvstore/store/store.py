@@ -14,10 +14,10 @@ from typing import Self
 
 from kvstore.config import MIB
 from kvstore.errors import Overloaded, StorageFull
+from kvstore.lsm.config import Durability, Options
 from kvstore.lsm.engine import Engine
 from kvstore.lsm.job_queue import PAUSE
 from kvstore.lsm.limits import checked_batch
-from kvstore.lsm.options import Durability, Options
 from kvstore.lsm.snapshot import Snapshot
 from kvstore.lsm.statistics import EngineStatistics
 from kvstore.lsm.wal import Batch

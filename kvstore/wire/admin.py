@@ -7,9 +7,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
-from kvstore.instant import Instant
 from kvstore.node.node import Node
 from kvstore.node.status import NodeStatus
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.anti_entropy_status import AntiEntropyStatus
 from kvstore.v1 import admin_pb2 as pb
 from kvstore.wire.status import node_status_from_wire, node_status_to_wire, repair_from_wire, repair_to_wire

@@ -30,10 +30,10 @@ from kvstore.lsm.compaction import choose
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.memtable import Memtable
 from kvstore.lsm.merge import Chunk, merge, without_deletions
+from kvstore.lsm.messages import table_name
 from kvstore.lsm.segments import Segments
 from kvstore.lsm.table import Table
 from kvstore.lsm.table_file import TableFile
-from kvstore.lsm.table_info import table_name
 from tests.crash.lsm_workload import PLANS
 from tests.crash.test_lsm_bit_flips import check_region
 from tests.crash.test_lsm_crash_points import crash_everywhere, crash_with_records_not_synced

@@ -37,12 +37,12 @@ from kvstore.lsm.block import DamagedBlock, DataBlock, encode_entries, seal, uns
 from kvstore.lsm.bloom import BloomFilter, hash_key
 from kvstore.lsm.manifest import MAGIC as MANIFEST_MAGIC
 from kvstore.lsm.manifest import Edit, Manifest
+from kvstore.lsm.messages import TableInfo
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record
 from kvstore.lsm.sstable import FOOTER, FOOTER_BYTES, Index, Properties
 from kvstore.lsm.sstable import MAGIC as TABLE_MAGIC
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.table import Table
-from kvstore.lsm.table_info import TableInfo
 from kvstore.lsm.wal import MAGIC as WAL_MAGIC
 from kvstore.lsm.wal import encode_wal_record, read_segments
 from kvstore.protocol.client import Found, Reply, Value
@@ -50,7 +50,7 @@ from kvstore.protocol.peer import Forward, ForwardReply
 from kvstore.protocol.table import PEER_TABLE
 from kvstore.quorum.hints import hint_key, split_hint_key
 from kvstore.ring import decode_state, encode_state, initial_state, since_now, split_data_key
-from kvstore.ring.member import parse_members
+from kvstore.ring.initial_members import parse_members
 from kvstore.store.worker import read_frame
 from kvstore.store.worker_driver import frame
 from kvstore.v1 import client_pb2 as pb

@@ -19,10 +19,10 @@ from kvstore.errors import UnsupportedFormat
 from kvstore.lsm import Engine, MemoryFileSystem, Options
 from kvstore.lsm.bloom import hash_key
 from kvstore.lsm.manifest import Manifest, read_edits
+from kvstore.lsm.messages import TableInfo
 from kvstore.lsm.record import HEADER_BYTES
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.table import Table
-from kvstore.lsm.table_info import TableInfo
 from kvstore.lsm.wal import MAGIC as WAL_MAGIC
 from kvstore.lsm.wal import encode_wal_record, read_segments
 from kvstore.store import DiskFileSystem

@@ -6,9 +6,9 @@ from kvstore.gossip.beliefs import Beliefs
 from kvstore.gossip.membership import Membership
 from kvstore.node import frame_check, liveness
 from kvstore.node.frame_check import FrameCheck
+from kvstore.protocol.internal_key import check_data_key
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.mint import Mint
-from kvstore.ring.token import check_data_key
 from kvstore.server.handshake import check_caller, check_welcome
 from kvstore.versions import Dot, Sibling, check_version, decode_version
 from kvstore.wire.codec import same_length

@@ -20,7 +20,7 @@ import pytest
 
 from kvstore import contexts, versions
 from kvstore.lsm import manifest
-from kvstore.lsm.table_info import TableInfo
+from kvstore.lsm.messages import TableInfo
 from kvstore.versions import Dot, Sibling, Version
 from kvstore.wire import codec, peer
 

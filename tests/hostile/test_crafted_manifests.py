@@ -10,8 +10,8 @@ import pytest
 from kvstore.errors import KVError, StorageError
 from kvstore.lsm import Engine, MemoryFileSystem
 from kvstore.lsm.manifest import MAGIC, Edit, StoreState, current_manifest, read_edits
+from kvstore.lsm.messages import TableInfo
 from kvstore.lsm.record import encode_record
-from kvstore.lsm.table_info import TableInfo
 from kvstore.lsm.verify import verify
 from kvstore.lsm.whole_files import read_file
 

@@ -23,7 +23,7 @@ from kvstore.lsm import (
     Sync,
     run_job,
 )
-from kvstore.lsm.table_info import table_name
+from kvstore.lsm.messages import table_name
 
 DATA = "data"
 Batch = list[tuple[bytes, bytes | None]]

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore.config import KIB, AntiEntropySettings
-from kvstore.instant import Instant
 from kvstore.lsm import Engine, MemoryFileSystem
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import (
     RangeItems,
     ReplicaWrite,

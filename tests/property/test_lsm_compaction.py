@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kvstore.lsm import Compaction, Options
 from kvstore.lsm.compaction import Choice, choose, everything
-from kvstore.lsm.table_info import TableInfo
+from kvstore.lsm.messages import TableInfo
 
 TIERED = st.builds(
     Options,

@@ -16,9 +16,9 @@ from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.levels import Levels
 from kvstore.lsm.memtable import ABSENT
 from kvstore.lsm.merge import Chunk, merge, without_deletions
+from kvstore.lsm.messages import TableInfo
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.table import Table
-from kvstore.lsm.table_info import TableInfo
 from tests.property.lsm_tables import (
     CONTENTS,
     FULL_CONTENTS,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.deadlines import NEVER, Deadlines, Sleeper, Timer
 from kvstore.quorum.guard import Guard
 

@@ -20,7 +20,6 @@ import pytest
 
 from kvstore.client.core import attempts, retry
 from kvstore.errors import Corruption, KVError, Outcome, Overloaded, StorageFull
-from kvstore.instant import Instant
 from kvstore.lsm import Engine, GroupCommit, JobQueue, Sync
 from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.table import Table
@@ -28,6 +27,7 @@ from kvstore.node import router
 from kvstore.node.questions import Questions
 from kvstore.node.transit import Transit
 from kvstore.protocol.client import ClientRequest, Stored
+from kvstore.protocol.instant import Instant
 from kvstore.quorum import mint as minting
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.admission import Admission

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from kvstore.config import AntiEntropySettings, QuorumSettings
-from kvstore.instant import Instant
 from kvstore.lsm import Fate
 from kvstore.node.node import Node
 from kvstore.node.settings import NodeSettings
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import TreeNode
 from kvstore.quorum.background.exchange import Exchange
 from kvstore.quorum.flow import Flow

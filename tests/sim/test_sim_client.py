@@ -9,9 +9,9 @@ import pytest
 from kvstore.client.core.waiter import Answer
 from kvstore.config import BucketSettings
 from kvstore.errors import NoNodeAvailable, Outcome, WriteTimeout
-from kvstore.instant import Instant
 from kvstore.lsm import Fate
 from kvstore.protocol.client import ClientRequest, Found, Stored
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.forward import ForwardOperation
 from kvstore.sim.client import Pending, SimulatedClient
 from kvstore.sim.cluster import SimulatedCluster

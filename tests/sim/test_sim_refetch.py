@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from kvstore.errors import Corruption, StorageFull
-from kvstore.instant import Instant
 from kvstore.lsm import Engine, Fence
 from kvstore.protocol.client import Stored
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import TreeNode
 from kvstore.quorum.background.conversation import Conversation
 from kvstore.quorum.background.merkle_tree import ROOT

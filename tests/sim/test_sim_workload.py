@@ -8,10 +8,10 @@ import pytest
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.errors import Overloaded
-from kvstore.instant import Instant
 from kvstore.node.coordinator import Coordinator
 from kvstore.node.scan import Held, Step, Wanted
 from kvstore.protocol.client import CLIENT_REQUESTS, Failed
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.forward import ForwardOperation
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.request import Request

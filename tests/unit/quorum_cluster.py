@@ -9,13 +9,13 @@ from msgspec.structs import replace
 
 from kvstore.config import BucketSettings
 from kvstore.errors import InvalidRequest, KVError
-from kvstore.instant import Instant
 from kvstore.lsm import Engine, Job, MemoryFileSystem, Options
 from kvstore.node.node import Node
 from kvstore.node.settings import NodeSettings
 from kvstore.node.status import NodeStatus
 from kvstore.protocol.client import ClientRequest, Failed, Found, Reply, Stored
 from kvstore.protocol.gossip import Status
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.scan import Scan, Scanned, ScannedKey
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import DATA_KEYSPACE, ClusterState, Member, initial_state

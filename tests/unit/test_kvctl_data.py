@@ -12,10 +12,10 @@ import pytest
 
 from kvstore.kvctl.records import record
 from kvstore.lsm import Compaction, Engine, Options
+from kvstore.lsm.messages import TableInfo, table_name
 from kvstore.lsm.sstable import FOOTER_BYTES
 from kvstore.lsm.stopped import read_state
 from kvstore.lsm.table_file import TableFile
-from kvstore.lsm.table_info import TableInfo, table_name
 from kvstore.quorum.context_keys import CONTEXT_KEYS
 from kvstore.quorum.hints import hint_key
 from kvstore.server.data_directory import IDENTITY, claim

@@ -8,7 +8,7 @@ import pytest
 
 from kvstore.lsm import Options
 from kvstore.lsm.compaction import choose
-from kvstore.lsm.table_info import TableInfo
+from kvstore.lsm.messages import TableInfo
 
 
 @pytest.mark.parametrize("ratio", [3, 10, 1000])

@@ -21,9 +21,9 @@ from kvstore.lsm import (
     run_job,
 )
 from kvstore.lsm.compaction import Choice, choose
+from kvstore.lsm.messages import WHOLE, table_name
 from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.table import Table
-from kvstore.lsm.table_info import WHOLE, table_name
 from tests.faulty_filesystem import Fault, FaultyFileSystem
 
 LARGE = Options(tier_tables=2, block_bytes=100)

@@ -19,8 +19,8 @@ from kvstore.lsm.manifest import (
     current_manifest,
     read_edits,
 )
+from kvstore.lsm.messages import TableInfo
 from kvstore.lsm.record import encode_record
-from kvstore.lsm.table_info import TableInfo
 from tests.faulty_filesystem import Fault, FaultyFileSystem
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kvstore.errors import Corruption
 from kvstore.lsm import Compaction, CompactionJob, Engine, FlushJob, MemoryFileSystem, Options, run_job
-from kvstore.lsm.table_info import WHOLE
+from kvstore.lsm.messages import WHOLE
 
 OPTIONS = Options(block_bytes=256, memtable_bytes=1 << 20, cache_bytes=1 << 20)
 KEYS = [b"k%03d" % i for i in range(40)]

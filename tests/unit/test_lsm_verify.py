@@ -12,12 +12,12 @@ from kvstore.errors import WrongDataDirectory
 from kvstore.lsm import Compaction, Engine, MemoryFileSystem, Options
 from kvstore.lsm.block import seal
 from kvstore.lsm.manifest import Manifest
+from kvstore.lsm.messages import TableInfo, table_name
 from kvstore.lsm.problems import Counts, Kind, Problem
 from kvstore.lsm.sstable import FOOTER_BYTES, Properties
 from kvstore.lsm.sstable_writer import TableWriter, write_tables
 from kvstore.lsm.stopped import read_state
 from kvstore.lsm.table_file import TableFile
-from kvstore.lsm.table_info import TableInfo, table_name
 from kvstore.lsm.verify import verify
 from kvstore.lsm.verify_table import verify_table
 

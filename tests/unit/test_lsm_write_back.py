@@ -12,8 +12,8 @@ from kvstore.errors import StorageFailed
 from kvstore.lsm import MemoryFileSystem, Options
 from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.merge import Chunk
+from kvstore.lsm.messages import TableInfo
 from kvstore.lsm.sstable_writer import write_tables
-from kvstore.lsm.table_info import TableInfo
 from kvstore.store import DiskFileSystem
 from tests.faulty_filesystem import FaultyFileSystem
 

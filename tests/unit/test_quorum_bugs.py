@@ -8,8 +8,8 @@ import pytest
 
 from kvstore.config import AntiEntropySettings, BucketSettings, Limits, QuorumMode, QuorumSettings
 from kvstore.errors import Outcome, TooManySiblings, Unavailable, WriteTimeout
-from kvstore.instant import Instant
 from kvstore.node.settings import NodeSettings
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PeerMessage
 from kvstore.versions import Dot, EncodedVersion, Sibling, Version, decode_version, encode_version

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from kvstore.config import AntiEntropySettings, BucketSettings
 from kvstore.errors import Overloaded
-from kvstore.instant import Instant
 from kvstore.lsm import Engine, MemoryFileSystem
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import (
     KeyVersion,
     NodeHash,

@@ -9,8 +9,8 @@ import pytest
 
 from kvstore.config import QuorumSettings
 from kvstore.errors import Overloaded, StorageFailed
-from kvstore.instant import Instant
 from kvstore.lsm import Engine, MemoryFileSystem
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import (
     Candidate,
     RangeDifference,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kvstore.instant import Instant
 from kvstore.lsm import Durability as DurabilityMode
 from kvstore.lsm import Engine, MemoryFileSystem, Options
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import WriteAck
 from kvstore.quorum.guard import Guard
 from kvstore.quorum.held_outputs import HeldOutputs

@@ -10,10 +10,10 @@ import pytest
 from kvstore.config import AntiEntropySettings, QuorumSettings
 from kvstore.errors import InternalError, StorageFailed
 from kvstore.gossip import FailureDetector
-from kvstore.instant import Instant
 from kvstore.node.replica_service import ReplicaService
 from kvstore.node.settings import NodeSettings
 from kvstore.protocol.client import ClientRequest, Stored
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import ReplicaRead, ReplicaWrite, TreeNode, WriteAck
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.background.anti_entropy import AntiEntropy

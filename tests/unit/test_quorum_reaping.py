@@ -11,8 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from kvstore.config import AntiEntropySettings
-from kvstore.instant import Instant
 from kvstore.node.settings import NodeSettings
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import Candidate, ReapCheck, ReapConfirm, ReplicaWrite
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.background.reap import Reaper

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kvstore.lsm.messages import WHOLE
 from kvstore.lsm.quarantine import Fence
-from kvstore.lsm.table_info import WHOLE
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.hints import PendingHints
 from kvstore.server.activity import Activity

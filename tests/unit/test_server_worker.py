@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from kvstore.lsm import Engine, FlushJob, Job, JobResult, Options, RemovalJob
-from kvstore.lsm.table_info import WHOLE
+from kvstore.lsm.messages import WHOLE
 from kvstore.server.jobs import Jobs
 from kvstore.store import DiskFileSystem
 from kvstore.store.worker import Pacer

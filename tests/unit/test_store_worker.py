@@ -13,9 +13,9 @@ import pytest
 
 from kvstore.config import MIB
 from kvstore.lsm import CompactionJob, Engine, Options
-from kvstore.lsm.job import RemovalJob
 from kvstore.lsm.job_codec import decode_result, encode_job
 from kvstore.lsm.jobs import run_job
+from kvstore.lsm.messages import RemovalJob
 from kvstore.store import DiskFileSystem
 from kvstore.store import worker as worker_module
 from kvstore.store.worker import Pacer, main, read_frame

@@ -161,54 +161,15 @@ def test_each_bound_is_reported_when_it_is_exceeded_and_only_then(tmp_path: Path
     assert function_lines.exceeded == ("median 23 is over 5", "p90 45 is over 16", "longest 45 is over 44")
 
 
-VALUES = "from typing import NamedTuple\nclass Instant(NamedTuple):\n  mono: float\n"
-
-
-def used_by_eleven(directory: Path, instant: str, **files: str) -> tuple[str, ...]:
-    """What is said of the users of a module that is vocabulary by its name."""
-    users_of_it = {f"user{number}": "from p.instant import Instant" for number in range(11)}
-    return sections("p", package(directory, instant=instant, **users_of_it, **files))[1].exceeded
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        VALUES,
-        "@dataclass(frozen=True, slots=True)\nclass A:\n  x: tuple[int, ...]\n  _known: dict[str, int]",
-        "class A(msgspec.Struct, frozen=True): ...\nclass B(A): ...",
-        "class Port(Protocol):\n  def f(self) -> None: ...",
-        "class Kind(Enum):\n  A = 1\nNAMES = {'a': 1}\nclass E(Exception): ...",
-    ],
-)
-def test_vocabulary_may_be_used_by_any_number(tmp_path: Path, text: str) -> None:
-    assert used_by_eleven(tmp_path, text) == ()
-
-
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        ("class A: ...", "mutable class A"),
-        ("@dataclass(slots=True)\nclass A:\n  x: int", "mutable class A"),
-        ("class A(msgspec.Struct, frozen=False): ...", "mutable class A"),
-        ("class A(msgspec.Struct, frozen=True):\n  x: dict[str, int]", "mutable field A.x"),
-        ("x = 1\ndef f():\n  global x\n  x = 2", "global x"),
-        ("known: dict[str, int] = {}", "collection known: dict[str, int]"),
-        ("known = list()", "collection known"),
-    ],
-)
-def test_vocabulary_holds_nothing_that_changes(tmp_path: Path, text: str, what: str) -> None:
-    assert used_by_eleven(tmp_path, text) == (f"p.instant is no vocabulary: {what} of p.instant",)
-
-
-def test_vocabulary_uses_nothing_that_holds_what_changes(tmp_path: Path) -> None:
-    text = f"from p.between import x\n{VALUES}"
-    found = used_by_eleven(tmp_path, text, between="from p.machine import M", machine="class M: ...")
-    assert found == ("p.instant is no vocabulary: mutable class M of p.machine",)
-
-
-def test_vocabulary_that_few_use_is_to_leave_the_list(tmp_path: Path) -> None:
-    found = sections("p", package(tmp_path, instant=VALUES, a="from p import instant"))[1].exceeded
-    assert found == ("p.instant need not be vocabulary: it is used by 1",)
+def test_what_a_package_speaks_in_any_number_may_use(tmp_path: Path) -> None:
+    shared = "from p.config import C\nfrom p.protocol.instant import I\nfrom p.lsm.config import O"
+    files = {f"user{number}": f"{shared}\nfrom p.lsm.messages import J" for number in range(11)}
+    files |= {"config": "", "protocol__instant": "", "lsm__config": "", "lsm__messages": "", "lsm__job": ""}
+    assert sections("p", package(tmp_path, **files))[1].exceeded == ()
+    for number in range(11):
+        (tmp_path / "p" / f"user{number}.py").write_text("from p.lsm.job import J")
+    used = sections("p", read_package(tmp_path / "p"))[1].exceeded
+    assert used == ("p.lsm.job is used by 11, 0 of the core",)
 
 
 def test_what_is_as_large_as_its_bound_is_not_over_it(tmp_path: Path) -> None:
@@ -225,6 +186,5 @@ def test_generated_subpackages_are_left_out(tmp_path: Path) -> None:
 def test_the_core_is_where_the_report_looks_for_it() -> None:
     modules = read_package(Path(__file__).resolve().parents[2] / "kvstore", without=("kvstore.v1",))
     assert len(modules) > 100
-    assert {f"kvstore.{part}" for part in (*report.CORE, *report.CORE_SETTINGS, *report.VOCABULARY)} <= set(
-        modules
-    )
+    named = (*report.CORE, *report.CORE_SETTINGS, *report.SHARED)
+    assert {f"kvstore.{part}" for part in named} <= set(modules)

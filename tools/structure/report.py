@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from tools.structure.classes import classes
@@ -10,23 +10,11 @@ from tools.structure.cycles import cycles
 from tools.structure.imports import Uses, users, uses
 from tools.structure.sizes import Sizes, file_sizes, function_sizes
 from tools.structure.source import Module
-from tools.structure.vocabulary import is_of, reasons_against
 
-CORE = ("node", "quorum", "protocol", "ring", "gossip", "lsm", "versions", "contexts", "hlc", "instant")
+CORE = ("node", "quorum", "protocol", "ring", "gossip", "lsm", "versions", "contexts", "hlc")
 CORE_SETTINGS = ("config", "bounds", "errors")
-SHARED = ("errors", "config", "protocol", "versions")
-"""What the whole package speaks in: any number of modules may use it."""
-
-VOCABULARY = (
-    "instant",
-    "lsm.filesystem",
-    "lsm.job",
-    "lsm.options",
-    "lsm.table_info",
-    "ring.cluster_state",
-    "ring.token",
-)
-"""Values and ports, which any number of modules may use, too, as long as they are no more than that."""
+SHARED = ("errors", "config", "protocol", "versions", "lsm.config", "lsm.messages", "lsm.filesystem")
+"""What the whole package, or the engine, speaks in: any number of modules may use it."""
 
 USERS, ATTRIBUTES, METHODS = 10, 20, 25
 
@@ -57,34 +45,32 @@ def sections(package: str, modules: Mapping[str, Module]) -> list[Section]:
     graph = uses(modules)
     return [
         Section("circles of imports", (), tuple(" -> ".join(circle) for circle in cycles(graph))),
-        _used(package, modules, graph),
+        _used(package, graph),
         _classes(modules),
         _sizes("lines of files", file_sizes(modules.values()), FILES),
         _sizes("lines of functions", function_sizes(modules.values()), FUNCTIONS),
     ]
 
 
-def _used(package: str, modules: Mapping[str, Module], graph: Uses) -> Section:
+def _used(package: str, graph: Uses) -> Section:
     """The modules of the core by how many others use them, those without a bound left out."""
     found = users(graph)
     core = [f"{package}.{part}" for part in (*CORE, *CORE_SETTINGS)]
     shared = [f"{package}.{part}" for part in SHARED]
-    every = {name: len(by) for name, by in found.items() if is_of(name, core) and not is_of(name, shared)}
-    vocabulary = [f"{package}.{part}" for part in VOCABULARY if f"{package}.{part}" in modules]
-    counts = {name: count for name, count in every.items() if name not in vocabulary}
+    counts = {name: len(by) for name, by in found.items() if _is_of(name, core) and not _is_of(name, shared)}
     most = sorted(counts, key=lambda name: (-counts[name], name))
     exceeded = [
-        f"{name} is used by {counts[name]}, {sum(is_of(user, core) for user in found[name])} of the core"
+        f"{name} is used by {counts[name]}, {sum(_is_of(user, core) for user in found[name])} of the core"
         for name in most
         if counts[name] > USERS
     ]
-    for name in vocabulary:
-        exceeded += reasons_against(name, modules, graph, shared)
-        if every[name] <= USERS:
-            exceeded.append(f"{name} need not be vocabulary: it is used by {every[name]}")
     figures = [f"{name} is used by {counts[name]}" for name in most if USERS // 2 < counts[name] <= USERS]
-    figures += [f"{name}, vocabulary, is used by {every[name]}" for name in vocabulary]
     return Section(f"modules of the core that more than {USERS} others use", tuple(figures), tuple(exceeded))
+
+
+def _is_of(name: str, parts: Collection[str]) -> bool:
+    """Whether a module is one of `parts`, or lies below one."""
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
 def _classes(modules: Mapping[str, Module]) -> Section:

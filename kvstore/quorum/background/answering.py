@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import QuorumMessage
 from kvstore.protocol.table import PeerMessage
 

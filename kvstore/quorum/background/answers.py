@@ -7,8 +7,8 @@ from typing import Any
 
 from kvstore.config import AntiEntropySettings
 from kvstore.errors import Overloaded
-from kvstore.instant import Instant
 from kvstore.lsm.reading import Scan
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import QuorumMessage, RangeDifference, RangeItems, TreeHashes, TreeRead
 from kvstore.protocol.sizes import content_of
 from kvstore.protocol.table import PeerMessage

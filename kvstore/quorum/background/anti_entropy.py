@@ -13,8 +13,8 @@ from functools import partial
 
 from kvstore.config import AntiEntropySettings
 from kvstore.errors import KVError, VersionTooLarge
-from kvstore.instant import Instant
 from kvstore.lsm.reading import Scan
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import RangeItems, RepairWanted, TreeNode
 from kvstore.quorum.background.conversation import Conversation
 from kvstore.quorum.background.exchange import Exchange

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from kvstore.config import MIB, AntiEntropySettings
 from kvstore.errors import KVError, VersionTooLarge
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import ReplicaWrite, WriteAck
 from kvstore.protocol.sizes import content_of
 from kvstore.quorum.background.range_items import can_be_sent

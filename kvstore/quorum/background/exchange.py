@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 from kvstore.errors import Overloaded
-from kvstore.instant import Instant
 from kvstore.lsm.reading import Scan
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import RangeDifference, RangeItems, TreeHashes, TreeNode, TreeRead
 from kvstore.quorum.background.conversation import Conversation
 from kvstore.quorum.background.merkle import Trees

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from kvstore.config import MIB, QuorumSettings
 from kvstore.errors import Corruption, KVError
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import ReplicaWrite, WriteAck
 from kvstore.quorum.flow import Ask, Flow, Flows, Pause
 from kvstore.quorum.held_outputs import HeldOutputs

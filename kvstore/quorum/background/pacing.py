@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvstore.config import AntiEntropySettings
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.deadlines import NEVER
 

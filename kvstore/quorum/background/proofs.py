@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvstore.config import AntiEntropySettings
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import TreeNode
 from kvstore.quorum.anti_entropy_status import AntiEntropyStatus
 from kvstore.quorum.background.merkle import Trees

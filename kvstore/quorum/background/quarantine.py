@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from kvstore.errors import Corruption, Overloaded, StorageFull, VersionTooLarge
-from kvstore.instant import Instant
 from kvstore.lsm import Engine, Fence
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.background.conversation import Conversation
 from kvstore.quorum.background.exchange import Exchange
 from kvstore.quorum.background.merkle import Trees

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from kvstore.config import AntiEntropySettings, Limits
 from kvstore.errors import Corruption, InvalidRequest, KVError
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import Candidate, ReapCheck, ReapConfirm
 from kvstore.quorum.background.answering import AnsweredQuestions, Answering
 from kvstore.quorum.background.reap_rounds import ReapRounds

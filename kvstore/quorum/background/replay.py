@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from kvstore.config import MIB, QuorumSettings
 from kvstore.errors import Corruption, KVError, Overloaded, StorageFull
-from kvstore.instant import Instant
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import ReplicaWrite, WriteAck
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.counters.hints import HintCounters

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvstore.config import AntiEntropySettings
-from kvstore.instant import Instant
 from kvstore.lsm.reading import Scan
+from kvstore.protocol.instant import Instant
 from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.pacing import Pacing
 from kvstore.quorum.counters.repair import RepairCounters

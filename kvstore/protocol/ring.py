@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvstore.ring.token import partition_of, token
+from kvstore.protocol.internal_key import partition_of, token
 from kvstore.versions import BucketName, UserKey
 
 DEFAULT_PARTITIONS = 256

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kvstore.config import BucketSettings, default_bucket
-from kvstore.ring.member import Member
-from kvstore.ring.ring import DEFAULT_REPLICAS, Ring
+from kvstore.protocol.member import Member
+from kvstore.protocol.ring import DEFAULT_REPLICAS, Ring
 
 _REMEMBERED_BUCKETS = 10_000
 """Buckets whose settings are kept ready; names come from clients, so there must be a bound."""
