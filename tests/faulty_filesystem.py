@@ -8,8 +8,9 @@ from enum import Enum
 from weakref import WeakSet
 
 from kvstore.errors import StorageError
-from kvstore.lsm.filesystem import FileSystem, ReadableFile, WritableFile
+from kvstore.lsm.filesystem import FileSystem, WritableFile
 from kvstore.lsm.pace import Pace, full_speed
+from kvstore.lsm.readable_files import Lock, ReadableFile
 from kvstore.lsm.storage_errors import storage_error, sync_error
 from kvstore.lsm.whole_files import file_size
 
@@ -83,10 +84,10 @@ class FaultyFileSystem:
         self.check("find_directory" if self._there(path) else "make_directory", path)
         self._inner.make_directory(path)
 
-    def lock(self, path: str) -> WritableFile:
+    def lock(self, path: str) -> Lock:
         """See FileSystem."""
         self.check("lock" if self._there(path) else "make_lock", path)
-        return _FaultyWriter(self, path, self._inner.lock(path))
+        return _FaultyLock(self, self._inner.lock(path))
 
     def create(self, path: str) -> WritableFile:
         """See FileSystem."""
@@ -140,6 +141,17 @@ def can_fail(kind: str, fault: Fault) -> bool:
             return kind == "append"
         case Fault.FULL:
             return kind in _NEW_SPACE
+
+
+class _FaultyLock:
+    def __init__(self, system: FaultyFileSystem, inner: Lock) -> None:
+        self._system = system
+        self._inner = inner
+        system.writers.add(self)
+
+    def close(self) -> None:
+        self._system.writers.discard(self)
+        self._inner.close()
 
 
 class _FaultyWriter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from kvstore.lsm.pace import Pace, full_speed
+from kvstore.lsm.readable_files import ReadableFiles
 
 
 class WritableFile(Protocol):
@@ -32,21 +33,8 @@ class WritableFile(Protocol):
         """Close, without syncing."""
 
 
-class ReadableFile(Protocol):
-    """A file that is no longer written to."""
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`, fewer at the end of the file."""
-
-    def size(self) -> int:
-        """Bytes in the file."""
-
-    def close(self) -> None:
-        """Close."""
-
-
-class FileSystem(Protocol):
-    """What the engine asks of a file system. Paths are text with `/`.
+class FileSystem(ReadableFiles, Protocol):
+    """What the engine asks of a file system.
 
     Every call raises StorageFull when there is no space for it, StorageFailed on another error.
     """
@@ -54,20 +42,11 @@ class FileSystem(Protocol):
     def make_directory(self, path: str) -> None:
         """Make a directory and its parents, durably; no error when it exists."""
 
-    def lock(self, path: str) -> WritableFile:
-        """Lock the file until it is closed; raises WrongDataDirectory when another has it locked."""
-
     def create(self, path: str) -> WritableFile:
         """A new, empty file, replacing one of that name."""
 
     def reopen(self, path: str) -> WritableFile:
         """A file that is there, to be synced, cut or added to; raises FileNotFoundError."""
-
-    def open(self, path: str) -> ReadableFile:
-        """Open for reading; raises FileNotFoundError."""
-
-    def list(self, path: str) -> list[str]:
-        """Names in a directory, sorted."""
 
     def rename(self, old: str, new: str) -> None:
         """Atomically give a file another name, replacing what had it."""
@@ -80,3 +59,12 @@ class FileSystem(Protocol):
 
     def sync_directory(self, path: str) -> None:
         """Make creations, renames and removals in a directory durable."""
+
+
+def sync_file(fs: FileSystem, path: str) -> None:
+    """Make durable what a file holds, whoever wrote it; raises FileNotFoundError, StorageFailed."""
+    file = fs.reopen(path)
+    try:
+        file.sync()
+    finally:
+        file.close()

@@ -12,6 +12,7 @@ from kvstore.lsm.messages import WHOLE, CompactionJob, FlushJob, Job, JobResult,
 from kvstore.lsm.pace import Pace, full_speed
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.table import Table
+from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.wal import read_segments, segment_name
 
 
@@ -50,7 +51,7 @@ def _damaged(fs: FileSystem, job: Job) -> tuple[tuple[int, int], ...]:
 
 
 def _input(fs: FileSystem, job: CompactionJob, i: int) -> Table:
-    table = Table(fs, job.directory, job.inputs[i], None)
+    table = Table(TableFile(fs, job.directory, job.inputs[i]), None)
     for block in job.left_out if i == 0 else ():
         table.leave_out(block)
     return table

@@ -13,11 +13,12 @@ from contextlib import suppress
 import msgspec
 
 from kvstore.errors import Corruption, StorageError, StorageFull
-from kvstore.lsm.filesystem import FileSystem, WritableFile
+from kvstore.lsm.filesystem import FileSystem, WritableFile, sync_file
 from kvstore.lsm.magic import check_magic
 from kvstore.lsm.messages import Position, TableInfo
+from kvstore.lsm.readable_files import ReadableFiles
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record, encode_record, readable_records
-from kvstore.lsm.whole_files import read_file, sync_file
+from kvstore.lsm.whole_files import read_file
 
 MAGIC = b"kvsman\x00\x02"
 CURRENT = "CURRENT"
@@ -66,7 +67,7 @@ class StoreState:
         return Edit(self.next_file, self.flushed_lsn, tables)
 
 
-def current_manifest(fs: FileSystem, directory: str) -> str:
+def current_manifest(fs: ReadableFiles, directory: str) -> str:
     """The name of the manifest in use, empty where there is no store yet; raises Corruption."""
     names = fs.list(directory)
     if CURRENT not in names:
@@ -81,7 +82,7 @@ def current_manifest(fs: FileSystem, directory: str) -> str:
     return name
 
 
-def read_edits(fs: FileSystem, path: str) -> Iterator[Edit]:
+def read_edits(fs: ReadableFiles, path: str) -> Iterator[Edit]:
     """All edits of a manifest, at least one; raises Corruption, UnsupportedFormat.
 
     The last edit may not have been synced before a crash: then nothing was done because of it, and what there

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from kvstore.errors import StorageFailed, StorageFull, UnsupportedFormat
 from kvstore.lsm.config import Options
-from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.filesystem import FileSystem, sync_file
 from kvstore.lsm.limits import batch_bytes
 from kvstore.lsm.manifest import CURRENT, Manifest
 from kvstore.lsm.memtable import Memtable
@@ -22,7 +22,7 @@ from kvstore.lsm.segments import NO_FILE, Segment, Segments
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.table_set import TableSet
 from kvstore.lsm.wal import MAGIC, locate_records, log_paths, segment_name
-from kvstore.lsm.whole_files import file_size, sync_file
+from kvstore.lsm.whole_files import file_size
 
 LOCK = "LOCK"
 """The file that whoever has a store open holds a lock on."""

@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kvstore.errors import Corruption
-from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.levels import Levels
 from kvstore.lsm.manifest import CURRENT, StoreState, current_manifest, read_edits
 from kvstore.lsm.memtable import Memtable
+from kvstore.lsm.readable_files import ReadableFiles
 from kvstore.lsm.recovery import LOCK
 from kvstore.lsm.snapshot import Snapshot
 from kvstore.lsm.table import Table
+from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.wal import log_paths, read_segments
 
 
 @contextmanager
-def locked(fs: FileSystem, directory: str) -> Iterator[None]:
+def locked(fs: ReadableFiles, directory: str) -> Iterator[None]:
     """Nobody else opens the store meanwhile; raises WrongDataDirectory when somebody has it open.
 
     A store that was never opened, a checkpoint, has no lock file, and gets none.
@@ -30,7 +31,7 @@ def locked(fs: FileSystem, directory: str) -> Iterator[None]:
             lock.close()
 
 
-def read_state(fs: FileSystem, directory: str) -> StoreState:
+def read_state(fs: ReadableFiles, directory: str) -> StoreState:
     """Which files make up the store; raises Corruption, UnsupportedFormat."""
     name = current_manifest(fs, directory)
     if not name:
@@ -42,7 +43,7 @@ def read_state(fs: FileSystem, directory: str) -> StoreState:
 
 
 @contextmanager
-def open_stopped(fs: FileSystem, directory: str) -> Iterator[Snapshot]:
+def open_stopped(fs: ReadableFiles, directory: str) -> Iterator[Snapshot]:
     """All that the store holds, as it would be after recovery.
 
     Raises WrongDataDirectory, Corruption, UnsupportedFormat.
@@ -51,7 +52,7 @@ def open_stopped(fs: FileSystem, directory: str) -> Iterator[Snapshot]:
         state = read_state(fs, directory)
         tables: list[Table] = []
         try:
-            tables += (Table(fs, directory, info, None) for info in state.tables.values())
+            tables += (Table(TableFile(fs, directory, info), None) for info in state.tables.values())
             records = read_segments(fs, log_paths(fs, directory), state.flushed_lsn)
             log = Memtable.of(batch for record in records for batch in record.batches)
             with Snapshot(log, (), Levels(tables)) as snapshot:

@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator
 from kvstore.errors import Corruption
 from kvstore.lsm.cache import BlockCache
 from kvstore.lsm.data_blocks import DataBlocks
-from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.merge import Chunk
-from kvstore.lsm.messages import TableInfo
 from kvstore.lsm.quarantine import whole
 from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.table_index import Guide
@@ -20,10 +18,10 @@ from kvstore.lsm.table_scan import scan_table
 class Table:
     """An open table. Without a `cache` it keeps its index to itself and no data block: for one pass."""
 
-    def __init__(self, fs: FileSystem, directory: str, info: TableInfo, cache: BlockCache | None) -> None:
-        """Raises Corruption, UnsupportedFormat."""
-        self.info = info
-        self._smallest, self._largest = info.smallest, info.largest
+    def __init__(self, file: TableFile, cache: BlockCache | None) -> None:
+        """The file is closed with the table, and when this fails; raises Corruption."""
+        self.file, self.path, self.info = file, file.path, file.info
+        self._smallest, self._largest = self.info.smallest, self.info.largest
         self._cache = cache
         self._own_guide: Guide | None = None
         self.holds_hash: Callable[[int], bool] | None = None
@@ -31,9 +29,7 @@ class Table:
         self.filter_useful = 0
         self.filter_false = 0
         self.filter_true = 0
-        self.file = TableFile(fs, directory, info)
-        self.path = self.file.path
-        self.blocks = DataBlocks(self.file, cache)
+        self.blocks = DataBlocks(file, cache)
         try:
             self._guide()
         except BaseException:

@@ -12,9 +12,9 @@ import msgspec
 from kvstore.errors import Corruption
 from kvstore.lsm.block import DamagedBlock, DataBlock, unseal
 from kvstore.lsm.bloom import BloomFilter
-from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.magic import check_magic
 from kvstore.lsm.messages import TableInfo, table_name
+from kvstore.lsm.readable_files import ReadableFiles
 from kvstore.lsm.sstable import FOOTER, FOOTER_BYTES, MAGIC, Index, Properties
 from kvstore.lsm.table_index import Guide, PackedIndex
 
@@ -27,7 +27,7 @@ _properties_decoder = msgspec.msgpack.Decoder(Properties)
 class TableFile:
     """The open file of a table. Footer and properties are read when it is opened."""
 
-    def __init__(self, fs: FileSystem, directory: str, info: TableInfo) -> None:
+    def __init__(self, fs: ReadableFiles, directory: str, info: TableInfo) -> None:
         """Raises Corruption, UnsupportedFormat."""
         self.info = info
         self.path = f"{directory}/{table_name(info.number)}"

@@ -9,13 +9,14 @@ from typing import TypeVar
 
 from kvstore.errors import Corruption, StorageError, UnsupportedFormat
 from kvstore.lsm.cache import BlockCache
-from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.levels import AnyTable, Levels
 from kvstore.lsm.lost_table import LostTable
 from kvstore.lsm.manifest import Manifest
 from kvstore.lsm.messages import WHOLE, TableInfo
 from kvstore.lsm.quarantine import Fence, Quarantine, whole
+from kvstore.lsm.readable_files import ReadableFiles
 from kvstore.lsm.table import Table
+from kvstore.lsm.table_file import TableFile
 
 T = TypeVar("T", bound=AnyTable)
 
@@ -23,7 +24,7 @@ T = TypeVar("T", bound=AnyTable)
 class TableSet:
     """`levels` are the tables of this moment: a change puts others in the place of some, at once."""
 
-    def __init__(self, fs: FileSystem, directory: str, manifest: Manifest, cache: BlockCache) -> None:
+    def __init__(self, fs: ReadableFiles, directory: str, manifest: Manifest, cache: BlockCache) -> None:
         """Raises UnsupportedFormat; a table that is damaged is lost."""
         self._fs = fs
         self._directory = directory
@@ -34,7 +35,7 @@ class TableSet:
         self.levels = Levels(_all_or_none(manifest.tables.values(), self._open_or_lose))
 
     def _open(self, info: TableInfo) -> Table:
-        table = Table(self._fs, self._directory, info, self._cache)
+        table = Table(TableFile(self._fs, self._directory, info), self._cache)
         table.blocks.on_damage = self._met_damage
         return table
 
@@ -106,7 +107,7 @@ class TableSet:
         met = 0
         for table in self.levels:
             try:
-                fresh = Table(self._fs, self._directory, table.info, None)
+                fresh = Table(TableFile(self._fs, self._directory, table.info), None)
             except (Corruption, UnsupportedFormat):
                 self._met_damage(whole(table.info))
                 met += 1

@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator
 from itertools import groupby, pairwise
 
 from kvstore.errors import Corruption, StorageError
-from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.manifest import CURRENT, StoreState, current_manifest
 from kvstore.lsm.messages import TableInfo, table_name
 from kvstore.lsm.pace import Pace, full_speed
 from kvstore.lsm.problems import Counts, Kind, Problem
+from kvstore.lsm.readable_files import ReadableFiles
 from kvstore.lsm.record import DamagedRecord, TornRecord, decode_record
 from kvstore.lsm.recovery import LOCK
 from kvstore.lsm.stopped import locked, read_state
@@ -27,7 +27,7 @@ _OURS = re.compile(r"MANIFEST-\d{8,}|\d{8,}\.sst|CURRENT\.new")
 
 
 def verify(
-    fs: FileSystem, directory: str, counts: Counts | None = None, pace: Pace = full_speed
+    fs: ReadableFiles, directory: str, counts: Counts | None = None, pace: Pace = full_speed
 ) -> Iterator[Problem]:
     """Everything that is wrong with the store in `directory`.
 
@@ -39,7 +39,7 @@ def verify(
 
 
 class _Verification:
-    def __init__(self, fs: FileSystem, directory: str, counts: Counts, pace: Pace) -> None:
+    def __init__(self, fs: ReadableFiles, directory: str, counts: Counts, pace: Pace) -> None:
         self._fs = fs
         self._directory = directory
         self._counts = counts

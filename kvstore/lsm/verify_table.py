@@ -9,10 +9,10 @@ from itertools import pairwise
 from kvstore.errors import Corruption, StorageError, UnsupportedFormat
 from kvstore.lsm.block import DataBlock
 from kvstore.lsm.bloom import BloomFilter
-from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.messages import TableInfo, table_name
 from kvstore.lsm.pace import Pace
 from kvstore.lsm.problems import Counts, Kind, Problem
+from kvstore.lsm.readable_files import ReadableFiles
 from kvstore.lsm.sstable import FOOTER_BYTES
 from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.table_index import PackedIndex
@@ -27,7 +27,7 @@ def problem_of(error: StorageError | OSError, file: str, keys: tuple[bytes, byte
 
 
 def verify_table(
-    fs: FileSystem, directory: str, info: TableInfo, counts: Counts, pace: Pace
+    fs: ReadableFiles, directory: str, info: TableInfo, counts: Counts, pace: Pace
 ) -> Iterator[Problem]:
     """What is wrong with a table; counts what is read, and tells `pace` of it."""
     file, keys = table_name(info.number), (info.smallest, info.largest)

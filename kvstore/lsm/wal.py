@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import msgspec
 
 from kvstore.errors import Corruption
-from kvstore.lsm.filesystem import FileSystem
 from kvstore.lsm.magic import check_magic
+from kvstore.lsm.readable_files import ReadableFiles
 from kvstore.lsm.record import encode_record, readable_records
 from kvstore.lsm.whole_files import read_file
 
@@ -51,13 +51,13 @@ def segment_name(number: int) -> str:
     return f"{number:08d}.wal"
 
 
-def log_paths(fs: FileSystem, directory: str) -> list[str]:
+def log_paths(fs: ReadableFiles, directory: str) -> list[str]:
     """The segments of the log, in order."""
     names = (name for name in fs.list(directory) if name.endswith(".wal"))
     return [f"{directory}/{name}" for name in sorted(names, key=lambda name: (len(name), name))]
 
 
-def read_segments(fs: FileSystem, paths: Sequence[str], floor: int) -> Iterator[WalRecord]:
+def read_segments(fs: ReadableFiles, paths: Sequence[str], floor: int) -> Iterator[WalRecord]:
     """The records of segments in order, up to the first gap that a crash has torn.
 
     `floor` is the LSN up to which everything is in tables already. Raises Corruption when a record is
@@ -66,7 +66,9 @@ def read_segments(fs: FileSystem, paths: Sequence[str], floor: int) -> Iterator[
     return (record for _, _, record in locate_records(fs, paths, floor))
 
 
-def locate_records(fs: FileSystem, paths: Sequence[str], floor: int) -> Iterator[tuple[str, int, WalRecord]]:
+def locate_records(
+    fs: ReadableFiles, paths: Sequence[str], floor: int
+) -> Iterator[tuple[str, int, WalRecord]]:
     """As `read_segments`, each record with the path of its segment and where in that it ends."""
     expected = floor + 1
     records = _records(fs, paths)
@@ -84,7 +86,7 @@ def locate_records(fs: FileSystem, paths: Sequence[str], floor: int) -> Iterator
         expected = record.last_lsn + 1
 
 
-def _records(fs: FileSystem, paths: Sequence[str]) -> Iterator[tuple[str, int, WalRecord]]:
+def _records(fs: ReadableFiles, paths: Sequence[str]) -> Iterator[tuple[str, int, WalRecord]]:
     """Every record that can be read, whatever is damaged between them, with its segment and its end."""
     for path in paths:
         for place, record in records_in(read_file(fs, path), path):

@@ -1,12 +1,12 @@
-"""What is done with a file as a whole: read it, measure it, make it durable."""
+"""What is read of a file as a whole: its content, its size."""
 
 from __future__ import annotations
 
 from kvstore.errors import Corruption
-from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.readable_files import ReadableFiles
 
 
-def read_file(fs: FileSystem, path: str) -> bytes:
+def read_file(fs: ReadableFiles, path: str) -> bytes:
     """All bytes of a file that has to be there; raises Corruption when it is not."""
     try:
         file = fs.open(path)
@@ -18,19 +18,10 @@ def read_file(fs: FileSystem, path: str) -> bytes:
         file.close()
 
 
-def file_size(fs: FileSystem, path: str) -> int:
+def file_size(fs: ReadableFiles, path: str) -> int:
     """Bytes in a file; raises FileNotFoundError."""
     file = fs.open(path)
     try:
         return file.size()
-    finally:
-        file.close()
-
-
-def sync_file(fs: FileSystem, path: str) -> None:
-    """Make durable what a file holds, whoever wrote it; raises FileNotFoundError, StorageFailed."""
-    file = fs.reopen(path)
-    try:
-        file.sync()
     finally:
         file.close()

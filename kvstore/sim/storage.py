@@ -15,7 +15,7 @@ from functools import partial
 from typing import Protocol
 
 from kvstore.errors import StorageError, StorageFailed, StorageFull
-from kvstore.lsm import GroupCommit, Job, JobQueue, JobResult, MemoryFileSystem, Sync, Synced
+from kvstore.lsm import GroupCommit, Job, JobQueue, JobResult, MemoryFileSystem, Sync, Synced, run_job
 from kvstore.sim.process import Later
 from kvstore.store.worker_driver import WORKING, JobEnd, WorkerDriver, answer, content, frame, more_patience
 
@@ -172,7 +172,7 @@ class Storage:
             self._when_done(seconds, partial(self._answer, worker, asked))
 
     def _answer(self, worker: WorkerDriver, asked: bytes) -> None:
-        answered = answer(self._disk, content(asked))
+        answered = answer(partial(run_job, self._disk), content(asked))
         self._heard(worker.receive(frame(answered), self._now()))
 
     def _die(self, worker: WorkerDriver, asked: bytes) -> None:
@@ -202,7 +202,7 @@ class Storage:
                 raise _WorkerGone
 
         with suppress(_WorkerGone):
-            answer(self._disk, content(asked), lambda job: step)
+            answer(partial(run_job, self._disk, pace=step), content(asked))
 
     def _heard(self, end: JobEnd | None) -> None:
         if end is not None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from kvstore.config import MIB
-from kvstore.lsm import CompactionJob, Job, RemovalJob
+from kvstore.lsm import CompactionJob, Job, JobResult, RemovalJob, run_job
 from kvstore.store.disk import DiskFileSystem
 from kvstore.store.worker_driver import WORKING, answer, frame
 
@@ -100,8 +100,8 @@ def _rate(job: Job) -> int:
             return 0
 
 
-def _pacer(job: Job) -> Pacer:
-    return Pacer(_rate(job), lambda: _write_frame(WORKING))
+def _run(job: Job) -> JobResult:
+    return run_job(DiskFileSystem(), job, Pacer(_rate(job), lambda: _write_frame(WORKING)))
 
 
 def _end_with_owner(lifeline: int) -> None:
@@ -114,4 +114,4 @@ def main() -> None:
     lifeline = int(sys.argv[1])
     threading.Thread(target=_end_with_owner, args=(lifeline,), daemon=True).start()
     while (data := read_frame(sys.stdin.buffer)) is not None:
-        _write_frame(answer(DiskFileSystem(), data, _pacer))
+        _write_frame(answer(_run, data))

@@ -14,17 +14,7 @@ from dataclasses import dataclass
 from math import inf
 
 from kvstore.errors import KVError
-from kvstore.lsm import (
-    FileSystem,
-    Job,
-    JobResult,
-    decode_job,
-    decode_result,
-    encode_job,
-    encode_result,
-    run_job,
-)
-from kvstore.lsm.pace import Pace, full_speed
+from kvstore.lsm import Job, JobResult, decode_job, decode_result, encode_job, encode_result
 
 DONE, FAILED, WORKING = b"\0", b"\1", b"\2"
 
@@ -53,19 +43,14 @@ def content(framed: bytes) -> bytes:
     return framed[_HEADER:]
 
 
-def at_full_speed(_job: Job) -> Pace:
-    """The pace of a job that nobody has to wait for."""
-    return full_speed
-
-
-def answer(fs: FileSystem, data: bytes, pace_of: Callable[[Job], Pace] = at_full_speed) -> bytes:
-    """The worker's part: do the job that `data` is; what to send back, without its frame.
+def answer(run: Callable[[Job], JobResult], data: bytes) -> bytes:
+    """The worker's part: have the job that `data` is done; what to send back, without its frame.
 
     Raises Corruption, ConfigError when it is no job.
     """
     job = decode_job(data)
     try:
-        return DONE + encode_result(run_job(fs, job, pace_of(job)))
+        return DONE + encode_result(run(job))
     except (KVError, OSError) as error:
         return FAILED + str(error).encode()
 

@@ -43,6 +43,7 @@ from kvstore.lsm.sstable import FOOTER, FOOTER_BYTES, Index, Properties
 from kvstore.lsm.sstable import MAGIC as TABLE_MAGIC
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.table import Table
+from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.wal import MAGIC as WAL_MAGIC
 from kvstore.lsm.wal import encode_wal_record, read_segments
 from kvstore.protocol.client import Found, Reply, Value
@@ -190,7 +191,7 @@ def read_table(data: bytes) -> object:
     fs = MemoryFileSystem()
     fs.create("data/00000001.sst").append(data)
     # of the size that it has: else only that would be refused
-    table = Table(fs, "data", msgspec.structs.replace(_INFO, size=len(data)), None)
+    table = Table(TableFile(fs, "data", msgspec.structs.replace(_INFO, size=len(data))), None)
     found = [table.get(key, hash_key(key), None) for key in (b"key-001", b"key-030", b"key-0300", b"zzz")]
     return found, list(table.chunks(b"", None)), list(table.chunks(b"key-02", b"key-04", True))
 

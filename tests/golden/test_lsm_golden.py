@@ -23,6 +23,7 @@ from kvstore.lsm.messages import TableInfo
 from kvstore.lsm.record import HEADER_BYTES
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.table import Table
+from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.wal import MAGIC as WAL_MAGIC
 from kvstore.lsm.wal import encode_wal_record, read_segments
 from kvstore.store import DiskFileSystem
@@ -84,7 +85,7 @@ def test_the_same_content_is_written_as_the_same_bytes() -> None:
 
 
 def test_a_table_is_read() -> None:
-    table = Table(DiskFileSystem(), str(STORE), info(), None)
+    table = Table(TableFile(DiskFileSystem(), str(STORE), info()), None)
     found = [e for keys, values in table.chunks(b"", None) for e in zip(keys, values, strict=True)]
     assert found == TABLE_ENTRIES
     assert table.holds_hash is not None

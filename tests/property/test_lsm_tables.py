@@ -19,6 +19,7 @@ from kvstore.lsm.merge import Chunk, merge, without_deletions
 from kvstore.lsm.messages import TableInfo
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.table import Table
+from kvstore.lsm.table_file import TableFile
 from tests.property.lsm_tables import (
     CONTENTS,
     FULL_CONTENTS,
@@ -129,11 +130,11 @@ def test_tables_hold_what_was_written_over_any_sizes(
     cache = BlockCache(options.cache_bytes)
     found: Content = {}
     for info in infos:
-        table = Table(fs, "d", info, cache)
+        table = Table(TableFile(fs, "d", info), cache)
         part = dict(entries(table.chunks(b"", None)))
         check_info(table, part)
         check_reads(table, part, content, ranges)
-        check_reads(Table(fs, "d", info, None), part, content, ranges)
+        check_reads(Table(TableFile(fs, "d", info), None), part, content, ranges)
         assert not found.keys() & part.keys()
         found |= part
     assert found == content
@@ -169,7 +170,7 @@ def test_there_are_no_more_tables_than_numbers(content: Content, sizes: list[int
     assert len(infos) <= most
     assert [info.number for info in infos] == list(range(len(infos)))
     assert all(a.largest < b.smallest for a, b in pairwise(infos))
-    found = [e for info in infos for e in entries(Table(fs, "d", info, None).chunks(b"", None))]
+    found = [e for info in infos for e in entries(Table(TableFile(fs, "d", info), None).chunks(b"", None))]
     assert found == within(content, b"", None)
 
 
@@ -178,7 +179,7 @@ def test_a_scan_decodes_few_entries_at_first(reverse: bool) -> None:
     fs = MemoryFileSystem()
     content: Content = {b"%03d" % i: b"v%d" % i if i % 10 else None for i in range(0, 1000, 2)}
     (info,) = written(fs, content, [100], Options(block_bytes=600))
-    table = Table(fs, "d", info, BlockCache(1 << 20))
+    table = Table(TableFile(fs, "d", info), BlockCache(1 << 20))
     per_block = len(content) // sum(1 for _ in table.file.read_index().places())
     assert 50 < per_block < 120
     ends = [b"%03d" % i for i in range(0, 1000, 41)]
@@ -230,7 +231,7 @@ def _laid_out(
     for level, lsn, content in layers:
         numbers = range(len(tables), len(tables) + (len(content) if level else 1))
         infos = write_tables(fs, "d", numbers, chunked(content, [3]), level, lsn, len(content), options)
-        tables += (Table(fs, "d", info, None) for info in infos)
+        tables += (Table(TableFile(fs, "d", info), None) for info in infos)
     return tables
 
 

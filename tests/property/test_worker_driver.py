@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from math import inf
 
@@ -10,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.errors import Corruption
-from kvstore.lsm import JobResult, MemoryFileSystem, RemovalJob, decode_job, encode_result
-from kvstore.lsm.pace import full_speed
+from kvstore.lsm import JobResult, MemoryFileSystem, RemovalJob, decode_job, encode_result, run_job
 from kvstore.store.worker_driver import (
     DONE,
     FAILED,
@@ -97,14 +97,15 @@ def test_what_a_worker_left_unsaid_is_no_part_of_the_next_answer() -> None:
 
 def test_the_worker_answers_what_the_owner_understands() -> None:
     fs = MemoryFileSystem()
+    run = partial(run_job, fs)
     driver = WorkerDriver()
     asked = content(driver.give(JOB, 0.0))
-    assert driver.receive(frame(answer(fs, asked, lambda job: full_speed)), 0.0) == JobEnd(JOB, RESULT)
+    assert driver.receive(frame(answer(run, asked)), 0.0) == JobEnd(JOB, RESULT)
     fs.broken = True
     asked = content(driver.give(JOB, 0.0))
-    end = driver.receive(frame(answer(fs, asked, lambda job: full_speed)), 0.0)
+    end = driver.receive(frame(answer(run, asked)), 0.0)
     assert end is not None
     assert (end.result, end.worker_lost) == (None, False)
     assert "input/output error" in end.reason
     with pytest.raises(Corruption):
-        answer(fs, b"rubbish", lambda job: full_speed)
+        answer(run, b"rubbish")

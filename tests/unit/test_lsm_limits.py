@@ -21,6 +21,7 @@ from kvstore.lsm.limits import KEY_BYTES
 from kvstore.lsm.merge import Chunk
 from kvstore.lsm.sstable_writer import write_tables
 from kvstore.lsm.table import Table
+from kvstore.lsm.table_file import TableFile
 from kvstore.store import DiskFileSystem, Store
 
 
@@ -279,7 +280,7 @@ def test_a_block_of_an_older_writer_above_64_mib_can_be_read() -> None:
     body = lz4.block.compress(encode_entries(*chunk)) + b"\1"
     block = body + int(google_crc32c.value(body)).to_bytes(4, "little")
     (info,) = write_tables(fs, "data", [1], [chunk], 0, 1, 2, Options())
-    table = Table(fs, "data", info, None)
+    table = Table(TableFile(fs, "data", info), None)
     assert fs.open("data/00000001.sst").read(0, len(block)) == block, "not as an older one wrote it"
     assert table.look_up(b"a", None) == b"small"
     assert table.look_up(b"b", None) == chunk[1][1]
@@ -326,7 +327,7 @@ def test_blocks_grow_with_the_index_so_that_it_stays_small(monkeypatch: pytest.M
     content = {b"%06d" % i + bytes(200): b"" for i in range(20_000)}
     chunk: Chunk = list(content), [*content.values()]
     (info,) = write_tables(fs, "data", [1], [chunk], 0, 1, len(content), Options(block_bytes=100))
-    table = Table(fs, "data", info, None)
+    table = Table(TableFile(fs, "data", info), None)
     index = sum(len(key) for _, _, key in table.file.read_index().places())
     assert 4 * 2000 < index < 20 * 2000
     assert {key: table.look_up(key, None) for key in content} == content
@@ -351,7 +352,7 @@ def test_a_scan_does_not_read_many_large_blocks_at_a_time() -> None:
     chunk: Chunk = list(content), [*content.values()]
     (info,) = write_tables(fs, "data", [1], [chunk], 0, 1, len(content), Options())
     for cache in (None, BlockCache(1 << 20)):
-        table = Table(fs, "data", info, cache)
+        table = Table(TableFile(fs, "data", info), cache)
         for reverse in (False, True):
             chunks = list(table.chunks(b"", None, reverse))
             assert max(sum(len(value or b"") for value in chunk[1]) for chunk in chunks) <= 1 << 20
