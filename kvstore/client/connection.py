@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.retry import reconnect_pause
-from kvstore.client.unary import ended, read_state, unary
+from kvstore.client.unary import read_state, stream_errors, unary
 from kvstore.config import MAX_MESSAGE_BYTES
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.frames import dial
@@ -96,26 +96,21 @@ class Connection:
         failures = 0
         while True:
             try:
-                async with asyncio.timeout(_HANDSHAKE_SECONDS) as handshake:
-                    stream = await dial.open_stream(self.address, _METHOD, MAX_MESSAGE_BYTES)
-                    try:
-                        state = await self._state(stream)
-                        handshake.reschedule(None)
-                        self._owner.on_connected(self._calls, state, self._clock())
-                        failures = 0
-                        problem = await self._exchange(stream)
-                    finally:
-                        await stream.leave()
-            except TimeoutError:
-                problem = "no answer in time"
+                with stream_errors(self.address):
+                    async with asyncio.timeout(_HANDSHAKE_SECONDS) as handshake:
+                        stream = await dial.open_stream(self.address, _METHOD, MAX_MESSAGE_BYTES)
+                        try:
+                            state = await self._state(stream)
+                            handshake.reschedule(None)
+                            self._owner.on_connected(self._calls, state, self._clock())
+                            failures = 0
+                            problem = await self._exchange(stream)
+                        finally:
+                            await stream.leave()
             except NoNodeAvailable as error:
                 problem = error.errors[self.address]
             except KVError as error:
                 problem = str(error)
-            except StreamLost as error:
-                problem = str(error)
-            except StreamEnded as error:
-                problem = str(ended(self.address, error))
             except Exception as error:  # noqa: BLE001  (a defect: without a connection it would last for ever)
                 _log.exception("defect in the connection to %s", self.address)
                 problem = repr(error)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -32,15 +33,9 @@ async def unary(
 
     InternalError when its answer cannot be read.
     """
-    try:
+    with stream_errors(address):
         async with asyncio.timeout(timeout):
             answer = await _exchange(address, method, request.SerializeToString(), timeout)
-    except TimeoutError:
-        raise NoNodeAvailable({address: "no answer in time"}) from None
-    except StreamLost as error:
-        raise NoNodeAvailable({address: str(error)}) from error
-    except StreamEnded as error:
-        raise ended(address, error) from error
     if answer is None:
         raise InternalError(f"{address} has not answered")
     try:
@@ -58,7 +53,20 @@ async def _exchange(address: str, method: str, request: bytes, timeout: float) -
         await stream.leave()
 
 
-def ended(address: str, error: StreamEnded) -> KVError:
+@contextmanager
+def stream_errors(address: str) -> Iterator[None]:
+    """How a stream to a node fails, as typed errors: NoNodeAvailable with the reason, or the node's own."""
+    try:
+        yield
+    except TimeoutError:
+        raise NoNodeAvailable({address: "no answer in time"}) from None
+    except StreamLost as error:
+        raise NoNodeAvailable({address: str(error)}) from error
+    except StreamEnded as error:
+        raise _ended(address, error) from error
+
+
+def _ended(address: str, error: StreamEnded) -> KVError:
     """The typed error of a stream that a node has ended."""
     if error.status.details:
         return error_from_status(error.status)
