@@ -79,8 +79,6 @@ class Coordinator:
         if admission.bytes >= admission.strained_bytes:
             counters.hinted_early += self._relief.relieve(now)
         if refusal := admission.take(call.timeout or self._settings.default_timeout, now.mono):
-            self._counters.errors += 1
-            self._counters.overloaded += 1
             respond(refusal)
             return
         answered = partial(self._answered, respond, now.mono)

@@ -112,7 +112,7 @@ def foundation(
     actors = Actors(placements.name, rng)
     clock = HybridClock(int(settings.quorum.max_clock_drift * 1000), partial(_clock_ahead, counters))
     mint = Mint(actors, clock, context_keys, placements, settings.limits)
-    admission = Admission(settings.quorum)
+    admission = Admission(settings.quorum, counters)
     deadlines = Deadlines(guard)
     # random, so that an ack for an operation of before a restart means nothing after it
     rpc = Rpc(rng.getrandbits(62), outbox, deadlines, admission, guard)

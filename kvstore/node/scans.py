@@ -88,8 +88,6 @@ class Scans:
         self._counters.scans += 1
         timeout = min(scan.timeout or self._settings.default_timeout, self._settings.max_timeout)
         if refusal := self._admission.take(timeout, now.mono):
-            self._counters.errors += 1
-            self._counters.overloaded += 1
             respond(refusal)
             return
         try:

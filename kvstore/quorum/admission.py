@@ -11,6 +11,7 @@ from __future__ import annotations
 from kvstore.config import QuorumSettings
 from kvstore.errors import Overloaded
 from kvstore.protocol.client import Failed
+from kvstore.quorum.counters.requests import RequestCounters
 
 _WINDOW = 0.25
 _LONGEST_WINDOW = 2.0
@@ -42,6 +43,7 @@ class Admission:
     __slots__ = (
         "_answered",
         "_bytes_bound",
+        "_counters",
         "_latency",
         "_number_bound",
         "_rate",
@@ -56,7 +58,8 @@ class Admission:
         "unanswered",
     )
 
-    def __init__(self, settings: QuorumSettings) -> None:
+    def __init__(self, settings: QuorumSettings, counters: RequestCounters) -> None:
+        self._counters = counters
         self._number_bound = settings.in_flight
         self._bytes_bound = settings.in_flight_bytes
         self.strained_bytes = settings.in_flight_bytes // 2
@@ -90,7 +93,7 @@ class Admission:
         return self.bytes >= self.strained_bytes
 
     def take(self, timeout: float, now: float) -> Failed | None:
-        """A request with `timeout` seconds to live is under way now, or else this is its reply."""
+        """A request with `timeout` seconds to live is under way now, or refused: then this is its reply."""
         if (self.unanswered >= _FEW or self.bytes >= self._bytes_bound) and (
             reason := self._reason(timeout, now)
         ):
@@ -129,6 +132,8 @@ class Admission:
 
     def _refuse(self, reason: str, now: float) -> Failed:
         """With the time in which what is under way will be done."""
+        self._counters.errors += 1
+        self._counters.overloaded += 1
         if now >= self._refused_until or reason != self._refusal_reason:
             self._refused_until = now + _REFUSAL_SECONDS
             self._refusal_reason = reason

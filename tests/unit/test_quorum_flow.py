@@ -23,6 +23,7 @@ from kvstore.protocol.peer import (
 )
 from kvstore.protocol.table import awaited
 from kvstore.quorum.admission import Admission
+from kvstore.quorum.counters.requests import RequestCounters
 from kvstore.quorum.deadlines import NEVER, Deadlines
 from kvstore.quorum.flow import (
     Ask,
@@ -69,7 +70,7 @@ class Node:
         self.engine = Engine.open(MemoryFileSystem(), "n1")
         guard = Guard(self.defects.append)
         self.deadlines = Deadlines(guard)
-        self.rpc = Rpc(1000, self, self.deadlines, Admission(QuorumSettings()), guard)
+        self.rpc = Rpc(1000, self, self.deadlines, Admission(QuorumSettings(), RequestCounters()), guard)
         self.durability = HeldOutputs(self.engine, self._sync_wanted, self._release, guard)
         self.flows = Flows("n1", self.rpc, self.deadlines, self.durability)
 

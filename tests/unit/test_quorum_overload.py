@@ -24,6 +24,7 @@ from kvstore.protocol.peer import (
 )
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.admission import Admission
+from kvstore.quorum.counters.requests import RequestCounters
 from tests.plain import Get, Put
 from tests.unit.quorum_cluster import Cluster
 
@@ -39,7 +40,7 @@ def refused(admission: Admission, timeout: float, now: float) -> Overloaded:
 
 def loaded(unanswered: int, rate: int, latency: float) -> Admission:
     """One that has seen so many answers a second, each after so long, until 1.0; so many wait."""
-    admission = Admission(SETTINGS)
+    admission = Admission(SETTINGS, RequestCounters())
     for _ in range(unanswered):
         admission.take(60.0, 0.0)  # from the 65th on it measures
     answer(admission, rate, latency)
@@ -57,7 +58,7 @@ def test_requests_are_bounded_in_number_and_in_bytes() -> None:
     error = refused(admission, 60.0, 1.0)
     assert error.retry_after == pytest.approx(SETTINGS.in_flight / 500)
     assert error.outcome is Outcome.NOT_APPLIED
-    few = Admission(SETTINGS)
+    few = Admission(SETTINGS, RequestCounters())
     few.bytes = MIB - 1
     assert few.take(5.0, 0.0) is None
     few.bytes = MIB
