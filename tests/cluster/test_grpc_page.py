@@ -7,7 +7,6 @@ of NODE_PATH.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -24,6 +23,7 @@ from grpc_health.v1 import health_pb2
 from kvstore.local.cluster import LocalCluster
 from kvstore.v1 import admin_pb2, client_pb2
 from tests.patience import PATIENCE
+from tests.programs import output_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "grpc.md").read_text()
@@ -48,20 +48,6 @@ def commands(chapter: str, cluster: LocalCluster) -> list[list[str]]:
 
 def endpoint(cluster: LocalCluster) -> str:
     return cluster.endpoints.split(",")[0]
-
-
-def run(words: list[str], directory: Path, **variables: str) -> str:
-    done = subprocess.run(
-        words,
-        cwd=directory,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=10 * PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def installed(*programs: str) -> None:
@@ -99,7 +85,7 @@ def call(channel: grpc.Channel, service: str, method: str, request: str) -> dict
 
 def test_grpcurl(shared_cluster: LocalCluster, tmp_path: Path) -> None:
     installed("grpcurl")
-    said = [run(words, tmp_path) for words in commands("grpcurl", shared_cluster)]
+    said = [output_of(words, tmp_path) for words in commands("grpcurl", shared_cluster)]
     assert "kvstore.v1.KV" in said[0]
     assert "rpc Put" in said[1]
     assert "MyBhcHBsZXM=" in said[-1]
@@ -107,7 +93,7 @@ def test_grpcurl(shared_cluster: LocalCluster, tmp_path: Path) -> None:
 
 def test_go(shared_cluster: LocalCluster, tmp_path: Path) -> None:
     installed("go", "protoc-gen-go", "protoc-gen-go-grpc")
-    cache = Path(run(["go", "env", "GOMODCACHE"], tmp_path).strip())
+    cache = Path(output_of(["go", "env", "GOMODCACHE"], tmp_path).strip())
     grpc_go = [path for path in cache.glob("*/grpc@*") if (path / "credentials/insecure").is_dir()]
     if not grpc_go:
         pytest.skip(f"Go's module grpc-go is not in {cache}")
@@ -119,7 +105,7 @@ def test_go(shared_cluster: LocalCluster, tmp_path: Path) -> None:
     (tmp_path / "go.mod").write_text("module example\n\ngo 1.25.0\n")
     script = block("Go").replace(ADDRESS, endpoint(shared_cluster)).replace("-I PROTO", f"-I {ROOT}/proto")
     script = script.replace("protoc -I", f"{sys.executable} -m grpc_tools.protoc -I")
-    said = run(
+    said = output_of(
         ["sh", "-ec", script],
         tmp_path,
         GOPROXY=f"file://{cache}/cache/download",
@@ -136,5 +122,5 @@ def test_node_js(shared_cluster: LocalCluster, tmp_path: Path) -> None:
         asked = ["node", "-e", f"require.resolve({package!r})"]
         if subprocess.run(asked, cwd=tmp_path, capture_output=True, check=False).returncode:
             pytest.skip(f"Node.js does not find {package}: install it, and set NODE_PATH to its node_modules")
-    said = run(["node", "client.js", str(ROOT / "proto"), endpoint(shared_cluster)], tmp_path)
+    said = output_of(["node", "client.js", str(ROOT / "proto"), endpoint(shared_cluster)], tmp_path)
     assert "3 apples" in said

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.local.cluster import DEFAULT_DIRECTORY, LocalCluster
-from tests.patience import PATIENCE
+from tests.programs import output_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -42,10 +41,7 @@ def test_the_first_screen_shows_both_commands_and_a_short_example() -> None:
 def test_the_python_example_runs_as_printed(readme_cluster: LocalCluster) -> None:
     code = _example().replace("127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003", readme_cluster.endpoints)
     assert code != _example()
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=5 * PATIENCE, check=True
-    )
-    siblings, resolved = done.stdout.splitlines()
+    siblings, resolved = output_of([sys.executable, "-c", code], ROOT).splitlines()
     assert sorted(eval(siblings)) == [b"2 pears", b"3 apples"]
     assert resolved == "b'3 apples, 2 pears'"
 
@@ -56,16 +52,7 @@ def test_every_kvctl_line_works(readme_cluster: LocalCluster) -> None:
     assert len(lines) >= 5
     for line in lines:
         words = shlex.split(line)[1:]
-        done = subprocess.run(
-            [sys.executable, "-m", "kvstore.kvctl.main", *words],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=5 * PATIENCE,
-            check=False,
-        )
-        assert done.returncode == 0, f"{line}: {done.stderr}"
-        assert done.stdout
+        assert output_of([sys.executable, "-m", "kvstore.kvctl.main", *words], here)
 
 
 def test_every_page_it_links_to_exists() -> None:

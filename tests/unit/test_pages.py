@@ -5,17 +5,15 @@ What a block is, its language says; `text` is a form or an output, which other t
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from jepsen.history import History
-from tests.patience import PATIENCE
+from tests.programs import output_of
 from tools.packages import CLIENT
 
 ROOT = Path(__file__).parents[2]
@@ -68,21 +66,6 @@ def commands() -> list[str]:
     ]
 
 
-def run(words: list[str]) -> str:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-    done = subprocess.run(
-        words,
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=5 * PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
 def test_no_block_is_without_a_language_and_a_test_that_runs_it() -> None:
     found = {(name(page), language) for page in PAGES for language, _ in blocks(page)}
     assert {language for _, language in found} >= {"python", "sh", "toml", "text"}
@@ -98,7 +81,7 @@ def test_no_block_is_without_a_language_and_a_test_that_runs_it() -> None:
 def test_what_make_is_told_it_can_do(command: str) -> None:
     """With the variables that the line gives; what it would run is shown, not run."""
     words = shlex.split(command)
-    run([words[0], "-n", *words[1:]])
+    output_of([words[0], "-n", *words[1:]], ROOT)
     help_of = re.findall(r"^([a-z-]*):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert words[1] in help_of
     told = {word.partition("=")[0] for word in words[2:]}
@@ -111,7 +94,7 @@ def test_a_program_takes_the_arguments_that_a_page_gives_it(command: str) -> Non
     """Click reads all of them before it shows help."""
     words = [sys.executable, *shlex.split(command)[1:]]
     quick = words[1] == "-c" or words[-1] == "list"
-    assert run(words if quick else [*words, "--help"])
+    assert output_of(words if quick else [*words, "--help"], ROOT)
 
 
 def test_the_scenario_by_hand_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
