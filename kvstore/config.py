@@ -27,9 +27,16 @@ E = TypeVar("E", bound=Enum)
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """Form of bucket names and node ids (DESIGN, limits)."""
+_PORT = re.compile(r"0{0,4}[1-9][0-9]{0,4}")
 
 KIB = 1024
 MIB = 1024 * KIB
+
+
+def is_port(text: str) -> bool:
+    """Whether this is the number of a port, from 1 to 65535."""
+    # its length first: Python refuses to read a number of thousands of digits
+    return _PORT.fullmatch(text) is not None and int(text) < 65536
 
 
 class QuorumMode(Enum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvstore.config import is_port
 from kvstore.errors import ConfigError
 
 _SCHEME = "kvstore://"
@@ -38,7 +39,7 @@ def _parse(item: object) -> str:
     well_formed = (
         bare and _is_text(text) and not any(c in "[]/@ \t" for c in bare) and bracketed == (":" in bare)
     )
-    if not well_formed or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    if not (well_formed and is_port(port)):
         raise ConfigError(f"endpoint {text!r} is not of the form host:port, such as 127.0.0.1:7001")
     return text
 

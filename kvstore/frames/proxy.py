@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 
+from kvstore.config import is_port
+
 _VARIABLE = "KVSTORE_PROXY"
 _LONGEST_ANSWER = 4096
 
@@ -19,7 +21,7 @@ def proxy() -> str:
 async def connect_through(proxy: str, address: str) -> socket.socket:
     """A connection to `host:port` through the proxy; raises OSError, also when it refuses, and ValueError."""
     host, _, port = proxy.rpartition(":")
-    if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+    if not (host and is_port(port)):
         raise OSError(f"{_VARIABLE}={proxy!r} is not of the form host:port")
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)

@@ -90,7 +90,7 @@ def load(directory: Path, file: IO[bytes]) -> None:
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ConfigError(f"{directory} is there already, and is no empty directory")
-    directory = directory.resolve()
+    directory = Path(os.path.realpath(directory))  # Path.resolve raises no OSError where links form a circle
     with storage_errors():
         directory.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(".new", f".{directory.name}.", directory.parent))

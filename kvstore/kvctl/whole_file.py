@@ -33,9 +33,10 @@ class Target(Protocol):
 
 def open_target(path: str) -> Target:
     """A file that replaces `path` in the end; what is no plain file, and standard output (-), at once."""
-    real = Path(os.path.realpath(path))
-    if path == "-" or (real.exists() and not real.is_file()):
-        return _Stream(None if path == "-" else real)
+    # not by `realpath`: /dev/fd/63 of a shell's >(gzip) leads to a pipe, which has no name
+    given = Path(path)
+    if path == "-" or (given.exists() and not given.is_file()):
+        return _Stream(None if path == "-" else given)
     return WholeFile(path)
 
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from kvstore.client.synchronous import connect
 from kvstore.config import parse_bucket
 from kvstore.errors import ConfigError, KVError
@@ -117,11 +119,11 @@ class LocalCluster:
     def load(cls, directory: Path = DEFAULT_DIRECTORY) -> LocalCluster:
         """The cluster in a directory; raises ConfigError if there is none."""
         try:
-            found = json.loads((directory / _FILE).read_text())
-            layout = Layout(dict(found["addresses"]), tuple(found["buckets"]))
+            layout = msgspec.json.decode((directory / _FILE).read_bytes(), type=Layout)
+            parse_members(layout.members)  # whose names are those of directories here
         except FileNotFoundError:
             raise ConfigError(f"there is no local cluster in {directory}") from None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, RecursionError, ConfigError):
             raise ConfigError(f"{directory / _FILE} cannot be read as a local cluster") from None
         return cls(directory, layout)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import psutil
 
 _STOP_SECONDS = 30.0
@@ -19,6 +19,13 @@ _KILL_SECONDS = 30.0
 _POLL_SECONDS = 0.005
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Processes started by this one, which has to reap them."""
+
+
+class _Started(msgspec.Struct, frozen=True):
+    """What is remembered of a process: its id, and the time of its start in seconds since 1970."""
+
+    pid: int
+    started: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +58,15 @@ class NodeProcess:
         _children[child.pid] = child
         # with its start time, so that a pid used again by another program is never taken for the node
         started = psutil.Process(child.pid).create_time()
-        self._pid_file.write_text(json.dumps({"pid": child.pid, "started": started}))
+        self._pid_file.write_bytes(msgspec.json.encode(_Started(child.pid, started)))
 
     def running(self) -> psutil.Process | None:
         """The process, if it runs."""
         try:
-            found = json.loads(self._pid_file.read_text())
-            process = psutil.Process(found["pid"])
-            return process if process.create_time() == found["started"] and not _ended(process) else None
-        except (FileNotFoundError, ValueError, KeyError, psutil.NoSuchProcess):
+            found = msgspec.json.decode(self._pid_file.read_bytes(), type=_Started)
+            process = psutil.Process(found.pid)
+            return process if process.create_time() == found.started and not _ended(process) else None
+        except (FileNotFoundError, ValueError, RecursionError, psutil.NoSuchProcess):
             return None
 
     def kill(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvstore.config import NAME
+from kvstore.config import NAME, is_port
 from kvstore.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ class Member:
         if not NAME.fullmatch(self.node):
             raise ConfigError(f"node id {self.node!r} is not of the form {NAME.pattern}")
         host, _, port = self.address.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
+        if not (host and is_port(port)):
             raise ConfigError(f"address {self.address!r} of node {self.node} is not of the form host:port")
         if self.weight < 1:
             raise ConfigError(f"weight {self.weight} of node {self.node} must be at least 1")

@@ -15,7 +15,15 @@ import click
 # what is wrong is said by kvnode itself, in one line
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from kvstore.config import NAME, BucketSettings, Limits, QuorumSettings, bucket_from_settings, parse_bucket
+from kvstore.config import (
+    NAME,
+    BucketSettings,
+    Limits,
+    QuorumSettings,
+    bucket_from_settings,
+    is_port,
+    parse_bucket,
+)
 from kvstore.errors import ConfigError, Corruption, KVError
 from kvstore.lsm import Compaction, Durability, Options
 from kvstore.protocol.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
@@ -230,7 +238,7 @@ def _buckets(flags: tuple[str, ...], file: SettingsFile, replicas: int) -> list[
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    if not (host and is_port(port)):
         raise ConfigError(f"listen={text!r} is not of the form HOST:PORT")
     return host, int(port)
 

@@ -246,6 +246,8 @@ def _bound(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise _cannot_listen(f"{host}:{port}", error) from error
+    except ValueError as error:  # of the name: a label that is empty or too long, or no text
+        raise ConfigError(f"cannot listen on {host!a}: no such name can be looked up") from error
     return bound
 
 

@@ -96,6 +96,8 @@ def _setting(name: str, value: object) -> str | int:
         raise ConfigError(f"unknown setting {name!r} (known: {known})")
     if type(value) is not kind or not isinstance(value, str | int):
         raise ConfigError(f"{name} must be {_KINDS[kind]}")
+    if isinstance(value, str) and "\0" in value:  # no flag can have it, and no name of a file
+        raise ConfigError(f"{name} must not contain a NUL")
     return value
 
 

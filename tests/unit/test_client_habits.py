@@ -290,7 +290,7 @@ def test_what_has_connections_says_that_it_cannot_be_pickled_or_copied(
                 travel(each)
 
 
-@pytest.mark.parametrize("endpoints", [b"127.0.0.1:7001", ("127.0.0.1", 7001), [None]])
+@pytest.mark.parametrize("endpoints", [b"127.0.0.1:7001", ("127.0.0.1", 7001), [None], "a:" + "7" * 5000])
 def test_endpoints_that_are_no_text_are_refused(endpoints: Any) -> None:
     with pytest.raises(ConfigError, match="of the form host:port"):
         kvstore.connect(endpoints)

@@ -307,6 +307,14 @@ def test_nothing_is_loaded_over_what_is_there(kvctl: Kvctl, node: Path, tmp_path
     assert contents(node) == before
 
 
+def test_a_circle_of_links_is_one_line(kvctl: Kvctl, node: Path, tmp_path: Path) -> None:
+    (tmp_path / "dump").write_text(kvctl("data", "dump", node).out)
+    (tmp_path / "circle").symlink_to("circle")
+    done = kvctl("data", "load", tmp_path / "circle", tmp_path / "dump")
+    assert (done.code, done.out, done.err.count("\n")) == (6, "", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "dump", node.name]
+
+
 def test_records_that_are_none_of_a_node() -> None:
     assert record(b"dog", b"v") == {"kind": "unknown", "key_base64": "ZG9n", "value_base64": "dg=="}
     for key in (b"", b"d" + b"\xff" * 9 + b"\0", b"h\xff\0x", b"hn2\0dog", internal("b", b"k")[:-1], b"n"):

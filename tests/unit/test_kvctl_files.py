@@ -128,6 +128,16 @@ def test_a_round_trip_through_standard_streams(fake_cluster: FakeCluster) -> Non
         assert ended(export) == (0, "exported 30 keys\n")
 
 
+def test_an_export_into_a_pipe_that_has_a_path(fake_cluster: FakeCluster) -> None:
+    """As a shell's `>(gzip > FILE)` is one."""
+    fill(fake_cluster)
+    common = ("--endpoints", fake_cluster.endpoints, "--timeout", str(PATIENCE))
+    with process(*common, "export", "--bucket", "carts", "/dev/stdout", stdout=subprocess.PIPE) as child:
+        out, said = child.communicate(timeout=5 * PATIENCE)
+    assert (child.returncode, said) == (0, b"exported 30 keys\n")
+    assert out.count(b"\n") == 32
+
+
 @pytest.mark.parametrize(
     "arguments", [("get", "carts", "k0001"), ("export", "--bucket", "carts"), ("--help",), ("ring",)]
 )

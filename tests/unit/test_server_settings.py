@@ -130,6 +130,7 @@ def test_a_file_is_read_whole(config: Path, tmp_path: Path) -> None:
         ("[limits]\nkey = 1", "unknown setting 'limits'"),
         ("partitions = " + "1" * 5000, "integer string conversion"),
         ("node = " + "[" * 100_000, "recursion"),
+        (r'data = "a\u0000b"', "data must not contain a NUL"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, reason: str) -> None:
@@ -151,6 +152,10 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, reason: str) -> None
         (["--listen", "7001"], "HOST:PORT"),
         (["--listen", "localhost:0"], "HOST:PORT"),
         (["--listen", "127.0.0.1:99999"], "HOST:PORT"),
+        (["--listen", "127.0.0.1:" + "7" * 5000], "HOST:PORT"),
+        (["--listen", "no..host:7001"], "no such name can be looked up"),
+        (["--listen", "n" * 64 + ":7001"], "no such name can be looked up"),
+        (["--listen", "\udcff:7001"], "no such name can be looked up"),
         (["--listen", "no.such.host.invalid:7001"], "cannot listen on no.such.host.invalid:7001: "),
         (["--listen", "203.0.113.1:7001"], "cannot listen on 203.0.113.1:7001: "),
         (["--cluster-id", "ü"], "cluster-id 'ü'"),
