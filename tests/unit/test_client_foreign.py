@@ -112,6 +112,26 @@ def test_an_element_without_an_end_takes_no_memory(monkeypatch: pytest.MonkeyPat
     assert most < 1_000_000
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{"id":1,"v":[%s0]}\n{"id":2}\n' % (b"0," * 1000), "line 1: value: has more than 100 bytes"),
+        (b'{"id":1}%s!\n{"id":2}\n' % (b" " * 1000), "line 1: value: has more than 100 bytes"),
+        (b"id\n1%s\n2\n" % (b"," * 1000), "line 2: is not CSV: has more than 100 bytes"),
+        (b'id\n1%s\n"\n2\n' % (b',"\n"' * 50), "line 2: is not CSV: has more than 100 bytes"),
+    ],
+    ids=["json", "what is behind json", "csv", "csv of many lines"],
+)
+def test_a_line_that_no_cluster_takes_is_not_parsed(
+    data: bytes, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a list of Python it would take many times its bytes."""
+    monkeypatch.setattr(Limits, "MAX_VALUE", 100)
+    found = read(data)
+    assert problems(found)[0] == said
+    assert b"2" in values(found)
+
+
 # nested keys
 
 

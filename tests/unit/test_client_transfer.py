@@ -19,7 +19,7 @@ from kvstore.client.transfer.importing import Importer, ImportReport
 from kvstore.client.transfer.lines import ExportReader, ExportWriter
 from kvstore.client.transfer.records import BadLine, Held, Record
 from kvstore.client.transfer.source import Source
-from kvstore.errors import ConfigError, KVError, Unavailable, VersionTooLarge
+from kvstore.errors import ConfigError, KVError, TooManySiblings, Unavailable, VersionTooLarge
 from kvstore.protocol.client import ClientRequest, Failed, Put, Reply
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster
@@ -117,6 +117,40 @@ def test_siblings_that_a_bucket_does_not_keep_are_named(
     assert report.bad.first == ["line 2: has 2 siblings, and the bucket has kept 1 of them"]
 
 
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        (None, "has 101 siblings, the limit is 100"),
+        (TooManySiblings(101, 100), "key has 101 siblings and the limit is 100"),
+        (VersionTooLarge(101, 100), "101 bytes"),
+    ],
+)
+def test_siblings_that_no_key_may_have_are_a_bad_line(
+    refusal: KVError | None,
+    reason: str,
+    fake_cluster: FakeCluster,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both sides of a split may have added so many: whoever exports them imports all other keys."""
+    perform = fake_cluster.store.perform
+
+    def performed(call: ClientRequest) -> Reply:
+        refused = refusal is not None and isinstance(call, Put) and call.key == b"many"
+        return Failed(refusal) if refused and refusal else perform(call)
+
+    monkeypatch.setattr(fake_cluster.store, "perform", performed)
+    many = Record(0, b"many", tuple(Held(b"%d" % i) for i in range(101 if refusal is None else 2)))
+    writer = ExportWriter()
+    written = writer.lines([many, Record(0, b"other", (Held(b"v"),))])
+    report = imported(bucket, [writer.header("b"), *written.splitlines(True), writer.summary(0)], True)
+    assert (report.imported, report.retried, report.bad.count) == (1, 0, 1)
+    assert report.bad.first[0].startswith("line 2: ")
+    assert reason in report.bad.first[0]
+    assert contents(bucket)[b"other"]
+    assert b"many" not in contents(bucket)
+
+
 # files that are not as they should be
 
 
@@ -179,6 +213,7 @@ def test_a_file_that_is_cut_off_or_changed_is_noticed() -> None:
             "content_",
         ),
         (b'{"kind":"later","key":"a"}', "is no line of an export: "),
+        (b'{"kind":"end","keys":0,"left_out":-1,"crc32c":0}', "is no line of an export: "),
     ],
 )
 def test_a_line_of_an_export_that_cannot_be_imported_says_why(line: bytes, reason: str) -> None:
@@ -193,6 +228,7 @@ def test_a_line_of_an_export_that_cannot_be_imported_says_why(line: bytes, reaso
         ([b'{"id": "a"}\n'], "this is no export of kvctl: for JSON or CSV of other programs give --key"),
         ([b"\x00" * 10], "this is no export"),
         ([b'{"kind":"export","format":2,"bucket":"b"}\n'], "format 2 is of a later version"),
+        ([b'{"kind":"export","format":0,"bucket":"b"}\n'], "this is no export"),
     ],
 )
 def test_what_is_no_export_is_refused_as_a_whole(lines: list[bytes], reason: str) -> None:

@@ -10,6 +10,7 @@ from kvstore.client.transfer.objects import object_records
 from kvstore.client.transfer.records import BadLine, Record
 from kvstore.client.transfer.source import Source
 from kvstore.client.transfer.tables import delimiter_of, table_records
+from kvstore.config import Limits
 from kvstore.errors import ConfigError
 
 _TABLES = {".csv": ",", ".tsv": "\t"}
@@ -27,7 +28,7 @@ def foreign_records(source: Source, name: str, key_field: str) -> Iterator[Recor
         raise ConfigError("this is an export of kvctl: leave out --key")
     usual = _TABLES.get(name[-4:].lower())
     if delimiter := delimiter_of(head, key_field) or usual:
-        return table_records(source.lines(), delimiter, key_field)
+        return table_records(source.lines(Limits.MAX_VALUE), delimiter, key_field)
     if head.lstrip().startswith(b"["):
         return array_records(source.pieces(), key_field)
-    return object_records(source.lines(), key_field)
+    return object_records(source.lines(Limits.MAX_VALUE), key_field)

@@ -14,9 +14,9 @@ from kvstore.client.errors import PartialFailure
 from kvstore.client.results import Result, Stored
 from kvstore.client.synchronous import Bucket
 from kvstore.client.transfer.duplicates import KeysOfFile
-from kvstore.client.transfer.records import BadLine, Held, Problems, Record, held, named
+from kvstore.client.transfer.records import LIMITS, BadLine, Held, Problems, Record, held, named
 from kvstore.config import MIB
-from kvstore.errors import InvalidRequest, KVError, NoNodeAvailable
+from kvstore.errors import InvalidRequest, KVError, NoNodeAvailable, TooManySiblings, VersionTooLarge
 
 OnDuplicate = Literal["last", "first", "stop"]
 """Which of two lines with one key is stored."""
@@ -148,6 +148,8 @@ class Importer:
             live = _without_expired(record)
             if not live.siblings:
                 self.report.expired += 1
+            elif (count := len(live.siblings)) > LIMITS.siblings:  # before the first of them is written
+                refused.append(record.bad(f"has {count} siblings, the limit is {LIMITS.siblings}"))
             elif _holds(seen[key], live):
                 self.report.unchanged += not record.again
                 self._on_stored(record)
@@ -250,7 +252,8 @@ class Importer:
 
 def _refusal(record: Record, error: KVError | None) -> BadLine | None:
     """Why no cluster will ever take a record as it is; None if one does, or may."""
-    if isinstance(error, InvalidRequest) and error.field in _OF_THE_LINE:
+    of_the_line = isinstance(error, InvalidRequest) and error.field in _OF_THE_LINE
+    if of_the_line or isinstance(error, TooManySiblings | VersionTooLarge):
         return record.bad(str(error))
     return None
 

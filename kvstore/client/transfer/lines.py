@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import google_crc32c
 import msgspec
+from msgspec import Meta
 
 from kvstore.client.transfer.records import BadLine, Held, Record, Written, check_length
 from kvstore.errors import ConfigError
@@ -32,7 +34,7 @@ class _Sibling(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
 
 
 class _Header(msgspec.Struct, frozen=True, tag="export", tag_field="kind"):
-    format: int
+    format: Annotated[int, Meta(ge=1)]
     bucket: str
 
 
@@ -53,8 +55,8 @@ class _Key(
 class _Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="end", tag_field="kind"):
     """How many keys the file has, how many were left out of it, and the CRC-32C of all lines of keys."""
 
-    keys: int
-    left_out: int
+    keys: Annotated[int, Meta(ge=0)]
+    left_out: Annotated[int, Meta(ge=0)]
     crc32c: int
 
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
-from kvstore.client.transfer.records import BadLine, Held, Record, Written, check_length
+from kvstore.client.transfer.records import BadLine, Held, Record, Written
+from kvstore.config import Limits
 
 CONTENT_TYPE = "application/json"
 
@@ -30,7 +31,8 @@ def object_records(lines: Iterable[bytes], key_field: str) -> Iterator[Record | 
 
 def parse_object(number: int, line: bytes, key_field: str) -> Record | None:
     """The record of a line, None for an empty one; raises BadLine."""
-    check_length(number, line)
+    if len(line) > Limits.MAX_VALUE:  # before it is parsed, for which it may need 30 times its bytes
+        raise BadLine(number, f"value: has more than {Limits.MAX_VALUE:,} bytes")
     text = line.strip()
     if not text:
         return None

@@ -52,11 +52,12 @@ class Source:
                 self._head += line
         return self._head
 
-    def lines(self) -> Iterator[bytes]:
-        """Its lines. Of one over LINE_BYTES only the beginning is given, one byte too long."""
+    def lines(self, most: int = 0) -> Iterator[bytes]:
+        """Its lines. Of one over `most` bytes, or LINE_BYTES, only the beginning comes, a byte too long."""
+        longest = (most or records.LINE_BYTES) + 1
         *whole, line = self.head().split(b"\n")
         yield from (each + b"\n" for each in whole)
-        while line := self._completed(line):
+        while line := self._completed(line, longest):
             yield line
             line = b""
 
@@ -68,9 +69,8 @@ class Source:
             piece = self._file.readline(_PIECE)
             self._on_read(len(piece))
 
-    def _completed(self, begun: bytes) -> bytes:
-        """The rest of a line that was begun, without what is over LINE_BYTES."""
-        longest = records.LINE_BYTES + 1
+    def _completed(self, begun: bytes, longest: int) -> bytes:
+        """The rest of a line that was begun, without what is over `longest`."""
         line = begun + self._readline(longest - len(begun))
         rest = line
         while len(line) == longest and rest and not rest.endswith(b"\n"):

@@ -34,12 +34,12 @@ def table_records(lines: Iterable[bytes], delimiter: str, key_field: str) -> Ite
     Raises ConfigError for a header that cannot be used.
     """
     csv.field_size_limit(Limits.MAX_VALUE)  # of the process; its usual 128 KiB is less than a value may have
-    rows = csv.reader(
-        (line.decode(errors="surrogateescape") for line in lines), delimiter=delimiter, strict=True
-    )
+    text = _Text(lines)
+    rows = csv.reader(text, delimiter=delimiter, strict=True)
     columns = _header(rows, key_field)
     while True:
         number = rows.line_num + 1
+        text.of_row = 0
         try:
             row = next(rows, None)
             if row is None:
@@ -50,6 +50,28 @@ def table_records(lines: Iterable[bytes], delimiter: str, key_field: str) -> Ite
             yield error
         except csv.Error as error:
             yield BadLine(number, f"is not CSV: {_reason(error)}")
+
+
+class _Text:
+    """Lines for the reader of CSV. Raises csv.Error for a row that has more bytes than a value may have.
+
+    A list of its fields, which may be empty, would take eight times as many. `of_row` is set to 0 before
+    each row.
+    """
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self._lines = iter(lines)
+        self.of_row = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.of_row += len(line)
+        if self.of_row > Limits.MAX_VALUE:
+            raise csv.Error(f"has more than {Limits.MAX_VALUE:,} bytes")
+        return line.decode(errors="surrogateescape")
 
 
 def _header(rows: Iterator[list[str]], key_field: str) -> list[str]:
