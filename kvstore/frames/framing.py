@@ -50,37 +50,50 @@ class Framing:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._begun = bytearray()
-        self._needed = 0
+        self._data: bytes | bytearray = b""
+        self._at = 0
+        """Where in it the next frame begins."""
 
     @property
     def unfinished(self) -> int:
-        """Bytes that wait for the rest of their frame."""
-        return len(self._begun)
+        """Bytes that are here and of which no frame was made yet."""
+        return len(self._data) - self._at
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are complete with this: take all. Raises FramingError after the good ones."""
-        if not self._begun:
-            return self._split(data)
-        self._begun += data
-        if len(self._begun) < self._needed:
-            return iter(())
-        whole, self._begun = self._begun, bytearray()
-        return self._split(memoryview(whole))
+        """The frames that are complete with this. What nobody takes from it, `next` gives later."""
+        if self._at == len(self._data):
+            self._data, self._at = data, 0
+        else:
+            self._drop_taken()
+            self._data += data
+        return iter(self.next, None)
 
-    def _split(self, data: bytes | memoryview) -> Iterator[Frame]:
-        begin, end, needed = 0, len(data), _HEADER.size
-        while begin + _HEADER.size <= end:
-            kind, length = _HEADER.unpack_from(data, begin)
+    def next(self) -> Frame | None:
+        """The next frame, None while the rest of it has to come. Raises FramingError after the good ones."""
+        data, begin = self._data, self._at + _HEADER.size
+        if begin <= len(data):
+            kind, length = _HEADER.unpack_from(data, self._at)
             self._check(kind, length)
-            needed = _HEADER.size + length
-            if begin + needed > end:
-                break
-            yield Frame(kind, bytes(data[begin + _HEADER.size : begin + needed]))
-            begin, needed = begin + needed, _HEADER.size
-        if begin < end:
-            self._begun += data[begin:]
-            self._needed = needed
+            end = begin + length
+            if end <= len(data):
+                payload = data[begin:end] if isinstance(data, bytes) else bytes(memoryview(data)[begin:end])
+                self._data, self._at = (data, end) if end < len(data) else (b"", 0)
+                return Frame(kind, payload)
+        if self._at:
+            self._drop_taken()
+        return None
+
+    def clear(self) -> None:
+        """Nobody wants what has come."""
+        self._data, self._at = b"", 0
+
+    def _drop_taken(self) -> None:
+        """Keep only what is not taken: a few bytes must not hold all that came with them."""
+        if isinstance(self._data, bytearray):
+            del self._data[: self._at]
+        else:
+            self._data = bytearray(memoryview(self._data)[self._at :])
+        self._at = 0
 
     def _check(self, kind: int, length: int) -> None:
         if kind not in _KINDS:

@@ -22,12 +22,10 @@ from kvstore.frames.framing import Frame, FrameTooLarge, Framing, FramingError, 
 
 _MOST_UNREAD = 256 * KIB
 """Bytes of messages that nobody has read yet, after which no more are taken from the connection."""
-_OF_A_MESSAGE = 128
-"""Bytes that a message costs beside its own."""
 _LINGER = 2.0
 """Seconds that the other side has to read how a stream has ended."""
 _IN_A_TURN = 4
-"""Messages that a reader gets before others have the loop."""
+"""Messages that a reader gets before others have the loop; further ones are not even looked for."""
 _UNWRITTEN = 256 * KIB
 """Bytes that wait for the network, after which a writer waits."""
 _SMALL = 64 * KIB
@@ -57,8 +55,10 @@ class FrameStream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._messages: deque[bytes] = deque()
         self._unread = 0
-        self._end: Status | str | None = None
-        """How reading ends when all is read: as the other side says, or why the connection is over."""
+        self._end: Status | None = None
+        """How reading ends when all is read."""
+        self._broken = ""
+        """Why the connection is over."""
         self._reader: asyncio.Future[None] | None = None
         self._in_turn = 0
         self._held = self._paused = False
@@ -84,10 +84,14 @@ class FrameStream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self._end is not None:
-            return
+        if self._end is None:
+            self._framing.feed(data)
+            self._find()
+
+    def _find(self) -> None:
+        """Take the next messages of what has come, a few: many, even empty ones, would take the loop long."""
         try:
-            for frame in self._framing.feed(data):
+            while self._looking and (frame := self._framing.next()) is not None:
                 self._take(frame)
         except FramingError as error:
             large = isinstance(error, FrameTooLarge)
@@ -95,9 +99,14 @@ class FrameStream(asyncio.Protocol):
             self._over(Status(code=code, message=str(error)))
             if self.on_open is not None:
                 self.close()  # nobody reads it
-        if self.on_unfinished is not None:
-            self.on_unfinished(self, self._framing.unfinished)
+        if self.on_unfinished is not None and self._transport is not None:
+            self.on_unfinished(self, self._framing.unfinished if self._looking else 0)
         self._pace()
+
+    @property
+    def _looking(self) -> bool:
+        """Whether a reader has use for more messages."""
+        return len(self._messages) < _IN_A_TURN and self._end is None
 
     def hold(self, held: bool) -> None:
         """Take nothing from the connection until told otherwise."""
@@ -105,7 +114,8 @@ class FrameStream(asyncio.Protocol):
         self._pace()
 
     def _pace(self) -> None:
-        paused = self._held or self._unread > _MOST_UNREAD
+        unread = self._unread + (0 if self._looking else self._framing.unfinished)
+        paused = self._held or unread > _MOST_UNREAD
         if self._transport is None or paused == self._paused:
             return
         self._paused = paused
@@ -116,7 +126,8 @@ class FrameStream(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._over(reason(error) if error else "the connection was closed")
+        self._broken = reason(error) if error else "the connection was closed"
+        self._wake()
         self._transport = None
         self._gone.set()
         self._writable.set()
@@ -141,16 +152,17 @@ class FrameStream(asyncio.Protocol):
             begin(frame.payload)
         elif frame.kind == Kind.MESSAGE:
             self._messages.append(frame.payload)
-            self._unread += len(frame.payload) + _OF_A_MESSAGE
+            self._unread += len(frame.payload)
             self._wake()
         elif frame.kind == Kind.END:
             self._over(_status(frame.payload))
         else:
             raise FramingError("frame that opens a stream which is open")
 
-    def _over(self, end: Status | str) -> None:
+    def _over(self, end: Status) -> None:
         if self._end is None:
             self._end = end
+            self._framing.clear()
             self._wake()
 
     def _wake(self) -> None:
@@ -167,12 +179,12 @@ class FrameStream(asyncio.Protocol):
             self._in_turn = 0
             await asyncio.sleep(0)
         while not self._messages:
-            if isinstance(self._end, str):
-                raise StreamLost(self._end)
             if self._end is not None:
                 if self._end.code == code_pb2.OK:
                     return None
                 raise StreamEnded(self._end)
+            if self._broken:
+                raise StreamLost(self._broken)
             self._in_turn = 0
             self._reader = asyncio.get_running_loop().create_future()
             try:
@@ -180,8 +192,8 @@ class FrameStream(asyncio.Protocol):
             finally:
                 self._reader = None
         message = self._messages.popleft()
-        self._unread -= len(message) + _OF_A_MESSAGE
-        self._pace()
+        self._unread -= len(message)
+        self._find()
         return message
 
     # what is sent
@@ -218,7 +230,8 @@ class FrameStream(asyncio.Protocol):
         self._over(status)
         self._messages.clear()
         self._unread = 0
-        self.hold(False)
+        self._held = False
+        self._find()  # nothing: what waits is forgotten, and more is taken from the connection
         assert self._transport is not None
         self._transport.write_eof()
         leave = asyncio.get_running_loop().call_later(_LINGER, self.break_off)

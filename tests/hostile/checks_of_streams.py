@@ -58,6 +58,11 @@ _STREAMS: list[Row] = [
         _streams("a_reader_lets_others_have_the_loop_between_messages"),
     ),
     (
+        "messages that nobody reads yet are not looked for",
+        without(FrameStream._find, "self._looking and ", ""),
+        _streams("many_empty_messages_are_not_looked_for_before_they_are_read"),
+    ),
+    (
         "messages that are begun",
         without(UnfinishedMessages.progress, "self.bytes > _MOST and stream in self._sizes"),
         _streams("messages_that_are_begun_have_a_bound_and_go_on_in_turn"),

@@ -14,7 +14,7 @@ from google.rpc import code_pb2
 from kvstore.config import KIB, MAX_REQUEST_BYTES, MIB
 from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.frames.dial import connect, open_stream
-from kvstore.frames.framing import PREFACE, Kind, header
+from kvstore.frames.framing import PREFACE, Frame, Kind, header
 from kvstore.frames.stream import FrameStream, StreamEnded, StreamLost
 from kvstore.local.ports import free_ports
 from kvstore.server import listener, stream_calls, unfinished, unread
@@ -272,6 +272,39 @@ def test_a_reader_lets_others_have_the_loop_between_messages() -> None:
         assert others[0] < 10
 
     play(scenario, read)
+
+
+def test_many_empty_messages_are_not_looked_for_before_they_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some 50,000 come at once: nobody may look through all of them while others want the loop."""
+    taken, most, take = 0, 0, FrameStream._take
+
+    def counted(stream: FrameStream, frame: Frame) -> None:
+        nonlocal taken
+        taken += 1
+        take(stream, frame)
+
+    def turn() -> None:
+        nonlocal taken, most
+        most, taken = max(most, taken), 0
+        asyncio.get_running_loop().call_soon(turn)
+
+    monkeypatch.setattr(FrameStream, "_take", counted)
+    read = 0
+
+    async def read_and_count(stream: FrameStream) -> None:
+        nonlocal read
+        turn()
+        while await stream.read() is not None:
+            read += 1
+
+    async def scenario(port: Port) -> None:
+        await port.answer(opening("a/B") + frame(Kind.MESSAGE) * 50_000 + frame(Kind.END))
+
+    play(scenario, read_and_count)
+    assert read == 50_000
+    assert most < 20
 
 
 def test_messages_that_are_begun_have_a_bound_and_go_on_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
