@@ -131,7 +131,11 @@ class FrameStream(asyncio.Protocol):
         self._transport = None
         self._gone.set()
         self._writable.set()
-        for act in self._on_lost:
+        acts, self._on_lost = self._on_lost, []
+        self.on_open = (
+            None  # each of these knows the stream, and may have what it holds wait for the collector
+        )
+        for act in acts:
             act()
 
     def pause_writing(self) -> None:

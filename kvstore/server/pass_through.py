@@ -21,6 +21,8 @@ class Side(asyncio.Protocol):
 
     def __init__(self, other: Side | None = None, when_over: Callable[[], None] | None = None) -> None:
         self._transport: asyncio.Transport | None = None
+        self._ended = False
+        """Whether the other end has said that it sends no more."""
         self._other = other
         self._when_over = when_over
 
@@ -39,10 +41,18 @@ class Side(asyncio.Protocol):
             self._other._transport.write(data)
 
     def eof_received(self) -> bool:
-        """See asyncio.Protocol: the other direction stays open."""
-        if self._other is not None and self._other._transport is not None:
-            self._other._transport.write_eof()
-        return True
+        """See asyncio.Protocol: the other direction stays open until it has ended as well.
+
+        Then both are closed here: asyncio, which waits for no more bytes, would keep them open for ever.
+        """
+        self._ended = True
+        other = self._other
+        if other is None or other._transport is None:
+            return False
+        other._transport.write_eof()
+        if other._ended:
+            other.close()
+        return not other._ended
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -57,8 +67,10 @@ class Side(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio.Protocol."""
         self._transport = None
-        if self._other is not None:
-            self._other.close()
+        # each knows the other: both, and what they hold, would wait for the collector
+        other, self._other = self._other, None
+        if other is not None:
+            other.close()
         if self._when_over is not None:
             self._when_over()
 

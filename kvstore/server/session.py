@@ -212,6 +212,7 @@ class ClientStream:
     def close(self) -> None:
         """The client has gone."""
         self._gets.close()
+        del self._gets  # which knows this session: both would wait for the collector
         self._answers.clear()
         self._driver.executor.leave(self)
         self._unread.release(self._unread.bytes)

@@ -7,6 +7,7 @@ from kvstore.frames.framing import Framing
 from kvstore.frames.stream import FrameStream
 from kvstore.server import stream_calls
 from kvstore.server.listener import Listener, _Arrival
+from kvstore.server.pass_through import Side
 from kvstore.server.unfinished import UnfinishedMessages
 from tests.hostile.names_of_tests import test_of
 from tests.hostile.plants import Row, constant, without
@@ -71,6 +72,11 @@ _STREAMS: list[Row] = [
         "a message that others wait for",
         without(UnfinishedMessages._give_up, "self._held"),
         _streams("a_message_that_others_wait_for_and_does_not_go_on_is_given_up"),
+    ),
+    (
+        "a connection of gRPC that both sides have ended",
+        without(Side.eof_received, "self._ended = True", "pass"),
+        _streams("a_connection_of_grpc_that_is_closed_is_closed_on_both_sides"),
     ),
     (
         "what is sent to who refuses it",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -19,6 +20,8 @@ from kvstore.frames.stream import FrameStream, StreamEnded, StreamLost
 from kvstore.local.ports import free_ports
 from kvstore.server import listener, stream_calls, unfinished, unread
 from kvstore.server.listener import Listener
+from kvstore.server.pass_through import Side
+from kvstore.server.session import ClientStream
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1.stream_pb2 import Open
 from tests.patience import PATIENCE
@@ -401,6 +404,69 @@ def test_a_session_that_is_not_read_is_bounded_and_ended(
             await session.stream.leave()
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"PRI * HTTP/2.0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5),
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_a_connection_of_grpc_that_is_closed_is_closed_on_both_sides(sent: bytes, tmp_path: Path) -> None:
+    """Each kept two sockets, until the node took no more connections."""
+
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        async with serving(settings("n1", port, tmp_path, cluster_state([port]))) as (server,):
+            for answered in (False, True):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(sent)
+                await until(lambda: server._listener._connections)
+                if answered:
+                    assert await reader.read(1)
+                writer.close()
+                await until(lambda: not server._listener._connections)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("sent", "kinds"),
+    [
+        (opening("kvstore.v1.KV/Session"), (FrameStream, ClientStream)),
+        (PREFACE + frame(Kind.OPEN, bytes(9))[:9], (FrameStream,)),
+        (b"PRI * HTTP/2.0\r\n\r\n", (Side,)),
+    ],
+    ids=["a session", "half an opening", "gRPC"],
+)
+def test_who_comes_and_goes_leaves_nothing_to_the_garbage_collector(
+    sent: bytes, kinds: tuple[type, ...], tmp_path: Path
+) -> None:
+    """A node collects seldom: 3,000 sessions that were opened and broken off left 50 MB."""
+
+    def left() -> list[str]:
+        return [type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds)]
+
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        async with serving(settings("n1", port, tmp_path, cluster_state([port]))):
+            for _ in range(5):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(sent)
+                await writer.drain()
+                await until(left)
+                writer.transport.abort()
+            del writer
+            await until(lambda: not left())
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(scenario())
+    finally:
+        gc.enable()
 
 
 def test_a_call_whose_client_says_nothing_is_no_request(tmp_path: Path) -> None:
