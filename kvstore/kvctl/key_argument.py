@@ -1,4 +1,4 @@
-"""The KEY of a command: text, or bytes in base64 or hexadecimal digits."""
+"""The KEY of a command, or a prefix of keys: text, or bytes in base64 or hexadecimal digits."""
 
 from __future__ import annotations
 
@@ -22,18 +22,33 @@ def key_argument(command: Command) -> Command:
     def call(*args: Any, key: str, key_form: str | None, **others: Any) -> None:
         command(*args, key=key_bytes(key, key_form), **others)
 
-    return click.argument("key")(key_forms(call))
+    return click.argument("key")(key_forms("KEY")(call))
 
 
-def key_forms(command: Command) -> Command:
-    """Give a command the options that say how its KEY is written; it gets `key_form`."""
-    base = click.option("--key-base64", "key_form", flag_value="base64", help="KEY is bytes in base64.")
-    hexadecimal = click.option("--key-hex", "key_form", flag_value="hex", help="KEY is bytes in hex digits.")
-    return base(hexadecimal(command))
+def prefix_option(command: Command) -> Command:
+    """Give a command a `prefix` of keys, as bytes; empty without one."""
+
+    @wraps(command)
+    def call(*args: Any, prefix: str, key_form: str | None, **others: Any) -> None:
+        command(*args, prefix=key_bytes(prefix, key_form, "prefix"), **others)
+
+    told = "Only keys that begin so; all of them are looked at for it."
+    return click.option("--prefix", default="", help=told)(key_forms("PREFIX")(call))
 
 
-def key_bytes(text: str, form: str | None) -> bytes:
-    """The bytes of a key; raises InvalidRequest."""
+def key_forms(name: str) -> Callable[[Command], Command]:
+    """Give a command the options that say how its `name` is written; it gets `key_form`."""
+
+    def add(command: Command) -> Command:
+        base = click.option("--key-base64", "key_form", flag_value="base64", help=f"{name} is base64.")
+        digits = click.option("--key-hex", "key_form", flag_value="hex", help=f"{name} is hex digits.")
+        return base(digits(command))
+
+    return add
+
+
+def key_bytes(text: str, form: str | None, field: str = "key") -> bytes:
+    """The bytes of a key, or of another `field` that is written like one; raises InvalidRequest."""
     try:
         match form:
             case "base64":
@@ -43,9 +58,9 @@ def key_bytes(text: str, form: str | None) -> bytes:
             case _:
                 return text.encode()
     except UnicodeEncodeError:
-        raise InvalidRequest("key", "is not UTF-8: give it with --key-base64 or --key-hex") from None
+        raise InvalidRequest(field, "is not UTF-8: give it with --key-base64 or --key-hex") from None
     except (binascii.Error, ValueError):
-        raise InvalidRequest("key", f"{text[:80]!r} is not {form}") from None
+        raise InvalidRequest(field, f"{text[:80]!r} is not {form}") from None
 
 
 def as_json(name: str, data: bytes) -> dict[str, object]:

@@ -8,7 +8,7 @@ import click
 
 from kvstore.kvctl.bucket_argument import complete_bucket
 from kvstore.kvctl.invocation import Invocation
-from kvstore.kvctl.key_argument import as_json, shown
+from kvstore.kvctl.key_argument import as_json, prefix_option, shown
 from kvstore.kvctl.output import say
 
 if TYPE_CHECKING:
@@ -20,21 +20,24 @@ _COLUMNS = {"ttl": "ttl_s"}
 
 @click.command()
 @click.argument("bucket", shell_complete=complete_bucket)
+@prefix_option
 @click.option("--limit", type=click.IntRange(min=0), help="Stop after so many keys.")
 @click.pass_obj
-def scan(session: Invocation, bucket: str, limit: int | None) -> None:
+def scan(session: Invocation, bucket: str, prefix: bytes, limit: int | None) -> None:
     """Print the keys of a bucket that have a value, one a line, in no particular order.
 
-    All nodes are asked for all of them. A key that is not UTF-8 is shown as base64:...; with -o json each
-    line is an object with `key` or `key_base64`.
+    Keys are spread by their hash: nodes look at every key of every bucket, whatever the prefix is, and there
+    are no ranges. A key that is not UTF-8 is shown as base64:...; with -o json each line is an object with
+    `key` or `key_base64`.
 
     \b
     Examples:
       kvctl scan carts --limit 10
+      kvctl scan carts --prefix user:
       kvctl -o json scan carts
     """
     with session.connect() as client:
-        for number, key in enumerate(client.bucket(bucket).scan_keys()):
+        for number, key in enumerate(client.bucket(bucket).keys(prefix)):
             if number == limit:
                 break
             if session.json:
@@ -45,16 +48,18 @@ def scan(session: Invocation, bucket: str, limit: int | None) -> None:
 
 @click.command()
 @click.argument("bucket", shell_complete=complete_bucket)
+@prefix_option
 @click.pass_obj
-def count(session: Invocation, bucket: str) -> None:
-    """Count the keys of a bucket that have a value, by listing them all.
+def count(session: Invocation, bucket: str, prefix: bytes) -> None:
+    """Count the keys of a bucket that have a value, by listing them as `scan` does.
 
     \b
-    Example:
+    Examples:
       kvctl count carts
+      kvctl count carts --prefix user:
     """
     with session.connect() as client:
-        found = sum(1 for _ in client.bucket(bucket).scan_keys())
+        found = sum(1 for _ in client.bucket(bucket).keys(prefix))
     if session.json:
         session.show_json({"bucket": bucket, "keys": found})
     else:

@@ -203,7 +203,7 @@ def _own_words(status: NodeStatus) -> dict[str, object]:
 
 @click.command()
 @click.option("--key", nargs=2, metavar="BUCKET KEY", help="Show where one key lives.")
-@key_forms
+@key_forms("KEY")
 @click.pass_obj
 def ring(session: Invocation, key: tuple[str, str] | None, key_form: str | None) -> None:
     """Show the ring: how many partitions each node holds, or where one key lives.

@@ -253,6 +253,8 @@ def test_keys_that_are_no_text_are_given_in_base64_or_hexadecimal(fake: Kvctl) -
         (("get", "b", "\udcff", "--key-base64"), "is not base64"),
         (("get", "\udcff", "k"), "bucket"),
         (("scan", "NO"), "bucket"),
+        (("scan", "b", "--prefix", "\udcff"), "prefix: is not UTF-8: give it with --key-base64 or --key-hex"),
+        (("count", "b", "--prefix", "zz", "--key-hex"), "prefix: 'zz' is not hex"),
         (("ring", "--key", "\udcff", "k"), "bucket"),
         (("ring", "--key", "b", ""), "key: has 0 bytes"),
         (("--endpoints", "\udcff:1", "get", "b", "k"), "is not of the form host:port"),
@@ -296,6 +298,29 @@ def test_keys_are_listed_and_counted(fake: Kvctl) -> None:
     assert fake("scan", "carts", "--limit", 0).out == ""
     assert fake("count", "carts").out == "6\n"
     assert json.loads(fake("count", "empty", "-o", "json").out) == {"bucket": "empty", "keys": 0}
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (("--prefix", "user:"), ["user:1", "user:2"]),
+        (("--prefix", "user:1"), ["user:1"]),
+        (("--prefix", "é"), ["é1"]),
+        (("--prefix", ""), [f"base64:{ENCODED}", "cart:1", "user:1", "user:2", "é1"]),
+        (("--prefix", "nobody:"), []),
+        (("--prefix", KEY[:2].hex(), "--key-hex"), [f"base64:{ENCODED}"]),
+        (("--prefix", base64.b64encode(KEY[:1]).decode(), "--key-base64"), [f"base64:{ENCODED}"]),
+    ],
+)
+def test_keys_are_listed_and_counted_by_their_prefix(
+    fake: Kvctl, given: tuple[str, ...], found: list[str]
+) -> None:
+    for key in ("user:1", "user:2", "cart:1", "é1"):
+        fake("put", "carts", key, "v")
+    fake("put", "carts", ENCODED, "v", "--key-base64")
+    assert sorted(fake("scan", "carts", *given).out.splitlines()) == found
+    assert fake("count", "carts", *given).out == f"{len(found)}\n"
+    assert len(fake("scan", "carts", *given, "--limit", 1).out.splitlines()) == min(1, len(found))
 
 
 def test_buckets_with_settings_are_shown_and_what_holds_for_others(fake: Kvctl) -> None:
