@@ -125,7 +125,9 @@ def __getattr__(name: str) -> object:
     if name == "__version__":
         return import_module("importlib.metadata").version("kvstore")
     if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name.startswith("_"):  # what interpreters and tools look for
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise import_module("kvstore.client.guidance").no_such_name(name)
     return getattr(import_module(_PLACES.get(name, "kvstore.errors")), name)
 
 

@@ -15,7 +15,18 @@ from kvstore.client.discovery import discover
 from kvstore.client.dispatcher import Dispatcher
 from kvstore.client.endpoints import parse_endpoints
 from kvstore.client.errors import ClientClosed
-from kvstore.client.guidance import AWAITS_NOTHING, ITERATES_ASYNC, WRITES_BY_INDEX, missing, refuse_to_travel
+from kvstore.client.guidance import (
+    ASYNCHRONOUS,
+    AWAITS_NOTHING,
+    ITERATES_ASYNC,
+    WRITES_BY_INDEX,
+    guided,
+    guided_connect,
+    missing,
+    no_index,
+    refuse_to_travel,
+    wrong_kind_of_with,
+)
 from kvstore.client.operations import Operations
 from kvstore.client.ports import Carrier
 from kvstore.client.requests import Requests, requests_for, seconds, whole_number
@@ -41,6 +52,7 @@ _NO_LIMIT = 2**63
 _MOST_ATTEMPTS = 1000
 
 
+@guided_connect
 def connect(
     endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT, attempts: int = ATTEMPTS
 ) -> Client:
@@ -98,6 +110,7 @@ class Buckets(ABC):
         timeout: float | None = None,
         resolver: Resolver[V] | None = None,
     ) -> Bucket[V]: ...
+    @guided
     def bucket(
         self,
         name: str,
@@ -121,6 +134,7 @@ class Buckets(ABC):
 class Client(Buckets):
     """One cluster, for coroutines of one event loop: see `connect`, which makes it."""
 
+    @guided_connect
     def __init__(
         self, endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT, attempts: int = ATTEMPTS
     ) -> None:
@@ -164,6 +178,8 @@ class Client(Buckets):
 
     if not TYPE_CHECKING:
         __getattr__ = missing
+        __getitem__ = no_index
+        __enter__ = __exit__ = wrong_kind_of_with(ASYNCHRONOUS)
 
     async def close(self) -> None:
         """Close all connections. May be called again; anything else raises ClientClosed from now on."""
@@ -229,12 +245,17 @@ class Bucket(Operations[V]):
     seconds, `explain` asks how the reply came about. docs/client.md lists the errors.
     """
 
+    def __repr__(self) -> str:
+        return f"<kvstore.aio.Bucket {self.name!r}>"
+
+    @guided
     async def exists(
         self, key: Key, *, r: int | None = None, quorum: str | None = None, timeout: float | None = None
     ) -> bool:
         """Whether the key has a value. It is read for that: of large values, read them at once."""
         return bool(await self._get(self._requests.get(key, r, quorum, timeout), None))
 
+    @guided
     async def keys(self, prefix: Key = b"", *, timeout: float | None = None) -> AsyncIterator[bytes]:
         """The keys that begin with `prefix` and have a value, each once, in no particular order.
 
@@ -256,6 +277,7 @@ class Bucket(Operations[V]):
         async for key in self.keys(timeout=timeout):
             yield key
 
+    @guided
     async def items(
         self,
         prefix: Key = b"",

@@ -69,7 +69,7 @@ class _Immediate:
         if not hasattr(type(self._facade), name):  # most of what an operation uses, and each asks for it
             return inner
         method: Any = getattr(self._facade, name)
-        if isasyncgenfunction(inner):
+        if isasyncgenfunction(getattr(inner, "__wrapped__", inner)):
             return partial(_each, method)
         if not hasattr(method, "__wrapped__"):  # it is none of those made here
             return inner
@@ -105,14 +105,18 @@ def iterating(
 
     @wraps(method)
     def call(self: Facade[A], *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        items = method(cast(A, _Immediate(self)), *args, **kwargs)
-        while True:
-            try:
-                yield _result(cast(Coroutine[Any, Any, T], anext(items)))
-            except StopAsyncIteration:
-                return
+        # called at once, so that wrong arguments are an error here, and not where the first item is taken
+        return _items(method(cast(A, _Immediate(self)), *args, **kwargs))
 
     return cast(Callable[Concatenate[Facade[A], P], Iterator[T]], call)
+
+
+def _items(items: AsyncIterator[T]) -> Iterator[T]:
+    while True:
+        try:
+            yield _result(cast(Coroutine[Any, Any, T], anext(items)))
+        except StopAsyncIteration:
+            return
 
 
 def _awaited(annotation: str) -> str:

@@ -21,6 +21,8 @@ def parse_endpoints(endpoints: str | Sequence[str]) -> tuple[str, ...]:
         if listed.startswith(_SCHEME):
             listed = listed.removeprefix(_SCHEME).removesuffix("/")
         items: Sequence[object] = listed.split(",")
+    elif isinstance(endpoints, bytes):
+        raise ConfigError(f"endpoints {endpoints!r} are no text of the form host:port,host:port")
     else:
         items = endpoints
     parsed = tuple(dict.fromkeys(_parse(item) for item in items))

@@ -1,12 +1,15 @@
 """What people of other stores try first and what does not exist here: one line that names the right call.
 
-For `__getattr__` of the public classes, at run time only: type checkers go on reporting these names.
+At run time only: type checkers go on reporting these names and arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Any, NoReturn, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _CONDITIONAL = (
     "conditional writes come later; today update(key, change), or put(key, value, context=got.context)"
@@ -23,7 +26,10 @@ def _each(names: str, hint: str) -> dict[str, str]:
 
 
 _IN_BUCKET: Mapping[str, str] = {
-    **_each("put_if put_if_absent put_if_match setnx add cas compare_and_set compare_and_swap", _CONDITIONAL),
+    **_each(
+        "put_if put_if_absent put_if_match setnx setdefault add cas compare_and_set compare_and_swap",
+        _CONDITIONAL,
+    ),
     **_each("incr incrby increment decr decrby decrement counter", _COUNTER),
     **_each("sadd srem smembers sismember hset hget hgetall lpush rpush lrange zadd zrange", _COLLECTION),
     **_each("range scan_range range_query between", _RANGE),
@@ -79,6 +85,45 @@ _IN_CLIENT: Mapping[str, str] = {
     **_each("shutdown disconnect", "it is close()"),
 }
 
+_ENDPOINTS = "endpoints are one argument: connect('host:port,host:port')"
+_OPEN = "there is no authentication and no encryption yet"
+_REPLICAS = "it is r= for reads and w= for writes: the replicas to wait for"
+
+_ARGUMENTS: Mapping[str, str] = {
+    **_each(
+        "ex px exat pxat expire expires expires_in expiry expiration time_to_live", "it is ttl=, in seconds"
+    ),
+    **_each("nx xx if_absent if_not_exists if_match if_none_match", _CONDITIONAL),
+    **_each("expected version cas prev_value condition", _CONDITIONAL),
+    **_each("consistency consistency_level consistent_read read_consistency write_consistency", _REPLICAS),
+    **_each("start end start_after range_end reverse", _RANGE),
+    **_each("count max_keys page_size", "it is limit="),
+    **_each("host hosts port url address addresses nodes contact_points startup_nodes", _ENDPOINTS),
+    **_each("socket_timeout connect_timeout request_timeout", "it is timeout=, in seconds"),
+    **_each("retries max_retries retry", "it is attempts="),
+    **_each("user username password token ssl tls auth_provider", _OPEN),
+    **_each("db keyspace namespace table", "keys live in buckets: db.bucket(name)"),
+    **_each("encoding decode_responses", 'values are bytes; db.bucket(name, serializer="json") decodes them'),
+}
+"""By the name of an argument that no call has."""
+
+_NO_ERROR = "a key without a value is no error: get(key) is false then"
+_MODULE: Mapping[str, str] = {
+    **_each("NotFound NotFoundError KeyNotFound KeyNotFoundError NoSuchKey DoesNotExist", _NO_ERROR),
+    **_each("TimeoutError OperationTimedOut RequestTimeout", "it is kvstore.Timeout"),
+    **_each("ConnectionError NoHostAvailable NodeUnavailable", "it is kvstore.NoNodeAvailable"),
+    **_each(
+        "Error KVStoreError KvStoreError KVStoreException ClientError RedisError", "it is kvstore.KVError"
+    ),
+    **_each("ConflictError Conflict SiblingsError", "it is kvstore.UnresolvedSiblings"),
+    **_each("ValidationError BadRequest InvalidArgument", "it is kvstore.InvalidRequest"),
+    **_each("AsyncClient AsyncKVStore aconnect connect_async asyncio", "it is kvstore.aio.connect(...)"),
+    **_each(
+        "Redis StrictRedis KVStore KVStoreClient Cluster Connection Database DB open client from_url",
+        "it is kvstore.connect('host:port,host:port')",
+    ),
+}
+
 _OF_A_VALUE = {*dir(str), *dir(bytes), "json", "text", "data", "body"}
 _IN_RESULT = "what was read is .value, or of concurrent values .siblings"
 _HINTS: Mapping[str, Mapping[str, str]] = {
@@ -91,6 +136,10 @@ _DICT = "a bucket is no dict: "
 WRITES_BY_INDEX = _DICT + "in asyncio await bucket.put(key, value)"
 AWAITS_NOTHING = _DICT + "in asyncio await bucket.exists(key), bucket.get(key), bucket.delete(key)"
 ITERATES_ASYNC = "with asyncio it is `async for key in bucket`"
+
+
+SYNCHRONOUS = "use `with kvstore.connect(...)`, or `async with kvstore.aio.connect(...)`"
+ASYNCHRONOUS = "use `async with kvstore.aio.connect(...)`, or `with kvstore.connect(...)`"
 
 
 def names(kind: str) -> Iterable[str]:
@@ -112,3 +161,57 @@ def refuse_to_travel(owner: object) -> NoReturn:
         f"a {type(owner).__name__} has connections, and cannot be pickled or copied: "
         "hand on the endpoints, and connect where it is used"
     )
+
+
+def guessed_arguments() -> Iterable[str]:
+    """The names of arguments for which `guided` knows what it is called."""
+    return _ARGUMENTS.keys()
+
+
+def guessed_names() -> Iterable[str]:
+    """The names of the module `kvstore` for which `no_such_name` knows what it is called."""
+    return _MODULE.keys()
+
+
+def guided(function: F, otherwise: str = "") -> F:
+    """The same call; a TypeError for arguments that it has not tells what they are called, or `otherwise`."""
+
+    @wraps(function)
+    def call(*positional: Any, **named: Any) -> Any:
+        try:
+            return function(*positional, **named)
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise  # of the function's own: it was called as it wants to be
+            kind, _, name = function.__qualname__.rpartition(".")
+            said = str(error).replace(function.__qualname__, kind if name == "__init__" else name)
+            hints = [_ARGUMENTS[name] for name in named if f"'{name}'" in said and name in _ARGUMENTS]
+            hint = next(iter(hints), otherwise)
+        raise TypeError(f"{said}: {hint}" if hint else said)
+
+    return call  # type: ignore[return-value]
+
+
+def guided_connect(function: F) -> F:
+    """`guided`, for what makes a client."""
+    return guided(function, _ENDPOINTS)
+
+
+def no_such_name(name: str) -> AttributeError:
+    """The error for what the module `kvstore` has not, with what it is called."""
+    text, hint = f"module 'kvstore' has no attribute {name!r}", _MODULE.get(name)
+    return AttributeError(f"{text}: {hint}" if hint else text)
+
+
+def no_index(_client: object, name: object) -> NoReturn:
+    """The `__getitem__` of a client: raises TypeError."""
+    raise TypeError(f"a client is no dict: keys live in buckets, db.bucket({name!r})")
+
+
+def wrong_kind_of_with(hint: str) -> Callable[[object], NoReturn]:
+    """The `__enter__` or `__aenter__` of a client that has only the other: raises TypeError."""
+
+    def enter(*_: object) -> NoReturn:
+        raise TypeError(hint)
+
+    return enter

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from kvstore.client.batch import Items, R, by_key, pairs, several
 from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
-from kvstore.client.guidance import refuse_to_travel
+from kvstore.client.guidance import guided, refuse_to_travel
 from kvstore.client.memory import Memories, Memory
 from kvstore.client.ports import Carrier
 from kvstore.client.requests import Requests, TimeToLive, function, key_bytes
@@ -63,6 +63,7 @@ class Operations(Generic[V]):
         """The bucket's name."""
         return self._requests.bucket
 
+    @guided
     def get(
         self,
         key: Key,
@@ -91,6 +92,7 @@ class Operations(Generic[V]):
             memory.has_read(request.key, reply.context)
         return self._result(request.key, reply, resolver, default)
 
+    @guided
     def put(
         self,
         key: Key,
@@ -128,6 +130,7 @@ class Operations(Generic[V]):
         memory.has_written(request.key, stored.context)
         return stored
 
+    @guided
     def delete(
         self,
         key: Key,
@@ -154,6 +157,7 @@ class Operations(Generic[V]):
         memory.has_written(request.key, stored.context)
         return stored
 
+    @guided
     def update(
         self,
         key: Key,
@@ -204,6 +208,7 @@ class Operations(Generic[V]):
             return Stored(seen, 0)
         return await self._delete(replace(delete, context=seen), memory)
 
+    @guided
     def get_many(
         self,
         keys: Iterable[K],
@@ -218,6 +223,7 @@ class Operations(Generic[V]):
         requests = [self._requests.get(key, r, quorum, timeout) for key in listed]
         return _keyed(listed, partial(self._read, requests, self._memories.mine(), resolver))
 
+    @guided
     def put_many(
         self,
         items: Items[K, V],
@@ -244,6 +250,7 @@ class Operations(Generic[V]):
         remembered = {r.key for r, (key, _) in zip(requests, listed, strict=True) if given.get(key) is None}
         return _keyed([key for key, _ in listed], partial(self._write, requests, memory, remembered))
 
+    @guided
     def delete_many(
         self,
         keys: Iterable[K],

@@ -22,7 +22,7 @@ from kvstore.client.blocking import (
     standing_before,
 )
 from kvstore.client.core.retry import ATTEMPTS
-from kvstore.client.guidance import missing
+from kvstore.client.guidance import SYNCHRONOUS, guided_connect, missing, no_index, wrong_kind_of_with
 from kvstore.client.ports import Runner
 from kvstore.client.results import Key, Resolver, V
 from kvstore.client.serializers import Serializer, SerializerName
@@ -34,6 +34,7 @@ _NONE = object()
 """Stands for no value, where None may be one."""
 
 
+@guided_connect
 def connect(
     endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT, attempts: int = ATTEMPTS
 ) -> Client:
@@ -69,6 +70,9 @@ class Bucket(Facade[asynchronous.Bucket[V]], Generic[V]):
     def name(self) -> str:
         """The bucket's name."""
         return self._inner.name
+
+    def __repr__(self) -> str:
+        return f"<kvstore.Bucket {self.name!r}>"
 
     def __contains__(self, key: Key) -> bool:
         return self.exists(key)
@@ -166,6 +170,7 @@ class Session(Buckets[asynchronous.Session]):
 class Client(Buckets[asynchronous.Client]):
     """One cluster; may be shared by threads: see `connect`, which makes it."""
 
+    @guided_connect
     def __init__(
         self, endpoints: str | Sequence[str], *, timeout: float = DEFAULT_TIMEOUT, attempts: int = ATTEMPTS
     ) -> None:
@@ -184,6 +189,8 @@ class Client(Buckets[asynchronous.Client]):
 
     if not TYPE_CHECKING:
         __getattr__ = missing
+        __getitem__ = no_index
+        __aenter__ = __aexit__ = wrong_kind_of_with(SYNCHRONOUS)
 
     close = blocking(asynchronous.Client.close)
     session = standing_before(asynchronous.Client.session, Session)
