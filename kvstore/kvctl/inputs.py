@@ -33,7 +33,11 @@ class InputFile(click.File):
         """See click.ParamType."""
         if value == "-" and sys.stdin is None:
             self.fail("standard input is closed", param, ctx)
-        return super().convert(value, param, ctx)
+        file: IO[Any] = super().convert(value, param, ctx)
+        if ctx is not None and value != "-":
+            # click closes it only if the arguments after it are good
+            ctx.find_root().call_on_close(file.close)
+        return file
 
 
 class CheckedInput:

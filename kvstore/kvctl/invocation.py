@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvstore.errors import ConfigError
 from kvstore.kvctl.output import say
 
 if TYPE_CHECKING:
@@ -55,9 +54,13 @@ class Invocation:
 
 
 def _local_endpoints() -> str | None:
-    from kvstore.local.cluster import LocalCluster
+    """Of the local cluster, if there is one; raises ConfigError for one that cannot be read.
+
+    For another cluster must not be taken in the place of one that is damaged.
+    """
+    from kvstore.local.cluster import LocalCluster, NoLocalCluster
 
     try:
         return LocalCluster.load().endpoints
-    except ConfigError:
+    except NoLocalCluster:
         return None

@@ -56,8 +56,10 @@ def key_bytes(text: str, form: str | None, field: str = "key") -> bytes:
             case "hex":
                 return bytes.fromhex(text)
             case _:
-                return text.encode()
-    except UnicodeEncodeError:
+                data = text.encode(errors="surrogateescape")  # as it was given, in any locale
+                data.decode()
+                return data
+    except UnicodeError:
         raise InvalidRequest(field, "is not UTF-8: give it with --key-base64 or --key-hex") from None
     except (binascii.Error, ValueError):
         raise InvalidRequest(field, f"{text[:80]!r} is not {form}") from None

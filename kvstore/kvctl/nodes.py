@@ -18,7 +18,7 @@ from kvstore.kvctl.failures import INCOMPLETE
 from kvstore.kvctl.groups import CommandGroup
 from kvstore.kvctl.invocation import Invocation
 from kvstore.kvctl.key_argument import as_json, key_bytes, key_forms
-from kvstore.kvctl.output import flush, note, say
+from kvstore.kvctl.output import flush, note, say, tell
 from kvstore.kvctl.setting_differences import setting_differences
 from kvstore.ring import ClusterState, fallbacks, partition_of, preference_list, token
 from kvstore.versions import BucketName, UserKey
@@ -242,7 +242,7 @@ def _show_members(session: Invocation, state: ClusterState) -> None:
     if session.json:
         session.show_json({"cluster": state.cluster_id, "epoch": state.epoch, "members": rows})
         return
-    say(f"cluster {state.cluster_id}, epoch {state.epoch}, {state.ring.partitions} partitions")
+    tell(f"cluster {state.cluster_id}, epoch {state.epoch}, {state.ring.partitions} partitions")
     session.show(rows, ("node", "address", "zone", "first_in", "replica_of"), keep=5)
 
 

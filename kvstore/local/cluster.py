@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kvstore.client.endpoints import parse_endpoints
 from kvstore.client.synchronous import connect
 from kvstore.config import parse_bucket
 from kvstore.errors import ConfigError, KVError
@@ -39,6 +40,10 @@ class NotServing(KVError):
     """A node did not come up, or not in time; the message has the last line of its log."""
 
 
+class NoLocalCluster(ConfigError):
+    """There is no cluster in the directory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """What a local cluster is made of: its nodes' addresses and the texts of its bucket settings."""
@@ -50,6 +55,13 @@ class Layout:
     def members(self) -> str:
         """The text of `kvnode --initial-cluster`."""
         return ",".join(f"{name}={address}" for name, address in self.addresses.items())
+
+    def check(self) -> None:
+        """Raise ConfigError if it is no layout of a cluster."""
+        for text in self.buckets:
+            parse_bucket(text)
+        parse_members(self.members)
+        parse_endpoints([*self.addresses.values()])
 
     def state(self) -> ClusterState:
         """What its nodes are started with; raises ConfigError."""
@@ -117,12 +129,12 @@ class LocalCluster:
 
     @classmethod
     def load(cls, directory: Path = DEFAULT_DIRECTORY) -> LocalCluster:
-        """The cluster in a directory; raises ConfigError if there is none."""
+        """The cluster in a directory; raises ConfigError: NoLocalCluster if there is none."""
         try:
             layout = msgspec.json.decode((directory / _FILE).read_bytes(), type=Layout)
-            parse_members(layout.members)  # whose names are those of directories here
+            layout.check()
         except FileNotFoundError:
-            raise ConfigError(f"there is no local cluster in {directory}") from None
+            raise NoLocalCluster(f"there is no local cluster in {directory}") from None
         except (OSError, ValueError, RecursionError, ConfigError):
             raise ConfigError(f"{directory / _FILE} cannot be read as a local cluster") from None
         return cls(directory, layout)

@@ -282,6 +282,12 @@ def test_a_write_reads_with_what_it_was_given(
     assert (deletion.r, deletion.quorum is not None) == (asked, True)
 
 
+def test_a_key_is_read_as_it_was_given_whatever_the_locale_is(fake: Kvctl) -> None:
+    """Where Python takes the command line for ASCII, what is not is handed on byte by byte."""
+    fake("put", "carts", "\udcc3\udcbc", "v")
+    assert fake("get", "carts", "ü").out == "v\n"
+
+
 # what there is
 
 
