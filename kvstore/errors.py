@@ -118,7 +118,8 @@ class TooManySiblings(KVError):
 
     def __init__(self, siblings: int, limit: int) -> None:
         super().__init__(
-            f"key has {siblings} siblings and the limit is {limit}: write with the context of a read"
+            f"key has {siblings} siblings and the limit is {limit}: read it, and put through the same bucket "
+            "object, which replaces what was read, or with the context of that read"
         )
         self.siblings = siblings
         self.limit = limit

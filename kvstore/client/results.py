@@ -167,6 +167,7 @@ class UnresolvedSiblings(KVError):
     def __init__(self, result: Result[Any, Any]) -> None:
         count = len(result.siblings)
         super().__init__(
-            f"key {result.key!r} has {count} concurrent values: look at .siblings, or pass resolver="
+            f"key {result.key!r} has {count} concurrent values: look at .siblings, or pass resolver=; "
+            "a put after this read replaces them"
         )
         self.result = result
