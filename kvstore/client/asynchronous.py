@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Seque
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
+from weakref import finalize
 
 from kvstore.client.core.retry import ATTEMPTS
 from kvstore.client.core.seen import Seen
@@ -70,6 +71,10 @@ def carried_by(connect: Callable[[], Awaitable[Carrier]], timeout: float) -> Cli
     client = Client.__new__(Client)
     client._start(connect, timeout)
     return client
+
+
+class _Use:
+    """What a client, its buckets and its sessions share: while it lives, there is a way to use the client."""
 
 
 async def _open_dispatcher(endpoints: tuple[str, ...], timeout: float, attempts: int) -> Carrier:
@@ -143,6 +148,7 @@ class Client(Buckets):
         self._start(partial(_open_dispatcher, parse_endpoints(endpoints), limit, most), limit)
 
     def _start(self, connect: Callable[[], Awaitable[Carrier]], timeout: float) -> None:
+        self._use = _Use()
         self._connect = connect
         self._timeout = timeout
         self._opening = asyncio.Lock()
@@ -176,6 +182,14 @@ class Client(Buckets):
             raise ClientClosed(f"the client {problem}")
         return self._opened
 
+    def _close_when_dropped(self) -> None:
+        """Let it be closed when neither it nor a bucket or a session of it is left; it is connected.
+
+        For a loop that goes on for ever: on one that ends then, what closes it would be left in the middle.
+        """
+        assert isinstance(self._opened, Dispatcher)
+        finalize(self._use, self._opened.abandon).atexit = False
+
     if not TYPE_CHECKING:
         __getattr__ = missing
         __getitem__ = no_index
@@ -188,7 +202,7 @@ class Client(Buckets):
             await self._opened.close()
 
     def _bucket(self, requests: Requests, serializer: Serializer[V] | None) -> Bucket[V]:
-        return Bucket(self._dispatcher, requests, serializer)
+        return Bucket(self._dispatcher, requests, serializer, use=self._use)
 
     def session(self) -> Session:
         """Buckets that never show less than was read or written through them before: see Session."""
@@ -235,7 +249,7 @@ class Session(Buckets):
         self._seen = seen
 
     def _bucket(self, requests: Requests, serializer: Serializer[V] | None) -> Bucket[V]:
-        return Bucket(self._client._dispatcher, requests, serializer, self._seen)
+        return Bucket(self._client._dispatcher, requests, serializer, self._seen, self._client)
 
 
 class Bucket(Operations[V]):

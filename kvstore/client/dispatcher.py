@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -86,10 +87,21 @@ class Dispatcher:
     async def close(self) -> None:
         """Close the connections; calls under way end with ClientClosed, or with an unknown outcome."""
         self._check_loop()
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._close())
+        self._begin_to_close()
+        assert self._closing is not None
         # whoever leaves now, or closes again, must not leave half of them open
         await asyncio.shield(self._closing)
+
+    def abandon(self) -> None:
+        """Close it soon, as nobody can use it any more; from any thread, and while garbage is collected."""
+        if self._process != this_process() or self._loop.is_closed():
+            return  # its connections belong to the process before the fork, or are gone
+        with suppress(RuntimeError):  # the loop was closed in the meantime
+            self._loop.call_soon_threadsafe(self._begin_to_close)
+
+    def _begin_to_close(self) -> None:
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close())
 
     async def _close(self) -> None:
         self.core.close(self.now)

@@ -45,7 +45,9 @@ class Operations(Generic[V]):
         requests: Requests,
         serializer: Serializer[V] | None = None,
         seen: Seen | None = None,
+        use: object = None,
     ) -> None:
+        self._use = use  # while this lives, its client is not closed for want of users
         self._dispatcher = dispatcher
         self._requests = requests
         self._serializer = serializer

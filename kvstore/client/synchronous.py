@@ -177,6 +177,7 @@ class Client(Buckets[asynchronous.Client]):
         client = asynchronous.Client(endpoints, timeout=timeout, attempts=attempts)
         background = shared_background()
         background.run(client.__aenter__())
+        client._close_when_dropped()
         super().__init__(client, background)
 
     def __enter__(self) -> Self:
