@@ -91,9 +91,10 @@ class _MemoryWriter:
             self._inode.truncate(self._size)
         if torn is not None or system.full:
             written += data[: int(len(data) * (system.torn if torn is None else torn))]
-            if torn is not None:
-                raise SimulatedCrash
-            raise StorageFull(f"{self._path}: no space left on the disk")
+            if torn is None:
+                raise StorageFull(f"{self._path}: no space left on the disk")
+            system.stop()
+            del written[self._size :]
         written += data
         self._size = len(written)
 
@@ -163,7 +164,14 @@ class MemoryFileSystem:
     def checked(self, path: str) -> None:
         """Count a changing call that happens wholly or not at all; raises SimulatedCrash."""
         if self.mutate(path) is not None:
-            raise SimulatedCrash
+            self.stop()
+
+    def stop(self) -> None:
+        """The moment of the crash; raises SimulatedCrash.
+
+        A disk on which this returns goes on as if nothing had been, after a look at what a crash would leave.
+        """
+        raise SimulatedCrash
 
     def crash(self, rng: random.Random, fate: Fate) -> MemoryFileSystem:
         """What is found on the disk after a crash now."""

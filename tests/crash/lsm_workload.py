@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+
+import pytest
 
 from kvstore.lsm import (
     Compaction,
@@ -14,6 +17,7 @@ from kvstore.lsm import (
     Job,
     MemoryFileSystem,
     Options,
+    SimulatedCrash,
     run_job,
 )
 
@@ -80,6 +84,26 @@ def batch_number(step: int) -> Batch:
         key = b"key-%02d" % rng.randrange(40)
         batch.append((key, None if rng.random() < 0.2 else rng.randbytes(rng.randrange(60))))
     return batch
+
+
+class EveryCrash(MemoryFileSystem):
+    """At each call that changes something, `look` is shown the disk as a crash in that call would find it.
+
+    Then the call is done as if nothing had been: one run of a workload goes through all of its crashes, and
+    not each crash through what is before it.
+    """
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        super().__init__()
+        self.crash_at = 1
+        self._look = look
+
+    def stop(self) -> None:
+        self._look()
+
+    def mutate(self, path: str) -> float | None:
+        self.torn = torn_at(self.mutations + 1)
+        return super().mutate(path)
 
 
 class Run:
@@ -158,3 +182,18 @@ class Run:
         self.ledger.completed.add(name)
         self.ledger.acknowledged = len(self.ledger.batches)
         self.events["checkpoint"] += 1
+
+
+def torn_at(crash_at: int) -> float:
+    """Which part of an append still happens when the crash is in that call."""
+    return (crash_at % 10) / 10
+
+
+def crashed_run(plan: Plan, crash_at: int) -> tuple[MemoryFileSystem, Ledger]:
+    """The disk of a run that was cut short, before it is known what of it is left, and what was promised."""
+    fs = MemoryFileSystem()
+    fs.crash_at, fs.torn = crash_at, torn_at(crash_at)
+    run = Run(fs, plan)
+    with pytest.raises(SimulatedCrash):
+        run.all()
+    return fs, run.ledger

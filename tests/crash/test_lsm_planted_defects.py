@@ -248,7 +248,7 @@ def _failed_job_not_offered_again(patch: pytest.MonkeyPatch) -> None:
 def crash_points() -> None:
     """test_lsm_crash_points.py: test_every_crash_point_with_every_fate."""
     for plan in PLANS:
-        crash_everywhere(plan, 0, shares=7)
+        crash_everywhere(plan, shares=7)
 
 
 def records_that_were_not_synced() -> None:
