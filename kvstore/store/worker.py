@@ -7,6 +7,8 @@ next start may give its file's number to another file.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import threading
@@ -112,6 +114,7 @@ def _end_with_owner(lifeline: int) -> None:
 def main() -> None:
     """Work until the input or the owner ends, behind the owner: a flush can wait, requests cannot."""
     lifeline = int(sys.argv[1])
+    atexit.register(gc.freeze)  # at its end a process looks for garbage, which nobody needs any more
     threading.Thread(target=_end_with_owner, args=(lifeline,), daemon=True).start()
     while (data := read_frame(sys.stdin.buffer)) is not None:
         _write_frame(answer(_run, data))
