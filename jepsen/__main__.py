@@ -17,7 +17,6 @@ from jepsen.hunts import HUNTS
 from jepsen.judge import judge, judge_foreign, workloads_in
 from jepsen.nemeses import GROUPS, NEMESES
 from jepsen.planted import DEFECTS
-from jepsen.report import write_report
 from jepsen.run import Options, drivers
 from jepsen.runner import OUT, run_apart, run_here, show
 from jepsen.workloads import WORKLOADS
@@ -171,6 +170,8 @@ def check_command(history: Path, quorum: str, report: Path | None) -> None:
     else:
         results = judge_foreign(found, form)
     if report is not None:
+        from jepsen.report import write_report  # what draws it takes a second to load
+
         write_report(report, found, results, (), {"history": str(history)})
     show(results)
     sys.exit(0 if valid(results) is True else 1)

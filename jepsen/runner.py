@@ -20,7 +20,6 @@ import click
 from jepsen.checkers import Result, valid
 from jepsen.cluster import ClusterFailed
 from jepsen.judge import judge
-from jepsen.report import write_report
 from jepsen.run import Options, Outcome, run, save_outcome
 from jepsen.schedule import BadChoice
 from jepsen.system import CommandFailed
@@ -80,6 +79,8 @@ def run_here(options: Options) -> tuple[int, Mapping[str, Result]]:
         outcome.replicas or None,
         _due(options),
     )
+    from jepsen.report import write_report  # what draws it takes a second to load
+
     report = write_report(
         options.directory / "report", outcome.history, results, _planned(outcome), _settings(options)
     )
