@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -38,6 +39,17 @@ class ClustersInTurn(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ClustersInTurn:
     return ClustersInTurn(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Thousands of tests are made, none of which is garbage: nobody looks for it meanwhile."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 Exercised = Callable[[str, int], None]
