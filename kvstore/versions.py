@@ -162,10 +162,15 @@ def reconcile(a: Version, b: Version) -> Version:
     if a == b:
         return a
     in_a = {sibling.dot for sibling in a.siblings}
-    in_b = {sibling.dot for sibling in b.siblings}
+    in_b = {sibling.dot: sibling for sibling in b.siblings}
     # as dicts, not by `covers`: with many siblings of many actors that would take the product of the two
     seen_by_a, seen_by_b = dict(a.context), dict(b.context)
-    kept = [s for s in a.siblings if s.dot in in_b or seen_by_b.get(s.dot.actor, 0) < s.dot.counter]
+    kept = []
+    for s in a.siblings:
+        if other := in_b.get(s.dot):
+            kept.append(s if s == other else max(s, other, key=_rank))
+        elif seen_by_b.get(s.dot.actor, 0) < s.dot.counter:
+            kept.append(s)
     kept += [s for s in b.siblings if s.dot not in in_a and seen_by_a.get(s.dot.actor, 0) < s.dot.counter]
     return Version(join(a.context, b.context), _ordered(kept))
 
@@ -182,8 +187,17 @@ def reconcile_lww(a: Version, b: Version) -> Version:
     return Version(join(a.context, b.context), tuple(latest))
 
 
-def _lateness(sibling: Sibling) -> tuple[int, Dot]:
-    return sibling.time, sibling.dot
+def _rank(sibling: Sibling) -> tuple[bool, int, bytes, int, str]:
+    """The order of two siblings under one dot: no honest node makes them, and all have to keep the same one.
+
+    A value goes before a tombstone.
+    """
+    value = sibling.value
+    return value is not None, sibling.time, value or b"", sibling.expiry, sibling.content_type
+
+
+def _lateness(sibling: Sibling) -> tuple[int, Dot, tuple[bool, int, bytes, int, str]]:
+    return sibling.time, sibling.dot, _rank(sibling)
 
 
 def wins(sibling: Sibling, others: Iterable[Sibling]) -> bool:

@@ -8,9 +8,11 @@ from kvstore.node import frame_check, liveness
 from kvstore.node.frame_check import FrameCheck
 from kvstore.protocol.internal_key import check_data_key
 from kvstore.quorum.actors import Actors
+from kvstore.quorum.background import exchange
+from kvstore.quorum.background.exchange import Exchange
 from kvstore.quorum.mint import Mint
 from kvstore.server.handshake import check_caller, check_welcome
-from kvstore.versions import Dot, Sibling, check_version, decode_version
+from kvstore.versions import Dot, Sibling, check_version, decode_version, reconcile
 from kvstore.wire.codec import same_length
 from tests.hostile.names_of_tests import (
     alone,
@@ -27,6 +29,11 @@ from tests.hostile.plants import (
     unbounded,
     without,
 )
+
+
+def _exchange(test: str) -> str:
+    return test_of("unit/test_quorum_exchange", test)
+
 
 _FRAMES: list[Row] = [
     (
@@ -141,6 +148,19 @@ _FRAMES: list[Row] = [
     ),
 ]
 
+_EXCHANGED: list[Row] = [
+    (
+        "an answer that is cut goes on",
+        without(exchange._difference, "answer.reached and (answer.reached <= after or not answer.versions)"),
+        _exchange("an_answer_that_is_cut_and_leads_nowhere_ends_the_exchange[nothing in it]"),
+    ),
+    (
+        "an answer that is repeated is not asked for again",
+        without(Exchange._exchange, " or reached <= furthest", ""),
+        _exchange("the_same_answer_again_and_again_ends_the_exchange"),
+    ),
+]
+
 _VERSIONS: list[Row] = [
     (
         "its format",
@@ -208,6 +228,11 @@ _VERSIONS: list[Row] = [
         "a content type is not endless",
         unbounded(Sibling, "Meta(max_length=Limits.content_type)", "None"),
         frame("write, a content type of 60,000 characters"),
+    ),
+    (
+        "two values under one dot",
+        without(reconcile, "s if s == other else max(s, other, key=_rank)", "s"),
+        test_of("hostile/test_forged_dots", "a_read_repairs_them_and_a_write_replaces_what_it_saw"),
     ),
     (
         "names no write yet to be made",
@@ -301,6 +326,7 @@ _HANDSHAKE: list[Row] = [
 TOPICS = {
     "frames of peers": _FRAMES,
     "versions": _VERSIONS,
+    "exchanges": _EXCHANGED,
     "gossip": _GOSSIPED,
     "handshake": _HANDSHAKE,
 }

@@ -6,6 +6,7 @@ import random
 from contextlib import suppress
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +57,47 @@ def test_reconcile_is_commutative_associative_and_idempotent(held: list[Version]
     assert reconcile(a, a) == a
     assert reconcile(a, reconcile(a, b)) == reconcile(a, b)
     assert reconcile(a, EMPTY) == a
+
+
+SIBLINGS = st.builds(
+    Sibling,
+    st.builds(Dot, st.sampled_from("ab"), st.integers(1, 2)),
+    st.none() | st.sampled_from([b"", b"x", b"y"]),
+    st.integers(0, 2),
+    st.integers(0, 1),
+    st.sampled_from(["", "t"]),
+)
+FORGED = st.builds(
+    lambda siblings, more: Version(
+        tuple(
+            Dot(actor, 2 if more else max(d.counter for d in siblings if d.actor == actor))
+            for actor in sorted({dot.actor for dot in siblings})
+        ),
+        tuple(siblings[dot] for dot in sorted(siblings)),
+    ),
+    st.dictionaries(SIBLINGS.map(lambda s: s.dot), SIBLINGS, max_size=3).map(
+        lambda found: {dot: msgspec.structs.replace(sibling, dot=dot) for dot, sibling in found.items()}
+    ),
+    st.booleans(),
+)
+"""Versions of which two may have different siblings under one dot: somebody has forged one."""
+
+
+@given(FORGED, FORGED, FORGED)
+def test_even_of_siblings_under_one_dot_all_replicas_keep_the_same(
+    a: Version, b: Version, c: Version
+) -> None:
+    for rule in (reconcile, reconcile_lww):
+        assert rule(a, b) == rule(b, a)
+        assert rule(a, rule(b, c)) == rule(rule(a, b), c)
+        assert rule(a, rule(a, b)) == rule(a, b)
+        assert check_version(encode_version(rule(a, b))) == rule(a, b)
+
+
+def test_of_two_siblings_under_one_dot_a_value_goes_before_a_tombstone() -> None:
+    dot = Dot("a", 1)
+    value, gone = (Version((dot,), (Sibling(dot, each, time),)) for each, time in ((b"v", 1), (None, 2)))
+    assert reconcile(value, gone) == reconcile(gone, value) == value
 
 
 @given(VERSIONS)

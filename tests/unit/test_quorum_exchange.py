@@ -274,6 +274,41 @@ def test_hashes_are_no_answer_to_items(fetching: bool) -> None:
         told(flow, TreeHashes(0, ()))
 
 
+FOREIGN = KeyVersion(InternalKey(key(1)), EncodedVersion(version("z", b"v")))
+
+
+@pytest.mark.parametrize(
+    ("fetching", "versions", "reached"),
+    [(True, (), b"\xff"), (False, (), b"\xff"), (True, (FOREIGN,), WHOLE[0])],
+    ids=["fetched, nothing in it", "nothing in it", "fetched, does not go on"],
+)
+def test_an_answer_that_is_cut_and_leads_nowhere_ends_the_exchange(
+    fetching: bool, versions: tuple[KeyVersion, ...], reached: bytes
+) -> None:
+    a, b = Side(), Side()
+    fill(a, range(3), 10)
+    flow = a.exchange.fetch(0, 3, *WHOLE, NOW) if fetching else a.exchange.repair(TREE, NOW)
+    until_items(flow, b)
+    with pytest.raises(Lost):
+        told(flow, RangeDifference(0, versions, (), reached))
+
+
+def test_the_same_answer_again_and_again_ends_the_exchange() -> None:
+    a, b = Side(), Side()
+    fill(a, range(3), 10)
+    flow = a.exchange.repair(TREE, NOW)
+    until_items(flow, b)
+    reached = max(a.entries())
+    cut = RangeDifference(0, (FOREIGN,), (), reached)
+    for after in (b"", reached):
+        step = told(flow, cut)
+        while not (isinstance(step, Ask) and isinstance(question := asked(step), RangeItems)):
+            step = flow.send(answered(b, step))
+        assert question.after == after
+    with pytest.raises(Lost):
+        told(flow, cut)
+
+
 def test_a_peer_that_serves_somebody_else_ends_a_repair_in_peace() -> None:
     a, b = Side(), Side()
     fill(b, range(100), 10)

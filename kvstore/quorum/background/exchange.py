@@ -91,22 +91,22 @@ class Exchange:
         return now, _children([node for node in nodes if node not in large]) + asked
 
     def _exchange(self, partition: int, n: int, leaves: bytes, now: Instant) -> Flow[Instant]:
-        after = b""
+        after = furthest = b""
         while True:
             keys, items, until = self._items(partition, n, leaves, after, b"")
             question = RangeItems(0, self._peer.epoch, partition, n, leaves, after, until, items)
             now, answer = yield from self._peer.ask(question, now)
-            if not isinstance(answer, RangeDifference):
-                raise Lost
-            now = yield from self._peer.push(self._due(keys, answer), now)
-            reached = answer.reached
+            difference = _difference(answer, after)
+            now = yield from self._peer.push(self._due(keys, difference), now)
+            reached = difference.reached
             if not reached and not until:
                 return now
             if not reached:
                 after = until
-            elif not keys or keys[0] >= reached:
+            elif not keys or keys[0] >= reached or reached <= furthest:
                 after = reached
-            # else the same again: what was sent is equal now, so the answer gets further
+            else:  # the same again: what was sent is equal now, so the answer gets further
+                furthest = reached
 
     def fetch(self, partition: int, n: int, first: bytes, end: bytes, now: Instant) -> Flow[Instant]:
         """Take what the peer holds of the keys [first, end) and this node does not."""
@@ -116,11 +116,10 @@ class Exchange:
             _, items, until = self._items(partition, n, leaves, after, end)
             question = RangeItems(0, self._peer.epoch, partition, n, leaves, after, until or end, items)
             now, answer = yield from self._peer.ask(question, now)
-            if not isinstance(answer, RangeDifference):
-                raise Lost
-            for key, version in answer.versions:
+            difference = _difference(answer, after)
+            for key, version in difference.versions:
                 self._store(key, version)
-            after = answer.reached or until
+            after = difference.reached or until
             if not after:
                 return now
 
@@ -140,6 +139,18 @@ class Exchange:
         due = [key for key, theirs, ours in stored if theirs != ours]
         due += [keys[position] for position in answer.wanted if position < len(keys)]
         return tuple(dict.fromkeys(due))
+
+
+def _difference(answer: object, after: bytes) -> RangeDifference:
+    """The answer to items from `after`; raises Lost for what is none.
+
+    One that is cut has versions, and goes on: else the exchange would never end, and all others wait.
+    """
+    if not isinstance(answer, RangeDifference):
+        raise Lost
+    if answer.reached and (answer.reached <= after or not answer.versions):
+        raise Lost
+    return answer
 
 
 def _children(nodes: Sequence[TreeNode]) -> list[TreeNode]:
