@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -28,9 +29,13 @@ class Background:
         return self._process == this_process()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and wait for its result; an interrupt cancels it."""
+        """Run a coroutine on the loop and wait for its result; an interrupt cancels it.
+
+        Raises ClientClosed in another process, and when Python ends.
+        """
         try:
             check_same_process(self._process)
+            _check_running()
         except ClientClosed:
             coroutine.close()
             raise
@@ -43,6 +48,12 @@ class Background:
         except BaseException:
             future.cancel()
             raise
+
+
+def _check_running() -> None:
+    """Raise ClientClosed when Python is about to end, as in `__del__`: the loop's thread runs no more."""
+    if sys.is_finalizing():
+        raise ClientClosed("the program is over, and with it the client")
 
 
 _lock = threading.Lock()

@@ -6,6 +6,7 @@ threads share its connections and their calls coalesce. Callbacks run in the cal
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from functools import wraps
 from types import TracebackType
@@ -193,7 +194,11 @@ class Client(Buckets[asynchronous.Client]):
         __getitem__ = no_index
         __aenter__ = __aexit__ = wrong_kind_of_with(SYNCHRONOUS)
 
-    close = blocking(asynchronous.Client.close)
+    def close(self) -> None:
+        """Close all connections. May be called again; anything else raises ClientClosed from now on."""
+        if not sys.is_finalizing():  # else what is open has ended, or does with the process
+            self._background.run(self._inner.close())
+
     session = standing_before(asynchronous.Client.session, Session)
     ring = blocking(asynchronous.Client.ring)
     status = blocking(asynchronous.Client.status)

@@ -24,7 +24,7 @@ from kvstore.server.unread import SMALL, TOO_MUCH, UnreadReplies
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.client import WIRE_REQUESTS, WireReply, WireRequest, reply_to_wire, request_from_wire
 from kvstore.wire.pieces import found_in_pieces
-from kvstore.wire.ring import state_to_wire
+from kvstore.wire.ring import encoded_state
 
 SERVICE = pb.DESCRIPTOR.services_by_name["KV"].full_name
 
@@ -128,11 +128,11 @@ class ClientService:
         """See client.proto. Raises KVError."""
         return await self.scans.page(request, call.deadline)
 
-    async def get_ring(self, request: pb.GetRingRequest, call: Call) -> pb.GetRingResponse:
+    async def get_ring(self, request: pb.GetRingRequest, call: Call) -> bytes:
         """See client.proto. Raises NodeStopping: who asks wants to connect."""
         if self._stopping:
             raise NodeStopping
-        return state_to_wire(self._driver.node.state)
+        return encoded_state(self._driver.node.state)
 
     async def session(self, messages: Messages, routed: bool) -> None:
         """See client.proto; with a GetRingResponse before its replies when `routed`. Raises KVError."""
@@ -140,7 +140,7 @@ class ClientService:
         if self._stopping:
             raise NodeStopping
         if routed:
-            await messages.write(state_to_wire(self._driver.node.state).SerializeToString())
+            await messages.write(encoded_state(self._driver.node.state))
         peer = messages.peer
         if self._sessions[peer] >= _SESSIONS:
             self._refusals.tell(f"more than {_SESSIONS} sessions on the connection from {peer}")

@@ -63,7 +63,7 @@ def differences(mine: Mapping[str, str], sent: bytes | str) -> str:
         return ""  # none was sent
     names = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
     shown = "; ".join(
-        f"{name}: {theirs.get(name, 'not set')[:80]!r} there, {mine.get(name, 'not set')!r} here"
+        f"{name[:80]}: {theirs.get(name, 'not set')[:80]!r} there, {mine.get(name, 'not set')!r} here"
         for name in names[:_MOST_SHOWN]
     )
     return f"{shown} (and {len(names) - _MOST_SHOWN} more)" if len(names) > _MOST_SHOWN else shown

@@ -7,6 +7,7 @@ started with different partitions or buckets would put replicas in different pla
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ _STATE = "kvstore-state"
 _SHAPE = "kvstore-shape"
 _LASTING = "kvstore-lasting"
 _CONFIGURATION = "kvstore-configuration-bin"
+_SHOWN = 64
+"""Characters of a name that a stranger claims, as many as one may have: they are logged and kept."""
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -66,10 +69,12 @@ def check_caller(
     """
     given = dict(metadata)
     node, cluster = given.get(_NODE, ""), given.get(_CLUSTER, "")
+    named = repr(node[:_SHOWN])
     if cluster != state.cluster_id:
-        raise Refused(f"node {node!r} is of cluster {cluster!r}, this one of cluster {state.cluster_id!r}")
+        theirs = repr(cluster[:_SHOWN])
+        raise Refused(f"node {named} is of cluster {theirs}, this one of cluster {state.cluster_id!r}")
     if not isinstance(node, str) or state.member(node) is None:
-        raise Refused(f"node {node!r} is no member of cluster {state.cluster_id!r}")
+        raise Refused(f"node {named} is no member of cluster {state.cluster_id!r}")
     if node == me:
         raise Refused(
             f"node {node!r} is this one: two processes run under one node id, or an address is wrong"
@@ -108,6 +113,7 @@ def _same_shape(given: Mapping[str, str | bytes], state: ClusterState) -> bool:
     return given.get(_STATE) == _fingerprint(state, addresses=True)  # a node of before there was that
 
 
+@lru_cache(maxsize=4)
 def _fingerprint(state: ClusterState, *, addresses: bool) -> str:
     document = state_to_wire(state)
     if not addresses:

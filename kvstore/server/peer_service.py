@@ -24,6 +24,8 @@ from kvstore.v1.stream_pb2 import Open
 from kvstore.wire.peer import decode_timed_frame
 
 _STREAMS = 2
+_MOST_TOLD = 1000
+"""Troubles that have had their line."""
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +100,8 @@ class PeerService:
 
     def _log_once(self, trouble: str) -> None:
         """Whoever is refused comes back every second, and each of them is worth one line."""
-        if trouble not in self._told and len(self._told) < 1000:
+        if len(self._told) >= _MOST_TOLD:
+            self._told.clear()  # strangers who make up names must not keep the others' lines out
+        if trouble not in self._told:
             self._told.add(trouble)
             _log.warning("%s", trouble)

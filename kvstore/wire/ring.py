@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 
 from kvstore.config import BucketSettings, default_bucket
 from kvstore.errors import ConfigError
@@ -37,6 +38,12 @@ def state_to_wire(state: ClusterState) -> pb.GetRingResponse:
         ],
         replicas=state.replicas,
     )
+
+
+@lru_cache(maxsize=4)
+def encoded_state(state: ClusterState) -> bytes:
+    """The bytes of `state_to_wire`, made once: it takes 1 ms for 256 partitions, and any client may ask."""
+    return state_to_wire(state).SerializeToString(deterministic=True)
 
 
 def state_from_wire(m: pb.GetRingResponse) -> ClusterState:

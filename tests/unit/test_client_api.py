@@ -20,6 +20,7 @@ from kvstore.client import asynchronous, synchronous
 from kvstore.client.background import shared_background
 from kvstore.client.endpoints import parse_endpoints
 from kvstore.client.requests import requests_for
+from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster, run
 
 
@@ -33,6 +34,33 @@ def cluster() -> Iterator[FakeCluster]:
 
 def in_fresh_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+AT_THE_END = """
+import sys
+import kvstore
+class Holder:
+    def __del__(self, closed=kvstore.ClientClosed):
+        try:
+            self.db.bucket("b").get("k")
+        except closed as error:
+            print(error)
+        self.db.close()
+        print("closed")
+holder = Holder()
+holder.db = kvstore.connect(sys.argv[1])
+"""
+
+
+def test_a_client_that_is_used_when_python_ends_keeps_nobody_waiting(cluster: FakeCluster) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_END, cluster.endpoints],
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"the program is over, and with it the client\nclosed\n"
 
 
 def test_the_core_is_imported_without_grpc() -> None:

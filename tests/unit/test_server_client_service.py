@@ -20,7 +20,9 @@ from kvstore.quorum.request import Request
 from kvstore.server.server import NodeServer
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.errors import error_from_status
+from kvstore.wire.ring import encoded_state
 from tests.patience import PATIENCE
+from tests.unit.memory_streams import StreamSession
 from tests.unit.server_nodes import (
     SessionClient,
     call,
@@ -64,6 +66,22 @@ def test_unary_put_get_delete(tmp_path: Path) -> None:
             got = await call(opened, "Get", pb.GetRequest(bucket="b", key=b"k"), pb.GetResponse)
             assert not got.siblings
             assert got.context
+
+    run(scenario())
+
+
+def test_the_cluster_state_is_encoded_once_for_all_who_connect(tmp_path: Path) -> None:
+    """It takes 1 ms: thousands of clients that came and went stopped a node for seconds."""
+
+    async def scenario() -> None:
+        async with one_node(tmp_path) as (server, opened):
+            before = encoded_state.cache_info().misses
+            address = f"127.0.0.1:{server._settings.port}"
+            for _ in range(5):
+                session = await StreamSession.open(address)
+                await session.stream.leave()
+                await call(opened, "GetRing", pb.GetRingRequest(), pb.GetRingResponse)
+            assert encoded_state.cache_info().misses <= before + 1
 
     run(scenario())
 

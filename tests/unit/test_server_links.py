@@ -13,6 +13,7 @@ import pytest
 from google.rpc import code_pb2
 
 from kvstore.config import BucketSettings, Limits
+from kvstore.frames.dial import open_stream
 from kvstore.frames.stream import FrameStream, StreamEnded
 from kvstore.gossip import GossipSettings
 from kvstore.local.ports import free_ports
@@ -22,6 +23,7 @@ from kvstore.protocol.peer import ReadSame, ReplicaWrite
 from kvstore.protocol.sizes import size_of
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import ClusterState, Member
+from kvstore.server import peer_service
 from kvstore.server.configuration import Configuration
 from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction, welcome
 from kvstore.server.links import Links
@@ -238,6 +240,31 @@ def test_a_stranger_is_told_why_in_one_line(tmp_path: Path, caplog: pytest.LogCa
         f"refused a stream: {text}",
         f"not connected to node n1 at 127.0.0.1:{port}: {text}",
     ]
+
+
+def test_strangers_who_make_up_names_fill_neither_memory_nor_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """2,600 of 60 KB together took 61 MB; after a thousand of any length nobody had a line any more."""
+    monkeypatch.setattr(peer_service, "_MOST_TOLD", 3)
+
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        async with serving(settings("n1", port, tmp_path, cluster_state([port], cluster_id="ours"))):
+            for number in (*range(5), 0):
+                name = f"{number}-" + "x" * 30_000
+                metadata = [("kvstore-node", name), ("kvstore-cluster", name)]
+                stream = await open_stream(f"127.0.0.1:{port}", LINK, 1 << 20, metadata=metadata)
+                with pytest.raises(StreamEnded, match="this one of cluster 'ours'") as ended:
+                    await stream.read()
+                assert len(str(ended.value)) < 300
+                await stream.leave()
+
+    with caplog.at_level(logging.WARNING, "kvstore"):
+        run(scenario())
+    lines = [record.getMessage() for record in caplog.records if "-xxx" in record.getMessage()]
+    assert [line[len("refused a stream: node '")] for line in lines] == ["0", "1", "2", "3", "4", "0"]
+    assert all(len(line) < 300 for line in lines)
 
 
 def test_a_bad_frame_ends_the_stream_and_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
