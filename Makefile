@@ -13,7 +13,7 @@ PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 # compiles the whole package, and each of their workers all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv run test check structure tables format packages demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-transports sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations backup stops fuzz hostile power-loss proto clean
+.PHONY: help venv run test check structure tables format packages airports demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-transports sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations backup stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ format: venv ## put every file into the form that check wants
 
 packages: venv ## build sdist and wheel, install them into each Python that is here, and use them
 	@$(BIN)/python -m tools.packages
+
+airports: venv ## write airports.jsonl, 28,000 real records, which examples import
+	@$(BIN)/python -m kvstore.local.airports airports.jsonl
 
 demo: venv ## import the world's airports, kill nodes, lose nothing
 	@$(BIN)/python -m kvstore.local.demo

@@ -5,7 +5,6 @@ Every step that does not hold ends it with exit code 1 and one line.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import threading
@@ -13,13 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import airportsdata
-
 from kvstore.client.synchronous import Bucket, Client, connect
 from kvstore.client.transfer.importing import Importer
 from kvstore.client.transfer.objects import object_records
 from kvstore.client.transfer.records import Record
 from kvstore.errors import KVError
+from kvstore.local.airports import write_airports
 from kvstore.local.cluster import LocalCluster
 from kvstore.ring import preference_list
 
@@ -54,7 +52,7 @@ def _run(cluster: LocalCluster, directory: Path) -> None:
     cluster.start()
     _say(f"Three nodes serve on {cluster.endpoints}.")
     file = directory / "airports.jsonl"
-    records = _write_file(file)
+    records = write_airports(file)
     _say(f"{records:,} airports are in {file.name} ({file.stat().st_size / 1e6:.1f} MB).")
     with connect(cluster.endpoints, timeout=5) as client:
         acknowledged = _import(cluster, client, file, records)
@@ -63,14 +61,6 @@ def _run(cluster: LocalCluster, directory: Path) -> None:
     _say(f"{_VICTIM} is back, with its data directory as the kill left it.")
     _drain(cluster)
     _others_off(cluster, acknowledged)
-
-
-def _write_file(file: Path) -> int:
-    airports = airportsdata.load("ICAO")
-    with file.open("w", encoding="utf-8") as out:
-        for airport in airports.values():
-            out.write(json.dumps(airport, ensure_ascii=False) + "\n")
-    return len(airports)
 
 
 def _import(cluster: LocalCluster, client: Client, file: Path, records: int) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ What a block is, its language says; `text` is a form or an output, which other t
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -112,6 +113,15 @@ def test_what_the_pages_show_of_runs_and_files_is_so(tmp_path: Path) -> None:
     (lines,) = [text for language, text in blocks(ROOT / "docs" / "histories.md") if language == "text"]
     (tmp_path / "history.jsonl").write_text(lines)
     assert [each.type for each in History.read(tmp_path / "history.jsonl")] == ["invoke", "ok"]
+
+
+def test_the_file_that_examples_import_is_there_after_one_command(tmp_path: Path) -> None:
+    file = tmp_path / "airports.jsonl"
+    output_of([sys.executable, "-m", "kvstore.local.airports", str(file)], ROOT)
+    lines = file.read_text().splitlines()
+    assert len(lines) > 25_000
+    assert all(json.loads(line)["icao"] for line in lines)
+    assert "-m kvstore.local.airports airports.jsonl" in output_of(["make", "-n", "airports"], ROOT)
 
 
 def test_the_packages_that_a_client_needs_are_those_that_are_tried() -> None:
