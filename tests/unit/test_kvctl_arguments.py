@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from kvstore.kvctl import failures
 from kvstore.kvctl.main import kvctl as command_line
+from tests.patience import PATIENCE
+from tests.unit.client_node import FakeCluster
 from tests.unit.kvctl_calls import Done, Kvctl
 
 ODD = (
@@ -139,6 +142,38 @@ def test_no_option_of_all_commands_is_a_traceback(
         sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         done = kvctl("--endpoints", "127.0.0.1:1", "--timeout", "0.01", option, odd, "get", "carts", "user:1")
         assert done.code in DOCUMENTED - {failures.OK, failures.NOT_FOUND}, (odd[:40], done)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONOPTIMIZE": "2"},
+        {"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"},
+        {"TERM": "dumb", "COLUMNS": "0"},
+        {"COLUMNS": "x", "LINES": "-1"},
+        {"HOME": "/missing", "TMPDIR": "/missing"},
+        {"PATH": "", "HOME": "", "TERM": ""},
+    ],
+    ids=str,
+)
+def test_what_is_around_kvctl_changes_nothing_of_what_it_prints(
+    fake: Kvctl, fake_cluster: FakeCluster, environment: dict[str, str]
+) -> None:
+    fake("put", "carts", "grün", "世")
+    call = [sys.executable, "-m", "kvstore.kvctl.main", "--endpoints", fake_cluster.endpoints]
+    for words, shown in ((("get", "carts", "grün"), "世\n"), (("scan", "carts"), "grün\n"), (("-h",), "")):
+        done = subprocess.run(
+            [*call, *words],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=5 * PATIENCE,
+            check=True,
+        )
+        assert done.stderr == b""
+        assert done.stdout.decode() == shown if shown else b"Commands:" in done.stdout
 
 
 @pytest.mark.parametrize(
