@@ -274,7 +274,7 @@ class Bucket(Operations[V]):
         """The keys that begin with `prefix` and have a value, each once, in no particular order.
 
         Sees every key whose write was acknowledged before the scan began by W primaries. Keys are spread by
-        their hash, so a prefix spares nodes no reading: they look at all keys of the bucket, and send only
+        their hash, so a prefix spares nodes no reading: they look at all keys of all buckets, and send only
         those. `timeout` is for each page. Raises Unavailable when too few replicas of some partition answer.
         """
         cursor = b""

@@ -16,9 +16,7 @@ _CONDITIONAL = (
 )
 _COUNTER = "counters come later; today update(key, change), with a resolver that combines concurrent values"
 _COLLECTION = "sets, lists and hashes come later; today update(key, change), with a resolver that unites them"
-_RANGE = (
-    "keys are spread by their hash, so there is no range; keys(prefix=...) reads the keys of the whole bucket"
-)
+_RANGE = "keys are spread by their hash, so there is no range; keys(prefix=...) looks at all keys for those"
 
 
 def _each(names: str, hint: str) -> dict[str, str]:
