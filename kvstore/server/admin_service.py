@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +22,12 @@ from kvstore.wire.admin import METHODS, AdminMethod, Operated
 SERVICE = pb.DESCRIPTOR.services_by_name["Admin"].full_name
 
 
+@cache
+def version_of_kvstore() -> str:
+    """The version that is installed: all that is written of the package is read to find it."""
+    return version("kvstore")
+
+
 class AdminService:
     """The Admin service of one node."""
 
@@ -29,7 +36,7 @@ class AdminService:
         self._links = links
         self._clients = clients
         self._started = time.monotonic()
-        self._version = version("kvstore")
+        self._version = version_of_kvstore()
 
     def service(self) -> Service:
         """All methods."""

@@ -113,7 +113,7 @@ def _same_shape(given: Mapping[str, str | bytes], state: ClusterState) -> bool:
     return given.get(_STATE) == _fingerprint(state, addresses=True)  # a node of before there was that
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _fingerprint(state: ClusterState, *, addresses: bool) -> str:
     document = state_to_wire(state)
     if not addresses:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pool, text_format
+from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -34,8 +34,14 @@ def add_reflection(names: Iterable[str], server: grpc.aio.Server) -> None:
 
 def _describe_new_version() -> None:
     """Make the descriptors of v1 known to protobuf: those of v1alpha, renamed."""
-    found = FileDescriptorProto()
-    reflection_pb2.DESCRIPTOR.CopyToProto(found)
-    renamed = text_format.MessageToString(found).replace("v1alpha", "v1")
-    file = text_format.Parse(renamed, FileDescriptorProto())
+    file = FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(file)
+    file.name, file.package = file.name.replace("v1alpha", "v1"), _NEW
+    file.options.java_package = file.options.java_package.replace("v1alpha", "v1")
+    file.options.go_package = file.options.go_package.replace("v1alpha", "v1")
+    for field in (field for message in file.message_type for field in message.field if field.type_name):
+        field.type_name = field.type_name.replace(_OLD, _NEW)
+    for method in (method for service in file.service for method in service.method):
+        method.input_type = method.input_type.replace(_OLD, _NEW)
+        method.output_type = method.output_type.replace(_OLD, _NEW)
     descriptor_pool.Default().AddSerializedFile(file.SerializeToString())

@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -119,7 +118,8 @@ async def _serve_until(stop: asyncio.Event, settings: ServerSettings) -> None:
 
 def _tell_settings(settings: ServerSettings) -> None:
     """The first lines of a log: what runs here, with which settings and within which limits."""
-    versions = f"kvstore {version('kvstore')}, Python {platform.python_version()}, grpc {grpc.__version__}"
+    ours, python = admin_service.version_of_kvstore(), platform.python_version()
+    versions = f"kvstore {ours}, Python {python}, grpc {grpc.__version__}"
     shown = Configuration(settings.node_settings).texts(settings.state)
     engine = settings.engine
     shown |= {
