@@ -75,8 +75,9 @@ def test_blind_puts_of_16_mib_to_one_key_are_refused_or_can_be_read_for_good(six
         assert not bucket.get("pile")
 
 
-def test_what_a_cluster_stores_and_logs_is_for_its_owner_alone(cluster: LocalCluster) -> None:
+def test_what_a_cluster_stores_and_logs_is_for_its_owner_alone(shared_cluster: LocalCluster) -> None:
     """Everybody on the machine could read the values and the log."""
+    cluster = shared_cluster
     with kvstore.connect(cluster.endpoints, timeout=PATIENCE) as db:
         db.bucket("b").put("k", "v", w=3)
     found = [cluster.directory, *cluster.directory.rglob("*")]
