@@ -137,9 +137,9 @@ def test_what_was_read_can_be_written_back_however_long_the_history_of_the_key_i
     """The context was bounded where clients send it, not where it grows: then the key was locked for ever."""
     cluster = Cluster()
     actors = [cluster.hosts[node].node.base.mint._actors for node in cluster.hosts]
+    context = cluster.found("n1", Get("carts", KEY)).context
     for i in range(1200):
-        context = cluster.found("n1", Get("carts", KEY)).context
-        cluster.stored_reply(f"n{1 + i % 3}", Put("carts", KEY, b"%d" % i, context))
+        context = cluster.stored_reply(f"n{1 + i % 3}", Put("carts", KEY, b"%d" % i, context)).context
         actors[i % 3].renew_all()  # as each start of a node does
     for life in range(2):
         found = cluster.found("n2", Get("carts", KEY))
