@@ -14,7 +14,8 @@ from google.rpc import code_pb2
 from kvstore.client.unary import fetch_state
 from kvstore.config import MAX_REQUEST_BYTES, MIB
 from kvstore.frames.dial import open_stream
-from kvstore.frames.stream import FrameStream, StreamEnded, StreamLost
+from kvstore.frames.incoming import StreamEnded, StreamLost
+from kvstore.frames.stream import FrameStream
 from kvstore.ring import ClusterState, data_key, token
 from kvstore.server.handshake import introduction
 from kvstore.server.stream import LINK

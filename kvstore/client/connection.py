@@ -16,7 +16,8 @@ from kvstore.client.unary import read_state, stream_errors, unary
 from kvstore.config import MAX_MESSAGE_BYTES
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.frames import dial
-from kvstore.frames.stream import FrameStream, StreamEnded, StreamLost
+from kvstore.frames.incoming import StreamEnded, StreamLost
+from kvstore.frames.stream import FrameStream
 from kvstore.ring import ClusterState
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.session import replies_from_wire

@@ -13,7 +13,7 @@ from google.rpc import code_pb2
 from kvstore.config import MAX_MESSAGE_BYTES
 from kvstore.errors import ConfigError, InternalError, InvalidRequest, KVError, NoNodeAvailable
 from kvstore.frames import dial
-from kvstore.frames.stream import StreamEnded, StreamLost
+from kvstore.frames.incoming import StreamEnded, StreamLost
 from kvstore.ring import ClusterState
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.errors import error_from_status

@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterable
 
 from kvstore.frames.framing import PREFACE
+from kvstore.frames.incoming import StreamLost
 from kvstore.frames.proxy import connect_through, proxy
-from kvstore.frames.stream import FrameStream, StreamLost, reason
+from kvstore.frames.stream import FrameStream, reason
 from kvstore.v1.stream_pb2 import Open
 
 _LONGEST_MS = 2**32 - 1

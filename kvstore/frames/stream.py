@@ -8,24 +8,20 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
-from google.protobuf.message import DecodeError
-from google.rpc import code_pb2
 from google.rpc.status_pb2 import Status
 
 from kvstore.config import KIB
-from kvstore.frames.framing import Frame, FrameTooLarge, Framing, FramingError, Kind, header
+from kvstore.frames.framing import Kind, header
+from kvstore.frames.incoming import Incoming, StreamLost, Take
 
 _MOST_UNREAD = 256 * KIB
 """Bytes of messages that nobody has read yet, after which no more are taken from the connection."""
 _LINGER = 2.0
 """Seconds that the other side has to read how a stream has ended."""
-_IN_A_TURN = 4
-"""Messages that a reader gets before others have the loop; further ones are not even looked for."""
 _UNWRITTEN = 256 * KIB
 """Bytes that wait for the network, after which a writer waits."""
 _SMALL = 64 * KIB
@@ -35,38 +31,16 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 1), ("
 """A connection that was cut without a word is noticed in seconds, also when nobody sends."""
 
 
-class StreamLost(Exception):
-    """The connection is over, and nobody has ended the stream; the text says why."""
-
-
-class StreamEnded(Exception):
-    """The other side has ended the stream with a status that is not OK, or (raised by a handler) shall."""
-
-    def __init__(self, status: Status) -> None:
-        super().__init__(status.message or code_pb2.Code.Name(status.code))
-        self.status = status
-
-
 class FrameStream(asyncio.Protocol):
     """Reads and writes messages, each at most `most` bytes when it is received."""
 
     def __init__(self, most: int) -> None:
-        self._framing = Framing(most)
+        self._incoming = Incoming(most)
         self._transport: asyncio.Transport | None = None
-        self._messages: deque[bytes] = deque()
-        self._unread = 0
-        self._end: Status | None = None
-        """How reading ends when all is read."""
-        self._broken = ""
-        """Why the connection is over."""
-        self._reader: asyncio.Future[None] | None = None
-        self._in_turn = 0
         self._held = self._paused = False
         self._gone = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        self.on_open: Callable[[bytes], None] | None = None
-        """Takes the frame that opens the stream."""
         self._on_lost: list[Callable[[], object]] = []
         self.on_unfinished: Callable[[FrameStream, int], None] | None = None
         """Is told how many bytes of the message that comes next are here, each time that more have come."""
@@ -84,29 +58,22 @@ class FrameStream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self._end is None:
-            self._framing.feed(data)
-            self._find()
+        if not self._incoming.over:
+            self._incoming.feed(data)
+            self._received()
 
-    def _find(self) -> None:
-        """Take the next messages of what has come, a few: many, even empty ones, would take the loop long."""
-        try:
-            while self._looking and (frame := self._framing.next()) is not None:
-                self._take(frame)
-        except FramingError as error:
-            large = isinstance(error, FrameTooLarge)
-            code = code_pb2.RESOURCE_EXHAUSTED if large else code_pb2.INVALID_ARGUMENT
-            self._over(Status(code=code, message=str(error)))
-            if self.on_open is not None:
-                self.close()  # nobody reads it
+    def _received(self) -> None:
+        """Something has come, or has been read."""
+        incoming = self._incoming
+        if incoming.over and incoming.on_open is not None:
+            self.close()  # nobody reads it
         if self.on_unfinished is not None and self._transport is not None:
-            self.on_unfinished(self, self._framing.unfinished if self._looking else 0)
+            self.on_unfinished(self, incoming.unfinished)
         self._pace()
 
-    @property
-    def _looking(self) -> bool:
-        """Whether a reader has use for more messages."""
-        return len(self._messages) < _IN_A_TURN and self._end is None
+    def when_opened(self, begin: Callable[[bytes], None]) -> None:
+        """The other side opens the stream: `begin` takes the frame that does."""
+        self._incoming.on_open = begin
 
     def hold(self, held: bool) -> None:
         """Take nothing from the connection until told otherwise."""
@@ -114,8 +81,7 @@ class FrameStream(asyncio.Protocol):
         self._pace()
 
     def _pace(self) -> None:
-        unread = self._unread + (0 if self._looking else self._framing.unfinished)
-        paused = self._held or unread > _MOST_UNREAD
+        paused = self._held or self._incoming.unread > _MOST_UNREAD
         if self._transport is None or paused == self._paused:
             return
         self._paused = paused
@@ -126,15 +92,13 @@ class FrameStream(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._broken = reason(error) if error else "the connection was closed"
-        self._wake()
+        self._incoming.lose(reason(error) if error else "the connection was closed")
         self._transport = None
         self._gone.set()
         self._writable.set()
+        # each of these knows the stream, and would have what it holds wait for the collector
         acts, self._on_lost = self._on_lost, []
-        self.on_open = (
-            None  # each of these knows the stream, and may have what it holds wait for the collector
-        )
+        self._incoming.on_open = None
         for act in acts:
             act()
 
@@ -148,59 +112,39 @@ class FrameStream(asyncio.Protocol):
 
     # what was received
 
-    def _take(self, frame: Frame) -> None:
-        if self.on_open is not None:
-            if frame.kind != Kind.OPEN:
-                raise FramingError("frame before the one that opens the stream")
-            begin, self.on_open = self.on_open, None
-            begin(frame.payload)
-        elif frame.kind == Kind.MESSAGE:
-            self._messages.append(frame.payload)
-            self._unread += len(frame.payload)
-            self._wake()
-        elif frame.kind == Kind.END:
-            self._over(_status(frame.payload))
-        else:
-            raise FramingError("frame that opens a stream which is open")
-
-    def _over(self, end: Status) -> None:
-        if self._end is None:
-            self._end = end
-            self._framing.clear()
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
     async def read(self) -> bytes | None:
         """The next message; None when the other side has ended the stream, and all is well.
 
         Raises StreamEnded when it has ended it with an error, StreamLost when the connection broke.
         """
-        self._in_turn += 1
-        if self._in_turn > _IN_A_TURN:
-            self._in_turn = 0
-            await asyncio.sleep(0)
-        while not self._messages:
-            if self._end is not None:
-                if self._end.code == code_pb2.OK:
-                    return None
-                raise StreamEnded(self._end)
-            if self._broken:
-                raise StreamLost(self._broken)
-            self._in_turn = 0
-            self._reader = asyncio.get_running_loop().create_future()
-            try:
-                await self._reader
-            finally:
-                self._reader = None
-        message = self._messages.popleft()
-        self._unread -= len(message)
-        self._find()
+        message = await self._incoming.read()
+        self._received()
         return message
 
+    async def each(self, take: Take) -> None:
+        """Give each message to `take`, until the other side has ended the stream.
+
+        It is called as soon as a message arrives, which spares a pass of the loop, and after what it has left
+        to do with the one before. Raises what it raises, and as `read`.
+        """
+        self._incoming.taker = take
+        try:
+            while (message := await self.read()) is not None:
+                if (rest := take(message)) is not None:
+                    await rest()
+        finally:
+            self._incoming.taker = None
+
     # what is sent
+
+    @property
+    def writable(self) -> bool:
+        """Whether a message can be sent without waiting."""
+        return self._writable.is_set() and not self.lost
+
+    def write_now(self, message: bytes) -> None:
+        """Send a message while the stream is writable. Raises StreamLost."""
+        self._send(Kind.MESSAGE, message)
 
     @property
     def lost(self) -> bool:
@@ -231,11 +175,9 @@ class FrameStream(asyncio.Protocol):
         and the status would be lost with it.
         """
         self._send(Kind.END, status.SerializeToString())
-        self._over(status)
-        self._messages.clear()
-        self._unread = 0
+        self._incoming.end(status)
         self._held = False
-        self._find()  # nothing: what waits is forgotten, and more is taken from the connection
+        self._received()
         assert self._transport is not None
         self._transport.write_eof()
         leave = asyncio.get_running_loop().call_later(_LINGER, self.break_off)
@@ -296,13 +238,6 @@ def _keep_alive(transport: asyncio.Transport) -> None:
     for name, value in _KEEPALIVE:
         if (option := getattr(socket, name, None)) is not None:
             opened.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _status(payload: bytes) -> Status:
-    try:
-        return Status.FromString(payload)
-    except DecodeError as error:
-        raise FramingError("the end of a stream cannot be read") from error
 
 
 def address_of(transport: asyncio.BaseTransport) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol, TypeAlias
 
+from kvstore.frames.incoming import Take
+
 
 class Call(Protocol):
     """A call with one request and one answer."""
@@ -27,8 +29,15 @@ class Messages(Protocol):
     peer: str
     """See Call."""
 
-    async def read(self) -> bytes | None:
-        """The next message of the client; None when it sends no more."""
+    async def each(self, take: Take) -> None:
+        """Give each message of the client to `take`, until it sends no more; raises what that raises."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether a message can be sent without waiting."""
+
+    def write_now(self, message: bytes) -> None:
+        """Send a message while they are writable."""
 
     async def write(self, message: bytes) -> None:
         """Send a message; returns when the next one may follow."""

@@ -49,8 +49,7 @@ class ClientService:
         self.serving.set()
         self._stopping = False
         self._refusals = Refusals()
-        self.session_frames = 0
-        self.session_calls = 0
+        self._ended_frames = self._ended_calls = 0
         self.most_reply_bytes = 0
         """The most that has waited for the client of one session, of those that are over."""
 
@@ -64,6 +63,16 @@ class ClientService:
     def connected(self) -> int:
         """Sessions that are open, and unary calls under way."""
         return len(self._streams) + self._calls
+
+    @property
+    def session_frames(self) -> int:
+        """Frames of all sessions so far."""
+        return self._ended_frames + sum(stream.frames for stream in self._streams)
+
+    @property
+    def session_calls(self) -> int:
+        """Calls in these frames."""
+        return self._ended_calls + sum(stream.calls for stream in self._streams)
 
     @property
     def unanswered(self) -> int:
@@ -160,14 +169,13 @@ class ClientService:
         finally:
             session.close()
             self._streams.discard(session)
+            self._ended_frames += session.frames
+            self._ended_calls += session.calls
             self.most_reply_bytes = max(self.most_reply_bytes, session.most_reply_bytes)
 
     async def _read(self, session: ClientStream, messages: Messages) -> None:
         """Begin what comes; raises InvalidRequest for a frame that is none."""
-        while (data := await messages.read()) is not None:
-            self.session_calls += await session.take(data)
-            self.session_frames += 1
-            await session.until_there_is_room()
+        await messages.each(session.take)
         await session.until_answered()
 
     def unary(self, method: Any, request: type[Message]) -> Answer:

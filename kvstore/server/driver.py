@@ -7,7 +7,9 @@ import logging
 import random
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
+from functools import partial
 
+from kvstore.frames.incoming import Rest
 from kvstore.lsm import Engine, Job, JobResult
 from kvstore.node.node import Node
 from kvstore.node.settings import NodeSettings
@@ -23,6 +25,7 @@ from kvstore.server.execution import Executor
 from kvstore.server.jobs import Jobs
 from kvstore.server.links import Links
 from kvstore.server.sync_thread import SyncThread
+from kvstore.server.turn_ends import TurnEnds
 
 _UNTIMED = 1.0
 """The timer comes back after so many seconds even when a defect has kept the node from setting it."""
@@ -52,7 +55,8 @@ class Driver:
         self._links = links
         self.configuration = Configuration(settings)
         self.limits = settings.limits
-        self._syncs = SyncThread(engine, self._durable, on_fatal)
+        self.turn_ends = TurnEnds()
+        self._syncs = SyncThread(engine, self._durable, on_fatal, self.turn_ends)
         self._jobs = Jobs(self._job_done, self._job_failed, on_fatal)
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
@@ -70,8 +74,15 @@ class Driver:
 
     def start(self) -> None:
         """Open the links and start the node."""
-        self._links.open(self._link_open, self._link_lost, self._unsent)
-        self.node.start(self.now())
+        node, told = self.node, self._of_a_link
+        self._links.open(
+            partial(told, node.on_link_open),
+            partial(told, node.on_link_lost),
+            partial(told, node.on_unsent),
+            self.turn_ends,
+        )
+        with self.turn_ends:
+            self.node.start(self.now())
 
     @property
     def busy(self) -> bool:
@@ -92,12 +103,14 @@ class Driver:
 
     def hand_in(self, requests: Iterable[tuple[int, ClientRequest]], principal: Principal) -> None:
         """See Requests: they share a turn of the node."""
-        self.node.on_requests(requests, self.now(), principal)
+        with self.turn_ends:
+            self.node.on_requests(requests, self.now(), principal)
 
     def give_up(self, numbers: Container[int]) -> None:
         """See Requests."""
         if not self._stopped:
-            self.node.on_cancelled(numbers, self.now())
+            with self.turn_ends:
+                self.node.on_cancelled(numbers, self.now())
 
     def expired(self) -> None:
         """See Requests."""
@@ -107,47 +120,50 @@ class Driver:
         """What the node says of itself."""
         return self.node.status(self.now())
 
-    async def receive(self, sender: str, messages: Sequence[PeerMessage], delay: float = 0.0) -> None:
+    def receive(self, sender: str, messages: Sequence[PeerMessage], delay: float = 0.0) -> Rest:
         """Hand in the messages of one frame that has waited for `delay` seconds on its way.
 
-        A long one takes several turns of the loop. Raises InvalidRequest, and then nothing was carried out.
+        A long one takes several turns of the loop: what is left to do then is returned. Raises
+        InvalidRequest, and then nothing was carried out.
         """
         self.frames_received += 1
         self.messages_received += len(messages)
         if len(messages) <= _TURN:
-            self.node.on_frame(sender, messages, self.now(), delay)
-            return
+            with self.turn_ends:
+                self.node.on_frame(sender, messages, self.now(), delay)
+            return None
         self.node.check_frame(messages)
+        return partial(self._receive_in_turns, sender, messages, delay)
+
+    async def _receive_in_turns(self, sender: str, messages: Sequence[PeerMessage], delay: float) -> None:
         for first in range(0, len(messages), _TURN):
             if self._stopped:
                 return
-            self.node.on_checked(sender, messages[first : first + _TURN], self.now(), delay)
+            with self.turn_ends:
+                self.node.on_checked(sender, messages[first : first + _TURN], self.now(), delay)
             await asyncio.sleep(0)
 
-    def _link_open(self, peer: str) -> None:
+    def _of_a_link(self, tell: Callable[..., None], *what: object) -> None:
         if not self._stopped:
-            self.node.on_link_open(peer, self.now())
-
-    def _link_lost(self, peer: str) -> None:
-        if not self._stopped:
-            self.node.on_link_lost(peer, self.now())
-
-    def _unsent(self, peer: str, numbers: Sequence[int]) -> None:
-        if not self._stopped:
-            self.node.on_unsent(peer, numbers, self.now())
+            with self.turn_ends:
+                tell(*what, self.now())
 
     def _on_timer(self) -> None:
         self._timer = self._loop.call_later(_UNTIMED, self._on_timer)
-        self.node.on_timer(self.now())
+        with self.turn_ends:
+            self.node.on_timer(self.now())
 
     def _durable(self, lsn: int) -> None:
-        self.node.on_durable(lsn, self.now())
+        with self.turn_ends:
+            self.node.on_durable(lsn, self.now())
 
     def _job_done(self, result: JobResult) -> None:
-        self.node.on_job_done(result, self.now())
+        with self.turn_ends:
+            self.node.on_job_done(result, self.now())
 
     def _job_failed(self, job: Job) -> None:
-        self.node.on_job_failed(job, self.now())
+        with self.turn_ends:
+            self.node.on_job_failed(job, self.now())
 
     # the outbox
 

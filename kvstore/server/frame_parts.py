@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kvstore.config import MAX_MESSAGE_BYTES
 from kvstore.errors import InvalidRequest, Overloaded
-from kvstore.wire.parts import part_of
+from kvstore.wire.parts import is_part, part_of
 
 _MOST_BYTES = 2 * MAX_MESSAGE_BYTES
 """Of all unfinished frames of one node, on its disk."""
@@ -60,8 +60,12 @@ class FrameParts:
         self._given_up = False
         self._timer: asyncio.TimerHandle | None = None
 
+    def concern(self, data: bytes) -> bool:
+        """Whether this is to be added: a part of a frame, or what comes where one should."""
+        return self._file is not None or self._given_up or is_part(data)
+
     async def add(self, data: bytes) -> bytes:
-        """The frame that `data` is, or completes; empty: more is to come.
+        """The frame that `data` completes; empty: more is to come.
 
         Raises InvalidRequest for what is no part, or not the next one; Overloaded when there is no room for
         it, or was none for those before.
@@ -71,9 +75,7 @@ class FrameParts:
             raise Overloaded(1.0, "the parts before this one were given up: the rest did not come in time")
         begun = self._file is not None
         if part is None:
-            if begun:
-                raise InvalidRequest("frame", "comes before another one is complete")
-            return data
+            raise InvalidRequest("frame", "comes before another one is complete")
         if begun and part.left != self._left - 1:
             raise InvalidRequest("frame", f"is a part with {part.left} to come, not the next of {self._left}")
         self._left = part.left

@@ -1,4 +1,4 @@
-"""When a stream waits a moment for more before it writes a frame.
+"""When what is queued for a stream is written: at the end of the turn that queued it, or a moment later.
 
 A frame costs about as much CPU as the work of ten requests, so under load a millisecond of waiting buys
 throughput, and latency with it: replies that leave one by one are answered one by one, and so keep every
@@ -8,24 +8,70 @@ frame small. A lone caller, whose frames hold one message each, never waits.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+
+from kvstore.config import KIB
+from kvstore.server.turn_ends import TurnEnds
 
 _BUSY = 2
 """A frame of so many messages means that more are on their way."""
 _SECONDS = 0.0015
+AT_ONCE = 64 * KIB
+"""More bytes than these are left to the writer, which waits until those before them have left."""
 
 
 class Gathering:
-    """Decides by the size of the last frame."""
+    """Decides by the size of the last frame. Belongs to one writer, which waits with `until_due`."""
 
-    __slots__ = ("_last",)
+    __slots__ = ("_due", "_error", "_last", "_loop", "_turn_ends", "_wake", "_write_now")
 
-    def __init__(self) -> None:
+    def __init__(self, turn_ends: TurnEnds) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._turn_ends = turn_ends
+        self._write_now: Callable[[], bool] | None = None
+        """Of the writer, while it waits."""
+        self._wake = asyncio.Event()
+        self._due = False
         self._last = 0
+        self._error: Exception | None = None
 
-    async def pause(self) -> None:
-        """Let more messages come, if there is load."""
-        if self._last >= _BUSY:
-            await asyncio.sleep(_SECONDS)
+    def add(self) -> None:
+        """Something has been queued."""
+        if not self._due:
+            self._due = True
+            self._turn_ends.add(self._turn_over)
+
+    def _turn_over(self) -> None:
+        if self._last < _BUSY:
+            self._write()
+        else:
+            self._loop.call_later(_SECONDS, self._write)
+
+    def _write(self) -> None:
+        try:
+            written = self._write_now is not None and self._write_now()
+        except Exception as error:  # noqa: BLE001  (it is the writer's, and not that of this turn)
+            self._error, written = error, False
+        if written:
+            self._due = False
+        else:
+            self._wake.set()
+
+    async def until_due(self, write_now: Callable[[], bool]) -> None:
+        """Return when what is queued is to be written by the writer.
+
+        Meanwhile `write_now` is called to write what is queued: if nothing has to be waited for it does, and
+        says whether it did. That spares the writer its turns of the loop. Raises what it has raised.
+        """
+        self._write_now = write_now
+        try:
+            await self._wake.wait()
+        finally:
+            self._write_now = None
+        if self._error is not None:
+            raise self._error
+        self._wake.clear()
+        self._due = False
 
     def sent(self, messages: int) -> None:
         """A frame with so many messages is being written."""

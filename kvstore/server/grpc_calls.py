@@ -11,6 +11,7 @@ import grpc
 from grpc_status import rpc_status
 
 from kvstore.errors import KVError
+from kvstore.frames.incoming import Take
 from kvstore.server.calls import Answer, Service, Session
 from kvstore.wire.errors import error_to_status
 
@@ -51,10 +52,21 @@ class _Messages:
         self._context = context
         self.peer = context.peer()
 
-    async def read(self) -> bytes | None:
+    async def each(self, take: Take) -> None:
         """See Messages."""
-        message: Any = await self._context.read()
-        return None if message is grpc.aio.EOF else message
+        read: Callable[[], Awaitable[Any]] = self._context.read
+        while (message := await read()) is not grpc.aio.EOF:
+            if (rest := take(message)) is not None:
+                await rest()
+
+    @property
+    def writable(self) -> bool:
+        """See Messages: gRPC has no way that needs no waiting."""
+        return False
+
+    def write_now(self, message: bytes) -> None:
+        """See Messages."""
+        raise AssertionError("they are never writable")
 
     async def write(self, message: bytes) -> None:
         """See Messages."""

@@ -13,6 +13,7 @@ from kvstore.ring import ClusterState, Member
 from kvstore.server.configuration import DEFAULTS, Configuration
 from kvstore.server.handshake import Metadata, introduction
 from kvstore.server.stream import BULK, LINK, OnUnsent, Stream
+from kvstore.server.turn_ends import TurnEnds
 
 _END_SECONDS = 3.0
 
@@ -31,10 +32,14 @@ class Links:
         self._told: _Told | None = None
 
     def open(
-        self, on_open: Callable[[str], None], on_lost: Callable[[str], None], on_unsent: OnUnsent
+        self,
+        on_open: Callable[[str], None],
+        on_lost: Callable[[str], None],
+        on_unsent: OnUnsent,
+        turn_ends: TurnEnds,
     ) -> None:
         """Begin to connect; what `on_open`, `on_lost` and `on_unsent` are told: see Stream."""
-        self._told = _Told(on_open, on_lost, on_unsent)
+        self._told = _Told(on_open, on_lost, on_unsent, turn_ends)
         self.on_state(self._state)
 
     def on_state(self, state: ClusterState) -> None:
@@ -124,11 +129,12 @@ class Links:
 
 
 class _Told(NamedTuple):
-    """Who is told of what becomes of streams: see Stream."""
+    """Who is told of what becomes of streams, and when they send: see Stream."""
 
     on_open: Callable[[str], None]
     on_lost: Callable[[str], None]
     on_unsent: OnUnsent
+    turn_ends: TurnEnds
 
 
 class _Pair:

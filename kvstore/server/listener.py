@@ -15,7 +15,8 @@ from google.rpc.status_pb2 import Status
 from kvstore.config import MAX_REQUEST_BYTES
 from kvstore.errors import KVError
 from kvstore.frames.framing import PREFACE
-from kvstore.frames.stream import FrameStream, StreamEnded, StreamLost
+from kvstore.frames.incoming import StreamEnded, StreamLost
+from kvstore.frames.stream import FrameStream
 from kvstore.server.options import most_connections
 from kvstore.server.pass_through import pass_on
 from kvstore.server.refusals import Refusals
@@ -112,7 +113,7 @@ class Listener:
             task.add_done_callback(self.tasks.discard)
             stream.when_lost(task.cancel)
 
-        stream.on_open = begin
+        stream.when_opened(begin)
         stream.on_unfinished = self._unfinished.progress
         stream.when_lost(lambda: self._unfinished.progress(stream, 0))
         stream.when_lost(lambda: self.gone(transport))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from google.rpc import code_pb2
 from google.rpc.status_pb2 import Status
 
 from kvstore.errors import InvalidRequest, Overloaded
-from kvstore.frames.stream import FrameStream, StreamEnded
+from kvstore.frames.incoming import Rest, StreamEnded
+from kvstore.frames.stream import FrameStream
 from kvstore.node.transit import Transit
 from kvstore.server.driver import Driver
 from kvstore.server.first_ended import first_ended
@@ -39,6 +41,7 @@ class PeerService:
     def __init__(self, driver: Driver, links: Links, directory: Path | None = None) -> None:
         self._driver = driver
         self._links = links
+        self._clock = asyncio.get_running_loop().time
         self._told: set[str] = set()
         self._heard: Counter[str] = Counter()
         self._closing = asyncio.Event()
@@ -79,24 +82,38 @@ class PeerService:
     async def _read(self, sender: str, stream: FrameStream) -> None:
         transit, parts = Transit(), FrameParts(self.parts)
         try:
-            while (data := await stream.read()) is not None:
-                await self._take(sender, data, parts, transit)
+            await stream.each(partial(self._take, sender, transit, parts))
         finally:
             parts.drop()
 
-    async def _take(self, sender: str, data: bytes, parts: FrameParts, transit: Transit) -> None:
-        """Hand in a frame, or keep a part of it. Raises InvalidRequest, Overloaded."""
+    def _take(self, sender: str, transit: Transit, parts: FrameParts, data: bytes) -> Rest:
+        """Hand in a frame at once, or say what is left to do with it. Raises InvalidRequest."""
+        if parts.concern(data):
+            return partial(self._take_part, sender, transit, parts, data)
         try:
-            if frame := await parts.add(data):
-                sent_ms, messages = decode_timed_frame(frame)
-                delay = transit.delay(sent_ms / 1000, asyncio.get_running_loop().time())
-                await self._driver.receive(sender, messages, delay)
+            return self._hand_in(sender, transit, data)
         except InvalidRequest as error:
-            self._log_once(f"refused a stream: node {sender!r} sent a frame that is wrong: {error}")
+            self._refuse(sender, error)
             raise
-        except Overloaded as error:
-            self._log_once(f"refused a stream: node {sender!r} sent more than there is room for: {error}")
+
+    async def _take_part(self, sender: str, transit: Transit, parts: FrameParts, data: bytes) -> None:
+        """Keep a part of a frame; hand that in when it is whole. Raises InvalidRequest, Overloaded."""
+        try:
+            if (frame := await parts.add(data)) and (rest := self._hand_in(sender, transit, frame)):
+                await rest()
+        except (InvalidRequest, Overloaded) as error:
+            self._refuse(sender, error)
             raise
+
+    def _hand_in(self, sender: str, transit: Transit, frame: bytes) -> Rest:
+        sent_ms, messages = decode_timed_frame(frame)
+        delay = transit.delay(sent_ms / 1000, self._clock())
+        return self._driver.receive(sender, messages, delay)
+
+    def _refuse(self, sender: str, error: InvalidRequest | Overloaded) -> None:
+        wrong = isinstance(error, InvalidRequest)
+        sent = "a frame that is wrong" if wrong else "more than there is room for"
+        self._log_once(f"refused a stream: node {sender!r} sent {sent}: {error}")
 
     def _log_once(self, trouble: str) -> None:
         """Whoever is refused comes back every second, and each of them is worth one line."""

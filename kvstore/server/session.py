@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from kvstore.config import KIB, MIB
 from kvstore.errors import InvalidRequest
+from kvstore.frames.incoming import Rest
 from kvstore.node.transit import Transit
 from kvstore.principal import ANYONE
 from kvstore.protocol.client import ClientRequest, Failed, Found, Get, Reply, aged
@@ -20,7 +21,7 @@ from kvstore.protocol.sizes import size_of
 from kvstore.server.calls import Messages
 from kvstore.server.driver import Driver
 from kvstore.server.execution import EXPIRED, Respond, in_time
-from kvstore.server.gathering import Gathering
+from kvstore.server.gathering import AT_ONCE, Gathering
 from kvstore.server.large_replies import LargeReplies
 from kvstore.server.session_gets import Arrived, SessionGets
 from kvstore.server.turns import Turns, fitting
@@ -73,7 +74,9 @@ class ClientStream:
         self._open_bytes = self._answered_bytes = 0.0
         self.most_reply_bytes = 0
         """The most that has waited to be written."""
-        self._wake = asyncio.Event()
+        self.frames = self.calls = 0
+        """That have come so far."""
+        self._gathering = Gathering(driver.turn_ends)
         self._written = asyncio.Event()
         self._gets = SessionGets(driver, self, self._unread, large, turns, self._add, self._written)
         self._stopping = False
@@ -87,19 +90,27 @@ class ClientStream:
     def announce_stop(self) -> None:
         """Tell the client that the node is about to stop."""
         self._stopping = True
-        self._wake.set()
+        self._gathering.add()
 
-    async def take(self, frame: bytes) -> int:
-        """Start all calls of a frame; returns how many. Raises InvalidRequest when it is none.
+    def take(self, frame: bytes) -> Rest:
+        """Start the calls of a frame; raises InvalidRequest when it is none.
 
-        Not all in one turn, when they are many: what others want is done in between.
+        Not all at once, when they are many: what others want is done in between. What is left is returned.
         """
-        if len(frame) > _LONG:
-            await self._turns.share()
+        self.frames += 1
+        return partial(self._take_long, frame) if len(frame) > _LONG else self._take(frame)
+
+    async def _take_long(self, frame: bytes) -> None:
+        await self._turns.share()
+        if (rest := self._take(frame)) is not None:
+            await rest()
+
+    def _take(self, frame: bytes) -> Rest:
         sent_ms, calls, plain = decode_calls(frame)
         count = len(calls) + len(plain)
         if not count:
-            return 0
+            return None
+        self.calls += count
         now = self._clock()
         delay = self._transit.delay(sent_ms / 1000, now)
         self._open += count
@@ -113,8 +124,7 @@ class ClientStream:
             except InvalidRequest as error:
                 self._answer(call.id, alone, Failed(error))
         del calls, plain  # what waits needs little of it
-        await self._begin(self._in_time(arrived, delay) if delay else arrived)
-        return count
+        return self._begin(self._in_time(arrived, delay) if delay else arrived)
 
     def _in_time(self, arrived: Sequence[Called], delay: float) -> list[Called]:
         """Those that are left of calls that were under way for `delay` seconds; the others are refused."""
@@ -129,29 +139,37 @@ class ClientStream:
                 left.append((number, rest, frame))
         return left
 
-    async def _begin(self, arrived: Sequence[Called]) -> None:
+    def _begin(self, arrived: Sequence[Called]) -> Rest:
+        """Begin the first of these at once, so that a client with few need not wait."""
         requests: list[Started] = []
         for number, request, frame in arrived:
             if isinstance(request, Get):
                 self._gets.add(request, number, frame)
             else:
                 requests.append((request, partial(self._answer, number, frame)))
-        await self._begin_others(requests)
-        await self._gets.begin()
+        left: Sequence[Started] = ()
+        if requests:
+            left = self._begin_some(requests)
+        more_gets = not left and self._gets.begin_first()
+        return partial(self._begin_rest, left) if left or more_gets or self._full else None
 
-    async def _begin_others(self, requests: Sequence[Started]) -> None:
-        """Begin requests other than gets: the first at once, so that a client with few need not wait."""
-        first = 0
-        while first < len(requests):
-            if first:
-                await self._turns.share()
-            else:
-                self._turns.begin()
-            some = requests[first : first + self._at_once]
-            begun = self._clock()
-            self._driver.executor.begin(self, ANYONE, some)
-            first += len(some)
-            self._at_once = fitting(len(some), self._clock() - begun, _CALLS)
+    async def _begin_rest(self, requests: Sequence[Started]) -> None:
+        """Begin what is left of a frame, and wait until the next one may be read."""
+        while requests:
+            await self._turns.share()
+            requests = self._begin_some(requests)
+        await self._gets.begin()
+        while self._full:
+            await self._until_written()
+
+    def _begin_some(self, requests: Sequence[Started]) -> Sequence[Started]:
+        """Begin as many requests other than gets as fit into a turn; returns the others."""
+        some, begun = requests[: self._at_once], self._clock()
+        self._driver.executor.begin(self, ANYONE, some)
+        took = self._clock() - begun
+        self._turns.spend(took)
+        self._at_once = fitting(len(some), took, _CALLS)
+        return requests[len(some) :]
 
     def _answer(self, number: int, frame: Arrived, reply: Reply) -> None:
         self._add(number, frame, reply, size_of(reply))
@@ -160,15 +178,12 @@ class ClientStream:
         self._answers.add((number, reply, frame.in_columns), size)
         self._unread.hold(size)
         self._answered_bytes += frame.share
-        self._wake.set()
+        self._gathering.add()
 
     async def write(self) -> None:
         """Write whatever has been answered, in as few frames as make sense, until cancelled."""
-        gathering = Gathering()
         while True:
-            await self._wake.wait()
-            await gathering.pause()
-            self._wake.clear()
+            await self._gathering.until_due(self._write_now)
             answered, self._answered_bytes = self._answered_bytes, 0.0
             count = 0
             if self._stopping:
@@ -176,11 +191,31 @@ class ClientStream:
                 await self._messages.write(encode_stopping())
             for _ in range(len(self._answers)):  # what comes meanwhile is gathered
                 count += await self._write_next()
-            gathering.sent(count)
-            self._open -= count
-            self._open_bytes -= answered
-            self._written.set()
+            self._have_left(count, answered)
             await self._gets.begin()
+
+    def _write_now(self) -> bool:
+        """Write the answers if they are one frame that can be written at once; whether that was so."""
+        answers, messages = self._answers, self._messages
+        if self._stopping or len(answers) != 1 or self._gets.held or not messages.writable:
+            return False
+        waiting = answers.bytes
+        if waiting > AT_ONCE:
+            return False
+        self.most_reply_bytes = max(self.most_reply_bytes, self._unread.bytes)
+        taken = answers.take()
+        messages.write_now(encode_replies(taken))
+        self._unread.release(waiting)
+        answered, self._answered_bytes = self._answered_bytes, 0.0
+        self._have_left(len(taken), answered)
+        return True
+
+    def _have_left(self, count: int, answered: float) -> None:
+        """So many answers have left, to calls of so many bytes."""
+        self._gathering.sent(count)
+        self._open -= count
+        self._open_bytes -= answered
+        self._written.set()
 
     async def _write_next(self) -> int:
         """Write the answers that wait for the next frame; returns how many."""
@@ -217,10 +252,10 @@ class ClientStream:
         self._driver.executor.leave(self)
         self._unread.release(self._unread.bytes)
 
-    async def until_there_is_room(self) -> None:
-        """Wait until the next frame may be read."""
-        while self._open > _MOST_CALLS or self._open_bytes > _MOST_BYTES:
-            await self._until_written()
+    @property
+    def _full(self) -> bool:
+        """Whether no frame may be read for now."""
+        return self._open > _MOST_CALLS or self._open_bytes > _MOST_BYTES
 
     async def until_answered(self) -> None:
         """Wait until all calls have been answered."""

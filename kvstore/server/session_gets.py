@@ -85,21 +85,31 @@ class SessionGets:
         else:
             self._held.append((get, number, arrived))
 
+    @property
+    def held(self) -> bool:
+        """Whether any wait until replies have left."""
+        return bool(self._held or self._held_large)
+
     async def begin(self) -> None:
         """Begin those for whose replies there is room."""
+        more = self.begin_first()
+        while more:
+            await self._turns.share()
+            more = self._begin_some()
+
+    def begin_first(self) -> bool:
+        """Begin as many as may be at once; whether there is room for others, in later turns."""
         self._begin_large()
-        first = True
-        while self._held and (count := self._room()):
-            if first:
-                self._turns.begin()
-                first = False
-            else:
-                await self._turns.share()
-                count = min(count, self._room())
-            begun = self._clock()
-            if requests := self._next(min(count, self._at_once), begun):
-                self._driver.executor.begin(self._client, ANYONE, requests)
-                self._at_once = fitting(len(requests), self._clock() - begun, _AT_ONCE)
+        return bool(self._held) and self._begin_some()
+
+    def _begin_some(self) -> bool:
+        begun = self._clock()
+        if requests := self._next(min(self._room(), self._at_once), begun):
+            self._driver.executor.begin(self._client, ANYONE, requests)
+            took = self._clock() - begun
+            self._turns.spend(took)
+            self._at_once = fitting(len(requests), took, _AT_ONCE)
+        return bool(self._held) and self._room() > 0
 
     def _next(self, count: int, now: float) -> list[tuple[Get, Respond]]:
         held = self._held

@@ -16,12 +16,14 @@ from google.rpc import code_pb2
 
 from kvstore.config import MAX_REQUEST_BYTES
 from kvstore.frames import dial
-from kvstore.frames.stream import FrameStream, StreamEnded, StreamLost
+from kvstore.frames.incoming import StreamEnded, StreamLost
+from kvstore.frames.stream import FrameStream
 from kvstore.protocol.peer import WriteAck
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import Member
-from kvstore.server.gathering import Gathering
+from kvstore.server.gathering import AT_ONCE, Gathering
 from kvstore.server.handshake import Metadata, Refused, check_welcome
+from kvstore.server.turn_ends import TurnEnds
 from kvstore.wire.parts import parts_of
 from kvstore.wire.peer import encode_frame
 from kvstore.wire.queue import LIMITS, PeerQueue, QueueLimits
@@ -62,6 +64,7 @@ class Stream:
         on_open: Callable[[str], None],
         on_lost: Callable[[str], None],
         on_unsent: OnUnsent,
+        turn_ends: TurnEnds,
         limits: QueueLimits = LIMITS,
     ) -> None:
         self._method = method
@@ -72,12 +75,15 @@ class Stream:
         self._on_lost = on_lost
         self._on_unsent = on_unsent
         self.queue = PeerQueue(limits)
-        self._wake = asyncio.Event()
+        self._turn_ends = turn_ends
+        self._gathering = Gathering(turn_ends)
+        self._open: FrameStream | None = None
         self._heard = asyncio.Event()
         self.tried = False
         """Whether an attempt to open the stream has ended, well or not."""
         self._problem: tuple[str, int] | None = None
         """What was logged last, unless the stream is open."""
+        self._clock = asyncio.get_running_loop().time
         self._began = 0.0
         self.frames = 0
         self.messages = 0
@@ -91,7 +97,7 @@ class Stream:
         """Queue a message for the next frame; dropped when not connected or far behind."""
         queue = self.queue
         if queue.put(message, size):
-            self._wake.set()
+            self._gathering.add()
         elif len(queue.unsent) == 1:
             # in a turn of its own: whoever sends must have returned first
             asyncio.get_running_loop().call_soon(self._tell)
@@ -107,7 +113,7 @@ class Stream:
 
     async def run(self) -> None:
         """Keep the stream open until cancelled."""
-        self._began = asyncio.get_running_loop().time()
+        self._began = self._clock()
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -140,7 +146,7 @@ class Stream:
     @property
     def _unreached(self) -> int:
         """The level at which to tell that a peer cannot be reached: one of its streams speaks for both."""
-        starting = not self.frames and asyncio.get_running_loop().time() < self._began + _STARTING_SECONDS
+        starting = not self.frames and self._clock() < self._began + _STARTING_SECONDS
         return logging.DEBUG if starting or not self._speaks else logging.INFO
 
     def _note(self, problem: str, level: int) -> None:
@@ -152,6 +158,7 @@ class Stream:
 
     def _disconnected(self) -> None:
         self.queue.close()
+        self._open = None
         asyncio.get_running_loop().call_soon(self._on_lost, self._peer.node)
 
     async def _connect_and_send(self) -> None:
@@ -168,6 +175,7 @@ class Stream:
                 level = logging.INFO if self._speaks else logging.DEBUG
                 _log.log(level, "connected to node %s at %s", self._peer.node, self._peer.address)
                 self._problem = None
+                self._gathering, self._open = Gathering(self._turn_ends), stream
                 self.queue.open = self.tried = True
                 self._heard.clear()
                 self._on_open(self._peer.node)
@@ -191,22 +199,33 @@ class Stream:
             await asyncio.gather(writing, ended, return_exceptions=True)
 
     async def _write(self, stream: FrameStream) -> None:
-        gathering = Gathering()
-        clock = asyncio.get_running_loop().time
+        gathering = self._gathering
         while True:
-            await self._wake.wait()
-            await gathering.pause()
-            self._wake.clear()
+            await gathering.until_due(self._write_now)
             sent = 0
             for _ in range(len(self.queue)):  # what comes meanwhile is gathered
-                batch = self.queue.take()
-                sent += _messages(batch)
-                frame = encode_frame(batch, int(clock() * 1000))
+                frame, messages = self._next_frame()
+                sent += messages
                 try:
                     for part in parts_of(frame):
                         await stream.write(part)
                 except StreamLost:
                     return  # the stream is over: reading from it tells why
-                self.frames += 1
-                self.messages += len(batch)
             gathering.sent(sent)
+
+    def _write_now(self) -> bool:
+        """Write what is queued if it is one frame, and the stream takes it at once; whether that was so."""
+        stream, queue = self._open, self.queue
+        if stream is None or not stream.writable or len(queue) != 1 or queue.bytes > AT_ONCE:
+            return False
+        frame, messages = self._next_frame()
+        stream.write_now(frame)
+        self._gathering.sent(messages)
+        return True
+
+    def _next_frame(self) -> tuple[bytes, int]:
+        """Of what was queued, and how many messages are in it."""
+        batch = self.queue.take()
+        self.frames += 1
+        self.messages += len(batch)
+        return encode_frame(batch, int(self._clock() * 1000)), _messages(batch)

@@ -6,10 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 from kvstore.errors import StorageFull
 from kvstore.lsm import GroupCommit, Sync, Synced
+from kvstore.server.turn_ends import TurnEnds
+
+_BUSY = 2
+"""A sync of so many writes means that more are on their way: the next one waits for this pass of the loop."""
 
 _log = logging.getLogger(__name__)
 
@@ -22,24 +25,34 @@ class SyncThread:
     """
 
     def __init__(
-        self, engine: Synced, on_durable: Callable[[int], None], on_fatal: Callable[[BaseException], None]
+        self,
+        engine: Synced,
+        on_durable: Callable[[int], None],
+        on_fatal: Callable[[BaseException], None],
+        turn_ends: TurnEnds,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._commit = GroupCommit(engine, self)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
-        self._running: asyncio.Future[None] | None = None
-        self.on_durable = on_durable
+        self._running = False
+        self._ended = asyncio.Event()
+        self._turn_ends = turn_ends
+        self._durable = engine.durable_lsn
+        self._together = 0
+        """How many writes the last sync made durable."""
+        self._on_durable = on_durable
         self.on_fatal = on_fatal
 
     def request_sync(self) -> None:
-        """Sync at the end of this turn of the loop, with all that the turn appends; or in a while."""
+        """Sync what this turn of the node appends at its end; or, under load, with what others append."""
         self._commit.request_sync()
 
     async def close(self) -> None:
         """Let the sync that runs come to its end; begin no other."""
         self._commit.stop()
-        if self._running is not None:
-            await asyncio.wait([self._running])
+        while self._running:
+            self._ended.clear()
+            await self._ended.wait()
         self._thread.shutdown()
 
     # what the group commit wants done
@@ -48,27 +61,41 @@ class SyncThread:
         """See CommitShell."""
         if seconds:
             self._loop.call_later(seconds, self._commit.begin)
+        elif self._together < _BUSY:
+            self._turn_ends.add(self._commit.begin)
         else:
             self._loop.call_soon(self._commit.begin)
 
     def run_sync(self, sync: Sync) -> None:
         """See CommitShell."""
         try:
-            self._running = self._loop.run_in_executor(self._thread, sync.run)
+            self._thread.submit(self._run, sync)
         except Exception as error:  # noqa: BLE001  (there is no thread: nobody would hear of what was begun)
             self._commit.failed(error)
         else:
-            # a callback and no task: this happens some hundred times a second
-            self._running.add_done_callback(partial(self._ran, sync))
+            self._running = True
 
-    def _ran(self, sync: Sync, running: asyncio.Future[None]) -> None:
-        self._running = None
+    def _run(self, sync: Sync) -> None:
+        """In the thread. A future of the loop's would take two more passes of it for each sync."""
+        error: BaseException | None = None
         try:
-            running.result()
-        except BaseException as error:  # noqa: BLE001  (it would be lost with this callback)
+            sync.run()
+        except BaseException as raised:  # noqa: BLE001  (it would be lost with the thread's future)
+            error = raised
+        self._loop.call_soon_threadsafe(self._ran, sync, error)
+
+    def _ran(self, sync: Sync, error: BaseException | None) -> None:
+        self._running = False
+        self._ended.set()
+        if error is not None:
             self._commit.failed(error)
         else:
             self._commit.ran(sync)
+
+    def on_durable(self, lsn: int) -> None:
+        """See CommitShell."""
+        self._together, self._durable = lsn - self._durable, lsn
+        self._on_durable(lsn)
 
     def on_full(self, error: StorageFull | None) -> None:
         """See CommitShell."""

@@ -1,6 +1,6 @@
 """Turns of the loop: work that may wait does, when the present turn has gone on for long.
 
-Whatever is ready has its turn in one pass of the loop, and a request needs some fifteen passes until it is
+Whatever is ready has its turn in one pass of the loop, and a request needs several passes until it is
 answered. So what one client sends at once, however it is spread over sessions, may hold a pass for a few
 milliseconds and not for as long as it takes, and then not the next ones.
 """
@@ -12,6 +12,7 @@ from collections import deque
 
 TURN = 0.005
 """Seconds of one turn after which work that may wait is left for later ones."""
+_NOTICED = TURN / 8
 _PASSES = 8
 """Passes of the loop after a turn that was used up, before what waits goes on: 0.3 ms without other work."""
 
@@ -27,7 +28,7 @@ class Turns:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._open = self._resting = False
-        self._begun = 0.0
+        self._begun = self._spent = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._at_once = 1
         """How much of what waits is let go on in one turn: what has taken a turn the last time, at most."""
@@ -40,14 +41,23 @@ class Turns:
             self._waiting.append(turn)
             await turn
         else:
-            self.begin()
+            self._begin(self._loop.time())
 
-    def begin(self) -> None:
-        """Work begins that does not wait: what it takes counts for this turn."""
+    def spend(self, seconds: float) -> None:
+        """Work that did not wait has taken so long: it counts for this turn.
+
+        What is too short to be noticed is added up: to see where each turn ends would cost as much.
+        """
+        self._spent += seconds
+        if self._spent > _NOTICED:
+            self._begin(self._loop.time() - self._spent)
+
+    def _begin(self, begun: float) -> None:
         if not self._open:
             self._open = True
-            self._begun = self._loop.time()
+            self._begun = begun
             self._loop.call_soon(self._end)
+        self._spent = 0.0
 
     def _end(self) -> None:
         self._open = False
@@ -71,4 +81,4 @@ class Turns:
                 following.set_result(None)
                 self._given += 1
         if self._given:
-            self.begin()
+            self._begin(self._loop.time())

@@ -30,9 +30,14 @@ def _split(frame: bytes) -> Iterator[bytes]:
         yield FramePart(part=frame[at : at + FRAME_BYTES], left=left).SerializeToString()
 
 
+def is_part(data: bytes) -> bool:
+    """Whether this is, or should be, a part of a frame."""
+    return data.startswith(_TAG)
+
+
 def part_of(data: bytes) -> FramePart | None:
     """The part that this is, None for a whole frame; raises InvalidRequest for what is neither."""
-    if not data.startswith(_TAG):
+    if not is_part(data):
         return None
     try:
         part = FramePart.FromString(data)

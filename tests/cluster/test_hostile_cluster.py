@@ -13,7 +13,7 @@ from google.rpc import code_pb2
 
 import kvstore
 from kvstore.config import MIB
-from kvstore.frames.stream import StreamEnded
+from kvstore.frames.incoming import StreamEnded
 from kvstore.kvctl.main import kvctl
 from kvstore.local.cluster import LocalCluster
 from kvstore.lsm import Engine

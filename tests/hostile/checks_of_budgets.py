@@ -197,8 +197,13 @@ _TURNS: list[Row] = [
     ),
     (
         "puts of a frame that take long",
-        without(ClientStream._begin_others, "fitting(len(some), self._clock() - begun, _CALLS)", "_CALLS"),
+        without(ClientStream._begin_some, "fitting(len(some), took, _CALLS)", "_CALLS"),
         _pacing("puts_of_a_frame_that_take_long_are_begun_fewer_at_a_time"),
+    ),
+    (
+        "work that does not wait",
+        without(Turns.spend, "self._spent > _NOTICED"),
+        _pacing("what_did_not_wait_counts_for_its_turn_however_little_each_of_it_takes"),
     ),
     (
         "the turns after one that was used up",
@@ -214,12 +219,12 @@ _TURNS: list[Row] = [
     ),
     (
         "gets of a session that take long",
-        without(SessionGets.begin, "fitting(len(requests), self._clock() - begun, _AT_ONCE)", "_AT_ONCE"),
+        without(SessionGets._begin_some, "fitting(len(requests), took, _AT_ONCE)", "_AT_ONCE"),
         _pacing("gets_of_a_session_that_take_long_are_begun_fewer_at_a_time"),
     ),
     (
         "puts of many sessions",
-        without(ClientStream._begin_others, "first:\n", "False:\n"),
+        without(ClientStream._begin_rest, "await self._turns.share()", "pass"),
         _pacing("puts_of_many_sessions_share_the_turns_and_none_goes_before_the_others"),
     ),
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from kvstore.frames import stream
+from kvstore.frames import incoming, stream
 from kvstore.frames.framing import Framing
+from kvstore.frames.incoming import Incoming
 from kvstore.frames.stream import FrameStream
 from kvstore.server import stream_calls
 from kvstore.server.listener import Listener, _Arrival
@@ -30,12 +31,12 @@ _STREAMS: list[Row] = [
     ),
     (
         "a stream is opened before it is used",
-        without(FrameStream._take, "frame.kind != Kind.OPEN"),
+        without(Incoming._take, "frame.kind != Kind.OPEN"),
         _streams("who_opens_no_stream_is_closed_out_in_time"),
     ),
     (
         "a stream is opened once",
-        without(FrameStream._take, 'raise FramingError("frame that opens a stream which is open")', "pass"),
+        without(Incoming._take, 'raise FramingError("frame that opens a stream which is open")', "pass"),
         _streams("what_is_no_stream_is_told_why"),
     ),
     (
@@ -55,12 +56,12 @@ _STREAMS: list[Row] = [
     ),
     (
         "a reader's turn",
-        constant(stream, "_IN_A_TURN", 1 << 40),
+        constant(incoming, "_IN_A_TURN", 1 << 40),
         _streams("a_reader_lets_others_have_the_loop_between_messages"),
     ),
     (
         "messages that nobody reads yet are not looked for",
-        without(FrameStream._find, "self._looking and ", ""),
+        without(Incoming._find, "self._looking and ", ""),
         _streams("many_empty_messages_are_not_looked_for_before_they_are_read"),
     ),
     (

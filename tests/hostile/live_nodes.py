@@ -14,7 +14,8 @@ import pytest
 
 from kvstore.config import MAX_MESSAGE_BYTES
 from kvstore.frames.dial import open_stream
-from kvstore.frames.stream import FrameStream, StreamEnded, StreamLost
+from kvstore.frames.incoming import StreamEnded, StreamLost
+from kvstore.frames.stream import FrameStream
 from kvstore.local.ports import free_ports
 from kvstore.lsm import Engine
 from kvstore.ring import DATA_KEYSPACE

@@ -18,7 +18,8 @@ from google.rpc import code_pb2
 from kvstore.config import KIB, MIB, Limits
 from kvstore.errors import InvalidRequest
 from kvstore.frames.dial import open_stream
-from kvstore.frames.stream import FrameStream, StreamEnded
+from kvstore.frames.incoming import StreamEnded
+from kvstore.frames.stream import FrameStream
 from kvstore.local.ports import free_ports
 from kvstore.protocol.client import Put
 from kvstore.protocol.gossip import Ack

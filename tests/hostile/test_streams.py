@@ -16,7 +16,8 @@ from kvstore.config import KIB, MAX_REQUEST_BYTES, MIB
 from kvstore.errors import InvalidRequest, Overloaded
 from kvstore.frames.dial import connect, open_stream
 from kvstore.frames.framing import PREFACE, Frame, Kind, header
-from kvstore.frames.stream import FrameStream, StreamEnded, StreamLost
+from kvstore.frames.incoming import Incoming, StreamEnded, StreamLost
+from kvstore.frames.stream import FrameStream
 from kvstore.local.ports import free_ports
 from kvstore.server import listener, stream_calls, unfinished, unread
 from kvstore.server.listener import Listener
@@ -253,7 +254,7 @@ def test_what_is_not_read_waits_with_who_sends_it() -> None:
                 break
         assert not done
         (served,) = port.served
-        assert served._unread <= 2 * MIB
+        assert served._incoming.unread <= 2 * MIB
         writing.cancel()
 
     play(scenario, never_read)
@@ -281,9 +282,9 @@ def test_many_empty_messages_are_not_looked_for_before_they_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Some 50,000 come at once: nobody may look through all of them while others want the loop."""
-    taken, most, take = 0, 0, FrameStream._take
+    taken, most, take = 0, 0, Incoming._take
 
-    def counted(stream: FrameStream, frame: Frame) -> None:
+    def counted(stream: Incoming, frame: Frame) -> None:
         nonlocal taken
         taken += 1
         take(stream, frame)
@@ -293,7 +294,7 @@ def test_many_empty_messages_are_not_looked_for_before_they_are_read(
         most, taken = max(most, taken), 0
         asyncio.get_running_loop().call_soon(turn)
 
-    monkeypatch.setattr(FrameStream, "_take", counted)
+    monkeypatch.setattr(Incoming, "_take", counted)
     read = 0
 
     async def read_and_count(stream: FrameStream) -> None:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -18,7 +19,7 @@ from kvstore.client.background import shared_background
 from kvstore.config import BucketSettings
 from kvstore.contexts import Keyring, decode_context, encode_context
 from kvstore.errors import InvalidRequest, KVError, UnverifiedContext
-from kvstore.frames.stream import StreamEnded, StreamLost
+from kvstore.frames.incoming import Rest, StreamEnded, StreamLost
 from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored, Value
 from kvstore.protocol.scan import Scan, Scanned, ScannedKey
 from kvstore.quorum.ttl import expiry
@@ -188,22 +189,28 @@ class FakeNode:
     async def _session(self, messages: Messages, routed: bool) -> None:
         assert routed
         await messages.write(self._ring())
-        while (data := await messages.read()) is not None:
-            _, bodies, plain_puts = decode_calls(data)
-            calls = [*((body.id, call_from_wire(body)) for body in bodies), *plain_puts]
-            self.frames.append(len(calls))
-            self.frame_bytes.append(len(data))
-            if self.break_before:
-                raise BROKEN
-            if self.silent:
-                continue
-            results = [result_to_wire(number, self._answer(request)) for number, request in calls]
-            if self.break_after:
-                raise BROKEN
-            if self.backwards:
-                results.reverse()
-            data = pb.SessionResponse(results=results).SerializeToString()
-            await messages.write(b"\xff\xff" if self.garbled else data)
+
+        def take(data: bytes) -> Rest:
+            return partial(self._take, messages, data)
+
+        await messages.each(take)
+
+    async def _take(self, messages: Messages, data: bytes) -> None:
+        _, bodies, plain_puts = decode_calls(data)
+        calls = [*((body.id, call_from_wire(body)) for body in bodies), *plain_puts]
+        self.frames.append(len(calls))
+        self.frame_bytes.append(len(data))
+        if self.break_before:
+            raise BROKEN
+        if self.silent:
+            return
+        results = [result_to_wire(number, self._answer(request)) for number, request in calls]
+        if self.break_after:
+            raise BROKEN
+        if self.backwards:
+            results.reverse()
+        data = pb.SessionResponse(results=results).SerializeToString()
+        await messages.write(b"\xff\xff" if self.garbled else data)
 
     def _answer(self, request: ClientRequest) -> Reply:
         self.calls.append(request)

@@ -10,15 +10,17 @@ import pytest
 from kvstore.client.synchronous import Bucket, connect
 from kvstore.client.transfer import exporting, importing
 from kvstore.kvctl.main import main
+from kvstore.server import sync_thread
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster, run
 from tests.unit.kvctl_calls import Done, Kvctl
-from tests.unit.stepped_loop import nothing_left
+from tests.unit.stepped_loop import SteppedThread, nothing_left
 
 
 @pytest.fixture
-def play() -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
+def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
     """Runs scenarios on a SteppedLoop; whatever they leave behind fails the test."""
+    monkeypatch.setattr(sync_thread, "ThreadPoolExecutor", SteppedThread)
     with nothing_left() as played:
         yield played
 

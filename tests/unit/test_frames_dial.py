@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from kvstore.frames import dial, proxy
-from kvstore.frames.stream import FrameStream, StreamLost, reason
+from kvstore.frames.incoming import StreamLost
+from kvstore.frames.stream import FrameStream, reason
 from kvstore.server.listener import Listener
 
 METHOD = "a/B"

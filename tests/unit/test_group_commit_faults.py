@@ -12,8 +12,9 @@ from kvstore.errors import StorageFailed, StorageFull
 from kvstore.lsm import Engine, Sync
 from kvstore.lsm.memory_filesystem import MemoryFileSystem
 from kvstore.server.sync_thread import SyncThread
+from kvstore.server.turn_ends import TurnEnds
 from tests.unit.memory_client import MOST, Play, settled
-from tests.unit.stepped_loop import SteppedLoop, stepped
+from tests.unit.stepped_loop import stepped
 
 ERRORS = [StorageFull("no space"), StorageFailed("input/output error"), ZeroDivisionError()]
 
@@ -25,7 +26,7 @@ class Committing:
         self.engine = Engine.open(MemoryFileSystem(), "engine")
         self.durable: list[int] = []
         self.fatal: list[BaseException] = []
-        self.commit = SyncThread(self.engine, self.durable.append, self.fatal.append)
+        self.commit = SyncThread(self.engine, self.durable.append, self.fatal.append, TurnEnds())
         self._written = 0
 
     def write(self) -> int:
@@ -62,16 +63,14 @@ def test_what_fails_ends_the_node_or_delays_and_never_leaves_writes_waiting_in_s
     async def scenario() -> None:
         for at in range(4):  # the last has no later write that would ask again
             committing = Committing()
-            engine, loop = committing.engine, stepped()
+            engine = committing.engine
             with monkeypatch.context() as patch:
-                place: Any = {"submit": SteppedLoop, "run": Sync}.get(step, engine)
-                name = "run_in_executor" if step == "submit" else step
-                owner = loop if step == "submit" else place
-                failing = failing_once(getattr(owner, name), at, error)
+                owner: Any = {"submit": committing.commit._thread, "run": Sync}.get(step, engine)
+                failing = failing_once(getattr(owner, step), at, error)
                 if step == "run":
                     patch.setattr(Sync, "run", lambda sync, failing=failing: failing(sync))
                 else:
-                    patch.setattr(owner, name, failing)
+                    patch.setattr(owner, step, failing)
                 last = 0
                 for _ in range(4):
                     if not committing.fatal and not engine._segments.full:
@@ -110,7 +109,7 @@ def test_closing_may_be_left_at_any_step_and_called_again(play: Play) -> None:
             stepped().at_step(step, task.cancel)
             await asyncio.wait([task])
             await committing.commit.close()
-            assert committing.commit._running is None
+            assert not committing.commit._running
             durable = committing.engine.durable_lsn
             committing.write()
             await asyncio.sleep(0.1)

@@ -11,7 +11,7 @@ from google.rpc import code_pb2
 
 from kvstore import aio
 from kvstore.errors import KVError, NodeStopping
-from kvstore.frames.stream import StreamEnded, StreamLost
+from kvstore.frames.incoming import StreamEnded, StreamLost
 from kvstore.server.drain import drain
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.errors import error_from_status
@@ -177,5 +177,5 @@ def test_a_call_that_takes_too_long_does_not_keep_its_node(
     play(scenario())
 
 
-async def nothing_of(_sender: str, _messages: object, _delay: float) -> None:
+def nothing_of(_sender: str, _messages: object, _delay: float) -> None:
     """As if it had not arrived."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from google.rpc import code_pb2
 
 from kvstore.config import QuorumSettings
-from kvstore.frames.stream import StreamEnded, StreamLost
+from kvstore.frames.incoming import Rest, StreamEnded, StreamLost
 from kvstore.protocol.gossip import GossipMessage
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PeerMessage
 from kvstore.server.links import Links
+from kvstore.server.turn_ends import TurnEnds
 from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import EncodedVersion, InternalKey
 from tests.unit.memory_client import MOST, Play, settled
@@ -55,9 +56,9 @@ class Sender:
         self.unsent: set[int] = set()
 
     def open(self) -> None:
-        self.links.open(self._on_open, self._on_lost, self._on_unsent)
+        self.links.open(self._on_open, self._on_lost, self._on_unsent, TurnEnds())
 
-    async def _receive(self, sender: str, messages: Sequence[PeerMessage], _delay: float) -> None:
+    def _receive(self, sender: str, messages: Sequence[PeerMessage], _delay: float) -> None:
         assert sender == "n1"
         for message in messages:
             assert isinstance(message, ReplicaWrite)
@@ -200,9 +201,9 @@ def requests() -> list[tuple[str, Any, Any]]:
     ]
 
 
-def gossip_only(receive: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    async def filtered(sender: str, messages: Sequence[PeerMessage], delay: float) -> None:
-        await receive(sender, [each for each in messages if isinstance(each, GossipMessage)], delay)
+def gossip_only(receive: Callable[..., Rest]) -> Callable[..., Rest]:
+    def filtered(sender: str, messages: Sequence[PeerMessage], delay: float) -> Rest:
+        return receive(sender, [each for each in messages if isinstance(each, GossipMessage)], delay)
 
     return filtered
 

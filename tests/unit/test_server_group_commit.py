@@ -16,6 +16,7 @@ from kvstore.errors import StorageFailed, StorageFull
 from kvstore.lsm import Durability, Engine, Options
 from kvstore.lsm.filesystem import WritableFile
 from kvstore.server.sync_thread import SyncThread
+from kvstore.server.turn_ends import TurnEnds
 from kvstore.store import DiskFileSystem
 from tests.patience import PATIENCE
 
@@ -71,7 +72,7 @@ class Scenario:
         self.disk.threads.clear()
         self.durable: list[int] = []
         self.fatal: list[BaseException] = []
-        self.commit = SyncThread(self.engine, self.durable.append, self.fatal.append)
+        self.commit = SyncThread(self.engine, self.durable.append, self.fatal.append, TurnEnds())
 
     def write(self, count: int) -> None:
         for i in range(count):
@@ -240,7 +241,7 @@ def test_who_is_told_and_fails_does_not_keep_later_writes_from_their_sync(tmp_pa
             if len(told) == 1:
                 raise ZeroDivisionError
 
-        scenario.commit.on_durable = durable
+        scenario.commit._on_durable = durable
         scenario.disk.gate.clear()
         scenario.write(1)
         while not scenario.engine._segments.syncing:  # noqa: ASYNC110  (no event for it)

@@ -14,7 +14,8 @@ from google.rpc import code_pb2
 
 from kvstore.config import BucketSettings, Limits
 from kvstore.frames.dial import open_stream
-from kvstore.frames.stream import FrameStream, StreamEnded
+from kvstore.frames.incoming import StreamEnded
+from kvstore.frames.stream import FrameStream
 from kvstore.gossip import GossipSettings
 from kvstore.local.ports import free_ports
 from kvstore.node.settings import NodeSettings
@@ -29,6 +30,7 @@ from kvstore.server.handshake import Refused, check_caller, check_welcome, intro
 from kvstore.server.links import Links
 from kvstore.server.listener import Listener, metadata_of
 from kvstore.server.stream import BULK, LINK, Stream
+from kvstore.server.turn_ends import TurnEnds
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.v1.stream_pb2 import Open
 from kvstore.versions import EncodedVersion, InternalKey
@@ -147,7 +149,9 @@ def link(peer: str, port: int, me: str, state: ClusterState) -> tuple[Stream, li
     def opened(_node: str) -> None:
         pass
 
-    return Stream(LINK, member, lambda: introduction(me, state), opened, lost.append, unsent), lost
+    return Stream(
+        LINK, member, lambda: introduction(me, state), opened, lost.append, unsent, TurnEnds()
+    ), lost
 
 
 def test_what_cannot_be_sent_is_dropped_counted_and_told() -> None:
@@ -206,7 +210,7 @@ def test_a_stream_that_is_opened_again_introduces_its_node_with_the_state_of_now
         peer = Listener(dict.fromkeys((LINK, BULK), receive))
         await peer.start(socket.create_server(("127.0.0.1", ports[1])), grpc_port=1)
         links = Links("n1", state)
-        links.open(lambda _: None, lambda _: None, lambda _node, _numbers: None)
+        links.open(lambda _: None, lambda _: None, lambda _node, _numbers: None, TurnEnds())
         await until(lambda: epochs == {"1"})
         links.on_state(replace(state, epoch=2))
         await until(lambda: "2" in epochs)

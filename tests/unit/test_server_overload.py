@@ -26,6 +26,7 @@ from kvstore.server.handshake import introduction
 from kvstore.server.listener import Listener
 from kvstore.server.server import NodeServer
 from kvstore.server.stream import LINK, Stream
+from kvstore.server.turn_ends import TurnEnds
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.versions import EncodedVersion, InternalKey
@@ -184,6 +185,7 @@ def test_a_peer_that_does_not_read_fills_a_bounded_queue_and_probes_overtake_it(
             lambda _node: None,
             lost.append,
             lambda _node, numbers: unsent.extend(numbers),
+            TurnEnds(),
             QueueLimits(queue=most),
         )
         running = asyncio.create_task(link.run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kvstore.frames.incoming import Rest
 from kvstore.protocol.client import Get, Put
 from kvstore.protocol.scan import Scanned
 from kvstore.server import session, session_gets
@@ -17,6 +19,7 @@ from kvstore.server.large_replies import LargeReplies
 from kvstore.server.scans import Scans
 from kvstore.server.session import ClientStream
 from kvstore.server.session_gets import Arrived
+from kvstore.server.turn_ends import TurnEnds
 from kvstore.server.turns import TURN, Turns
 from kvstore.server.unread import UnreadReplies
 from kvstore.v1 import client_pb2 as pb
@@ -55,13 +58,19 @@ def test_pages_of_many_scans_come_seldomer_than_those_of_one(
     play(scenario())
 
 
+async def done(rests: Iterable[Rest]) -> None:
+    """Do what several sessions have left to do with what they have taken."""
+    await asyncio.gather(*(rest() for rest in rests if rest is not None))
+
+
 class Sessions:
     """Streams of clients at a node on which a put takes 2 ms; `begun` has how many began in which turn."""
 
     def __init__(self, count: int) -> None:
         self.begun: list[tuple[int, int]] = []
         executor = SimpleNamespace(begin=self._begin, leave=lambda _client: None)
-        driver: Any = SimpleNamespace(executor=executor, node=SimpleNamespace(strained=False))
+        node = SimpleNamespace(strained=False)
+        driver: Any = SimpleNamespace(executor=executor, node=node, turn_ends=TurnEnds())
         context: Any = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1")
         replies, large, turns = UnreadReplies(), LargeReplies(), Turns()
         self.streams = [ClientStream(driver, context, replies, large, turns) for _ in range(count)]
@@ -80,7 +89,7 @@ class Sessions:
 
     async def _call(self, request: Put | Get, count: int) -> None:
         frame = Arrived(stepped().now, 0.0, in_columns=True)
-        await asyncio.gather(*(stream._begin([(1, request, frame)] * count) for stream in self.streams))
+        await done(stream._begin([(1, request, frame)] * count) for stream in self.streams)
 
     def most_of_a_turn(self) -> int:
         """How many were begun in one turn at most, but for the first of each stream."""
@@ -154,10 +163,10 @@ def test_long_frames_of_many_clients_are_parsed_one_in_a_turn(
             return 0, [], []
 
         monkeypatch.setattr(session, "decode_calls", decode)
-        await asyncio.gather(*(stream.take(bytes(session._LONG + 1)) for stream in sessions.streams))
+        await done(stream.take(bytes(session._LONG + 1)) for stream in sessions.streams)
         assert len(set(parsed)) == 4
         parsed.clear()
-        await asyncio.gather(*(stream.take(bytes(session._LONG)) for stream in sessions.streams))
+        await done(stream.take(bytes(session._LONG)) for stream in sessions.streams)
         assert len(set(parsed)) == 1, "short ones wait for nobody"
         sessions.close()
 
@@ -218,5 +227,24 @@ def test_after_a_turn_that_was_used_up_others_have_eight_and_much_that_takes_lit
         assert len(seen) == 1001
         turns_used = len(set(seen))
         assert 1000 / 100 <= turns_used <= 2 * 1000 / 100, "about a hundred in each, when that is known"
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("parts", [1, 100])
+def test_what_did_not_wait_counts_for_its_turn_however_little_each_of_it_takes(
+    play: Play, parts: int
+) -> None:
+    async def scenario() -> None:
+        turns, began = Turns(), stepped().steps
+        for _ in range(parts):
+            stepped().now += 2 * TURN / parts
+            turns.spend(2 * TURN / parts)
+        await turns.share()
+        assert stepped().steps > began + 8, "the turn was used up"
+        began = stepped().steps
+        turns.spend(TURN / 100)
+        await turns.share()
+        assert stepped().steps == began
 
     play(scenario())
