@@ -40,6 +40,10 @@ class Owner(Protocol):
         """The connection broke, or could not be made."""
 
 
+class _Over(Exception):
+    """The stream is of no more use; the text says why."""
+
+
 class Connection:
     """Keeps a stream for the calls to one node open until closed."""
 
@@ -141,18 +145,24 @@ class Connection:
             await asyncio.wait([writer])
 
     async def _read(self, stream: FrameStream) -> str:
-        while (message := await stream.read()) is not None:
-            try:
-                response = pb.SessionResponse.FromString(message)
-            except DecodeError:
-                return "the node sent a frame that cannot be read"
-            now = self._clock()
-            self._calls.answer(replies_from_wire(response), now)
-            if response.stopping:
-                self._calls.on_stopping(now)
-            if self._calls.over:
-                return self._calls.problem
+        try:
+            await stream.each(self._take)
+        except _Over as over:
+            return str(over)
         return "the node closed the connection"
+
+    def _take(self, message: bytes) -> None:
+        """Give the replies of a frame to those who wait for them. Raises _Over, InvalidRequest."""
+        try:
+            response = pb.SessionResponse.FromString(message)
+        except DecodeError:
+            raise _Over("the node sent a frame that cannot be read") from None
+        now = self._clock()
+        self._calls.answer(replies_from_wire(response), now)
+        if response.stopping:
+            self._calls.on_stopping(now)
+        if self._calls.over:
+            raise _Over(self._calls.problem)
 
     async def _write(self, stream: FrameStream) -> None:
         try:
