@@ -128,9 +128,8 @@ def restart(node: str, directory: Path) -> None:
 def run(nodes: int | None, port: int | None, buckets: tuple[str, ...], directory: Path) -> None:
     """Start all nodes, show their state until Ctrl-C, then stop them."""
     found = _laid_out(directory, nodes, port, buckets)
-    # a closed terminal or a plain kill must not leave the nodes behind
-    for number in (signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    # a closed terminal must not leave the nodes behind, either
+    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     try:
         found.start()
         tell(f"{len(found.nodes)} nodes serve on {found.endpoints}; Ctrl-C stops them")

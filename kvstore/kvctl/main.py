@@ -6,13 +6,10 @@ import atexit
 import gc
 import os
 import shutil
-import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
-from types import FrameType
 from typing import Any
 
 import click
@@ -32,6 +29,7 @@ from kvstore.kvctl.failures import (
 )
 from kvstore.kvctl.groups import CommandGroup, FittingContext
 from kvstore.kvctl.inputs import InputFailed
+from kvstore.kvctl.interrupts import Interrupts, Terminated, interrupts
 from kvstore.kvctl.invocation import DEFAULT_ENDPOINTS, Invocation
 from kvstore.kvctl.output import OutputFailed, broken, flush, harmless, silence
 
@@ -166,26 +164,28 @@ def main() -> None:
         sys.exit(FILES)
     if _COMPLETE in os.environ:
         kvctl(complete_var=_COMPLETE)
-    with _sigterm_as_interrupt():
-        code = _run()
+    with interrupts() as handler:
+        code = _run(handler)
     sys.exit(code)
 
 
-def _run() -> int:
+def _run(handler: Interrupts) -> int:
     """Run the command, see that its output is written, and return the exit code."""
     try:
         code = _command()
         flush()
+        handler.ending = True
     except BrokenPipeError:
         code = NOBODY_READS
     except OutputFailed as error:
         _complain(str(error))
         code = FILES
     except KeyboardInterrupt as stop:
+        handler.ending = True
         # of what was left in the middle, such as a coroutine that had not begun
         warnings.simplefilter("ignore")
-        _complain("terminated" if isinstance(stop, _Terminated) else "interrupted")
-        code = TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+        _complain("terminated" if isinstance(stop, Terminated) else "interrupted")
+        code = TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     try:
         flush()
     except (BrokenPipeError, OutputFailed):
@@ -246,22 +246,6 @@ def _tell(text: str) -> None:
         click.echo(text, err=True)
     except OSError:
         silence(sys.stderr)  # there is nobody left to tell
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: everything is cleaned up as for Ctrl-C."""
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    def raise_it(_number: int, _frame: FrameType | None) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, raise_it)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import pytest
 from rich.console import Console
 
 from kvstore.kvctl import failures, main, tables
+from kvstore.kvctl.interrupts import Interrupts
 from kvstore.kvctl.main import kvctl as command_line
 from kvstore.kvctl.nodes import COLUMNS, KEPT_COLUMNS
 from kvstore.kvctl.output import harmless
@@ -411,7 +412,7 @@ def test_an_interrupt_says_nothing_of_a_coroutine_that_had_not_begun(
     monkeypatch.setattr(main, "_command", command)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        assert main._run() == failures.INTERRUPTED
+        assert main._run(Interrupts()) == failures.INTERRUPTED
     assert not said
     assert capsys.readouterr().err == "kvctl: interrupted\n"
 

@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM: each ends the command once, with all that is to be tidied up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_ONE_WISH = 1.0
+"""Seconds for which what comes belongs to what came before: `timeout` sends two at once, and so do people."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: everything is cleaned up as for Ctrl-C."""
+
+
+class Interrupts:
+    """The handler of both. When the process is `ending`, there is nothing left to interrupt: it dies at once.
+
+    `now` is in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.ending = False
+        self._now = now
+        self._heeded = float("-inf")
+
+    def __call__(self, number: int, _frame: FrameType | None = None) -> None:
+        """Raises KeyboardInterrupt, or Terminated, unless the last that did so was just now."""
+        now = self._now()
+        if now - self._heeded < _ONE_WISH:
+            return
+        self._heeded = now
+        if self.ending:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+@contextmanager
+def interrupts() -> Iterator[Interrupts]:
+    """Both are handled so; Ctrl-C only if it is heeded at all, unlike in what nohup started."""
+    handler = Interrupts()
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, handler)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, handler)
+    try:
+        yield handler
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -1,0 +1,75 @@
+"""Ctrl-C and SIGTERM that come twice, as `timeout` sends them and impatient people do."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kvstore.kvctl import failures
+from kvstore.kvctl.interrupts import Interrupts, Terminated
+from tests.patience import PATIENCE
+
+BOTH = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+
+
+@pytest.mark.parametrize(("number", "kind"), BOTH)
+def test_a_signal_that_follows_at_once_belongs_to_the_one_before(
+    number: int, kind: type[BaseException]
+) -> None:
+    now = 100.0
+    interrupts = Interrupts(lambda: now)
+    with pytest.raises(kind):
+        interrupts(number)
+    now += 0.9
+    interrupts(number)
+    interrupts(signal.SIGTERM)
+    now += 0.2
+    with pytest.raises(kind):
+        interrupts(number)
+
+
+def test_a_process_that_is_about_to_end_is_ended_by_one_that_comes_later() -> None:
+    script = (
+        "import os, signal, sys, time\n"
+        "from kvstore.kvctl.interrupts import Interrupts\n"
+        "interrupts = Interrupts(iter([1.0, 1.5, 2.5]).__next__)\n"
+        "signal.signal(signal.SIGTERM, interrupts)\n"
+        "try: signal.raise_signal(signal.SIGTERM)\n"
+        "except KeyboardInterrupt: interrupts.ending = True\n"
+        "signal.raise_signal(signal.SIGTERM); print('goes on', flush=True)\n"
+        "signal.raise_signal(signal.SIGTERM); print('not reached', flush=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "goes on\n", "")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, failures.INTERRUPTED, "interrupted"),
+        (signal.SIGTERM, failures.TERMINATED, "terminated"),
+    ],
+)
+def test_a_second_one_is_no_traceback(number: signal.Signals, code: int, said: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoints = f"127.0.0.1:{silent.getsockname()[1]}"
+        script = "from kvstore.kvctl.entry import main; main()"
+        call = [sys.executable, "-c", script, "--endpoints", endpoints, "--timeout", "60"]
+        for pause in (0.0, 0.0, 0.001, 0.002, 0.005, 0.01):
+            with subprocess.Popen([*call, "get", "c", "k"], stderr=subprocess.PIPE, text=True) as child:
+                connection, _ = silent.accept()
+                child.send_signal(number)
+                time.sleep(pause)
+                child.send_signal(number)
+                _, err = child.communicate(timeout=PATIENCE)
+                connection.close()
+            assert err == f"kvctl: {said}\n", pause
+            # the second one may come when all is done: to a shell that is the same code
+            assert child.returncode in (code, -number), pause
