@@ -11,6 +11,7 @@ from kvstore.client.results import K, Result, Stored, V
 from kvstore.errors import InvalidRequest, KVError
 
 R = TypeVar("R", Result[Any], Stored)
+T = TypeVar("T")
 
 Items: TypeAlias = Mapping[K, V | str] | Iterable[tuple[K, V | str]]
 """Keys and values: a mapping, or pairs."""
@@ -20,7 +21,27 @@ def several(keys: Iterable[K]) -> list[K]:
     """Each of the keys once; raises InvalidRequest for one text, whose letters are hardly meant."""
     if isinstance(keys, str | bytes):
         raise InvalidRequest("keys", f"{keys!r} is one key: pass a list of keys")
-    return list(dict.fromkeys(keys))
+    listed = list(iterated("keys", keys))
+    for key in listed:
+        if not isinstance(key, str | bytes):
+            raise InvalidRequest("key", f"must be str or bytes, not {type(key).__name__}")
+    return list(dict.fromkeys(listed))
+
+
+def iterated(field: str, given: Iterable[T]) -> Iterable[T]:
+    """What can be iterated over; raises InvalidRequest."""
+    if not isinstance(given, Iterable):
+        raise InvalidRequest(field, f"must be several, not one {type(given).__name__}")
+    return given
+
+
+def by_name(contexts: Mapping[K, bytes] | None) -> Mapping[K, bytes]:
+    """The contexts of keys; raises InvalidRequest."""
+    if contexts is None:
+        return {}
+    if not isinstance(contexts, Mapping):
+        raise InvalidRequest("contexts", f"must be by key, in a mapping, not {type(contexts).__name__}")
+    return contexts
 
 
 def pairs(items: Items[K, V]) -> list[tuple[K, V | str]]:
@@ -30,7 +51,7 @@ def pairs(items: Items[K, V]) -> list[tuple[K, V | str]]:
     """
     if isinstance(items, str | bytes):
         raise InvalidRequest("items", f"{items!r} is one text: pass a mapping or pairs of keys and values")
-    listed = list(items.items() if isinstance(items, Mapping) else map(_pair, items))
+    listed = list(items.items() if isinstance(items, Mapping) else map(_pair, iterated("items", items)))
     seen: set[bytes] = set()
     for key, _ in listed:
         encoded = key_bytes(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kvstore.config import is_port
 from kvstore.errors import ConfigError
@@ -16,15 +16,16 @@ def parse_endpoints(endpoints: str | Sequence[str]) -> tuple[str, ...]:
     So that they can be one URL, `kvstore://host:port,host:port` is the same. An IPv6 address stands in
     brackets: `[::1]:7001`.
     """
-    if isinstance(endpoints, str):
-        listed = endpoints.strip()
+    given: object = endpoints  # of whatever type, in spite of what is declared
+    if isinstance(given, str):
+        listed = given.strip()
         if listed.startswith(_SCHEME):
             listed = listed.removeprefix(_SCHEME).removesuffix("/")
         items: Sequence[object] = listed.split(",")
-    elif isinstance(endpoints, bytes):
-        raise ConfigError(f"endpoints {endpoints!r} are no text of the form host:port,host:port")
+    elif isinstance(given, Iterable) and not isinstance(given, bytes):
+        items = tuple(given)
     else:
-        items = endpoints
+        raise ConfigError(f"endpoints {given!r} are no text of the form host:port,host:port")
     parsed = tuple(dict.fromkeys(_parse(item) for item in items))
     if not parsed:
         raise ConfigError("endpoints: none given, expected host:port,host:port")

@@ -16,7 +16,7 @@ from typing import Any, Generic
 
 from msgspec.structs import replace
 
-from kvstore.client.batch import Items, R, by_key, pairs, several
+from kvstore.client.batch import Items, R, by_key, by_name, pairs, several
 from kvstore.client.core.seen import Seen
 from kvstore.client.core.waiter import Answer
 from kvstore.client.guidance import guided, refuse_to_travel
@@ -243,7 +243,7 @@ class Operations(Generic[V]):
         `contexts` are by key as in `items`. Raises PartialFailure if any fails, InvalidRequest
         before anything is sent.
         """
-        listed, given, memory = pairs(items), contexts or {}, self._memories.mine()
+        listed, given, memory = pairs(items), by_name(contexts), self._memories.mine()
         requests: list[Put] = []
         for key, value in listed:
             name, data = key_bytes(key), encoded(self._serializer, value)
@@ -268,7 +268,7 @@ class Operations(Generic[V]):
         `contexts` are by key as in `keys`. Raises PartialFailure if any fails, InvalidRequest
         before anything is sent.
         """
-        listed, given = several(keys), contexts or {}
+        listed, given = several(keys), by_name(contexts)
         requests = {
             key: self._requests.delete(key, given.get(key, b""), r, w, quorum, timeout) for key in listed
         }

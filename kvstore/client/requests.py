@@ -166,9 +166,9 @@ def function(field: str, given: F) -> F:
     return given
 
 
-def mode(quorum: str) -> QuorumMode:
+def mode(quorum: object) -> QuorumMode:
     """A quorum mode by its name; raises InvalidRequest."""
-    if quorum not in _MODES:
+    if not isinstance(quorum, str) or quorum not in _MODES:
         raise InvalidRequest("quorum", f"{quorum!r} is not one of {'|'.join(_MODES)}")
     return _MODES[quorum]
 

@@ -118,6 +118,13 @@ def test_bad_arguments_are_named(carts: kvstore.Bucket, field: str, arguments: d
         (lambda b: b.put_many(["ab"]), "items: 'ab' is no pair of a key and a value"),
         (lambda b: b.put_many([("a", "b", "c")]), "items: ('a', 'b', 'c') is no pair"),
         (lambda b: b.put_many([7]), "items: 7 is no pair"),
+        (lambda b: b.put_many(7), "items: must be several, not one int"),
+        (lambda b: b.get_many(7), "keys: must be several, not one int"),
+        (lambda b: b.get_many([["k"]]), "key: must be str or bytes, not list"),
+        (lambda b: b.delete_many([bytearray(b"k")]), "key: must be str or bytes, not bytearray"),
+        (lambda b: b.put_many([("k", "v")], contexts=[b"c"]), "contexts: must be by key, in a mapping"),
+        (lambda b: b.delete_many(["k"], contexts=b"c"), "contexts: must be by key, in a mapping"),
+        (lambda b: b.get("k", quorum=["strict"]), "quorum: ['strict'] is not one of strict|sloppy"),
         (lambda b: b.update("k", "v"), "change: must be a function, not str"),
         (lambda b: b.get("k", resolver="last"), "resolver: must be a function, not str"),
         (lambda b: b.get_many(["k"], resolver="last"), "resolver: must be a function, not str"),
@@ -290,7 +297,7 @@ def test_what_has_connections_says_that_it_cannot_be_pickled_or_copied(
                 travel(each)
 
 
-@pytest.mark.parametrize("endpoints", [b"127.0.0.1:7001", ("127.0.0.1", 7001), [None], "a:" + "7" * 5000])
+@pytest.mark.parametrize("endpoints", [b"127.0.0.1:7001", ("127.0.0.1", 7001), 7, [None], "a:" + "7" * 5000])
 def test_endpoints_that_are_no_text_are_refused(endpoints: Any) -> None:
     with pytest.raises(ConfigError, match="of the form host:port"):
         kvstore.connect(endpoints)
