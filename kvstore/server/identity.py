@@ -6,6 +6,7 @@ nodes, another `n` on fewer. So they are kept with the data, and compared at eac
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -109,12 +110,17 @@ def encode(identity: Identity) -> bytes:
     return msgspec.json.format(msgspec.json.encode(fields), indent=1) + b"\n"
 
 
+def _as_a_file(path: str, flags: int) -> int:
+    """Open it; of a pipe that is in its place nobody waits for the other end."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def read(path: Path) -> tuple[str, str, Identity | None]:
     """Node, cluster, and all that a file says; None for format 1, which has no more.
 
     Raises WrongDataDirectory when it is damaged or of another format, OSError when it cannot be read.
     """
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_as_a_file) as file:
         data = file.read(_MOST_BYTES + 1)
     version = _decode(path, data, _Format).format
     if version not in _READABLE:

@@ -29,9 +29,13 @@ def _typed(path: str) -> Iterator[None]:
         raise storage_error(path, error) from error
 
 
+_AS_A_FILE = os.O_CLOEXEC | os.O_NONBLOCK
+"""How everything is opened: a pipe under the name of a file is an error then, not somebody to wait for."""
+
+
 def _open(path: str, flags: int) -> int:
     with _typed(path):
-        return os.open(path, flags | os.O_CLOEXEC, 0o600)  # what is stored is for nobody else to read
+        return os.open(path, flags | _AS_A_FILE, 0o600)  # what is stored is for nobody else to read
 
 
 def _free(descriptor: int, pace: Pace) -> None:
@@ -104,7 +108,7 @@ class _DiskReader:
         self._path = path
         self._descriptor = -1
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = os.open(path, os.O_RDONLY | _AS_A_FILE)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -173,7 +177,7 @@ class DiskFileSystem:
     def reopen(self, path: str) -> _DiskWriter:
         """See FileSystem."""
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_WRONLY | _AS_A_FILE)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -203,7 +207,7 @@ class DiskFileSystem:
         """See FileSystem."""
         with _typed(path):
             try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                descriptor = os.open(path, os.O_WRONLY | _AS_A_FILE)
             except FileNotFoundError:
                 return
             try:

@@ -70,6 +70,12 @@ def test_what_is_made_is_private_and_on_the_disk(tmp_path: Path, monkeypatch: py
     ]
 
 
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "IDENTITY")
+    with pytest.raises(WrongDataDirectory, match="damaged"):
+        claim(tmp_path, identity())
+
+
 @pytest.mark.parametrize(("node", "cluster"), [("n2", "c1"), ("n1", "c2")])
 def test_anothers_is_refused(tmp_path: Path, node: str, cluster: str) -> None:
     claim(tmp_path, identity())

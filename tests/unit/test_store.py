@@ -19,7 +19,7 @@ import pytest
 
 from kvstore.errors import StorageFailed, StorageFull, WrongDataDirectory
 from kvstore.lsm import Durability, Options
-from kvstore.store import Store
+from kvstore.store import DiskFileSystem, Store
 from kvstore.store.worker_pool import _Worker
 from tests.patience import PATIENCE
 
@@ -206,6 +206,15 @@ def test_a_store_opened_on_a_full_disk_takes_writes_once_there_is_space(
     with store:
         wait_until(lambda: not store._engine.refuses)
         store.put(b"a", b"1")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    """A node that met one never started, and nothing said why."""
+    path, disk = str(tmp_path / "file"), DiskFileSystem()
+    os.mkfifo(path)
+    for begin in (lambda: disk.open(path).read(0, 1), lambda: disk.create(path), lambda: disk.reopen(path)):
+        with pytest.raises(StorageFailed, match="file: "):
+            begin()
 
 
 def test_a_failed_sync_at_an_interval_is_told_by_the_next_write(
