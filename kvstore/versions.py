@@ -8,10 +8,10 @@ and in one order, so equal versions have equal bytes on every node: digests depe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import islice
 from operator import lt
-from typing import Annotated, Any, NamedTuple, NewType, cast
+from typing import Annotated, Any, NamedTuple, NewType, TypeVar, cast
 
 import mmh3
 import msgspec
@@ -20,6 +20,7 @@ from msgspec import Meta
 from kvstore.config import Limits
 from kvstore.errors import Corruption
 from kvstore.hlc import MAX_TIME
+from kvstore.msgpack_heads import array_head, bytes_head
 
 FORMAT = b"\x01"
 """First byte of every encoded version."""
@@ -221,38 +222,86 @@ def _ordered(siblings: Iterable[Sibling]) -> tuple[Sibling, ...]:
 
 _COPIED = 4096
 """Up to so many bytes a copy takes less time than to read through a memoryview."""
+_LARGE = 64 * 1024
+"""A version with more bytes of values is put together from pieces, and checked piece by piece."""
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Version)
+V = TypeVar("V", Version, "_ViewedVersion")
 # casts of functions, once, as EncodedVersion(...) and Digest(...) would be a call for every version
 _with_format = cast("Callable[[bytes], EncodedVersion]", FORMAT.__add__)
 _hash = cast("Callable[[bytes], Digest]", mmh3.hash_bytes)
 
 
+class _ViewedSibling(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A Sibling whose value is where it was read."""
+
+    dot: Dot
+    value: memoryview | None
+    time: Annotated[int, Meta(ge=0, le=MAX_TIME)] = 0
+    expiry: Annotated[int, Meta(ge=0, le=MAX_EXPIRY)] = 0
+    content_type: Annotated[str, Meta(max_length=Limits.content_type)] = ""
+
+
+class _ViewedVersion(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A Version that is only looked at."""
+
+    context: CausalContext = ()
+    siblings: tuple[_ViewedSibling, ...] = ()
+
+
+_view_decoder = msgspec.msgpack.Decoder(_ViewedVersion)
+
+
 def encode_version(version: Version) -> EncodedVersion:
     """Canonical bytes: equal versions encode equally (docs/versions.md has the layout)."""
+    siblings = version.siblings
+    if len(siblings) == 1:  # nearly always
+        large = len(siblings[0].value or b"") > _LARGE
+    else:
+        large = sum([len(sibling.value or b"") for sibling in siblings]) > _LARGE
+    if large:
+        return EncodedVersion(b"".join(_pieces(version)))
     return _with_format(_encoder.encode(version))
+
+
+def _pieces(version: Version | _ViewedVersion) -> Iterator[bytes | memoryview]:
+    """Joined, these are its canonical bytes; the values among them are not copied."""
+    encode = _encoder.encode
+    yield FORMAT + array_head(2) + encode(version.context) + array_head(len(version.siblings))
+    for sibling in version.siblings:
+        value = sibling.value
+        before = array_head(len(Sibling.__struct_fields__)) + encode(sibling.dot)
+        yield before + (encode(None) if value is None else bytes_head(len(value)))
+        if value is not None:
+            yield value
+        yield encode(sibling.time) + encode(sibling.expiry) + encode(sibling.content_type)
 
 
 def decode_version(data: EncodedVersion) -> Version:
     """Inverse of `encode_version`, all numbers within their bounds; raises Corruption."""
+    return _decoded(data, _decoder)
+
+
+def _decoded(data: EncodedVersion, decoder: msgspec.msgpack.Decoder[V]) -> V:
     if data[:1] != FORMAT:
         raise Corruption("version", f"unknown format byte {data[:1]!r}")
     try:
-        return _decoder.decode(data[1:] if len(data) < _COPIED else memoryview(data)[1:])
+        return decoder.decode(data[1:] if len(data) < _COPIED else memoryview(data)[1:])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corruption("version", str(error)) from error
 
 
-def check_version(data: EncodedVersion) -> Version:
+def check_version(data: EncodedVersion) -> CausalContext:
     """As `decode_version`, of bytes that another made: they must be canonical as well; raises Corruption.
 
     Else replicas would hold different bytes for what is equal, or siblings that no reconciling removes.
+    Returns the context alone: large values are not copied for this.
     """
-    version = decode_version(data)
+    version = _decoded(data, _decoder) if len(data) <= _LARGE else _decoded(data, _view_decoder)
     context, siblings = version.context, version.siblings
     if len(context) == len(siblings) == 1 and context[0] == siblings[0].dot:  # nearly always
-        if encode_version(version) == data:
-            return version
+        if _is_canonical(version, data):
+            return context
         raise Corruption("version", "is not in canonical form")
     if len(context) > 1 and not _ascend([actor for actor, _ in context]):
         raise Corruption("version", "its context is not in order of actors")
@@ -262,9 +311,22 @@ def check_version(data: EncodedVersion) -> Version:
     for sibling in siblings:
         if highest.get(sibling.dot.actor, 0) < sibling.dot.counter:
             raise Corruption("version", "its context does not cover one of its siblings")
-    if encode_version(version) != data:
+    if not _is_canonical(version, data):
         raise Corruption("version", "is not in canonical form")
-    return version
+    return context
+
+
+def _is_canonical(version: Version | _ViewedVersion, data: EncodedVersion) -> bool:
+    """Whether the version that was read from these bytes is written so."""
+    if isinstance(version, Version):
+        return encode_version(version) == data
+    at = 0
+    for piece in _pieces(version):
+        # what is before a value says how long it is: where that is equal, the value is the one that was read
+        if isinstance(piece, bytes) and data[at : at + len(piece)] != piece:
+            return False
+        at += len(piece)
+    return at == len(data)
 
 
 def _ascend(items: list[Any]) -> bool:

@@ -122,7 +122,7 @@ class FrameCheck:
             raise InvalidRequest("key", f"a bound of {len(key)} bytes is longer than any key")
 
     def _version(self, version: EncodedVersion) -> None:
-        if not self._can_have_minted(check_version(version).context):
+        if not self._can_have_minted(check_version(version)):
             raise InvalidRequest("version", "names writes that this node has yet to make")
 
     def _version_or_none(self, version: EncodedVersion) -> None:

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvstore import versions
 from kvstore.errors import Corruption
 from kvstore.versions import (
     EMPTY,
+    CausalContext,
     Dot,
     EncodedVersion,
     Sibling,
@@ -91,7 +93,9 @@ def test_even_of_siblings_under_one_dot_all_replicas_keep_the_same(
         assert rule(a, b) == rule(b, a)
         assert rule(a, rule(b, c)) == rule(rule(a, b), c)
         assert rule(a, rule(a, b)) == rule(a, b)
-        assert check_version(encode_version(rule(a, b))) == rule(a, b)
+        encoded = encode_version(rule(a, b))
+        assert check_version(encoded) == decode_version(encoded).context
+        assert decode_version(encoded) == rule(a, b)
 
 
 def test_of_two_siblings_under_one_dot_a_value_goes_before_a_tombstone() -> None:
@@ -198,12 +202,60 @@ def _raw(*context: str, siblings: str = "", counter: int = 1) -> bytes:
 def test_what_another_has_made_must_be_in_the_one_form_that_equal_versions_have(
     data: bytes, right: bool
 ) -> None:
-    decode_version(EncodedVersion(data))
+    version = decode_version(EncodedVersion(data))
     if right:
-        assert encode_version(check_version(EncodedVersion(data))) == data
+        assert check_version(EncodedVersion(data)) == version.context
+        assert encode_version(version) == data
     else:
         with pytest.raises(Corruption):
             check_version(EncodedVersion(data))
+
+
+@given(VERSIONS, st.data())
+def test_large_versions_have_the_same_bytes_and_are_checked_as_small_ones_are(
+    held: list[Version], data: st.DataObject
+) -> None:
+    encoded = bytearray(encode_version(held[0]))
+    damaged = bytearray(encoded)
+    for _ in range(data.draw(st.integers(0, 2))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
+    right = _context(damaged)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(versions, "_LARGE", -1)
+        assert encode_version(held[0]) == bytes(encoded)
+        assert _context(damaged) == right
+
+
+def _context(encoded: bytearray) -> CausalContext | None:
+    """What `check_version` says; None: it is not in order."""
+    try:
+        return check_version(EncodedVersion(bytes(encoded)))
+    except Corruption:
+        return None
+
+
+@pytest.mark.parametrize("length", [0, 31, 255, 256, 65_535, 65_536, 1 << 20])
+@pytest.mark.parametrize("siblings", [1, 15, 16])
+def test_the_pieces_of_a_large_version_are_what_the_encoder_writes(length: int, siblings: int) -> None:
+    dots = tuple(Dot(f"a{i:02}", 1) for i in range(siblings))
+    held = [Sibling(dot, bytes(length)) for dot in dots[:-1]]
+    version = Version(dots, (*held, Sibling(dots[-1], bytes(1 << 17), 1 << 40, 1 << 50, "text/plain")))
+    encoded = encode_version(version)
+    assert encoded == versions.FORMAT + msgspec.msgpack.encode(version)
+    assert check_version(encoded) == dots
+
+
+def test_a_large_version_that_is_not_canonical_is_refused() -> None:
+    encoded = _raw("a", siblings="a")
+    large = encoded.replace(b"\xc4\x01v", b"\xc6\x00\x02\x00\x00" + bytes(1 << 17))
+    assert check_version(EncodedVersion(large)) == (Dot("a", 1),)
+    for wrong in (
+        large.replace(b"\xa1a\x01", b"\xa1a\xcc\x01"),  # a longer number, before the value
+        large[:-2] + b"\xcc\x00" + large[-1:],  # and behind it
+        large + b"\x00",
+    ):
+        with pytest.raises(Corruption):
+            check_version(EncodedVersion(wrong))
 
 
 @pytest.mark.parametrize("byte", [0, 2, 255])

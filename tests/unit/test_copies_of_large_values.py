@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from kvstore.config import MIB
 from kvstore.lsm.block import seal, unseal
-from kvstore.versions import Dot, Sibling, Version, decode_version, encode_version
+from kvstore.versions import Dot, Sibling, Version, check_version, decode_version, encode_version
 
 
 def peak(act: Callable[[], object]) -> int:
@@ -30,3 +30,11 @@ def test_a_version_is_copied_once_when_it_is_decoded() -> None:
     dot = Dot("n1", 1)
     version = encode_version(Version((dot,), (Sibling(dot, bytes(8 * MIB)),)))
     assert peak(lambda: decode_version(version)) < 8.1 * MIB
+
+
+def test_a_version_is_copied_once_when_it_is_encoded_and_not_at_all_when_it_is_checked() -> None:
+    dots = Dot("n1", 1), Dot("n2", 1)
+    version = Version(dots, tuple(Sibling(dot, bytes(4 * MIB)) for dot in dots))
+    assert peak(lambda: encode_version(version)) < 8.1 * MIB
+    encoded = encode_version(version)
+    assert peak(lambda: check_version(encoded)) < 0.1 * MIB
