@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Protocol
 
 from kvstore.errors import StorageFailed, StorageFull
-from kvstore.lsm.segments import Sync
+from kvstore.lsm.sync import Sync
 
 FULL_PAUSE = 0.5
 """Seconds after which a sync that found no space on the disk is tried again."""
@@ -32,6 +32,9 @@ class Synced(Protocol):
         """See Engine."""
 
     def fail_sync(self, error: StorageFailed) -> None:
+        """See Engine."""
+
+    def put_off_sync(self, sync: Sync) -> None:
         """See Engine."""
 
     def sync_delay(self) -> float:
@@ -97,8 +100,7 @@ class GroupCommit:
         try:
             sync = self._engine.begin_sync()
         except StorageFull as error:
-            self._shell.begin_in(FULL_PAUSE)
-            self._note_full(error)
+            self._wait_for_space(error)
         except Exception as error:  # noqa: BLE001  (or no write would ever be acknowledged again)
             self._fail(error)
         else:
@@ -116,11 +118,22 @@ class GroupCommit:
             if self._state is _State.RUNNING:
                 self._tell(lsn)
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, sync: Sync, error: BaseException) -> None:
         """The sync that `run_sync` was given has raised `error`, or could not be started."""
+        if isinstance(error, StorageFull):
+            self._engine.put_off_sync(sync)
+            if self._state is _State.RUNNING:
+                self._wait_for_space(error)
+            return
         if isinstance(error, StorageFailed):
             self._engine.fail_sync(error)
         self._fail(error)
+
+    def _wait_for_space(self, error: StorageFull) -> None:
+        self._asked = True
+        self._state = _State.DUE
+        self._shell.begin_in(FULL_PAUSE)
+        self._note_full(error)
 
     def _begin_soon(self) -> None:
         """At the end of this turn; later while the engine wants writers slowed, or syncs at intervals."""

@@ -24,9 +24,10 @@ from kvstore.lsm.messages import Job, JobResult
 from kvstore.lsm.obsolete_files import ObsoleteFiles
 from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.recovery import LOCK, Recovery, recovered_segments
-from kvstore.lsm.segments import Segments, Sync
+from kvstore.lsm.segments import Segments
 from kvstore.lsm.snapshot import Snapshot, prefix_end
 from kvstore.lsm.statistics import EngineStatistics, engine_statistics
+from kvstore.lsm.sync import Sync
 from kvstore.lsm.table_set import TableSet
 from kvstore.lsm.wal import Batch
 
@@ -150,6 +151,10 @@ class Engine:
         """The sync failed: it is never retried, every later call raises StorageFailed."""
         self._segments.fail_sync(error)
 
+    def put_off_sync(self, sync: Sync) -> None:
+        """The sync raised StorageFull: nothing is lost, writes are refused until another has begun."""
+        self._segments.put_off_sync(sync)
+
     def sync(self) -> int:
         """Make all writes durable, here and now; returns the durable LSN. Raises StorageFull."""
         self._recovery.finish()
@@ -158,6 +163,9 @@ class Engine:
             return self.durable_lsn
         try:
             sync.run()
+        except StorageFull:
+            self.put_off_sync(sync)
+            raise
         except StorageFailed as error:
             self.fail_sync(error)
             raise

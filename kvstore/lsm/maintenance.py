@@ -50,7 +50,7 @@ class Maintenance:
         jobs: list[Job] = []
         sealed, compactions, obsolete = self._segments.sealed, self._compactions, self._obsolete
         # one flush at a time and in order: a flushed table's age is its last LSN
-        if sealed and not sealed[0].flushing:
+        if sealed and not sealed[0].flushing and sealed[0].complete:
             jobs.append(self._flush_job())
         if compactions.changed or compactions.rewrites:
             jobs += compactions.due()

@@ -27,10 +27,13 @@ class DamagedRecord(Exception):
         self.end = end
 
 
-def encode_record(payload: bytes) -> bytes:
-    """Header and payload."""
-    summed = _SUMMED.pack(len(payload), google_crc32c.value(payload))
-    return summed + int(google_crc32c.value(summed)).to_bytes(4, "little") + payload
+def encode_record(*pieces: bytes) -> bytes:
+    """Header and payload, which is in pieces: it is copied once."""
+    crc = 0
+    for piece in pieces:
+        crc = google_crc32c.extend(crc, piece)
+    summed = _SUMMED.pack(sum(map(len, pieces)), crc)
+    return b"".join((summed, int(google_crc32c.value(summed)).to_bytes(4, "little"), *pieces))
 
 
 def decode_record(data: bytes, offset: int) -> tuple[bytes, int]:

@@ -17,11 +17,15 @@ from kvstore.lsm.magic import check_magic
 from kvstore.lsm.readable_files import ReadableFiles
 from kvstore.lsm.record import encode_record, readable_records
 from kvstore.lsm.whole_files import read_file
+from kvstore.msgpack_heads import array_head, bytes_head
 
 Batch = Sequence[tuple[bytes, bytes | None]]
 
 MAGIC = b"kvswal\x00\x02"
 _PREFIX = struct.Struct("<QQ")  # LSN of the first batch, durable LSN
+
+_LARGE = 64 * 1024
+"""A larger value is not encoded, which copies it several times."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[list[tuple[bytes, bytes | None]]])
@@ -43,7 +47,23 @@ class WalRecord:
 
 def encode_wal_record(first_lsn: int, durable_lsn: int, batches: Sequence[Batch]) -> bytes:
     """The bytes of one record."""
-    return encode_record(_PREFIX.pack(first_lsn, durable_lsn) + _encoder.encode(batches))
+    prefix = _PREFIX.pack(first_lsn, durable_lsn)
+    if any(len(value or b"") > _LARGE for batch in batches for _, value in batch):
+        return encode_record(prefix, *_pieces(batches))
+    return encode_record(prefix + _encoder.encode(batches))
+
+
+def _pieces(batches: Sequence[Batch]) -> Iterator[bytes]:
+    """Joined, these are the encoded batches; large values are as they are."""
+    yield array_head(len(batches))
+    for batch in batches:
+        yield array_head(len(batch))
+        for key, value in batch:
+            if value is None or len(value) <= _LARGE:
+                yield _encoder.encode((key, value))
+            else:
+                yield array_head(2) + _encoder.encode(key) + bytes_head(len(value))
+                yield value
 
 
 def segment_name(number: int) -> str:

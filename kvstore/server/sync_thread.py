@@ -71,7 +71,7 @@ class SyncThread:
         try:
             self._thread.submit(self._run, sync)
         except Exception as error:  # noqa: BLE001  (there is no thread: nobody would hear of what was begun)
-            self._commit.failed(error)
+            self._commit.failed(sync, error)
         else:
             self._running = True
 
@@ -88,7 +88,7 @@ class SyncThread:
         self._running = False
         self._ended.set()
         if error is not None:
-            self._commit.failed(error)
+            self._commit.failed(sync, error)
         else:
             self._commit.ran(sync)
 

@@ -123,15 +123,15 @@ class Storage:
     def run_sync(self, sync: Sync) -> None:
         """See CommitShell."""
         self._syncing = True
-        self._disk.sync_begins(sync.files)
+        self._disk.sync_begins(sync.written)
         self._when_done(self._duration(), partial(self._synced, sync))
 
     def _synced(self, sync: Sync) -> None:
         self._syncing = False
         try:
             sync.run()
-        except StorageFailed as error:
-            self._commit.failed(error)
+        except (StorageFull, StorageFailed) as error:
+            self._commit.failed(sync, error)
         else:
             self.counts["syncs"] += 1
             self._commit.ran(sync)

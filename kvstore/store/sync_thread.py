@@ -59,8 +59,8 @@ class SyncThread:
         """See CommitShell."""
         try:
             sync.run()
-        except StorageFailed as error:
-            self._commit.failed(error)
+        except (StorageFull, StorageFailed) as error:
+            self._commit.failed(sync, error)
         else:
             self._commit.ran(sync)
 

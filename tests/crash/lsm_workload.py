@@ -141,9 +141,13 @@ class Run:
     def _sync(self, step: int) -> None:
         """Every other time a batch comes while the sync is under way, which does not vouch for it."""
         if sync := self.engine.begin_sync():
-            self.fs.sync_begins(sync.files)
+            self.fs.sync_begins(sync.written)
             if step % 2:
                 self._write([(b"meanwhile", b"%d" % step)])
+            self.events["large records"] += len(sync.writes)
+            self.events["large records of a sealed segment"] += sum(
+                write.segment in sync.sealed for write in sync.writes
+            )
             sync.run()
             self.ledger.acknowledged = self.engine.finish_sync(sync)
 

@@ -150,6 +150,20 @@ def test_what_a_look_shows_is_what_a_crash_leaves(plan: Plan) -> None:
     assert compared > 20
 
 
+@pytest.mark.parametrize("plan", PLANS[::3], ids=lambda plan: plan.name)
+def test_every_crash_point_while_syncs_write_the_records(
+    plan: Plan, exercised: Exercised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they do with large ones: also those of a segment that has been sealed before the sync began."""
+    monkeypatch.setattr("kvstore.lsm.segments._LARGE", 300)
+    run = Run(MemoryFileSystem(), plan)
+    run.all()
+    for what in ("large records", "large records of a sealed segment"):
+        exercised(what, run.events[what])
+    done = crash_everywhere(plan)
+    assert done["recoveries after a crash"] > LEAST_RECOVERIES // len(PLANS)
+
+
 class CountingFileSystem(MemoryFileSystem):
     """Counts the files that are made, by their kind."""
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -13,14 +14,23 @@ from hypothesis import strategies as st
 
 from kvstore.errors import StorageFailed, StorageFull
 from kvstore.lsm import Durability, Engine, GroupCommit, MemoryFileSystem, Options, Sync
+from kvstore.lsm import segments as segments_module
 from kvstore.lsm.commit import FULL_PAUSE
 
 INTERVAL = 0.1
+RECORD = 100
 STEPS = (
-    *("write", "ask", "timer", "sync ends", "full", "space", "who is told asks"),
+    *("write", "large write", "ask", "timer", "sync ends", "full", "space", "who is told asks"),
     *("broken", "defect of who is told", "stop"),
 )
 """The last three are rare in what is drawn: little can be seen behind them."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _large_records() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments_module, "_LARGE", RECORD)
+        yield
 
 
 class Shell:
@@ -67,6 +77,9 @@ class Shell:
             case "write" if not self.engine.refuses:
                 self.engine.write([(b"key", b"value")])
                 self.commit.request_sync()
+            case "large write" if not self.engine.refuses:
+                self.engine.write([(b"key", bytes(2 * RECORD))])
+                self.commit.request_sync()
             case "ask":
                 self.commit.request_sync()
             case "timer" if self.timers:
@@ -92,8 +105,8 @@ class Shell:
         sync = self.running.pop()
         try:
             sync.run()
-        except StorageFailed as error:
-            self.commit.failed(error)
+        except (StorageFull, StorageFailed) as error:
+            self.commit.failed(sync, error)
         else:
             self.commit.ran(sync)
 
@@ -172,6 +185,22 @@ def test_a_sync_begins_at_the_end_of_the_turn_later_at_intervals_and_after_a_pau
     shell = Shell(Durability.INTERVAL)
     run(shell, ["write"])
     assert shell.timers == [INTERVAL]
+
+
+def test_a_large_record_that_finds_no_space_is_written_when_there_is_some() -> None:
+    shell = Shell()
+    run(shell, ["large write", "timer", "write", "full", "sync ends"])
+    assert (shell.timers, shell.full, shell.fatal) == ([FULL_PAUSE], [True], [])
+    assert shell.engine.refuses
+    run(shell, ["timer"])
+    assert (shell.timers, shell.full, shell.durable) == ([FULL_PAUSE], [True], [])
+    run(shell, ["space", "timer", "sync ends"])
+    assert (shell.timers, shell.full, shell.durable) == ([], [True, False], [2])
+    assert len(shell.fs.open("d/00000002.wal").read(0, 1000)) > 2 * RECORD
+    shell.engine.close()
+    again = Engine.open(shell.fs, "d")
+    assert again.last_lsn == 2
+    assert again.get(b"key") == b"value"
 
 
 def test_what_is_written_while_a_sync_runs_waits_for_the_next() -> None:

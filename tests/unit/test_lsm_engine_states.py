@@ -217,6 +217,41 @@ def test_what_is_appended_during_a_sync_is_durable_with_the_next() -> None:
     assert engine.begin_sync() is None
 
 
+def test_a_segment_is_flushed_when_all_of_it_has_been_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvstore.lsm.segments._LARGE", 0)
+    fs, engine = opened(EACH_SEALS)
+    put(engine)
+    assert engine.take_jobs() == []
+    sync = engine.begin_sync()
+    assert sync is not None
+    assert engine.take_jobs() == []
+    sync.run()
+    assert engine.take_jobs() == []
+    engine.finish_sync(sync)
+    (job,) = engine.take_jobs()
+    engine.job_done(run_job(fs, job))
+    assert engine.get(b"key") == b"value"
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_a_sync_here_and_now_that_finds_no_space_loses_nothing(
+    large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if large:
+        monkeypatch.setattr("kvstore.lsm.segments._LARGE", 0)
+    fs, engine = opened()
+    put(engine)
+    fail_from_now(fs, Fault.ENOSPC)
+    for _ in range(2):
+        with pytest.raises(StorageFull):
+            engine.sync()
+        assert engine.refuses
+    fs.heal()
+    assert engine.sync() == 1
+    assert not engine.refuses
+    assert after_crash(fs).get(b"key") == b"value"
+
+
 def test_closing_makes_durable_what_is_not() -> None:
     fs, engine = opened()
     put(engine)

@@ -255,6 +255,89 @@ def test_a_sync_that_fails_is_the_end_and_makes_nothing_durable() -> None:
     assert (segments.syncing, segments.durable_lsn) == (False, 0)
 
 
+@pytest.fixture
+def _large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every record is large."""
+    monkeypatch.setattr("kvstore.lsm.segments._LARGE", 0)
+
+
+@pytest.mark.usefixtures("_large")
+def test_a_large_record_is_written_by_its_sync() -> None:
+    fs, segments = begun()
+    appends = fs.calls["append"]
+    write(segments, 2)
+    under_way = segments.begin_sync()
+    assert under_way is not None
+    assert (fs.calls["append"], segments.active.complete) == (appends, False)
+    assert under_way.written == ()
+    write(segments)
+    with pytest.raises(AssertionError):
+        segments.write_out()
+    under_way.run()
+    assert lsns(fs) == [2]
+    segments.finish_sync(under_way)
+    assert (segments.durable_lsn, segments.active.complete) == (2, False)
+    assert segments.written_bytes == segments.log_bytes() > RECORD
+    sync(segments)
+    assert (lsns(fs), segments.durable_lsn, segments.active.complete) == ([2, 3], 3, True)
+
+
+@pytest.mark.usefixtures("_large")
+def test_a_segment_may_be_sealed_while_it_is_written_and_before() -> None:
+    """Nothing is written to the next one before its name is durable, and that is the sync's work as well."""
+    fs, segments = begun()
+    names = fs.calls["sync_directory"]
+    write(segments)
+    under_way = segments.begin_sync()
+    assert under_way is not None
+    write(segments)
+    segments.seal(2)
+    write(segments)
+    (sealed,) = segments.sealed
+    assert (sealed.complete, fs.calls["sync_directory"]) == (False, names)
+    under_way.run()
+    segments.finish_sync(under_way)
+    assert (lsns(fs), segments.durable_lsn, sealed.complete) == ([1], 1, False)
+    following = segments.begin_sync()
+    assert following is not None
+    assert [w.segment.number for w in following.writes] == [1, 2]
+    following.run()
+    assert fs.calls["sync_directory"] == names + 1
+    segments.finish_sync(following)
+    assert (lsns(fs), segments.durable_lsn, sealed.complete) == ([1, 2, 3], 3, True)
+    assert fs.writers == {segments.active.file}
+
+
+@pytest.mark.usefixtures("_large")
+@pytest.mark.parametrize("append", [1, 2])
+def test_what_a_sync_finds_no_space_for_is_written_by_the_next_in_order(append: int) -> None:
+    """Of a sealed segment, and of the active one."""
+    fs, segments = begun()
+    write(segments, 2)
+    segments.seal(2)
+    write(segments)
+    under_way = segments.begin_sync()
+    assert under_way is not None
+    fail_next(fs, Fault.ENOSPC, 1 + append)  # the name of the second segment is synced before
+    with pytest.raises(StorageFull):
+        under_way.run()
+    segments.put_off_sync(under_way)
+    assert (segments.full, segments.syncing, segments.durable_lsn) == (True, False, 0)
+    assert [s.complete for s in (*segments.sealed, segments.active)] == [append == 2, False]
+    write(segments)
+    names = fs.calls["sync_directory"]
+    sync(segments)
+    assert fs.calls["sync_directory"] == names + 1
+    assert lsns(fs) == [2, 4]
+    assert (segments.durable_lsn, segments.full) == (4, False)
+    assert all(segment.complete for segment in (*segments.sealed, segments.active))
+    assert (
+        segments.log_bytes()
+        == segments.written_bytes
+        == fs.open("d/00000001.wal").size() + fs.open("d/00000002.wal").size() - 2 * len(MAGIC)
+    )
+
+
 def test_what_is_in_tables_is_freed_little_by_little() -> None:
     _, segments = begun()
     segments.append([(b"%d" % i, b"v") for i in range(100)], 300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from kvstore.errors import Corruption, UnsupportedFormat
@@ -9,6 +10,7 @@ from kvstore.lsm import MemoryFileSystem
 from kvstore.lsm.record import encode_record
 from kvstore.lsm.wal import (
     MAGIC,
+    Batch,
     WalRecord,
     encode_wal_record,
     locate_records,
@@ -29,6 +31,21 @@ def found(floor: int, *segments: list[bytes]) -> list[tuple[int, int]]:
     for number, records in enumerate(segments, 1):
         fs.create(f"d/{segment_name(number)}").append(MAGIC + b"".join(records))
     return [(r.first_lsn, r.last_lsn) for r in read_segments(fs, log_paths(fs, "d"), floor)]
+
+
+def test_a_record_with_large_values_has_the_same_bytes_as_any_other() -> None:
+    large = bytes(range(256)) * 1024
+    batches: list[Batch] = [
+        *[[(b"small", b"v"), (b"gone", None)]] * 20,
+        [(b"k" * 300, large), (b"key", large[:-1]), *[(b"s%d" % i, b"v" * i) for i in range(20)]],
+        [],
+    ]
+    encoded = encode_wal_record(7, 3, batches)
+    payload = (7).to_bytes(8, "little") + (3).to_bytes(8, "little") + msgspec.msgpack.encode(batches)
+    assert encoded == encode_record(payload)
+    ((place, found),) = records_in(MAGIC + encoded, "log")
+    assert found == WalRecord(7, 3, [list(batch) for batch in batches])
+    assert place.stop == len(MAGIC) + len(encoded)
 
 
 def test_records_that_follow_each_other_count_from_the_floor_on() -> None:
