@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import cast
 
@@ -151,9 +152,33 @@ class FrameStream(asyncio.Protocol):
         """Whether the connection is over."""
         return self._transport is None or self._transport.is_closing()
 
-    async def write(self, message: bytes) -> None:
-        """Send a message; returns when it may be followed by the next. Raises StreamLost."""
-        self._send(Kind.MESSAGE, message)
+    async def write(self, *pieces: bytes) -> None:
+        """Send a message, in one piece or in some; returns when the next may follow. Raises StreamLost."""
+        if len(pieces) == 1 and len(pieces[0]) <= _UNWRITTEN:
+            self._send(Kind.MESSAGE, pieces[0])
+        else:
+            await self._send_slowly(pieces)
+        await self._until_writable()
+
+    async def _send_slowly(self, pieces: Sequence[bytes]) -> None:
+        """Send a long message at the pace of the network: what waits for it takes memory, and is copied."""
+        transport = self._opened()
+        transport.write(header(Kind.MESSAGE, sum(map(len, pieces))))
+        left = deque(
+            memoryview(piece)[at : at + _UNWRITTEN]
+            for piece in pieces
+            for at in range(0, len(piece), _UNWRITTEN)
+        )
+        try:
+            while left:
+                transport.write(left.popleft())
+                await self._until_writable()
+        finally:
+            # whoever writes may be cancelled: what follows, be it the end, must not come within the message
+            while left and not self.lost:
+                transport.write(left.popleft())
+
+    async def _until_writable(self) -> None:
         if not self._writable.is_set():
             await self._writable.wait()
             if self.lost:
@@ -183,10 +208,14 @@ class FrameStream(asyncio.Protocol):
         leave = asyncio.get_running_loop().call_later(_LINGER, self.break_off)
         self.when_lost(leave.cancel)
 
-    def _send(self, kind: Kind, payload: bytes) -> None:
+    def _opened(self) -> asyncio.Transport:
         transport = self._transport
         if transport is None or transport.is_closing():
             raise StreamLost("the connection was lost")
+        return transport
+
+    def _send(self, kind: Kind, payload: bytes) -> None:
+        transport = self._opened()
         before = header(kind, len(payload))
         if len(payload) <= _SMALL:
             transport.write(before + payload)

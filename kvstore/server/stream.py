@@ -24,6 +24,7 @@ from kvstore.ring import Member
 from kvstore.server.gathering import AT_ONCE, Gathering
 from kvstore.server.handshake import Metadata, Refused, check_welcome
 from kvstore.server.turn_ends import TurnEnds
+from kvstore.wire.large_versions import in_pieces
 from kvstore.wire.parts import parts_of
 from kvstore.wire.peer import encode_frame
 from kvstore.wire.queue import LIMITS, PeerQueue, QueueLimits
@@ -204,11 +205,14 @@ class Stream:
             await gathering.until_due(self._write_now)
             sent = 0
             for _ in range(len(self.queue)):  # what comes meanwhile is gathered
-                frame, messages = self._next_frame()
-                sent += messages
+                batch, now_ms = self._next_batch()
+                sent += _messages(batch)
                 try:
-                    for part in parts_of(frame):
-                        await stream.write(part)
+                    if large := in_pieces(batch, now_ms):
+                        await stream.write(*large)
+                    else:
+                        for part in parts_of(encode_frame(batch, now_ms)):
+                            await stream.write(part)
                 except StreamLost:
                     return  # the stream is over: reading from it tells why
             gathering.sent(sent)
@@ -218,14 +222,14 @@ class Stream:
         stream, queue = self._open, self.queue
         if stream is None or not stream.writable or len(queue) != 1 or queue.bytes > AT_ONCE:
             return False
-        frame, messages = self._next_frame()
-        stream.write_now(frame)
-        self._gathering.sent(messages)
+        batch, now_ms = self._next_batch()
+        stream.write_now(encode_frame(batch, now_ms))
+        self._gathering.sent(_messages(batch))
         return True
 
-    def _next_frame(self) -> tuple[bytes, int]:
-        """Of what was queued, and how many messages are in it."""
+    def _next_batch(self) -> tuple[list[PeerMessage], int]:
+        """What was queued for one frame, and the time that goes with it, in milliseconds."""
         batch = self.queue.take()
         self.frames += 1
         self.messages += len(batch)
-        return encode_frame(batch, int(self._clock() * 1000)), _messages(batch)
+        return batch, int(self._clock() * 1000)

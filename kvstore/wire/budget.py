@@ -80,15 +80,15 @@ def _walk(data: bytes, at: int, end: int, left: int, lists: Lists) -> int:
     """How many of `left` fields are left after those up to `end`; less than 0: it has more."""
     while at < end and left >= 0:
         left -= 1
-        tag, at = _varint(data, at)
+        tag, at = read_varint(data, at)
         kind = tag & 7
         if kind == _BYTES:
-            length, at = _varint(data, at)
+            length, at = read_varint(data, at)
             if tag >> 3 in lists:
                 left = _walk(data, at, min(at + length, end), left, lists[tag >> 3])
             at += length
         elif kind == _VARINT:
-            _, at = _varint(data, at)
+            _, at = read_varint(data, at)
         elif kind in (_FIXED64, _FIXED32):
             at += 8 if kind == _FIXED64 else 4
         else:
@@ -96,7 +96,7 @@ def _walk(data: bytes, at: int, end: int, left: int, lists: Lists) -> int:
     return left
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """A number and where it ends; raises IndexError at the end of the data."""
     byte = data[at]
     if byte < 0x80:

@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any, get_args
 
 from google.protobuf.message import DecodeError
+from msgspec.structs import replace
 
 from kvstore.errors import InvalidRequest
 from kvstore.protocol.derive import function
@@ -28,6 +29,7 @@ from kvstore.wire.budget import (
 )
 from kvstore.wire.codec import FieldDescriptor, Source
 from kvstore.wire.columns import Columns
+from kvstore.wire.large_versions import apart
 
 Fill = Callable[[pb.Frame, Sequence[Any]], None]
 """Puts messages of one type into a new frame."""
@@ -60,6 +62,9 @@ def decode_frame(data: bytes) -> list[PeerMessage]:
 
 def decode_timed_frame(data: bytes) -> tuple[int, list[PeerMessage]]:
     """Inverse of `encode_frame`: when it was sent, and the messages; raises InvalidRequest."""
+    if large := apart(data):
+        sent_ms, (message,) = decode_timed_frame(large[0])
+        return sent_ms, [replace(message, version=large[1])]
     _BUDGET.check(data)
     try:
         frame = pb.Frame.FromString(data)

@@ -26,26 +26,26 @@ def found_in_pieces(found: Found) -> list[bytes]:
     del small.siblings[:]
     pieces = [small.SerializeToString()]
     for sibling, rest in zip(found.siblings, rests, strict=True):
-        before = rest + _head(pb.Sibling.VALUE_FIELD_NUMBER, len(sibling.value))
+        before = rest + head(pb.Sibling.VALUE_FIELD_NUMBER, len(sibling.value))
         size = len(before) + len(sibling.value)
-        pieces += [_head(pb.GetResponse.SIBLINGS_FIELD_NUMBER, size) + before, sibling.value]
+        pieces += [head(pb.GetResponse.SIBLINGS_FIELD_NUMBER, size) + before, sibling.value]
     return pieces
 
 
 def answer_in_pieces(number: int, found: Found) -> list[bytes]:
     """Joined, these are a SessionResponse with the answer to the call of this number."""
     pieces = found_in_pieces(found)
-    head = pb.Result(id=number).SerializeToString()
-    head += _head(pb.Result.FOUND_FIELD_NUMBER, sum(map(len, pieces)))
-    size = len(head) + sum(map(len, pieces))
-    return [_head(pb.SessionResponse.RESULTS_FIELD_NUMBER, size) + head, *pieces]
+    begin = pb.Result(id=number).SerializeToString()
+    begin += head(pb.Result.FOUND_FIELD_NUMBER, sum(map(len, pieces)))
+    size = len(begin) + sum(map(len, pieces))
+    return [head(pb.SessionResponse.RESULTS_FIELD_NUMBER, size) + begin, *pieces]
 
 
-def _head(field: int, length: int) -> bytes:
+def head(field: int, length: int) -> bytes:
     """What is before a field of so many bytes."""
-    head = bytearray([field << 3 | _HAS_LENGTH])
+    found = bytearray([field << 3 | _HAS_LENGTH])
     while length > 0x7F:
-        head.append(length & 0x7F | 0x80)
+        found.append(length & 0x7F | 0x80)
         length >>= 7
-    head.append(length)
-    return bytes(head)
+    found.append(length)
+    return bytes(found)

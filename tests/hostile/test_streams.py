@@ -260,6 +260,54 @@ def test_what_is_not_read_waits_with_who_sends_it() -> None:
     play(scenario, never_read)
 
 
+def test_of_a_large_message_little_waits_for_the_network_and_a_writer_that_leaves_ends_it() -> None:
+    received: list[bytes] = []
+    go_on = asyncio.Event()
+
+    async def read_late(stream: FrameStream) -> None:
+        stream.hold(True)
+        await go_on.wait()
+        stream.hold(False)
+        while (message := await stream.read()) is not None:
+            received.append(message)
+
+    async def scenario(port: Port) -> None:
+        stream = await port.open()
+        transport = stream._transport
+        assert transport is not None
+        pieces = [bytes([i]) * (2 * MIB + i) for i in range(7)]
+        writing = asyncio.ensure_future(stream.write(*pieces))
+        await until(lambda: not stream._writable.is_set())
+        assert 0 < transport.get_write_buffer_size() <= 512 * KIB
+        assert not writing.done()
+        writing.cancel()
+        await asyncio.wait([writing])
+        assert writing.cancelled()
+        stream._send(Kind.MESSAGE, b"the next")
+        stream.end()
+        go_on.set()
+        await until(lambda: len(received) == 2)
+        assert received == [b"".join(pieces), b"the next"]
+
+    play(scenario, read_late)
+
+
+def test_a_large_message_is_not_written_to_a_connection_that_is_lost_meanwhile() -> None:
+    async def leave(stream: FrameStream) -> None:
+        stream.hold(True)
+        await asyncio.Event().wait()
+
+    async def scenario(port: Port) -> None:
+        stream = await port.open()
+        writing = asyncio.ensure_future(stream.write(bytes(15 * MIB)))
+        await until(lambda: not stream._writable.is_set())
+        stream.break_off()
+        with pytest.raises(StreamLost):
+            await writing
+
+    play(scenario, leave)
+
+
 def test_a_reader_lets_others_have_the_loop_between_messages() -> None:
     turns = 0
     others: list[int] = []

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvstore.config import MIB
+from kvstore.frames import framing as framing_module
 from kvstore.frames.framing import Frame, Framing, FramingError, Kind, header
+from tests.unit.test_copies_of_large_values import peak
 
 MOST = 300
 _FRAMES = st.lists(st.builds(Frame, st.sampled_from(Kind), st.binary(max_size=MOST)), max_size=8)
@@ -14,6 +19,16 @@ _FRAMES = st.lists(st.builds(Frame, st.sampled_from(Kind), st.binary(max_size=MO
 
 def encoded(frames: list[Frame]) -> bytes:
     return b"".join(header(Kind(kind), len(payload)) + payload for kind, payload in frames)
+
+
+@pytest.fixture(params=[False, True], ids=["small", "large"], autouse=True, scope="module")
+def _large(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Frames are as small as they are, or most of them large."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param:
+            patch.setattr(framing_module, "_LARGE", 20)
+            patch.setattr(framing_module, "_SMALL_PIECE", 10)
+        yield
 
 
 @given(_FRAMES, st.lists(st.integers(1, 700), max_size=40), st.integers(1, 40))
@@ -65,6 +80,19 @@ def test_a_large_frame_in_bytes_one_by_one_takes_no_more_than_its_size() -> None
         assert list(framing.feed(bytes([byte]))) == []
     assert framing.unfinished == MOST + 4
     assert list(framing.feed(b"\0")) == [Frame(Kind.MESSAGE, bytes(MOST))]
+
+
+def test_a_large_frame_is_copied_when_it_comes_and_when_it_is_whole() -> None:
+    """And no more: its pieces, and the frame."""
+    piece = bytes(256 * 1024)
+    framing = Framing(8 * MIB)
+    assert peak(lambda: feed_all(framing, header(Kind.MESSAGE, 8 * MIB), *[piece[:]] * 32)) < 8.6 * MIB
+
+
+def feed_all(framing: Framing, *pieces: bytes) -> None:
+    for piece in pieces:
+        for frame in framing.feed(piece):
+            assert len(frame.payload) == 8 * MIB
 
 
 def test_what_came_whole_before_rubbish_is_not_lost() -> None:
