@@ -123,8 +123,13 @@ class ClientService:
             await self.replies.until_room(call.peer)
             await self.turns.share()
             async with large.room(large.expected(get)):
-                if not self.replies.used_up(call.peer):
-                    return await self._get(get, call)
+                if self.replies.used_up(call.peer):
+                    continue
+                reply = await self._get(get, call)
+            # others on this connection may have been answered meanwhile; it is kept for nobody until there is
+            # room, but read again
+            if not (isinstance(reply, bytes) and self.replies.used_up(call.peer)):
+                return reply
 
     async def _get(self, get: Get, call: Call) -> WireReply | bytes:
         reply = await self._executed(get, call)

@@ -31,7 +31,8 @@ _SLOWEST = 256 * KIB
 _LOOK = 1.0
 """Seconds between two looks at what waits."""
 _NOT_READING = 1.0
-"""After so many seconds without anything read, more is refused to a client that has used up its share."""
+"""After so many seconds without anything read, more is refused to a client that has used up its share; later
+when one reply takes longer to be read by the slowest."""
 
 TOO_MUCH = Overloaded(0.1, "too much of earlier replies was not read yet")
 
@@ -98,11 +99,11 @@ class UnreadReplies:
     async def until_room(self, peer: str) -> None:
         """Wait until the connection has not used up its share; raises Overloaded when it reads nothing."""
         while self.used_up(peer):
-            read = self._connections[peer].read
-            read.clear()
+            reader = self._connections[peer]
+            reader.read.clear()
             try:
-                async with asyncio.timeout(_NOT_READING):
-                    await read.wait()
+                async with asyncio.timeout(_NOT_READING + reader.largest / _SLOWEST):
+                    await reader.read.wait()
             except TimeoutError:
                 self.tell()
                 raise TOO_MUCH from None
@@ -122,12 +123,14 @@ class UnreadReplies:
 class Reader:
     """One client that replies wait for, and how many `bytes` of them."""
 
-    __slots__ = ("_all", "_expected", "bytes", "read")
+    __slots__ = ("_all", "_expected", "bytes", "largest", "read")
 
     def __init__(self, of_all: UnreadReplies) -> None:
         self._all = of_all
         self._expected = _UNKNOWN
         self.bytes = 0
+        self.largest = 0
+        """Of the replies that have waited since there were none."""
         self.read = asyncio.Event()
         """Set when something was read."""
 
@@ -135,6 +138,8 @@ class Reader:
         """A reply of `size` bytes waits."""
         if not self.bytes:
             self._all.readers += 1
+            self.largest = 0
+        self.largest = max(self.largest, size)
         self.bytes += size
         self._all.bytes += size
 

@@ -132,6 +132,37 @@ def test_unary_replies_that_are_not_read_are_refused_beyond_the_share_of_their_c
     assert [line.levelno for line in lines] == [logging.WARNING], "one line for all of them"
 
 
+def test_large_replies_wait_for_a_client_that_reads_slowly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether or not it is known how large they are; a reply that is being read is no sign of not reading."""
+    monkeypatch.setattr(unread, "MOST_OF_A_CLIENT", MIB)
+    monkeypatch.setattr(unread, "_NOT_READING", 0.1)
+    monkeypatch.setattr(unread, "_SLOWEST", 64 * KIB)
+    large = b"v" * 700 * KIB
+
+    async def scenario() -> None:
+        async with node_with_a_value(tmp_path) as (server, port, opened):
+            for key in (b"k0", b"k1", b"k2", b"k3"):
+                await call(opened, "Put", pb.PutRequest(bucket="b", key=key, value=large), pb.WriteResponse)
+            for _ in range(2):
+                slow = await RawConnection.open(port)
+                for key in (b"k0", b"k1", b"k2", b"k3"):
+                    request = pb.GetRequest(bucket="b", key=key).SerializeToString()
+                    await slow.call("/kvstore.v1.KV/Get", request)
+                held = await steady(server)
+                assert held <= 2 * MIB
+                assert not slow.ended
+                slow.read_all()
+                async with asyncio.timeout(PATIENCE):
+                    while len(slow.ended) < 4:  # noqa: ASYNC110  (it sets no event)
+                        await asyncio.sleep(0.01)
+                assert sorted(slow.bytes) == sorted(slow.ended), "one was refused"
+                await slow.close()
+
+    run(scenario())
+
+
 def test_so_many_gets_of_a_client_are_begun_before_it_is_known_how_large_its_replies_are() -> None:
     async def scenario() -> None:
         reader = unread.UnreadReplies().of_connection("ipv4:127.0.0.1:1")
