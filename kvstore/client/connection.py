@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -16,8 +17,8 @@ from kvstore.client.unary import read_state, stream_errors, unary
 from kvstore.config import MAX_MESSAGE_BYTES
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.frames import dial
-from kvstore.frames.incoming import StreamEnded, StreamLost
-from kvstore.frames.stream import FrameStream
+from kvstore.frames.incoming import Pieces, Rest, StreamEnded, StreamLost
+from kvstore.frames.stream import FrameStream, joined
 from kvstore.ring import ClusterState
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.session import replies_from_wire
@@ -151,10 +152,19 @@ class Connection:
             return str(over)
         return "the node closed the connection"
 
-    def _take(self, message: bytes) -> None:
+    def _take(self, message: Pieces) -> Rest:
         """Give the replies of a frame to those who wait for them. Raises _Over, InvalidRequest."""
+        if len(message) > 1:
+            return partial(self._take_large, message)
+        self._answer(message[0])
+        return None
+
+    async def _take_large(self, message: Pieces) -> None:
+        self._answer(await joined(message))
+
+    def _answer(self, frame: bytes) -> None:
         try:
-            response = pb.SessionResponse.FromString(message)
+            response = pb.SessionResponse.FromString(frame)
         except DecodeError:
             raise _Over("the node sent a frame that cannot be read") from None
         now = self._clock()

@@ -18,7 +18,9 @@ _IN_A_TURN = 4
 
 Rest: TypeAlias = Callable[[], Awaitable[None]] | None
 """What is left to do with a message that was taken, before the next may be; None: nothing."""
-Take: TypeAlias = Callable[[bytes], Rest]
+Pieces: TypeAlias = tuple[bytes, ...]
+"""A message: in one piece, or a large one in the pieces that have come."""
+Take: TypeAlias = Callable[[Pieces], Rest]
 
 
 class StreamLost(Exception):
@@ -38,7 +40,7 @@ class Incoming:
 
     def __init__(self, most: int) -> None:
         self._framing = Framing(most)
-        self._messages: deque[bytes] = deque()
+        self._messages: deque[Pieces] = deque()
         self._message_bytes = 0
         self._end: Status | None = None
         """How reading ends when all is read."""
@@ -90,8 +92,8 @@ class Incoming:
         self._messages.clear()
         self._message_bytes = 0
 
-    async def read(self) -> bytes | None:
-        """See FrameStream.read."""
+    async def read(self) -> Pieces | None:
+        """See FrameStream.read_pieces."""
         self._in_turn += 1
         if self._in_turn > _IN_A_TURN:
             self._in_turn = 0
@@ -105,7 +107,7 @@ class Incoming:
                 raise StreamLost(self._broken)
             await self._more()
         message = self._messages.popleft()
-        self._message_bytes -= len(message)
+        self._message_bytes -= sum(map(len, message))
         self._find()
         return message
 
@@ -136,16 +138,17 @@ class Incoming:
             begin, self.on_open = self.on_open, None
             begin(frame.payload)
         elif frame.kind == Kind.MESSAGE:
-            if not self._give(frame.payload):
-                self._messages.append(frame.payload)
-                self._message_bytes += len(frame.payload)
+            pieces = frame.pieces or (frame.payload,)
+            if not self._give(pieces):
+                self._messages.append(pieces)
+                self._message_bytes += sum(map(len, pieces))
                 self._wake()
         elif frame.kind == Kind.END:
             self._over(_status(frame.payload))
         else:
             raise FramingError("frame that opens a stream which is open")
 
-    def _give(self, message: bytes) -> bool:
+    def _give(self, message: Pieces) -> bool:
         """Give a message to who waits for one; whether somebody does."""
         reader, take = self._reader, self.taker
         if take is None or reader is None or reader.done() or self._in_turn >= _IN_A_TURN:

@@ -15,9 +15,9 @@ from typing import cast
 
 from google.rpc.status_pb2 import Status
 
-from kvstore.config import KIB
+from kvstore.config import KIB, MIB
 from kvstore.frames.framing import Kind, header
-from kvstore.frames.incoming import Incoming, StreamLost, Take
+from kvstore.frames.incoming import Incoming, Pieces, StreamLost, Take
 
 _MOST_UNREAD = 256 * KIB
 """Bytes of messages that nobody has read yet, after which no more are taken from the connection."""
@@ -25,6 +25,8 @@ _LINGER = 2.0
 """Seconds that the other side has to read how a stream has ended."""
 _UNWRITTEN = 256 * KIB
 """Bytes that wait for the network, after which a writer waits."""
+_FREE = MIB
+"""From so many bytes on Python joins them without its lock."""
 _SMALL = 64 * KIB
 """A message that is no longer is copied behind its header: one packet instead of two."""
 
@@ -113,28 +115,35 @@ class FrameStream(asyncio.Protocol):
 
     # what was received
 
-    async def read(self) -> bytes | None:
-        """The next message; None when the other side has ended the stream, and all is well.
-
-        Raises StreamEnded when it has ended it with an error, StreamLost when the connection broke.
-        """
-        message = await self._incoming.read()
-        self._received()
-        return message
-
     async def each(self, take: Take) -> None:
-        """Give each message to `take`, until the other side has ended the stream.
+        """Give each message to `take`, as `read_pieces` does, until the other side has ended the stream.
 
         It is called as soon as a message arrives, which spares a pass of the loop, and after what it has left
         to do with the one before. Raises what it raises, and as `read`.
         """
         self._incoming.taker = take
         try:
-            while (message := await self.read()) is not None:
+            while (message := await self.read_pieces()) is not None:
                 if (rest := take(message)) is not None:
                     await rest()
         finally:
             self._incoming.taker = None
+
+    async def read(self) -> bytes | None:
+        """As `read_pieces`, in one piece."""
+        pieces = await self.read_pieces()
+        return None if pieces is None else await joined(pieces)
+
+    async def read_pieces(self) -> Pieces | None:
+        """The next message, a large one in the pieces that have come.
+
+        None when the other side has ended the stream, and all is well.
+
+        Raises StreamEnded when it has ended it with an error, StreamLost when the connection broke.
+        """
+        message = await self._incoming.read()
+        self._received()
+        return message
 
     # what is sent
 
@@ -250,6 +259,13 @@ class FrameStream(asyncio.Protocol):
         """End the connection at once, and return when that is done."""
         self.break_off()
         await self._gone.wait()
+
+
+async def joined(pieces: Sequence[bytes]) -> bytes:
+    """One from these; a large one is copied on a thread, without the interpreter's lock."""
+    if sum(map(len, pieces)) < _FREE or len(pieces) == 1:
+        return b"".join(pieces)
+    return await asyncio.to_thread(b"".join, pieces)
 
 
 def reason(error: Exception) -> str:

@@ -56,7 +56,7 @@ class _Messages:
         """See Messages."""
         read: Callable[[], Awaitable[Any]] = self._context.read
         while (message := await read()) is not grpc.aio.EOF:
-            if (rest := take(message)) is not None:
+            if (rest := take((message,))) is not None:
                 await rest()
 
     @property

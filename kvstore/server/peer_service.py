@@ -12,9 +12,10 @@ from google.rpc import code_pb2
 from google.rpc.status_pb2 import Status
 
 from kvstore.errors import InvalidRequest, Overloaded
-from kvstore.frames.incoming import Rest, StreamEnded
-from kvstore.frames.stream import FrameStream
+from kvstore.frames.incoming import Pieces, Rest, StreamEnded
+from kvstore.frames.stream import FrameStream, joined
 from kvstore.node.transit import Transit
+from kvstore.protocol.table import PeerMessage
 from kvstore.server.driver import Driver
 from kvstore.server.first_ended import first_ended
 from kvstore.server.frame_parts import FrameParts, PartsRoom
@@ -23,7 +24,8 @@ from kvstore.server.links import Links
 from kvstore.server.listener import Handler, metadata_of
 from kvstore.server.stream import BULK, LINK
 from kvstore.v1.stream_pb2 import Open
-from kvstore.wire.peer import decode_timed_frame
+from kvstore.wire.large_versions import apart
+from kvstore.wire.peer import decode_timed_frame, with_version
 
 _STREAMS = 2
 _MOST_TOLD = 1000
@@ -86,27 +88,27 @@ class PeerService:
         finally:
             parts.drop()
 
-    def _take(self, sender: str, transit: Transit, parts: FrameParts, data: bytes) -> Rest:
+    def _take(self, sender: str, transit: Transit, parts: FrameParts, data: Pieces) -> Rest:
         """Hand in a frame at once, or say what is left to do with it. Raises InvalidRequest."""
-        if parts.concern(data):
-            return partial(self._take_part, sender, transit, parts, data)
+        if len(data) > 1 or parts.concern(data[0]):
+            return partial(self._take_large, sender, transit, parts, data)
         try:
-            return self._hand_in(sender, transit, data)
+            return self._hand_in(sender, transit, *decode_timed_frame(data[0]))
         except InvalidRequest as error:
             self._refuse(sender, error)
             raise
 
-    async def _take_part(self, sender: str, transit: Transit, parts: FrameParts, data: bytes) -> None:
-        """Keep a part of a frame; hand that in when it is whole. Raises InvalidRequest, Overloaded."""
+    async def _take_large(self, sender: str, transit: Transit, parts: FrameParts, data: Pieces) -> None:
+        """Hand in a frame, or keep a part of it. Raises InvalidRequest, Overloaded."""
         try:
-            if (frame := await parts.add(data)) and (rest := self._hand_in(sender, transit, frame)):
+            found = await _decoded(data, parts)
+            if found and (rest := self._hand_in(sender, transit, *found)):
                 await rest()
         except (InvalidRequest, Overloaded) as error:
             self._refuse(sender, error)
             raise
 
-    def _hand_in(self, sender: str, transit: Transit, frame: bytes) -> Rest:
-        sent_ms, messages = decode_timed_frame(frame)
+    def _hand_in(self, sender: str, transit: Transit, sent_ms: int, messages: list[PeerMessage]) -> Rest:
         delay = transit.delay(sent_ms / 1000, self._clock())
         return self._driver.receive(sender, messages, delay)
 
@@ -122,3 +124,17 @@ class PeerService:
         if trouble not in self._told:
             self._told.add(trouble)
             _log.warning("%s", trouble)
+
+
+async def _decoded(data: Pieces, parts: FrameParts) -> tuple[int, list[PeerMessage]] | None:
+    """When a frame was sent, and its messages; None for a part of one. Raises InvalidRequest, Overloaded."""
+    if large := apart(data):
+        if parts.concern(large.rest):
+            await parts.add(large.rest)  # raises: it may not come among parts
+        sent_ms, messages = decode_timed_frame(large.rest)
+        if len(messages) == 1:
+            return sent_ms, with_version(messages[0], await joined(large.value))
+    frame = await joined(data)
+    if parts.concern(frame):
+        frame = await parts.add(frame)
+    return decode_timed_frame(frame) if frame else None

@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 from kvstore.config import KIB, MIB
 from kvstore.errors import InvalidRequest
-from kvstore.frames.incoming import Rest
+from kvstore.frames.incoming import Pieces, Rest
+from kvstore.frames.stream import joined
 from kvstore.node.transit import Transit
 from kvstore.principal import ANYONE
 from kvstore.protocol.client import ClientRequest, Failed, Found, Get, Reply, aged
@@ -29,7 +30,15 @@ from kvstore.server.unread import Reader, UnreadReplies
 from kvstore.wire.client import call_from_wire
 from kvstore.wire.pieces import answer_in_pieces
 from kvstore.wire.queue import Batches
-from kvstore.wire.session import Answer, decode_calls, encode_replies, encode_stopping
+from kvstore.wire.session import (
+    Answer,
+    Calls,
+    decode_calls,
+    encode_replies,
+    encode_stopping,
+    put_apart,
+    with_value,
+)
 
 _MOST_CALLS = 4096
 _MOST_BYTES = 16 * MIB
@@ -92,21 +101,23 @@ class ClientStream:
         self._stopping = True
         self._gathering.add()
 
-    def take(self, frame: bytes) -> Rest:
+    def take(self, frame: Pieces) -> Rest:
         """Start the calls of a frame; raises InvalidRequest when it is none.
 
         Not all at once, when they are many: what others want is done in between. What is left is returned.
         """
         self.frames += 1
-        return partial(self._take_long, frame) if len(frame) > _LONG else self._take(frame)
+        if len(frame) > 1 or len(frame[0]) > _LONG:
+            return partial(self._take_long, frame)
+        return self._take(len(frame[0]), decode_calls(frame[0]))
 
-    async def _take_long(self, frame: bytes) -> None:
+    async def _take_long(self, frame: Pieces) -> None:
         await self._turns.share()
-        if (rest := self._take(frame)) is not None:
+        if (rest := self._take(sum(map(len, frame)), await _decoded(frame))) is not None:
             await rest()
 
-    def _take(self, frame: bytes) -> Rest:
-        sent_ms, calls, plain = decode_calls(frame)
+    def _take(self, size: int, decoded: Calls) -> Rest:
+        sent_ms, calls, plain = decoded
         count = len(calls) + len(plain)
         if not count:
             return None
@@ -114,8 +125,8 @@ class ClientStream:
         now = self._clock()
         delay = self._transit.delay(sent_ms / 1000, now)
         self._open += count
-        self._open_bytes += len(frame)
-        in_columns = Arrived(now - delay, len(frame) / count, in_columns=True)
+        self._open_bytes += size
+        in_columns = Arrived(now - delay, size / count, in_columns=True)
         alone = in_columns._replace(in_columns=False)
         arrived = [(number, request, in_columns) for number, request in plain]
         for call in calls:
@@ -123,7 +134,6 @@ class ClientStream:
                 arrived.append((call.id, call_from_wire(call), alone))
             except InvalidRequest as error:
                 self._answer(call.id, alone, Failed(error))
-        del calls, plain  # what waits needs little of it
         return self._begin(self._in_time(arrived, delay) if delay else arrived)
 
     def _in_time(self, arrived: Sequence[Called], delay: float) -> list[Called]:
@@ -265,3 +275,12 @@ class ClientStream:
     async def _until_written(self) -> None:
         self._written.clear()
         await self._written.wait()
+
+
+async def _decoded(frame: Pieces) -> Calls:
+    """See decode_calls; a large value is joined when it is cut out."""
+    if large := put_apart(frame):
+        sent_ms, calls, plain = decode_calls(large.rest)
+        if len(plain) == 1 and not calls:
+            return sent_ms, calls, with_value(plain[0], await joined(large.value))
+    return decode_calls(await joined(frame))

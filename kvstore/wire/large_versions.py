@@ -15,14 +15,11 @@ from kvstore.config import KIB, MAX_REQUEST_BYTES
 from kvstore.protocol.fields import Kind, fields_of
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
 from kvstore.v1 import peer_pb2 as pb
-from kvstore.versions import NO_VERSION, EncodedVersion
-from kvstore.wire.budget import read_varint
+from kvstore.versions import NO_VERSION
 from kvstore.wire.codec import codec_of
+from kvstore.wire.large_fields import LARGE, Cut, cut
 from kvstore.wire.pieces import head
 
-_LARGE = 64 * KIB
-_BESIDE = 64 * KIB
-"""Where the version is looked for: longer than what is before it in any message."""
 _FIELD = "version"
 _KINDS = (Kind.VERSION, Kind.VERSION_OR_NONE)
 
@@ -47,11 +44,7 @@ def _places() -> dict[type, _Place]:
 
 
 _PLACES = _places()
-_VARINT, _BYTES = 0, 2
-_BY_TAG = {place.message << 3 | _BYTES: place for place in _PLACES.values() if place.message < 16}
-"""By the first byte of the field; further fields have more of them."""
-_SENT = bytes([pb.Frame.SENT_MS_FIELD_NUMBER << 3 & 0x7F | 0x80, pb.Frame.SENT_MS_FIELD_NUMBER >> 4])
-"""The tag of the field that comes first."""
+_VERSIONS = {place.message: place.version for place in _PLACES.values()}
 
 
 def in_pieces(messages: Sequence[PeerMessage], sent_ms: int) -> list[bytes] | None:
@@ -62,7 +55,7 @@ def in_pieces(messages: Sequence[PeerMessage], sent_ms: int) -> list[bytes] | No
     message: Any = messages[0]
     struct: type = type(message)
     place = _PLACES.get(struct)
-    if len(messages) > 1 or place is None or len(message.version) <= _LARGE:
+    if len(messages) > 1 or place is None or len(message.version) <= LARGE:
         return None
     wire: Any = place.wire
     rest = wire()
@@ -74,42 +67,6 @@ def in_pieces(messages: Sequence[PeerMessage], sent_ms: int) -> list[bytes] | No
     return [before + head(place.message, len(body) + len(message.version)) + body, message.version]
 
 
-def apart(data: bytes) -> tuple[bytes, EncodedVersion] | None:
-    """A frame as `in_pieces` makes them: without its version, and that; None for all others."""
-    if len(data) <= _LARGE:
-        return None
-    try:
-        return _apart(data)
-    except IndexError:  # it ends within a field: whoever parses it says so
-        return None
-
-
-def _apart(data: bytes) -> tuple[bytes, EncodedVersion] | None:
-    begin = read_varint(data, len(_SENT))[1] if data.startswith(_SENT) else 0
-    place = _BY_TAG.get(data[begin])
-    length, body = read_varint(data, begin + 1)
-    if place is None or body + length != len(data):
-        return None
-    at = _last(data, body, place.version)
-    if not at:
-        return None
-    _, value = read_varint(data, at + 1)
-    small = data[body:at]
-    return data[:begin] + head(place.message, len(small)) + small, EncodedVersion(data[value:])
-
-
-def _last(data: bytes, at: int, field: int) -> int:
-    """Where a large field of a message begins that goes to the end of the data; 0: nowhere."""
-    most = at + _BESIDE
-    while at < most:
-        tag, begin = data[at], at
-        if tag > 0x7F:  # goes on in the next byte, as that of no field here
-            break
-        number, at = read_varint(data, at + 1)
-        if tag & 7 == _BYTES:
-            at += number
-            if at == len(data) and number > _LARGE and tag >> 3 == field:
-                return begin
-        elif tag & 7 != _VARINT:
-            break
-    return 0
+def apart(pieces: Sequence[bytes]) -> Cut | None:
+    """Of a frame as `in_pieces` makes them, its version and what is left; None for all others."""
+    return cut(pieces, _VERSIONS)

@@ -19,6 +19,7 @@ from kvstore.protocol.fields import fields_of
 from kvstore.protocol.gossip import GossipMessage
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
 from kvstore.v1 import peer_pb2 as pb
+from kvstore.versions import EncodedVersion
 from kvstore.wire.budget import (
     GOSSIP_OF_A_NODE,
     ITEMS_OF_A_LIST,
@@ -62,9 +63,10 @@ def decode_frame(data: bytes) -> list[PeerMessage]:
 
 def decode_timed_frame(data: bytes) -> tuple[int, list[PeerMessage]]:
     """Inverse of `encode_frame`: when it was sent, and the messages; raises InvalidRequest."""
-    if large := apart(data):
-        sent_ms, (message,) = decode_timed_frame(large[0])
-        return sent_ms, [replace(message, version=large[1])]
+    if large := apart((data,)):
+        sent_ms, found = decode_timed_frame(large.rest)
+        if len(found) == 1:
+            return sent_ms, with_version(found[0], b"".join(large.value))
     _BUDGET.check(data)
     try:
         frame = pb.Frame.FromString(data)
@@ -80,6 +82,11 @@ def decode_timed_frame(data: bytes) -> tuple[int, list[PeerMessage]]:
     for place, items in fields:
         messages += _READ[place](items)
     return frame.sent_ms, messages
+
+
+def with_version(message: PeerMessage, version: bytes) -> list[PeerMessage]:
+    """The messages of a frame with one, whose version was cut out of it."""
+    return [replace(message, version=EncodedVersion(version))]
 
 
 def _list_codec(struct: type, wire: FieldDescriptor) -> tuple[Fill, Read]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 from google.protobuf.message import DecodeError
+from msgspec.structs import replace
 
 from kvstore.errors import InvalidRequest, KVError
 from kvstore.protocol.client import ClientRequest, Failed, Found, Get, Put, Reply, Stored
@@ -19,6 +20,7 @@ from kvstore.wire.client import fill_call, fill_result, reply_from_wire
 from kvstore.wire.codec import Descriptor
 from kvstore.wire.columns import Columns
 from kvstore.wire.errors import error_from_wire, error_to_wire
+from kvstore.wire.large_fields import Cut, cut
 
 
 class OpenCall(msgspec.Struct, frozen=True, gc=False):
@@ -29,6 +31,9 @@ class OpenCall(msgspec.Struct, frozen=True, gc=False):
     timeout_ms: int
     epoch: int
 
+
+Calls = tuple[int, Sequence[pb.Call], list[tuple[int, ClientRequest]]]
+"""When a frame was sent, its calls, and by number those in columns."""
 
 Answer = tuple[int, Reply, bool]
 """The reply to the call of a number, and whether that came in columns: its reply goes back so as well."""
@@ -52,6 +57,8 @@ def _replies(struct: type[Reply], message: Descriptor, alone: str = "") -> Colum
 
 _PUTS = _calls(Put, pb.PlainPuts.DESCRIPTOR)
 _GETS = _calls(Get, pb.PlainGets.DESCRIPTOR)
+_VALUES = {pb.SessionRequest.PLAIN_PUTS_FIELD_NUMBER: pb.PlainPuts.DESCRIPTOR.fields_by_name["values"].number}
+
 _STORED = _replies(Stored, pb.PlainStored.DESCRIPTOR)
 _FOUND = _replies(Found, pb.PlainFound.DESCRIPTOR, alone="siblings")
 
@@ -86,7 +93,18 @@ def _fill_calls(columns: pb.PlainPuts | pb.PlainGets, calls: Sequence[OpenCall])
     columns.timeouts_ms.extend([call.timeout_ms for call in calls])
 
 
-def decode_calls(data: bytes) -> tuple[int, Sequence[pb.Call], list[tuple[int, ClientRequest]]]:
+def put_apart(frame: Sequence[bytes]) -> Cut | None:
+    """Of a frame with one put of a large value, in columns, the value and what is left; None for others."""
+    return cut(frame, _VALUES)
+
+
+def with_value(call: tuple[int, ClientRequest], value: bytes) -> list[tuple[int, ClientRequest]]:
+    """The calls of a frame with one put, whose value was cut out of it."""
+    number, put = call
+    return [(number, replace(put, value=value))]
+
+
+def decode_calls(data: bytes) -> Calls:
     """When a frame was sent, its calls, and by number those in columns.
 
     Raises InvalidRequest when it is none, or has too many.

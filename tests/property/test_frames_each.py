@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.frames.framing import Kind, header
-from kvstore.frames.incoming import Rest, StreamEnded, StreamLost
+from kvstore.frames.incoming import Pieces, Rest, StreamEnded, StreamLost
 from kvstore.frames.stream import FrameStream
 
 AT_ONCE, LATER, LATER_TWICE = range(3)
@@ -26,7 +26,8 @@ class Taker:
         self.begun: list[bytes] = []
         self.done: list[bytes] = []
 
-    def take(self, message: bytes) -> Rest:
+    def take(self, pieces: Pieces) -> Rest:
+        (message,) = pieces
         assert self.begun == self.done, "the one before is not done"
         self.begun.append(message)
         if message[0] == AT_ONCE:
@@ -88,8 +89,8 @@ def test_a_message_is_taken_when_it_arrives_but_few_before_others_have_the_loop(
 
 @pytest.mark.parametrize("waiting", [False, True])
 def test_what_the_taker_raises_ends_reading_and_is_raised_there(waiting: bool) -> None:
-    def take(message: bytes) -> Rest:
-        raise ZeroDivisionError(message)
+    def take(pieces: Pieces) -> Rest:
+        raise ZeroDivisionError(pieces)
 
     async def scenario() -> None:
         stream = FrameStream(1000)

@@ -19,7 +19,7 @@ from kvstore.client.background import shared_background
 from kvstore.config import BucketSettings
 from kvstore.contexts import Keyring, decode_context, encode_context
 from kvstore.errors import InvalidRequest, KVError, UnverifiedContext
-from kvstore.frames.incoming import Rest, StreamEnded, StreamLost
+from kvstore.frames.incoming import Pieces, Rest, StreamEnded, StreamLost
 from kvstore.protocol.client import ClientRequest, Delete, Failed, Found, Get, Put, Reply, Stored, Value
 from kvstore.protocol.scan import Scan, Scanned, ScannedKey
 from kvstore.quorum.ttl import expiry
@@ -190,8 +190,8 @@ class FakeNode:
         assert routed
         await messages.write(self._ring())
 
-        def take(data: bytes) -> Rest:
-            return partial(self._take, messages, data)
+        def take(pieces: Pieces) -> Rest:
+            return partial(self._take, messages, b"".join(pieces))
 
         await messages.each(take)
 

@@ -163,10 +163,10 @@ def test_long_frames_of_many_clients_are_parsed_one_in_a_turn(
             return 0, [], []
 
         monkeypatch.setattr(session, "decode_calls", decode)
-        await done(stream.take(bytes(session._LONG + 1)) for stream in sessions.streams)
+        await done(stream.take((bytes(session._LONG + 1),)) for stream in sessions.streams)
         assert len(set(parsed)) == 4
         parsed.clear()
-        await done(stream.take(bytes(session._LONG)) for stream in sessions.streams)
+        await done(stream.take((bytes(session._LONG),)) for stream in sessions.streams)
         assert len(set(parsed)) == 1, "short ones wait for nobody"
         sessions.close()
 
