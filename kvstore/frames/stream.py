@@ -25,8 +25,8 @@ _LINGER = 2.0
 """Seconds that the other side has to read how a stream has ended."""
 _UNWRITTEN = 256 * KIB
 """Bytes that wait for the network, after which a writer waits."""
-_FREE = MIB
-"""From so many bytes on Python joins them without its lock."""
+_FREE = 2 * MIB
+"""From so many bytes on a message is joined on a thread, and there without the interpreter's lock."""
 _SMALL = 64 * KIB
 """A message that is no longer is copied behind its header: one packet instead of two."""
 
