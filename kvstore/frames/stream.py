@@ -153,8 +153,10 @@ class FrameStream(asyncio.Protocol):
         return self._writable.is_set() and not self.lost
 
     def write_now(self, message: bytes) -> None:
-        """Send a message while the stream is writable. Raises StreamLost."""
-        self._send(Kind.MESSAGE, message)
+        """Send a message, at once and whole, while the stream is writable. Raises StreamLost."""
+        transport = self._opened()
+        for packet in _packets(message):
+            transport.write(packet)
 
     @property
     def lost(self) -> bool:
@@ -162,36 +164,23 @@ class FrameStream(asyncio.Protocol):
         return self._transport is None or self._transport.is_closing()
 
     async def write(self, *pieces: bytes) -> None:
-        """Send a message, in one piece or in some; returns when the next may follow. Raises StreamLost."""
-        if len(pieces) == 1 and len(pieces[0]) <= _UNWRITTEN:
-            self._send(Kind.MESSAGE, pieces[0])
-        else:
-            await self._send_slowly(pieces)
-        await self._until_writable()
+        """Send a message, in one piece or in some; returns when the next may follow. Raises StreamLost.
 
-    async def _send_slowly(self, pieces: Sequence[bytes]) -> None:
-        """Send a long message at the pace of the network: what waits for it takes memory, and is copied."""
+        A long one leaves at the pace of the network: what waits for it takes memory, and is copied.
+        """
+        left = _packets(*pieces)
         transport = self._opened()
-        transport.write(header(Kind.MESSAGE, sum(map(len, pieces))))
-        left = deque(
-            memoryview(piece)[at : at + _UNWRITTEN]
-            for piece in pieces
-            for at in range(0, len(piece), _UNWRITTEN)
-        )
         try:
             while left:
                 transport.write(left.popleft())
-                await self._until_writable()
+                if not self._writable.is_set():
+                    await self._writable.wait()
+                    if self.lost:
+                        raise StreamLost("the connection was lost")
         finally:
             # whoever writes may be cancelled: what follows, be it the end, must not come within the message
             while left and not self.lost:
                 transport.write(left.popleft())
-
-    async def _until_writable(self) -> None:
-        if not self._writable.is_set():
-            await self._writable.wait()
-            if self.lost:
-                raise StreamLost("the connection was lost")
 
     def open(self, begin: bytes, payload: bytes) -> None:
         """Begin the stream: with the preface, and the frame that opens it."""
@@ -200,7 +189,7 @@ class FrameStream(asyncio.Protocol):
 
     def end(self) -> None:
         """Tell the other side that there are no more messages. Raises StreamLost."""
-        self._send(Kind.END, b"")
+        self._opened().write(header(Kind.END, 0))
 
     def finish(self, status: Status) -> None:
         """End the stream, and the connection when the other side has ended it as well. Raises StreamLost.
@@ -208,7 +197,8 @@ class FrameStream(asyncio.Protocol):
         What it is sending at this moment is taken and thrown away: the system would answer it by a reset,
         and the status would be lost with it.
         """
-        self._send(Kind.END, status.SerializeToString())
+        transport, payload = self._opened(), status.SerializeToString()
+        transport.write(header(Kind.END, len(payload)) + payload)
         self._incoming.end(status)
         self._held = False
         self._received()
@@ -222,15 +212,6 @@ class FrameStream(asyncio.Protocol):
         if transport is None or transport.is_closing():
             raise StreamLost("the connection was lost")
         return transport
-
-    def _send(self, kind: Kind, payload: bytes) -> None:
-        transport = self._opened()
-        before = header(kind, len(payload))
-        if len(payload) <= _SMALL:
-            transport.write(before + payload)
-        else:
-            transport.write(before)
-            transport.write(payload)
 
     def when_lost(self, act: Callable[[], object]) -> None:
         """Call `act` when the connection is over."""
@@ -259,6 +240,19 @@ class FrameStream(asyncio.Protocol):
         """End the connection at once, and return when that is done."""
         self.break_off()
         await self._gone.wait()
+
+
+def _packets(*pieces: bytes) -> deque[bytes | memoryview]:
+    """What is written for a message, one after the other."""
+    size = sum(map(len, pieces))
+    before = header(Kind.MESSAGE, size)
+    if size <= _SMALL:
+        return deque((b"".join((before, *pieces)),))
+    packets: deque[bytes | memoryview] = deque((before,))
+    for piece in pieces:
+        view = memoryview(piece)
+        packets += [view[at : at + _UNWRITTEN] for at in range(0, len(view), _UNWRITTEN)]
+    return packets
 
 
 async def joined(pieces: Sequence[bytes]) -> bytes:

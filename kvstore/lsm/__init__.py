@@ -13,9 +13,9 @@ from kvstore.lsm.jobs import run_job
 from kvstore.lsm.memory_filesystem import Fate, MemoryFileSystem, SimulatedCrash
 from kvstore.lsm.messages import CompactionJob, FlushJob, Job, JobResult, RemovalJob
 from kvstore.lsm.quarantine import Fence
+from kvstore.lsm.segments import Sync
 from kvstore.lsm.snapshot import Snapshot
 from kvstore.lsm.statistics import EngineStatistics
-from kvstore.lsm.sync import Sync
 
 __all__ = [
     "CommitShell",

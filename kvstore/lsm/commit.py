@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Protocol
 
 from kvstore.errors import StorageFailed, StorageFull
-from kvstore.lsm.sync import Sync
+from kvstore.lsm.segments import Sync
 
 FULL_PAUSE = 0.5
 """Seconds after which a sync that found no space on the disk is tried again."""
@@ -31,10 +31,7 @@ class Synced(Protocol):
     def finish_sync(self, sync: Sync) -> int:
         """See Engine."""
 
-    def fail_sync(self, error: StorageFailed) -> None:
-        """See Engine."""
-
-    def put_off_sync(self, sync: Sync) -> None:
+    def fail_sync(self, sync: Sync, error: StorageFull | StorageFailed) -> None:
         """See Engine."""
 
     def sync_delay(self) -> float:
@@ -120,14 +117,12 @@ class GroupCommit:
 
     def failed(self, sync: Sync, error: BaseException) -> None:
         """The sync that `run_sync` was given has raised `error`, or could not be started."""
-        if isinstance(error, StorageFull):
-            self._engine.put_off_sync(sync)
-            if self._state is _State.RUNNING:
-                self._wait_for_space(error)
-            return
-        if isinstance(error, StorageFailed):
-            self._engine.fail_sync(error)
-        self._fail(error)
+        if isinstance(error, StorageFull | StorageFailed):
+            self._engine.fail_sync(sync, error)
+        if not isinstance(error, StorageFull):
+            self._fail(error)
+        elif self._state is _State.RUNNING:
+            self._wait_for_space(error)
 
     def _wait_for_space(self, error: StorageFull) -> None:
         self._asked = True

@@ -24,10 +24,9 @@ from kvstore.lsm.messages import Job, JobResult
 from kvstore.lsm.obsolete_files import ObsoleteFiles
 from kvstore.lsm.quarantine import Fence
 from kvstore.lsm.recovery import LOCK, Recovery, recovered_segments
-from kvstore.lsm.segments import Segments
+from kvstore.lsm.segments import Segments, Sync
 from kvstore.lsm.snapshot import Snapshot, prefix_end
 from kvstore.lsm.statistics import EngineStatistics, engine_statistics
-from kvstore.lsm.sync import Sync
 from kvstore.lsm.table_set import TableSet
 from kvstore.lsm.wal import Batch
 
@@ -147,13 +146,12 @@ class Engine:
         self._segments.finish_sync(sync)
         return self._segments.durable_lsn
 
-    def fail_sync(self, error: StorageFailed) -> None:
-        """The sync failed: it is never retried, every later call raises StorageFailed."""
-        self._segments.fail_sync(error)
+    def fail_sync(self, sync: Sync, error: StorageFull | StorageFailed) -> None:
+        """The sync has raised this. After StorageFailed it is never retried, every later call raises that.
 
-    def put_off_sync(self, sync: Sync) -> None:
-        """The sync raised StorageFull: nothing is lost, writes are refused until another has begun."""
-        self._segments.put_off_sync(sync)
+        After StorageFull nothing is lost, and writes are refused until another sync has begun.
+        """
+        self._segments.fail_sync(sync, error)
 
     def sync(self) -> int:
         """Make all writes durable, here and now; returns the durable LSN. Raises StorageFull."""
@@ -163,11 +161,8 @@ class Engine:
             return self.durable_lsn
         try:
             sync.run()
-        except StorageFull:
-            self.put_off_sync(sync)
-            raise
-        except StorageFailed as error:
-            self.fail_sync(error)
+        except (StorageFull, StorageFailed) as error:
+            self.fail_sync(sync, error)
             raise
         return self.finish_sync(sync)
 

@@ -18,9 +18,8 @@ from kvstore.lsm.memtable import Memtable
 from kvstore.lsm.merge import merge
 from kvstore.lsm.messages import table_name
 from kvstore.lsm.obsolete_files import ObsoleteFiles
-from kvstore.lsm.segments import NO_FILE, Segments
+from kvstore.lsm.segments import NO_FILE, Segment, Segments
 from kvstore.lsm.sstable_writer import write_tables
-from kvstore.lsm.sync import Segment
 from kvstore.lsm.table_set import TableSet
 from kvstore.lsm.wal import MAGIC, locate_records, log_paths, segment_name
 from kvstore.lsm.whole_files import file_size

@@ -7,17 +7,18 @@ sync itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from kvstore.errors import StorageError, StorageFailed, StorageFull
-from kvstore.lsm.filesystem import FileSystem
+from kvstore.lsm.filesystem import FileSystem, WritableFile
 from kvstore.lsm.memtable import Memtable
-from kvstore.lsm.sync import LogWrite, Segment, Sync
-from kvstore.lsm.wal import MAGIC, Batch, segment_name
+from kvstore.lsm.wal import MAGIC, Batch, encode_wal_record, segment_name
 
 _LARGE = 256 * 1024
-"""So many bytes are written by a sync, on its thread, and not when it begins."""
+"""So many bytes are encoded and written by a sync, on its thread, and not when it begins: a MiB takes a
+millisecond, and more where memory is fresh, mostly without the interpreter's lock."""
 
 _FREED_AT_LEAST, _FREED_FOR_EACH = 16, 4
 """So many entries that are in tables are freed with a batch, and with each of its entries."""
@@ -43,6 +44,97 @@ class _NoFile:
 
 
 NO_FILE = _NoFile()
+
+
+@dataclass(slots=True)
+class Segment:
+    """A log segment and the memtable with the same content."""
+
+    number: int
+    file: WritableFile
+    floor: int
+    """The LSN before its first."""
+    last_lsn: int
+    memtable: Memtable
+    bytes: int = 0
+    flushing: bool = False
+    unwritten: list[Batch] = field(default_factory=list)
+    """The last of its batches: they are not in the file yet."""
+    unwritten_bytes: int = 0
+    writing: bool = False
+    """Whether a sync writes those that were there when it began."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the file has all that the memtable has."""
+        return not self.unwritten and not self.writing
+
+
+@dataclass(slots=True)
+class LogWrite:
+    """The batches that a sync writes to one segment, as one record."""
+
+    segment: Segment
+    first_lsn: int
+    durable_lsn: int
+    batches: list[Batch]
+    size: int
+    written: int = 0
+    """Bytes that were added to the file; 0 until that is done."""
+
+    @classmethod
+    def take(cls, segment: Segment, durable_lsn: int) -> LogWrite:
+        """Of all that is unwritten; the segment begins to gather anew."""
+        batches, size = segment.unwritten, segment.unwritten_bytes
+        segment.unwritten, segment.unwritten_bytes, segment.writing = [], 0, True
+        return cls(segment, segment.last_lsn - len(batches) + 1, durable_lsn, batches, size)
+
+    def run(self) -> None:
+        """Write them; raises StorageFull, StorageFailed."""
+        record = encode_wal_record(self.first_lsn, self.durable_lsn, self.batches)
+        self.segment.file.append(record)
+        self.written = len(record)
+
+    def settle(self) -> int:
+        """It has run, or never will; returns what was written. What was not is unwritten again."""
+        segment = self.segment
+        segment.writing = False
+        segment.bytes += self.written
+        if not self.written:
+            segment.unwritten[:0] = self.batches
+            segment.unwritten_bytes += self.size
+        return self.written
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """A sync that has begun: `run` may be called on another thread."""
+
+    files: tuple[WritableFile, ...]
+    sealed: tuple[Segment, ...]
+    lsn: int
+    writes: tuple[LogWrite, ...] = ()
+    """Large records, which are written first."""
+    sync_names: Callable[[], None] | None = None
+    """Makes the names of new files durable, if there are any, before something is written to them."""
+
+    @property
+    def written(self) -> tuple[WritableFile, ...]:
+        """Those of the files to which nothing is written first."""
+        writes = [write.segment.file for write in self.writes]
+        return tuple([file for file in self.files if file not in writes])
+
+    def run(self) -> None:
+        """Wait until the files are on the disk.
+
+        Raises StorageFull: some of the writes were not done, nothing is lost. Raises StorageFailed.
+        """
+        if self.sync_names is not None:
+            self.sync_names()
+        for write in self.writes:
+            write.run()
+        for file in self.files:
+            file.sync()
 
 
 class Segments:
@@ -213,16 +305,18 @@ class Segments:
         for write in sync.writes:
             self.written_bytes += write.settle()
 
-    def put_off_sync(self, sync: Sync) -> None:
-        """There was no space for what the sync should write: the next one writes the rest."""
-        self._end_sync(sync)
-        self.full = True
-        self._unnamed = self._unnamed or sync.sync_names is not None
+    def fail_sync(self, sync: Sync, error: StorageFull | StorageFailed) -> None:
+        """The sync has raised this. Without space nothing is lost: the next one writes what is left.
 
-    def fail_sync(self, error: StorageFailed) -> None:
-        """The sync failed: it is never retried, the kernel may have dropped what it could not write."""
-        self._running = None
-        self.failed = error
+        After StorageFailed it is never retried, the kernel may have dropped what it could not write.
+        """
+        if isinstance(error, StorageFull):
+            self._end_sync(sync)
+            self.full = True
+            self._unnamed = self._unnamed or sync.sync_names is not None
+        else:
+            self._running = None
+            self.failed = error
 
     # flushing
 

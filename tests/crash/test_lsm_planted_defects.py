@@ -168,12 +168,12 @@ def _damaged_log_record_not_questioned(patch: pytest.MonkeyPatch) -> None:
 
 
 def _log_record_claims_too_much(patch: pytest.MonkeyPatch, of_itself: int) -> None:
-    from kvstore.lsm import sync
+    from kvstore.lsm import segments
 
     def claim(first_lsn: int, _: int, batches: list[Any]) -> bytes:
         return wal.encode_wal_record(first_lsn, first_lsn - 1 + of_itself * len(batches), batches)
 
-    patch.setattr(sync, "encode_wal_record", claim)
+    patch.setattr(segments, "encode_wal_record", claim)
 
 
 def _log_record_claims_itself_durable(patch: pytest.MonkeyPatch) -> None:

@@ -283,7 +283,7 @@ def test_of_a_large_message_little_waits_for_the_network_and_a_writer_that_leave
         writing.cancel()
         await asyncio.wait([writing])
         assert writing.cancelled()
-        stream._send(Kind.MESSAGE, b"the next")
+        transport.write(frame(Kind.MESSAGE, b"the next"))
         stream.end()
         go_on.set()
         await until(lambda: len(received) == 2)

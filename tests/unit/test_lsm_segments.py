@@ -250,7 +250,7 @@ def test_a_sync_that_fails_is_the_end_and_makes_nothing_durable() -> None:
     with pytest.raises(StorageError) as raised:
         under_way.run()
     assert isinstance(raised.value, StorageFailed)
-    segments.fail_sync(raised.value)
+    segments.fail_sync(under_way, raised.value)
     assert segments.failed is raised.value
     assert (segments.syncing, segments.durable_lsn) == (False, 0)
 
@@ -319,9 +319,9 @@ def test_what_a_sync_finds_no_space_for_is_written_by_the_next_in_order(append: 
     under_way = segments.begin_sync()
     assert under_way is not None
     fail_next(fs, Fault.ENOSPC, 1 + append)  # the name of the second segment is synced before
-    with pytest.raises(StorageFull):
+    with pytest.raises(StorageFull) as raised:
         under_way.run()
-    segments.put_off_sync(under_way)
+    segments.fail_sync(under_way, raised.value)
     assert (segments.full, segments.syncing, segments.durable_lsn) == (True, False, 0)
     assert [s.complete for s in (*segments.sealed, segments.active)] == [append == 2, False]
     write(segments)
