@@ -28,6 +28,7 @@ from kvstore.protocol.peer import (
 )
 from kvstore.protocol.table import ANSWERS, PeerMessage, expired
 from kvstore.quorum.forward import Repeats
+from kvstore.versions import InternalKey
 
 Handler = Callable[[str, Any, Instant], None]
 """Takes a message of one type with its sender."""
@@ -66,13 +67,19 @@ class Router:
         """Of all messages but WriteAck, ReplicaWrite and Forward, which need more than that."""
 
     def route(self, sender: str, messages: Sequence[PeerMessage], now: Instant, delay: float) -> None:
-        """Hand on the messages of one frame that has waited for `delay` seconds: see Node.on_frame."""
+        """Hand on the messages of one frame that has waited for `delay` seconds: see Node.on_frame.
+
+        Its writes are carried out together, but none after a read of its key that was sent later: that one
+        would find something old, and repair it.
+        """
         base = self._base
         run, handlers = base.guard.run, self._handlers
         writes: list[ReplicaWrite] = []
+        written: set[InternalKey] = set()
         for message in messages:
             if isinstance(message, ReplicaWrite):
                 writes.append(message)
+                written.add(message.key)
             elif isinstance(message, WriteAck):
                 base.rpc.on_write_acks(sender, message.numbers, now)
             elif delay and expired(message, delay):
@@ -80,6 +87,10 @@ class Router:
             elif isinstance(message, Forward):
                 run(self._on_forward, sender, message, now, delay)
             else:
+                if written and isinstance(message, ReplicaRead) and message.key in written:
+                    run(self._replica_service.write, sender, writes, now)
+                    writes = []
+                    written.clear()
                 run(handlers[type(message)], sender, message, now)
         if writes:
             run(self._replica_service.write, sender, writes, now)

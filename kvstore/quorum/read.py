@@ -257,12 +257,13 @@ class ReadOperation(Operation):
         else:
             self._answered(node, self.local, now)
 
-    def on_repaired(self, node: str, version: EncodedVersion, now: Instant) -> None:
-        """The repair with `version` is durable at a stale replica."""
+    def on_repaired(self, node: str, version: EncodedVersion, was_stale: bool, now: Instant) -> None:
+        """`version` is durable at a replica that was stale, or that got it by a write after its answer."""
         if self._repairs.get(node) == version:
             del self._repairs[node]
-            self._repaired.add(node)
-            self._common.counters.read_repairs += 1
+            if was_stale:
+                self._repaired.add(node)
+                self._common.counters.read_repairs += 1
             self.answers[node] = version
             self._evaluate(now)
 
@@ -405,12 +406,14 @@ class ReadOperation(Operation):
         if node != placements.name:
             repair.send(placements.state.epoch, self.asked[node])
             return
+        before = self._common.local.replica.last_lsn
         try:
             lsn = self._common.local.store(self.request.key, result, self.asked[node])
         except (StorageError, Overloaded, VersionTooLarge) as error:
             self._rpc.forget(repair)
             self._lost(node, error, now)
         else:
+            repair.was_stale = self._common.local.replica.last_lsn != before
             self._common.durability.after(lsn, Own(repair.number, ACK), now)
 
     # the end

@@ -20,8 +20,8 @@ class Repaired(Protocol):
 
     request: Request
 
-    def on_repaired(self, node: str, version: EncodedVersion, now: Instant) -> None:
-        """The repair with `version` is durable at `node`."""
+    def on_repaired(self, node: str, version: EncodedVersion, was_stale: bool, now: Instant) -> None:
+        """`version` is durable at `node`, which lacked it, or (not `was_stale`) had it since its answer."""
 
     def on_refusal(self, node: str, error: KVError, now: Instant) -> None:
         """`node` cannot be repaired."""
@@ -30,7 +30,7 @@ class Repaired(Protocol):
 class Repair(Waiting):
     """One version on its way to one stale replica; its own number, so that an ack means just this version."""
 
-    __slots__ = ("_read", "_rpc", "node", "version")
+    __slots__ = ("_read", "_rpc", "node", "version", "was_stale")
 
     EXPECTS = (WriteAck,)
 
@@ -39,6 +39,7 @@ class Repair(Waiting):
         self._read = read
         self.node = node
         self.version = version
+        self.was_stale = True
         self.size = self.client = 0
         rpc.register(self, read.request.deadline)
 
@@ -55,7 +56,7 @@ class Repair(Waiting):
         """The replica holds the version durably."""
         if node == self.node:
             self._rpc.forget(self)
-            self._read.on_repaired(node, self.version, now)
+            self._read.on_repaired(node, self.version, self.was_stale, now)
 
     def on_refusal(self, node: str, error: KVError, now: Instant) -> None:
         """The replica cannot be repaired."""
