@@ -27,6 +27,8 @@ Response = TypeVar("Response")
 
 _METHOD = "kvstore.v1.KV/Session"
 _HANDSHAKE_SECONDS = 2.0
+_random = random.SystemRandom()
+"""Not that of everybody: see Dispatcher."""
 
 _log = logging.getLogger(__name__)
 
@@ -122,7 +124,7 @@ class Connection:
                 problem = repr(error)
             self._owner.on_lost(self._calls, problem, self._clock())
             failures += 1
-            await asyncio.sleep(reconnect_pause(failures, random.uniform))
+            await asyncio.sleep(reconnect_pause(failures, _random.uniform))
 
     async def _state(self, stream: FrameStream) -> ClusterState:
         """What a node says first."""

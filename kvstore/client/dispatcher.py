@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 
 _DISCOVERY_SECONDS = 2.0
+_random = random.SystemRandom()
+"""Not that of everybody: what a program draws from a seed does not depend on what goes on behind it."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Dispatcher:
         self._fetching: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
-        self.core = ClientCore(state, self, random.uniform, self._loop.time(), attempts)
+        self.core = ClientCore(state, self, _random.uniform, self._loop.time(), attempts)
         self._pages = Pages(self.core.routing, partial(page_at, self.connections), self._loop.time)
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 
+from kvstore.client import connection, dispatcher
 from kvstore.client.synchronous import Bucket, connect
 from kvstore.client.transfer import exporting, importing
 from kvstore.kvctl.main import main
@@ -21,6 +23,8 @@ from tests.unit.stepped_loop import SteppedThread, nothing_left
 def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
     """Runs scenarios on a SteppedLoop; whatever they leave behind fails the test."""
     monkeypatch.setattr(sync_thread, "ThreadPoolExecutor", SteppedThread)
+    for module in (connection, dispatcher):
+        monkeypatch.setattr(module, "_random", random.Random(0))  # jitter
     with nothing_left() as played:
         yield played
 

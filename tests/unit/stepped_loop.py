@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import random
 import selectors
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -104,7 +103,6 @@ def nothing_left() -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
     problems: list[dict[str, Any]] = []
 
     def play(scenario: Coroutine[Any, Any, None]) -> None:
-        random.seed(0)  # jitter
         loop = SteppedLoop()
         loop.problems = problems
         with asyncio.Runner(loop_factory=lambda: loop) as runner:

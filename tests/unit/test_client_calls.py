@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -225,6 +226,21 @@ def test_a_read_whose_connection_broke_is_repeated_elsewhere() -> None:
         cluster.first(b"k").break_before = True
         assert (await carts.get("k")).value == b"v"
         assert sum(len(node.calls) for node in cluster.nodes if node is not cluster.first(b"k")) == 1
+
+    play(scenario)
+
+
+def test_what_a_program_draws_from_a_seed_does_not_depend_on_its_client() -> None:
+    """Hypothesis, too, refuses to go on when somebody has drawn from the common generator meanwhile."""
+
+    async def scenario(cluster: FakeCluster, db: aio.Client, carts: aio.Bucket) -> None:
+        before = random.getstate()
+        await cluster.nodes[0].stop()
+        await until(lambda: len(routing_of(db).reached) == 2)
+        await carts.put("k", "v")
+        await cluster.nodes[0].start()
+        await connected(db, 3)
+        assert random.getstate() == before
 
     play(scenario)
 
