@@ -15,7 +15,7 @@ def main() -> None:
     if heeds:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        run()
+        run(own_process=True)
     finally:
         if heeds:
             signal.signal(signal.SIGINT, signal.SIG_DFL)

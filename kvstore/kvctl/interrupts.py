@@ -42,8 +42,11 @@ class Interrupts:
 
 
 @contextmanager
-def interrupts() -> Iterator[Interrupts]:
-    """Both are handled so; Ctrl-C only if it is heeded at all, unlike in what nohup started."""
+def interrupts(until_the_end: bool) -> Iterator[Interrupts]:
+    """Both are handled so; Ctrl-C only if it is heeded at all, unlike in what nohup started.
+
+    In a process of its own that is so `until_the_end`: a second signal may come when all is done.
+    """
     handler = Interrupts()
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, handler)}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -51,5 +54,6 @@ def interrupts() -> Iterator[Interrupts]:
     try:
         yield handler
     finally:
-        for number, earlier in before.items():
+        handler.ending = True
+        for number, earlier in before.items() if not until_the_end else ():
             signal.signal(number, earlier)

@@ -154,8 +154,8 @@ def kvctl(context: click.Context, endpoints: str | None, timeout: float, output:
 kvctl.params.append(_output_option(default="table"))
 
 
-def main() -> None:
-    """Run kvctl; an error is one line on stderr and an exit code."""
+def main(own_process: bool = False) -> None:
+    """Run kvctl; an error is one line on stderr and an exit code. `own_process` ends with it."""
     atexit.register(gc.freeze)  # else a fifth of its time is a last look for garbage
     if sys.stderr is None:  # closed by whoever called it
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
@@ -164,7 +164,7 @@ def main() -> None:
         sys.exit(FILES)
     if _COMPLETE in os.environ:
         kvctl(complete_var=_COMPLETE)
-    with interrupts() as handler:
+    with interrupts(until_the_end=own_process) as handler:
         code = _run(handler)
     sys.exit(code)
 
@@ -249,4 +249,4 @@ def _tell(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(own_process=True)
