@@ -373,11 +373,12 @@ class Operations(Generic[V]):
     def _noted(self, request: ClientRequest, reply: Answer) -> None:
         if self._seen is None or isinstance(reply, KVError):
             return
-        if isinstance(request, Get):
-            assert isinstance(reply, Found)
-            self._seen.found(request, reply, self._dispatcher.now)
-        elif isinstance(request, WriteRequest):
-            self._seen.stored(request, _stored(reply), self._dispatcher.now)
+        match request:
+            case Get():
+                assert isinstance(reply, Found)
+                self._seen.found(request, reply, self._dispatcher.now)
+            case Put() | Delete():
+                self._seen.stored(request, _stored(reply), self._dispatcher.now)
 
 
 def _covering(request: ClientRequest, seen: Seen | None, now: float) -> ClientRequest:

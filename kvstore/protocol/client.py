@@ -1,7 +1,8 @@
 """What clients ask, and what they get: frozen records, turned into protobuf by `kvstore.wire`.
 
 An operation says itself what it is: whether it reads and writes, how many replicas it waits for, what reply
-it gets, where it is counted. Its message in client.proto has its name, and `Request` behind it.
+it gets, where it is counted; a reply says what it shows. The message of an operation in client.proto has its
+name, and `Request` behind it.
 """
 
 from __future__ import annotations
@@ -60,6 +61,11 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     context: ContextField
     explain: Explain | None = None
 
+    @property
+    def shows(self) -> tuple[bytes, ...]:
+        """Values that its client is told of: R replicas hold them."""
+        return tuple([sibling.value for sibling in self.siblings])
+
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
     """Reply to a write.
@@ -74,6 +80,11 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     explain: Explain | None = None
     overwritten: Count = 0
     written: SessionTokenField = NO_TOKEN
+
+    @property
+    def shows(self) -> tuple[bytes, ...]:
+        """Values that its client is told of: none."""
+        return ()
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -117,6 +128,11 @@ class Get(msgspec.Struct, frozen=True, gc=False):
         """Whether it waits for what R replicas hold."""
         return True
 
+    @property
+    def stores(self) -> bytes | None:
+        """The value that it puts in place of others: none."""
+        return None
+
     def waits_for(self, bucket: BucketSettings) -> tuple[int, int]:
         """Replicas that its read and its write wait for, 0: it has none; in a bucket with these settings."""
         return self.r or bucket.r, 0
@@ -146,6 +162,11 @@ class Put(msgspec.Struct, frozen=True, gc=False):
         """Whether it waits for what R replicas hold."""
         return False
 
+    @property
+    def stores(self) -> bytes | None:
+        """The value that it puts in place of others."""
+        return self.value
+
     def waits_for(self, bucket: BucketSettings) -> tuple[int, int]:
         """Replicas that its read and its write wait for, 0: it has none; in a bucket with these settings."""
         return 0, self.w or bucket.w
@@ -172,6 +193,11 @@ class Delete(msgspec.Struct, frozen=True, gc=False):
     def reads(self) -> bool:
         """Whether it waits for what R replicas hold."""
         return not self.context
+
+    @property
+    def stores(self) -> bytes | None:
+        """The value that it puts in place of others: none, but a tombstone."""
+        return None
 
     def waits_for(self, bucket: BucketSettings) -> tuple[int, int]:
         """Replicas that its read and its write wait for, 0: it has none; in a bucket with these settings."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from kvstore.errors import Corruption, InvalidRequest
-from kvstore.protocol.client import ClientRequest, Failed, Found, Put, Reply, Stored, WriteRequest
+from kvstore.protocol.client import ClientRequest, Failed, Found, Reply, Stored, WriteRequest
 from kvstore.protocol.peer import (
     Forward,
     ForwardReply,
@@ -144,10 +144,10 @@ def describe_call(call: ClientRequest) -> str:
     words = f"{type(call).__name__.lower()} {place}"
     if not isinstance(call, WriteRequest):
         return f"{words}{_counts(r=call.r)}"
-    if not isinstance(call, Put):
+    if call.stores is None:
         return f"{words}{_counts(w=call.w)}"
     seen = "" if call.context else ", without context"
-    return f"{words} = {_value(call.value)}{_counts(w=call.w)}{seen}"
+    return f"{words} = {_value(call.stores)}{_counts(w=call.w)}{seen}"
 
 
 def describe_reply(reply: Reply | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -12,13 +14,14 @@ import click
 import pytest
 
 import kvstore
+from kvstore.client import asynchronous
 from kvstore.kvctl.main import kvctl
 from kvstore.protocol.client import CLIENT_REQUESTS
 from kvstore.protocol.fields import fields_of
 from kvstore.protocol.table import ANSWERS, PEER_TABLE
 
 PACKAGE = Path(kvstore.__file__).parent
-PAGE = PACKAGE.parent / "docs" / "kvctl.md"
+DOCS = PACKAGE.parent / "docs"
 
 
 def made_in(part: str) -> Iterator[str]:
@@ -80,7 +83,14 @@ def test_every_request_is_sent_by_the_client_and_by_simulated_users(request_type
 
 
 def test_every_command_is_on_its_page() -> None:
-    table = PAGE.read_text().partition("| command |")[2].partition("\n\n")[0]
+    table = (DOCS / "kvctl.md").read_text().partition("| command |")[2].partition("\n\n")[0]
     cells = [line.split("|")[1].replace("`", "") for line in table.splitlines() if line.startswith("| `")]
     told = {form.split()[0] for cell in cells for form in cell.split(",")}
     assert set(kvctl.list_commands(click.Context(kvctl))) - told == set()
+
+
+@pytest.mark.parametrize("kind", [asynchronous.Bucket, asynchronous.Client], ids=lambda kind: kind.__name__)
+def test_every_call_of_the_client_is_on_its_page(kind: type) -> None:
+    page = (DOCS / "client.md").read_text()
+    calls = [name for name, _ in inspect.getmembers(kind, callable) if not name.startswith("_")]
+    assert [name for name in calls if not re.search(rf"[`. ]{name}\(", page)] == []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from kvstore.config import BucketSettings, QuorumMode
-from kvstore.protocol.client import ClientRequest, Found, Put, Reply, Stored
+from kvstore.protocol.client import ClientRequest, Failed, Reply
 from kvstore.ring import ClusterState, data_key, token
 from kvstore.sim.invariants.copies import Copies
 from kvstore.sim.invariants.writes import Writes
@@ -23,16 +24,17 @@ class Replies:
 
     def replied(self, node: str, call: ClientRequest, since: float, reply: Reply) -> None:
         """A client, or the node that has forwarded its request, is answered; asked `since` then."""
-        if isinstance(reply, Found):
-            self._read(node, call, reply)
-        elif isinstance(reply, Stored):
-            self._written(node, call, call.value if isinstance(call, Put) else None, since)
+        if isinstance(reply, Failed):
+            return
+        self._shown(node, call, reply.shows)
+        if call.writes:
+            self._written(node, call, call.stores, since)
 
-    def _read(self, node: str, call: ClientRequest, found: Found) -> None:
+    def _shown(self, node: str, call: ClientRequest, values: Sequence[bytes]) -> None:
         key, bucket = self._place(call)
-        for sibling in found.siblings:
+        for value in values:
             self._counts["read is on R disks"] += 1
-            minted = [mint for mint in self._writes.mints[key] if mint.value == sibling.value]
+            minted = [mint for mint in self._writes.mints[key] if mint.value == value]
             (r, _), sloppy = call.waits_for(bucket), _sloppy(call, bucket)
             self._copies.must_be_on(node, key, minted, r, sloppy, "is read")
 
