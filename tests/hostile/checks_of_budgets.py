@@ -170,7 +170,7 @@ _CONNECTIONS: list[Row] = [
     (
         "connections that say nothing",
         _option_out("grpc.server_handshake_timeout_ms"),
-        budget("connections_that_say_nothing_end"),
+        budget("connections_that_say_nothing_end[nothing but how gRPC begins]"),
     ),
     (
         "sessions of a connection",

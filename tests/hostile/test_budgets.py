@@ -187,13 +187,15 @@ def test_options_of_grpc_that_bound_what_others_may_take() -> None:
     assert given.get("grpc.http2.lookahead_bytes", MIB) <= MIB
 
 
-def test_connections_that_say_nothing_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [b"", b"PRI * HT"], ids=["nothing at all", "nothing but how gRPC begins"])
+def test_connections_that_say_nothing_end(said: bytes, tmp_path: Path) -> None:
     async def scenario() -> None:
         (port,) = free_ports(1)
         node = settings("n1", port, tmp_path, cluster_state([port]))
         async with serving(node), asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            await reader.read()  # the server's own settings, and then the end
+            writer.write(said)
+            await reader.read()  # perhaps the server's own settings, and then the end
             writer.close()
 
     run(scenario())
