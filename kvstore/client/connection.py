@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -13,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.retry import reconnect_pause
+from kvstore.client.jitter import uniform
 from kvstore.client.unary import read_state, stream_errors, unary
 from kvstore.config import MAX_MESSAGE_BYTES
 from kvstore.errors import KVError, NoNodeAvailable
@@ -27,8 +27,6 @@ Response = TypeVar("Response")
 
 _METHOD = "kvstore.v1.KV/Session"
 _HANDSHAKE_SECONDS = 2.0
-_random = random.SystemRandom()
-"""Not that of everybody: see Dispatcher."""
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +122,7 @@ class Connection:
                 problem = repr(error)
             self._owner.on_lost(self._calls, problem, self._clock())
             failures += 1
-            await asyncio.sleep(reconnect_pause(failures, _random.uniform))
+            await asyncio.sleep(reconnect_pause(failures, uniform))
 
     async def _state(self, stream: FrameStream) -> ClusterState:
         """What a node says first."""

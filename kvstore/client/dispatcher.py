@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,6 +22,7 @@ from kvstore.client.core.window import Window
 from kvstore.client.discovery import discover
 from kvstore.client.environment import check_same_process, this_process
 from kvstore.client.errors import WrongEnvironment
+from kvstore.client.jitter import uniform
 from kvstore.client.listing import page_at
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.protocol.client import ClientRequest, Success
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 
 _DISCOVERY_SECONDS = 2.0
-_random = random.SystemRandom()
-"""Not that of everybody: what a program draws from a seed does not depend on what goes on behind it."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +53,7 @@ class Dispatcher:
         self._fetching: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
-        self.core = ClientCore(state, self, _random.uniform, self._loop.time(), attempts)
+        self.core = ClientCore(state, self, uniform, self._loop.time(), attempts)
         self._pages = Pages(self.core.routing, partial(page_at, self.connections), self._loop.time)
 
     @property

@@ -156,7 +156,8 @@ kvctl.params.append(_output_option(default="table"))
 
 def main(own_process: bool = False) -> None:
     """Run kvctl; an error is one line on stderr and an exit code. `own_process` ends with it."""
-    atexit.register(gc.freeze)  # else a fifth of its time is a last look for garbage
+    if own_process:
+        atexit.register(gc.freeze)  # else a fifth of its time is a last look for garbage
     if sys.stderr is None:  # closed by whoever called it
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:

@@ -68,10 +68,11 @@ class Gathering:
             await self._wake.wait()
         finally:
             self._write_now = None
-        if self._error is not None:
-            raise self._error
         self._wake.clear()
         self._due = False
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
 
     def sent(self, messages: int) -> None:
         """A frame with so many messages is being written."""

@@ -76,7 +76,6 @@ class Stream:
         self._on_lost = on_lost
         self._on_unsent = on_unsent
         self.queue = PeerQueue(limits)
-        self._turn_ends = turn_ends
         self._gathering = Gathering(turn_ends)
         self._open: FrameStream | None = None
         self._heard = asyncio.Event()
@@ -176,7 +175,7 @@ class Stream:
                 level = logging.INFO if self._speaks else logging.DEBUG
                 _log.log(level, "connected to node %s at %s", self._peer.node, self._peer.address)
                 self._problem = None
-                self._gathering, self._open = Gathering(self._turn_ends), stream
+                self._open = stream
                 self.queue.open = self.tried = True
                 self._heard.clear()
                 self._on_open(self._peer.node)
@@ -200,9 +199,8 @@ class Stream:
             await asyncio.gather(writing, ended, return_exceptions=True)
 
     async def _write(self, stream: FrameStream) -> None:
-        gathering = self._gathering
         while True:
-            await gathering.until_due(self._write_now)
+            await self._gathering.until_due(self._write_now)
             sent = 0
             for _ in range(len(self.queue)):  # what comes meanwhile is gathered
                 batch, now_ms = self._next_batch()
@@ -215,7 +213,7 @@ class Stream:
                             await stream.write(part)
                 except StreamLost:
                     return  # the stream is over: reading from it tells why
-            gathering.sent(sent)
+            self._gathering.sent(sent)
 
     def _write_now(self) -> bool:
         """Write what is queued if it is one frame, and the stream takes it at once; whether that was so."""

@@ -32,6 +32,7 @@ from kvstore.v1 import peer_pb2
 from kvstore.versions import BucketName, Dot, EncodedVersion, InternalKey, UserKey
 from kvstore.wire.budget import CALLS_OF_A_SESSION, FrameBudget
 from kvstore.wire.queue import LIMITS, Batches, PeerQueue
+from tests.collector import no_collector
 from tests.hostile.raw_http2 import RawConnection
 from tests.patience import PATIENCE
 from tests.unit.server_nodes import (
@@ -354,12 +355,8 @@ def test_what_was_refused_does_not_wait_for_the_garbage_collector(tmp_path: Path
             await stream_ends_typed(link)
             assert held_by_the_server() == []
 
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collector():
         run(scenario())
-    finally:
-        gc.enable()
 
 
 SESSION = FrameBudget(

@@ -25,6 +25,7 @@ from kvstore.server.pass_through import Side
 from kvstore.server.session import ClientStream
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1.stream_pb2 import Open
+from tests.collector import no_collector
 from tests.patience import PATIENCE
 from tests.unit.memory_streams import StreamSession
 from tests.unit.server_nodes import call, channel, cluster_state, run, serving, settings
@@ -510,12 +511,8 @@ def test_who_comes_and_goes_leaves_nothing_to_the_garbage_collector(
             del writer
             await until(lambda: not left())
 
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collector():
         run(scenario())
-    finally:
-        gc.enable()
 
 
 def test_a_call_whose_client_says_nothing_is_no_request(tmp_path: Path) -> None:

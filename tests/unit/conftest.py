@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kvstore.client import connection, dispatcher
+from kvstore.client import jitter
 from kvstore.client.synchronous import Bucket, connect
 from kvstore.client.transfer import exporting, importing
 from kvstore.kvctl.main import main
@@ -23,8 +23,7 @@ from tests.unit.stepped_loop import SteppedThread, nothing_left
 def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
     """Runs scenarios on a SteppedLoop; whatever they leave behind fails the test."""
     monkeypatch.setattr(sync_thread, "ThreadPoolExecutor", SteppedThread)
-    for module in (connection, dispatcher):
-        monkeypatch.setattr(module, "_random", random.Random(0))  # jitter
+    monkeypatch.setattr(jitter, "_random", random.Random(0))
     with nothing_left() as played:
         yield played
 
