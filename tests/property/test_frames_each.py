@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kvstore.frames.framing import Kind, header
 from kvstore.frames.incoming import Pieces, Rest, StreamEnded, StreamLost
 from kvstore.frames.stream import FrameStream
+from tests.patience import PATIENCE
 
 AT_ONCE, LATER, LATER_TWICE = range(3)
 """How long a message takes: nothing is left to do, or something that takes passes of the loop."""
@@ -99,7 +100,8 @@ def test_what_the_taker_raises_ends_reading_and_is_raised_there(waiting: bool) -
             await asyncio.sleep(0)
         stream.data_received(framed(b"first") + framed(b"second"))
         with pytest.raises(ZeroDivisionError, match="first"):
-            await reading
+            async with asyncio.timeout(PATIENCE):
+                await reading
         assert await stream.read() == b"second", "who reads afterwards gets what was not taken"
 
     asyncio.run(scenario())

@@ -141,6 +141,37 @@ def test_what_is_queued_while_the_writer_is_at_work_or_not_there_yet_waits_for_i
     play(scenario())
 
 
+def test_nothing_is_written_into_what_the_writer_has_begun(play: Play) -> None:
+    async def scenario() -> None:
+        ends = TurnEnds()
+        queue = Queue(ends)
+        begun = 0
+
+        async def write_slowly() -> None:
+            nonlocal begun
+            while True:
+                await queue.gathering.until_due(queue._write_now)
+                begun, queue.waiting = begun + queue.waiting, 0
+                await asyncio.sleep(0.1)
+
+        writer = asyncio.ensure_future(write_slowly())
+        await asyncio.sleep(0)
+        queue.at_once = False
+        with ends:
+            queue.put()
+        await asyncio.sleep(0.05)
+        queue.at_once = True
+        with ends:
+            queue.put()
+        assert (begun, queue.written) == (1, []), "it is at work"
+        await asyncio.sleep(0.1)
+        assert (begun, queue.written) == (2, []), "and goes on with what came meanwhile"
+        writer.cancel()
+        await asyncio.wait([writer])
+
+    play(scenario())
+
+
 def test_a_defect_in_writing_is_the_writers_and_not_that_of_the_turn(play: Play) -> None:
     async def scenario() -> None:
         ends = TurnEnds()
