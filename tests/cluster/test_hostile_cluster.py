@@ -95,14 +95,15 @@ async def send(address: str, me: str, state: ClusterState, frames: list[bytes]) 
     ends = []
     for frame in frames:
         stream = await peer_stream(me, int(address.rpartition(":")[2]), state)
-        await stream.write(frame)
-        stream.end()
         try:
+            await stream.write(frame)
+            stream.end()
             assert await stream.read() is None
             ends.append("OK")
         except StreamEnded as error:
             ends.append(code_pb2.Code.Name(error.status.code))
-        stream.break_off()
+        finally:
+            stream.break_off()
     return ends
 
 

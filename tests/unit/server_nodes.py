@@ -13,6 +13,7 @@ import grpc
 from kvstore.client.background import shared_background
 from kvstore.config import MAX_REQUEST_BYTES, BucketSettings, Limits
 from kvstore.frames.dial import open_stream
+from kvstore.frames.incoming import StreamEnded, StreamLost
 from kvstore.frames.stream import FrameStream
 from kvstore.node.settings import NodeSettings
 from kvstore.ring import ClusterState, initial_state, parse_members
@@ -85,12 +86,16 @@ async def call(
 async def peer_stream(sender: str, port: int, state: ClusterState, method: str = LINK) -> FrameStream:
     """A stream to the node at `port` as another member has it, after the handshake.
 
-    Raises StreamEnded, StreamLost.
+    Raises StreamEnded, StreamLost; the connection is closed then, since the loop of a test may end at once.
     """
     stream = await open_stream(
         f"127.0.0.1:{port}", method, MAX_REQUEST_BYTES, metadata=introduction(sender, state)
     )
-    assert await stream.read()
+    try:
+        assert await stream.read()
+    except (StreamEnded, StreamLost):
+        stream.break_off()
+        raise
     return stream
 
 
