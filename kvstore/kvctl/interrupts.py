@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,14 @@ class Interrupts:
             return
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
+    def unraisable(self, what: sys.UnraisableHookArgs) -> None:
+        """A `sys.unraisablehook`: nothing is said after an interrupt.
+
+        What was being made then, such as an event loop, may be too little of itself to be thrown away.
+        """
+        if self._heeded == float("-inf"):
+            sys.__unraisablehook__(what)
+
 
 @contextmanager
 def interrupts(until_the_end: bool) -> Iterator[Interrupts]:
@@ -51,6 +60,8 @@ def interrupts(until_the_end: bool) -> Iterator[Interrupts]:
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, handler)}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         before[signal.SIGINT] = signal.signal(signal.SIGINT, handler)
+    if until_the_end:
+        sys.unraisablehook = handler.unraisable
     try:
         yield handler
     finally:

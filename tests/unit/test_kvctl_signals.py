@@ -50,6 +50,28 @@ def test_a_process_that_is_about_to_end_is_ended_by_one_that_comes_later() -> No
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "goes on\n", "")
 
 
+def test_what_was_half_made_at_an_interrupt_says_nothing_when_it_is_thrown_away() -> None:
+    """The loop of asyncio said that it has no socket, in eleven lines, when one came while it was made."""
+    script = (
+        "import signal\n"
+        "from kvstore.kvctl.interrupts import interrupts\n"
+        "class HalfMade:\n"
+        "    def __init__(self, interrupted):\n"
+        "        if interrupted: signal.raise_signal(signal.SIGTERM)\n"
+        "    def __del__(self): self.socket.close()\n"
+        "with interrupts(until_the_end=True):\n"
+        "    HalfMade(interrupted=False)\n"
+        "    print('a defect is told', flush=True)\n"
+        "    try: HalfMade(interrupted=True)\n"
+        "    except KeyboardInterrupt: print('interrupted', flush=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "a defect is told\ninterrupted\n")
+    assert done.stderr.count("AttributeError") == 1, done.stderr
+
+
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
