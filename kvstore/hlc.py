@@ -38,9 +38,18 @@ class HybridClock:
         if seen > latest:
             self._on_ahead()
             return min(seen + 1, MAX_TIME)
-        last = max(min(self._last, latest) + 1, seen + 1, wall << _COUNTER_BITS)
-        self._last = min(max(last, _LEAST_TIME), MAX_TIME)
-        return self._last
+        time, last = wall << _COUNTER_BITS, self._last
+        # comparisons, as min and max are calls: on the way of every write
+        if last > latest:
+            last = latest
+        if last >= time:
+            time = last + 1
+        if seen >= time:
+            time = seen + 1
+        if not _LEAST_TIME <= time <= MAX_TIME:
+            time = _LEAST_TIME if time < _LEAST_TIME else MAX_TIME
+        self._last = time
+        return time
 
     def observe(self, wall: int, seen: int) -> None:
         """Later times come after `seen`, if that is within bounds."""

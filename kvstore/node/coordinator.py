@@ -1,8 +1,8 @@
 """The coordinator: admits clients' requests, chooses who carries them out, and counts their replies.
 
-The way of a put: `begin` -> Puts.put -> Writes.write (read here, mint a dot, append here) ->
-WriteOperation (send, count acknowledgements) -> reply. Of a get: `begin` -> Gets.get -> ReadOperation
-(digests, repair) -> reply.
+The way of a put: `begin` -> Puts.put -> Writes.write; at the end of the turn, with all others of it,
+Writes.carry_out (read here, mint a dot, append here) -> WriteOperation (send, count acknowledgements) ->
+reply. Of a get: `begin` -> Gets.get -> ReadOperation (digests, repair) -> reply.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Callable, Container
 from functools import partial
 
 from kvstore.config import Limits, QuorumSettings
-from kvstore.errors import Corruption, InternalError, KVError, NodeStopping, StaleRing
+from kvstore.errors import Corruption, KVError, NodeStopping, StaleRing
 from kvstore.principal import Principal
 from kvstore.protocol.client import ClientRequest, Failed, Reply
 from kvstore.protocol.instant import Instant
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.forward import Forwards
-from kvstore.quorum.guard import Guard
+from kvstore.quorum.guard import Guard, told
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.placement import Placements
 from kvstore.quorum.relief import Relief
@@ -34,6 +34,7 @@ class Coordinator:
     def __init__(
         self,
         operations: Operations,
+        carry_out_writes: Callable[[Instant], None],
         forwards: Forwards,
         placements: Placements,
         admission: Admission,
@@ -44,6 +45,8 @@ class Coordinator:
         limits: Limits,
     ) -> None:
         self._operations = operations
+        self.end_turn = carry_out_writes
+        """Called at the end of each turn of the node: the writes of it are carried out together."""
         self._forwards = forwards
         self._placements = placements
         self._admission = admission
@@ -84,13 +87,15 @@ class Coordinator:
         answered = partial(self._answered, respond, now.mono)
         replies = self._replies
         try:
-            request = admit(principal, call, self._placements, self._limits, self._settings, now, client)
-            self._start(request, answered, forwarded)
+            request = admit(
+                principal, call, self._placements, self._limits, self._settings, now, client, forwarded
+            )
+            self._start(request, answered)
         except KVError as error:
             answered(Failed(error), now)
         except Exception as error:  # noqa: BLE001  (a defect: nobody else's request may suffer from it)
             if self._replies == replies:
-                answered(Failed(InternalError(f"the node met a defect: {error!r}")), now)
+                answered(Failed(told(error)), now)
             self._guard.report(error)
 
     def cancel(self, clients: Container[int], now: Instant) -> None:
@@ -107,24 +112,18 @@ class Coordinator:
             admission.worked(now.mono - since)
         respond(reply)
 
-    def _start(self, request: Request, respond: Respond, forwarded: bool) -> None:
-        placements, placement = self._placements, request.placement
-        if not placement.here:
-            live = [node for node in placement.primaries if placements.alive(node)]
-            if forwarded:
-                raise StaleRing(placements.state.epoch)
-            if live:
-                self._forwards.pass_on(request, live, respond)
+    def _start(self, request: Request, respond: Respond) -> None:
+        if not request.placement.here:
+            if request.forwarded:
+                raise StaleRing(self._placements.state.epoch)
+            if self._forwards.pass_on(request, respond):
                 return
         check_available(request)
         try:
             self._carry_out(request, respond)
         except Corruption:
-            # whoever mints a dot must know what is stored: one of the others does
-            others = [n for n in placement.primaries if n != placements.name and placements.alive(n)]
-            if forwarded or not others:
+            if not self._forwards.pass_on(request, respond):
                 raise
-            self._forwards.pass_on(request, others, respond)
 
     def _carry_out(self, request: Request, respond: Respond) -> None:
         self._operations[type(request.call)](request, request.call, respond)

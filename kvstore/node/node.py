@@ -226,7 +226,8 @@ class Node:
     # within a turn
 
     def _turn(self, now: Instant) -> None:
-        """The end of every input: start what the engine wants done, arm the timer."""
+        """The end of every input: carry out its writes, start what the engine wants done, arm the timer."""
+        self._coordinator.end_turn(now)
         if self._engine.refuses:
             # no write can ask for a sync now, and only a sync ends this
             self._outbox.request_sync()

@@ -42,7 +42,7 @@ from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint
-from kvstore.quorum.outputs import Output, Send
+from kvstore.quorum.outputs import Output, OwnAcks, Send
 from kvstore.quorum.overwrite import Overwrites
 from kvstore.quorum.placement import Placements
 from kvstore.quorum.put import Puts
@@ -138,6 +138,7 @@ def coordinator(base: Foundation, settings: NodeSettings) -> Coordinator:
     quorum, limits = settings.quorum, settings.limits
     hedging = Hedging(quorum.read_patience, quorum.hedge_share, quorum.hedge_burst)
     reads = Reads(base.rpc, base.local, base.placements, base.durability, hedging, base.counters, quorum)
+    forwards = Forwards(base.rpc, base.placements, hedging, base.counters, quorum)
     writes = Writes(
         base.rpc,
         base.local,
@@ -147,6 +148,8 @@ def coordinator(base: Foundation, settings: NodeSettings) -> Coordinator:
         base.durability,
         base.admission,
         base.counters,
+        forwards,
+        base.guard,
         quorum,
     )
     overwrites = Overwrites(reads, writes, base.local.read, base.mint)
@@ -156,7 +159,8 @@ def coordinator(base: Foundation, settings: NodeSettings) -> Coordinator:
             **Gets(reads, base.local.read, base.context_keys).operations,
             **Deletes(reads, writes, overwrites, base.local.read).operations,
         },
-        Forwards(base.rpc, base.placements, hedging, base.counters, quorum),
+        writes.carry_out,
+        forwards,
         base.placements,
         base.admission,
         base.rpc,
@@ -237,5 +241,7 @@ def _release(name: str, rpc: Rpc, output: Output, now: Instant) -> None:
     """Carry out what has waited for the disk."""
     if isinstance(output, Send):
         rpc.send(output.to, output.message)
+    elif isinstance(output, OwnAcks):
+        rpc.on_write_acks(name, output.numbers, now)
     else:
         rpc.on_answer(name, output.number, output.answer, now)

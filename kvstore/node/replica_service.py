@@ -57,7 +57,7 @@ class ReplicaService:
                 last_lsn = max(last_lsn, lsn)
         if changes:
             try:
-                last_lsn = self._local.replica.replace_all(changes)
+                last_lsn = self._local.replica.replace(changes)
             except KVError as error:
                 for request in taken:
                     self._send(sender, Refusal(request, error))

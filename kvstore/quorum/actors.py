@@ -38,7 +38,7 @@ class Actors:
         if name is None:
             name = self._take(partition, self._generation)
         dot = Dot(name, self._counter)
-        if not covers(known, dot):
+        if not known or not covers(known, dot):
             return dot
         # what is stored has come from a wrong peer: with this actor the write would count as replaced at once
         self.renew(partition)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kvstore.errors import KVError
-from kvstore.protocol.client import Delete, Explain, Failed, Stored
+from kvstore.protocol.client import Delete, Explain, Stored
 from kvstore.protocol.instant import Instant
 from kvstore.quorum.mint import Written
 from kvstore.quorum.operation import Respond
@@ -49,8 +48,5 @@ class Deletes:
         if not result:
             respond(Stored(NO_CONTEXT, 0, explain), now)
             return
-        try:
-            seen = DottedContext(decode_version(result).context)
-            self._writes.write(request, seen, _TOMBSTONE, respond, now)
-        except KVError as error:
-            respond(Failed(error), now)
+        seen = DottedContext(decode_version(result).context)
+        self._writes.write(request, seen, _TOMBSTONE, respond)

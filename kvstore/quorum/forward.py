@@ -17,7 +17,7 @@ from kvstore.protocol.sizes import content_of
 from kvstore.quorum.counters.requests import RequestCounters
 from kvstore.quorum.hedging import Hedging
 from kvstore.quorum.operation import Moves, Named, Operation, Respond
-from kvstore.quorum.ownership import Ownership
+from kvstore.quorum.placement import Placements
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc
 
@@ -74,19 +74,29 @@ class Forwards:
     def __init__(
         self,
         rpc: Rpc,
-        ownership: Ownership,
+        placements: Placements,
         hedging: Hedging,
         counters: RequestCounters,
         settings: QuorumSettings,
     ) -> None:
         self.rpc = rpc
-        self.ownership = ownership
+        self.placements = placements
         self.patience = settings.write_patience
         self._hedging = hedging
         self._counters = counters
 
-    def pass_on(self, request: Request, to: Sequence[str], respond: Respond) -> None:
-        """Pass a request on to one of these, the slow ones last."""
+    def pass_on(self, request: Request, respond: Respond) -> bool:
+        """Pass a request on to another replica that is alive; False if there is none, or it was passed on."""
+        others = [
+            n for n in request.placement.primaries if n != self.placements.name and self.placements.alive(n)
+        ]
+        if request.forwarded or not others:
+            return False
+        self._pass_on(request, others, respond)
+        return True
+
+    def _pass_on(self, request: Request, to: Sequence[str], respond: Respond) -> None:
+        """The slow ones last."""
         self._counters.forwards += 1
         slow = self._hedging.slow
         live = sorted(to, key=lambda node: node in slow)
@@ -123,7 +133,7 @@ class ForwardOperation(Operation):
         # what time is left, not when it ends: the other node's clock is its own
         timeout = max(self.deadline - now.mono, _LEAST_TIME)
         call = msgspec.structs.replace(self.request.call, timeout=timeout)
-        epoch, principal = self._common.ownership.state.epoch, self.request.principal
+        epoch, principal = self._common.placements.state.epoch, self.request.principal
         self._rpc.send(self.node, Forward(self.number, epoch, call, principal.name))
 
     def _pass_on(self, now: Instant) -> None:

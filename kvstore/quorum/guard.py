@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVarTuple
 
-from kvstore.errors import StorageFailed
+from kvstore.errors import InternalError, KVError, StorageFailed
 
 Report = Callable[[Exception], None]
 """Takes an exception that nobody expected: the shell logs it, the simulator ends its run."""
 
 Ts = TypeVarTuple("Ts")
+
+
+def told(error: Exception) -> KVError:
+    """What a client is told of an exception: of one that nobody expected, that it is a defect."""
+    return error if isinstance(error, KVError) else InternalError(f"the node met a defect: {error!r}")
 
 
 class Guard:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kvstore.errors import Corruption, Overloaded, VersionTooLarge
 from kvstore.protocol.instant import Instant
 from kvstore.quorum.hints import HintChange, Hints
 from kvstore.quorum.placement import Placement
-from kvstore.quorum.replica import Replica
+from kvstore.quorum.replica import Changes, Replica
 from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey
 
 
@@ -44,33 +46,28 @@ class LocalCopy:
         return lsn
 
     def append(
-        self,
-        placement: Placement,
-        key: InternalKey,
-        stored: EncodedVersion,
-        version: EncodedVersion,
-        now: Instant,
+        self, copies: Sequence[tuple[Placement, InternalKey, EncodedVersion, EncodedVersion]], now: Instant
     ) -> int:
-        """A coordinator's own copy over what is `stored`, and the hints it must keep, in one batch.
+        """A coordinator's own copies, each over what is stored, and the hints it must keep, in one batch.
 
-        Returns the LSN to wait for. Raises StorageFull; Overloaded, Corruption or VersionTooLarge when its
-        own copy is a hint that cannot be kept.
+        Of different keys. Returns the LSN to wait for. Raises StorageFull, Overloaded; Overloaded, Corruption
+        or VersionTooLarge when one of its own copies is a hint that cannot be kept.
         """
-        changes: list[HintChange] = []
-        if placement.stands_in_for:
-            self._plan(changes, placement.stands_in_for, key, version)
-        for target in placement.unplaced:
-            try:
-                self._plan(changes, target, key, version)
-            except (Overloaded, Corruption, VersionTooLarge):  # W acks come from others
-                self.hints.lost(target, key, version, now)
-        batch = [(change.key, change.version) for change in changes]
-        if placement.here:
-            lsn = self.replica.replace(key, stored, version, batch)
-        else:
-            lsn = self.replica.write(batch)
-        for change in changes:
-            self.hints.applied(change)
+        changes: Changes = {}
+        hints: list[HintChange] = []
+        for placement, key, stored, version in copies:
+            if placement.here:
+                changes[key] = stored, version
+            elif placement.stands_in_for:
+                self._plan(hints, placement.stands_in_for, key, version)
+            for target in placement.unplaced:
+                try:
+                    self._plan(hints, target, key, version)
+                except (Overloaded, Corruption, VersionTooLarge):  # W acks come from others
+                    self.hints.lost(target, key, version, now)
+        lsn = self.replica.replace(changes, [(hint.key, hint.version) for hint in hints])
+        for hint in hints:
+            self.hints.applied(hint)
         return lsn
 
     def _plan(

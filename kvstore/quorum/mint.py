@@ -88,6 +88,8 @@ class Mint:
         Where that is more than a key may have, what no reader sees any more gives way: values that have
         expired, and tombstones. Raises TooManySiblings, VersionTooLarge if it is too much even then.
         """
+        if not stored and seen is NOTHING_SEEN:  # as often as not
+            return self._within_limits(EMPTY, 0, seen, self._sibling(request, EMPTY, seen, written), 0)
         current = decode_version(stored) if stored else EMPTY
         overwritten = 0
         if request.bucket.conflict is Conflict.LWW:

@@ -21,7 +21,13 @@ class Own(msgspec.Struct, frozen=True, gc=False):
     answer: WriteAck | ReadSame
 
 
-Output = Send | Own
+class OwnAcks(msgspec.Struct, frozen=True, gc=False):
+    """This node's own acknowledgement of what it was to write under these numbers."""
+
+    numbers: tuple[int, ...]
+
+
+Output = Send | Own | OwnAcks
 
 ACK = WriteAck(())
 """This node's own: what was to be written is on its disk."""

@@ -12,8 +12,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from kvstore.errors import KVError
-from kvstore.protocol.client import Explain, Failed
+from kvstore.protocol.client import Explain
 from kvstore.protocol.instant import Instant
 from kvstore.quorum.mint import Mint, Written
 from kvstore.quorum.operation import Respond
@@ -42,7 +41,7 @@ class Overwrites:
                 reading = replace(request, r=request.bucket.r)
                 self._reads.read(reading, local, respond, partial(self._write_then, seen, written))
                 return
-        self._writes.write(request, seen, written, respond, request.now)
+        self._writes.write(request, seen, written, respond)
 
     def _write_then(
         self,
@@ -52,12 +51,9 @@ class Overwrites:
         _result: EncodedVersion,
         _explain: Explain | None,
         respond: Respond,
-        now: Instant,
+        _now: Instant,
     ) -> None:
-        try:
-            self._writes.write(request, seen, written, respond, now)
-        except KVError as error:
-            respond(Failed(error), now)
+        self._writes.write(request, seen, written, respond)
 
 
 def _knows(stored: EncodedVersion, seen: DottedContext) -> bool:

@@ -77,7 +77,7 @@ class Replica:
         """
         changes: Changes = {}
         lsn = self.prepare(key, incoming, changes)
-        return self.replace_all(changes) if changes else lsn
+        return self.replace(changes) if changes else lsn
 
     def prepare(self, key: InternalKey, incoming: EncodedVersion, changes: Changes, wall: int = 0) -> int:
         """Add to `changes` what must be written to have `incoming` reconciled into the stored version.
@@ -127,30 +127,20 @@ class Replica:
             self._counters.lww_discarded += discarded(one, other, result)
         return encode_version(result)
 
-    def replace(self, key: InternalKey, old: EncodedVersion, new: EncodedVersion, others: Batch = ()) -> int:
-        """Write `new` (empty: nothing) over `old`, which is what is stored, in one batch with `others`.
+    def replace(self, changes: Changes, others: Batch = ()) -> int:
+        """By key, write something new (empty: nothing) over what is stored, in one batch with `others`.
 
-        This and `replace_all` are the only ways to change a version: the trees depend on it. `others` are
-        no versions.
+        The only way to change a version: the trees depend on it. `others` are no versions.
         """
-        lsn = self.write([(key, new or None), *others])
-        self._follow(key, old, new)
-        return lsn
-
-    def replace_all(self, changes: Changes) -> int:
-        """`replace` for what `prepare` has gathered, all of it in one batch."""
-        lsn = self.write([(key, new) for key, (_, new) in changes.items()])
+        lsn = self.write([*[(key, new or None) for key, (_, new) in changes.items()], *others])
         for key, (old, new) in changes.items():
-            self._follow(key, old, new)
+            try:
+                self._update(key, old, new)
+            except Exception as error:  # noqa: BLE001  (a defect: the other keys of the batch go on)
+                # trees that cannot follow must prove nothing
+                self._counters.trees_distrusted += 1
+                self.on_distrust(key, error)
         return lsn
-
-    def _follow(self, key: InternalKey, old: EncodedVersion, new: EncodedVersion) -> None:
-        """Take a change that is written into the trees. One that cannot follow must prove nothing."""
-        try:
-            self._update(key, old, new)
-        except Exception as error:  # noqa: BLE001  (a defect: the other keys of the batch go on)
-            self._counters.trees_distrusted += 1
-            self.on_distrust(key, error)
 
     def write(self, batch: Batch) -> int:
         """Append hints and the node's own records; returns the LSN that an acknowledgement must wait for."""

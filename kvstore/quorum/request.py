@@ -44,6 +44,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     deadline: float
     now: Instant
     client: int
+    forwarded: bool
+    """Whether another node has passed it on."""
 
 
 def check_available(request: Request) -> None:
@@ -64,6 +66,7 @@ def admit(
     settings: QuorumSettings,
     now: Instant,
     client: int,
+    forwarded: bool,
 ) -> Request:
     """Check a client's request and derive what is needed of it; raises InvalidRequest, StaleRing."""
     state = placements.state
@@ -94,6 +97,7 @@ def admit(
         now.mono + timeout,
         now,
         client,
+        forwarded,
     )
 
 

@@ -126,7 +126,10 @@ class Rpc:
         for number in numbers:
             waiting = table.get(number)
             if waiting is not None and WriteAck in waiting.EXPECTS:
-                self._guard.run(waiting.on_answer, node, ACK, now)
+                try:
+                    waiting.on_answer(node, ACK, now)
+                except Exception as error:  # noqa: BLE001  (as by Guard.run, without a call for each)
+                    self._guard.report(error)
 
     def on_refusal(self, node: str, number: int, error: KVError, now: Instant) -> None:
         """`node` did not do what it was asked under this number."""

@@ -6,24 +6,27 @@ must be won, W of the replicas and this node by itself.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
 from kvstore.config import QuorumSettings
 from kvstore.contexts import encode_seen
-from kvstore.errors import KVError, Overloaded, StorageError, VersionTooLarge, WriteTimeout
-from kvstore.protocol.client import Explain, Stored
+from kvstore.errors import Corruption, KVError, Overloaded, StorageError, VersionTooLarge, WriteTimeout
+from kvstore.protocol.client import Explain, Failed, Stored
 from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import ReplicaWrite, WriteAck
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.context_keys import ContextKeys
 from kvstore.quorum.counters.requests import RequestCounters
+from kvstore.quorum.forward import Forwards
+from kvstore.quorum.guard import Guard, told
 from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint, Minted, Written
 from kvstore.quorum.operation import Moves, Named, Operation, Respond
-from kvstore.quorum.outputs import ACK, Own
+from kvstore.quorum.outputs import OwnAcks
 from kvstore.quorum.placement import Placements
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc
@@ -60,6 +63,10 @@ _WAITING, _REPLIED, _OWING, _FINISHED = WriteState
 """Python 3.11 takes ten times as long to find a member in its Enum, and every acknowledgement needs some."""
 
 
+_Made: TypeAlias = tuple[Request, Respond, EncodedVersion, EncodedVersion, Stored]
+"""A write with what is stored, the version that is to be written over it, and its reply."""
+
+
 class Writes:
     """What the writes of one node have in common."""
 
@@ -73,6 +80,8 @@ class Writes:
         durability: HeldOutputs,
         admission: Admission,
         counters: RequestCounters,
+        forwards: Forwards,
+        guard: Guard,
         settings: QuorumSettings,
     ) -> None:
         self.rpc = rpc
@@ -86,19 +95,72 @@ class Writes:
         self._context_keys = context_keys
         self._durability = durability
         self._counters = counters
+        self._forwards = forwards
+        self._guard = guard
+        self._taken: list[tuple[Request, DottedContext, Written, Respond]] = []
 
-    def write(
-        self, request: Request, seen: DottedContext, written: Written, respond: Respond, now: Instant
-    ) -> None:
-        """Make the new version, append it here with hints for the unreachable, and send it out."""
-        stored = self.local.read(request.placement, request.key)
-        minted = self._mint.mint(request, stored, seen, written)
-        lsn = self.local.append(request.placement, request.key, stored, minted.encoded, now)
-        self._counters.lww_overwritten += minted.overwritten
-        stored_as = self._stored(request, minted, seen)
-        operation = WriteOperation(self, respond, request, minted.encoded, stored_as, now)
-        operation.send()
-        self._durability.after(lsn, Own(operation.number, ACK), now)
+    def write(self, request: Request, seen: DottedContext, written: Written, respond: Respond) -> None:
+        """Take a write over what its writer has seen: it is carried out with all others of this turn."""
+        self._taken.append((request, seen, written, respond))
+
+    def carry_out(self, now: Instant) -> None:
+        """At the end of a turn: make the new versions, append them here in one batch, and send them out."""
+        if not (taken := self._taken):
+            return
+        self._taken = []
+        made: dict[InternalKey, _Made] = {}
+        for request, seen, written, respond in taken:
+            if request.key in made:  # which is to be stored before something is written over it
+                self._append(made.values(), now)
+                made = {}
+            try:
+                stored = self.local.read(request.placement, request.key)
+                minted = self._mint.mint(request, stored, seen, written)
+                result = self._stored(request, minted, seen)
+            except Exception as error:  # noqa: BLE001  (nobody else's write may suffer from it)
+                self._refuse(request, respond, error, now)
+            else:
+                self._counters.lww_overwritten += minted.overwritten
+                made[request.key] = request, respond, stored, minted.encoded, result
+        self._append(made.values(), now)
+
+    def _append(self, made: Iterable[_Made], now: Instant) -> None:
+        """All in one batch; but what must be kept as a hint alone, as there may be no room for it."""
+        together = []
+        for each in made:
+            if each[0].placement.stands_in_for:
+                self._append_batch([each], now)
+            else:
+                together.append(each)
+        if together:
+            self._append_batch(together, now)
+
+    def _append_batch(self, made: Sequence[_Made], now: Instant) -> None:
+        """Append these and begin their operations, or refuse them."""
+        copies = [(request.placement, request.key, old, new) for request, _, old, new, _ in made]
+        try:
+            lsn = self.local.append(copies, now)
+        except Exception as error:  # noqa: BLE001  (their clients are to be told, whatever it is)
+            for request, respond, *_ in made:
+                self._refuse(request, respond, error, now)
+            return
+        numbers = []
+        for request, respond, _, version, result in made:
+            try:
+                operation = WriteOperation(self, respond, request, version, result, now)
+                numbers.append(operation.number)
+                operation.send()
+            except Exception as error:  # noqa: BLE001  (it ends at its deadline)
+                self._guard.report(error)
+        self._durability.after(lsn, OwnAcks(tuple(numbers)), now)
+
+    def _refuse(self, request: Request, respond: Respond, error: Exception, now: Instant) -> None:
+        """Nothing was done. Whoever mints a dot must know what is stored: else another replica does it."""
+        if isinstance(error, Corruption) and self._forwards.pass_on(request, respond):
+            return
+        respond(Failed(told(error)), now)
+        if not isinstance(error, KVError):
+            self._guard.report(error)
 
     def _stored(self, request: Request, minted: Minted, seen: DottedContext) -> Stored:
         version, sign = minted.version, self._context_keys.sign

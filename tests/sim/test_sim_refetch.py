@@ -165,9 +165,8 @@ def test_of_a_key_that_the_others_have_reaped_no_older_version_comes_back(
     for name in ("n2", "n3"):
         for key in KEYS:
             replica = node(cluster.hosts[name]).base.local.replica
-            replica.replace(
-                InternalKey(internal(key)), replica.read(InternalKey(internal(key))), EncodedVersion(b"")
-            )
+            stored = replica.read(InternalKey(internal(key)))
+            replica.replace({InternalKey(internal(key)): (stored, EncodedVersion(b""))})
     cluster.run(1.0)
     cluster.heal()
     damaged.wait_until_whole()

@@ -150,11 +150,11 @@ def refuse_every_other(patch: pytest.MonkeyPatch) -> None:
     start = Coordinator._start
     asked = iter(range(10**9))
 
-    def refuse(self: Coordinator, request: Request, respond: Respond, forwarded: bool) -> None:
+    def refuse(self: Coordinator, request: Request, respond: Respond) -> None:
         if next(asked) % 2:
             respond(Failed(Overloaded(1.0, "busy")), request.now)
         else:
-            start(self, request, respond, forwarded)
+            start(self, request, respond)
 
     patch.setattr(Coordinator, "_start", refuse)
 

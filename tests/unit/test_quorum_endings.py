@@ -310,7 +310,7 @@ def test_a_read_is_over_when_all_others_have_answered_although_its_own_disk_has_
     cluster.stuck = {first}
     host = cluster.hosts[first]
     replica = host.node.base.local.replica
-    replica.replace(INTERNAL, replica.read(INTERNAL), replica.read(INTERNAL))
+    replica.replace({INTERNAL: (replica.read(INTERNAL), replica.read(INTERNAL))})
     number = cluster.start(first, Get("carts", KEY))
     cluster.run()
     assert number not in host.replies, "of two copies one is not durable"

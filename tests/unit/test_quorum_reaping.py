@@ -66,9 +66,8 @@ def under_way(cluster: Cluster, node: str) -> None:
     # the version is here and durable as it was: only the operation speaks against it
     tombstone = cluster.stored("n3" if node != "n3" else "n2", "carts", KEY)
     host = cluster.hosts[node]
-    host.node.base.local.replica.replace(
-        INTERNAL, EncodedVersion(cluster.stored(node, "carts", KEY) or b""), EncodedVersion(tombstone or b"")
-    )
+    stored = EncodedVersion(cluster.stored(node, "carts", KEY) or b"")
+    host.node.base.local.replica.replace({INTERNAL: (stored, EncodedVersion(tombstone or b""))})
     host.sync_wanted = True
     cluster.run()
 
@@ -81,8 +80,8 @@ def exchanging(cluster: Cluster, node: str) -> None:
 def not_durable(cluster: Cluster, node: str) -> None:
     cluster.stuck = {node}
     host = cluster.hosts[node]
-    stored = cluster.stored(node, "carts", KEY) or b""
-    host.node.base.local.replica.replace(INTERNAL, EncodedVersion(stored), EncodedVersion(stored))
+    stored = EncodedVersion(cluster.stored(node, "carts", KEY) or b"")
+    host.node.base.local.replica.replace({INTERNAL: (stored, stored)})
 
 
 def hinted(cluster: Cluster, node: str) -> None:

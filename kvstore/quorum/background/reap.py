@@ -221,7 +221,7 @@ class Reaper:
         replica = self._local.replica
         version = replica.read(key)
         self._mint.reaped(version, now.wall)
-        self._sync_soon(replica.replace(key, version, NO_VERSION))
+        self._sync_soon(replica.replace({key: (version, NO_VERSION)}))
         self._counters.reaped += 1
 
     def on_check(self, sender: str, message: ReapCheck, now: Instant) -> ReapConfirm:
