@@ -8,7 +8,7 @@ from kvstore.config import NAME
 from kvstore.errors import Corruption, InvalidRequest
 from kvstore.hlc import time_counter, wall_time
 from kvstore.kvctl.key_argument import as_json
-from kvstore.protocol.internal_key import data_key, split_data_key, token
+from kvstore.protocol.internal_key import internal_key, split_data_key
 from kvstore.quorum.context_keys import CONTEXT_KEYS
 from kvstore.quorum.hints import HINT_KEYSPACE, hint_key, split_hint_key
 from kvstore.versions import EncodedVersion, InternalKey, Sibling, decode_version
@@ -65,7 +65,7 @@ def _data(key: bytes) -> Fields | None:
         key_token, bucket, name = split_data_key(InternalKey(key))
     except InvalidRequest:
         return None
-    if not NAME.fullmatch(bucket) or key != data_key(token(bucket, name), bucket, name):
+    if not NAME.fullmatch(bucket) or key != internal_key(bucket, name):
         return None
     return {"token": f"{key_token:016x}", "bucket": bucket} | as_json("key", name)
 

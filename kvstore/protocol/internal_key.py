@@ -20,17 +20,31 @@ DATA_KEYSPACE = b"d"
 """What every internal key of data begins with."""
 _TOKEN_BYTES = 8
 _TOKEN_BITS = 64
+_FIRST_HALF = slice(_TOKEN_BYTES - 1, None, -1)
+"""Of Murmur3 x64 128, which is two little-endian numbers: the first one, big-endian."""
+_murmur3 = mmh3.mmh3_x64_128_digest
 _joined = cast("Callable[[Iterable[bytes]], InternalKey]", b"".join)
 
 
 def token(bucket: BucketName, key: UserKey) -> int:
     """The 64-bit token of a key: the first half of Murmur3 x64 128 over bucket, NUL, key."""
-    return mmh3.hash64(bucket.encode() + b"\0" + key, _SEED, signed=False)[0]
+    return int.from_bytes(_murmur3(bucket.encode() + b"\0" + key, _SEED)[:_TOKEN_BYTES], "little")
 
 
 def partition_of(key_token: int, partitions: int) -> int:
     """The partition that a token falls into; `partitions` is a power of two."""
     return key_token >> (_TOKEN_BITS - partitions.bit_length() + 1)
+
+
+def internal_key(bucket: BucketName, key: UserKey) -> InternalKey:
+    """The internal key of a key, with its own token: what `data_key` makes, and the hash only once."""
+    named = bucket.encode() + b"\0" + key
+    return _joined((DATA_KEYSPACE, _murmur3(named, _SEED)[_FIRST_HALF], named))
+
+
+def token_of(internal: InternalKey) -> int:
+    """The token that an internal key has in front."""
+    return int.from_bytes(internal[1 : 1 + _TOKEN_BYTES], "big")
 
 
 def data_key(key_token: int, bucket: BucketName, key: UserKey) -> InternalKey:
@@ -40,7 +54,7 @@ def data_key(key_token: int, bucket: BucketName, key: UserKey) -> InternalKey:
 
 def split_data_key(internal: InternalKey) -> tuple[int, BucketName, UserKey]:
     """Inverse of `data_key`: token, bucket, key; raises InvalidRequest."""
-    key_token = int.from_bytes(internal[1 : 1 + _TOKEN_BYTES], "big")
+    key_token = token_of(internal)
     bucket: Any  # of the type that is returned, as the key: a call that says so would cost every write
     key: Any
     bucket, nul, key = internal[1 + _TOKEN_BYTES :].partition(b"\0")
@@ -58,8 +72,7 @@ def check_data_key(internal: InternalKey, limits: Limits) -> None:
         internal[:1] == DATA_KEYSPACE
         and bucket_bytes > 0
         and 0 < len(named) - bucket_bytes - 1 <= limits.key
-        and mmh3.hash64(named, _SEED, signed=False)[0]
-        == int.from_bytes(internal[1 : 1 + _TOKEN_BYTES], "big")
+        and _murmur3(named, _SEED)[_FIRST_HALF] == internal[1 : 1 + _TOKEN_BYTES]
         and _is_bucket(named[:bucket_bytes])
     ):
         _say_what_is_wrong(internal, limits)

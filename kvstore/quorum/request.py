@@ -15,7 +15,7 @@ from kvstore.protocol.instant import Instant
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.placement import Placement, Placements
 from kvstore.quorum.votes import NOBODY, Outcome, count
-from kvstore.ring import data_key, partition_of, token
+from kvstore.ring import internal_key, partition_of, token_of
 from kvstore.versions import EncodedVersion, InternalKey
 
 ReadHere = Callable[[Placement, InternalKey], EncodedVersion]
@@ -78,7 +78,8 @@ def admit(
     r, w = call.waits_for(bucket)  # r also of a Delete with a context, whose read is left out
     if not (0 <= r <= n and 0 <= w <= n):
         raise _not_between(n, r=r, w=w)
-    key_token = token(call.bucket, call.key)
+    key = internal_key(call.bucket, call.key)
+    key_token = token_of(key)
     partition = partition_of(key_token, state.ring.partitions)
     if call.epoch and call.epoch != state.epoch:
         placements.check_client(partition, call.bucket, call.epoch)
@@ -88,7 +89,7 @@ def admit(
         call,
         bucket,
         key_token,
-        data_key(key_token, call.bucket, call.key),
+        key,
         partition,
         r if call.reads else 0,
         w,

@@ -10,12 +10,14 @@ from kvstore.protocol.internal_key import (
     DATA_KEYSPACE,
     check_data_key,
     data_key,
+    internal_key,
     partition_bounds,
     partition_of,
     place_of,
     split_data_key,
     token,
     token_at,
+    token_of,
 )
 from kvstore.protocol.member import Member
 from kvstore.protocol.ring import Ring
@@ -37,6 +39,7 @@ __all__ = [
     "encode_state",
     "fallbacks",
     "initial_state",
+    "internal_key",
     "parse_members",
     "partition_bounds",
     "partition_of",
@@ -47,4 +50,5 @@ __all__ = [
     "split_data_key",
     "token",
     "token_at",
+    "token_of",
 ]

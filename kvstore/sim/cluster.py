@@ -14,7 +14,7 @@ from kvstore.protocol.client import ClientRequest, Reply
 from kvstore.protocol.peer import TreeNode
 from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.merkle_tree import NODES, ROOT
-from kvstore.ring import Member, data_key, initial_state, preference_list, token
+from kvstore.ring import Member, initial_state, internal_key, preference_list
 from kvstore.sim.host import Host
 from kvstore.sim.invariants import Invariants
 from kvstore.sim.network import Conditions, Link, Network
@@ -225,7 +225,7 @@ class SimulatedCluster:
     def stored(self, node: str, bucket: str, key: bytes) -> EncodedVersion | None:
         """What a host that is up holds of a key; raises Corruption."""
         place = BucketName(bucket), UserKey(key)
-        found = self.hosts[node].engine.get(data_key(token(*place), *place))
+        found = self.hosts[node].engine.get(internal_key(*place))
         return None if found is None else EncodedVersion(found)
 
     def roots_equal(self) -> bool:

@@ -10,7 +10,7 @@ from kvstore.client.core.calls import Calls
 from kvstore.client.core.routing import Routing
 from kvstore.errors import InternalError, KVError, NoNodeAvailable
 from kvstore.protocol.scan import Scan, Scanned, ScannedKey
-from kvstore.ring import data_key, partition_of, token, token_at
+from kvstore.ring import internal_key, partition_of, token_at
 
 _FIRST_SHARE = 0.5
 """Of its time that the first node gets for a page, so that another one can be asked."""
@@ -74,4 +74,4 @@ def _checked(scan: Scan, page: Scanned) -> Scanned:
 
 
 def _place(scan: Scan, found: ScannedKey) -> bytes:
-    return data_key(token(scan.bucket, found.key), scan.bucket, found.key)
+    return internal_key(scan.bucket, found.key)

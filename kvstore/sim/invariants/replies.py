@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kvstore.config import BucketSettings, QuorumMode
 from kvstore.protocol.client import ClientRequest, Failed, Reply
-from kvstore.ring import ClusterState, data_key, token
+from kvstore.ring import ClusterState, internal_key
 from kvstore.sim.invariants.copies import Copies
 from kvstore.sim.invariants.writes import Writes
 from kvstore.versions import InternalKey
@@ -47,7 +47,7 @@ class Replies:
             self._copies.must_be_on(node, key, minted, w, sloppy, "is acknowledged")
 
     def _place(self, call: ClientRequest) -> tuple[InternalKey, BucketSettings]:
-        key = data_key(token(call.bucket, call.key), call.bucket, call.key)
+        key = internal_key(call.bucket, call.key)
         return key, self._state.bucket(call.bucket)
 
 
