@@ -224,6 +224,7 @@ _COPIED = 4096
 """Up to so many bytes a copy takes less time than to read through a memoryview."""
 _LARGE = 64 * 1024
 """A version with more bytes of values is put together from pieces, and checked piece by piece."""
+_FORMAT_BYTE = FORMAT[0]
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Version)
 V = TypeVar("V", Version, "_ViewedVersion")
@@ -283,7 +284,7 @@ def decode_version(data: EncodedVersion) -> Version:
 
 
 def _decoded(data: EncodedVersion, decoder: msgspec.msgpack.Decoder[V]) -> V:
-    if data[:1] != FORMAT:
+    if not data or data[0] != _FORMAT_BYTE:
         raise Corruption("version", f"unknown format byte {data[:1]!r}")
     try:
         return decoder.decode(data[1:] if len(data) < _COPIED else memoryview(data)[1:])

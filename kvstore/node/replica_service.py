@@ -39,22 +39,21 @@ class ReplicaService:
         taken: list[int] = []
         changes: Changes = {}
         last_lsn = 0
-        ownership = self._ownership
+        epoch, wall, prepare = self._ownership.state.epoch, now.wall, self._local.replica.prepare
         for message in writes:
             try:
-                if message.epoch != ownership.state.epoch:
-                    ownership.check_epoch(message.epoch, message.key)
+                if message.epoch != epoch:
+                    self._ownership.check_epoch(message.epoch, message.key)
                 if message.hint_for:
                     lsn = self._local.store(message.key, message.version, message.hint_for)
                 else:
-                    lsn = self._local.replica.prepare(
-                        message.key, message.version, changes, 0 if message.background else now.wall
-                    )
+                    lsn = prepare(message.key, message.version, changes, 0 if message.background else wall)
             except KVError as error:
                 self._send(sender, Refusal(message.number, error))
             else:
                 taken.append(message.number)
-                last_lsn = max(last_lsn, lsn)
+                if lsn > last_lsn:
+                    last_lsn = lsn
         if changes:
             try:
                 last_lsn = self._local.replica.replace(changes)

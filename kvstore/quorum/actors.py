@@ -46,7 +46,8 @@ class Actors:
 
     def can_have_minted(self, dot: Dot) -> bool:
         """False for a dot of an actor of this node that it will make later: nobody can have seen it."""
-        return dot.counter <= self._counter or dot.actor not in self._live
+        actor, counter = dot
+        return counter <= self._counter or actor not in self._live
 
     def renew(self, partition: int) -> None:
         """Take a new actor: dots of the present one may have been forgotten here."""

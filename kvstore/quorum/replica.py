@@ -87,10 +87,10 @@ class Replica:
         lost to a time far ahead.
         """
         planned = changes.get(key)
-        if planned:
+        if planned is not None:
             stored, current = planned
         else:
-            stored = current = self.read(key)
+            stored = current = self._get(key) or NO_VERSION
         result = self.combine(key, current, incoming, to_be_stored=True, wall=wall) if current else incoming
         if result == current:
             return 0 if planned else self.unsynced(key)
