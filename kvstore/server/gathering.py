@@ -1,8 +1,9 @@
-"""When what is queued for a stream is written: at the end of the turn that queued it, or a moment later.
+"""When what is queued for a stream is written: at the end of the turn that queued it, or in the next pass.
 
-A frame costs about as much CPU as the work of ten requests, so under load a millisecond of waiting buys
-throughput, and latency with it: replies that leave one by one are answered one by one, and so keep every
-frame small. A lone caller, whose frames hold one message each, never waits.
+A frame costs about as much CPU as the work of ten requests. Under load it waits for the next pass of the
+loop, so that it leaves with all that is queued by what has arrived meanwhile. The busier the node, the longer
+a pass takes and the more there is in a frame, and there is no time to choose. A lone caller, whose frames
+hold one message each, never waits.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from kvstore.server.turn_ends import TurnEnds
 
 _BUSY = 2
 """A frame of so many messages means that more are on their way."""
-_SECONDS = 0.0015
 AT_ONCE = 64 * KIB
 """More bytes than these are left to the writer, which waits until those before them have left."""
 
@@ -45,7 +45,7 @@ class Gathering:
         if self._last < _BUSY:
             self._write()
         else:
-            self._loop.call_later(_SECONDS, self._write)
+            self._loop.call_soon(self._write)
 
     def _write(self) -> None:
         try:
