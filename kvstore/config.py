@@ -27,6 +27,8 @@ E = TypeVar("E", bound=Enum)
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """Form of bucket names and node ids (DESIGN, limits)."""
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Form of a member's zone and host."""
 _PORT = re.compile(r"0{0,4}[1-9][0-9]{0,4}")
 
 KIB = 1024

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvstore.config import NAME, is_port
+from kvstore.config import LABEL, NAME, is_port
 from kvstore.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One node: its id, the `host:port` it is reached at, and labels that keep replicas apart."""
+    """One node: its id, the `host:port` it is reached at, and labels that keep replicas apart.
+
+    `host` names the machine that it shares with other nodes; one without is on a machine of its own.
+    """
 
     node: str
     address: str
@@ -24,5 +27,18 @@ class Member:
         host, _, port = self.address.rpartition(":")
         if not (host and is_port(port)):
             raise ConfigError(f"address {self.address!r} of node {self.node} is not of the form host:port")
+        for label, text in (("zone", self.zone), ("host", self.host)):
+            if text and not LABEL.fullmatch(text):
+                raise ConfigError(f"{label} {text!r} of node {self.node} is not of the form {LABEL.pattern}")
         if self.weight < 1:
             raise ConfigError(f"weight {self.weight} of node {self.node} must be at least 1")
+
+    @property
+    def labels(self) -> str:
+        """As in the member list behind the address: `zone`, `zone/host`, `/host` without a zone, or empty."""
+        return f"{self.zone}/{self.host}" if self.host else self.zone
+
+    @property
+    def host_key(self) -> tuple[str, str]:
+        """Equal for nodes on one host, and for no others."""
+        return (self.host, "") if self.host else ("", self.node)

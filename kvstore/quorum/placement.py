@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from kvstore.quorum.ownership import Ownership
 from kvstore.quorum.votes import Quorum
-from kvstore.ring import ClusterState, Ring, Since, fallbacks, preference_list
+from kvstore.ring import ClusterState, Since, fallbacks, first_apart, preference_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +52,30 @@ class Placement:
         return quorum
 
 
-def place(ring: Ring, partition: int, n: int, coordinator: str, alive: Callable[[str], bool]) -> Placement:
+def place(
+    state: ClusterState, partition: int, n: int, coordinator: str, alive: Callable[[str], bool]
+) -> Placement:
     """The first `n` nodes of the preference list, each dead one replaced by a live fallback.
 
-    A coordinator that is no primary itself is the first fallback to be used.
+    A coordinator that is no primary itself is the first fallback to be used; then those come first that are
+    on hosts of no other target.
     """
-    primaries = preference_list(ring, partition, n)
+    primaries = preference_list(state.ring, partition, n)
     here = coordinator in primaries
-    spare = [node for node in fallbacks(ring, partition, n) if node != coordinator and alive(node)]
-    if not here:
-        spare.insert(0, coordinator)
-    spare.reverse()
+    live = [node for node in primaries if alive(node)]
+    stand_ins = [] if here else [coordinator]
+    spare = [node for node in fallbacks(state.ring, partition, n) if node != coordinator and alive(node)]
+    while spare and len(live) + len(stand_ins) < len(primaries):
+        stand_ins.append(first_apart(state, spare, (*live, *stand_ins)))
+        spare.remove(stand_ins[-1])
+    stand_ins.reverse()
     targets: list[Target] = []
     unplaced: list[str] = []
     for node in primaries:
-        if alive(node):
+        if node in live:
             targets.append(Target(node))
-        elif spare:
-            targets.append(Target(spare.pop(), hint_for=node))
+        elif stand_ins:
+            targets.append(Target(stand_ins.pop(), hint_for=node))
         else:
             unplaced.append(node)
     asked = {target.node: target.hint_for for target in targets}
@@ -112,10 +118,14 @@ class Placements(Ownership):
         """The nodes to ask for a partition and n."""
         placement = self._chosen.get((partition, n))
         if placement is None:
-            placement = place(self.state.ring, partition, n, self.name, self.alive)
+            placement = place(self.state, partition, n, self.name, self.alive)
             self._chosen[partition, n] = placement
         return placement
 
-    def live_fallbacks(self, partition: int, n: int) -> list[str]:
-        """Other live nodes behind the `n` primaries of a partition, in ring order."""
-        return [f for f in fallbacks(self.state.ring, partition, n) if f != self.name and self.alive(f)]
+    def another_fallback(self, partition: int, n: int, asked: Collection[str], instead_of: str) -> str:
+        """A live node that was not asked, to take what was meant for one that was; empty: there is none.
+
+        The first in ring order that is on no host of the others that were asked, else the first of all.
+        """
+        left = (f for f in fallbacks(self.state.ring, partition, n) if f not in asked and self.alive(f))
+        return first_apart(self.state, left, (node for node in asked if node != instead_of))

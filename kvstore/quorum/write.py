@@ -323,16 +323,18 @@ class WriteOperation(Operation):
         """Give up waiting for `node`: ask a live fallback to keep the hint, else keep it here."""
         target = self._awaiting.pop(node) or node
         request = self.request
-        for fallback in self._common.placements.live_fallbacks(request.partition, request.bucket.n):
-            if fallback not in self._asked():
-                self._fallbacks += (fallback,)
-                self._awaiting[fallback] = target
-                if request.sloppy:
-                    voters, needed = self.quorums[0]
-                    self.quorums = (Quorum(voters | {fallback}, needed), *self.quorums[1:])
-                self._ask(fallback, target)
-                return
-        self._hint_here(target, now)
+        fallback = self._common.placements.another_fallback(
+            request.partition, request.bucket.n, self._asked(), node
+        )
+        if not fallback:
+            self._hint_here(target, now)
+            return
+        self._fallbacks += (fallback,)
+        self._awaiting[fallback] = target
+        if request.sloppy:
+            voters, needed = self.quorums[0]
+            self.quorums = (Quorum(voters | {fallback}, needed), *self.quorums[1:])
+        self._ask(fallback, target)
 
     def _hint_here(self, target: str, now: Instant) -> None:
         # what cannot be kept is counted as dropped: the write itself does not depend on it

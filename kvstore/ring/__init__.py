@@ -21,6 +21,7 @@ from kvstore.protocol.internal_key import (
 )
 from kvstore.protocol.member import Member
 from kvstore.protocol.ring import Ring
+from kvstore.ring.apart import first_apart
 from kvstore.ring.initial_members import parse_members
 from kvstore.ring.initial_state import initial_state
 from kvstore.ring.preference import fallbacks, preference_list
@@ -38,6 +39,7 @@ __all__ = [
     "decode_state",
     "encode_state",
     "fallbacks",
+    "first_apart",
     "initial_state",
     "internal_key",
     "parse_members",

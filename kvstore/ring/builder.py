@@ -10,19 +10,20 @@ import mmh3
 
 from kvstore.protocol.member import Member
 from kvstore.protocol.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS, Ring
+from kvstore.ring.apart import most_replicas, next_replicas
 
 
 def initial_ring(
     members: Sequence[Member], partitions: int = DEFAULT_PARTITIONS, replicas: int = DEFAULT_REPLICAS
 ) -> Ring:
-    """Give each partition `replicas` distinct nodes (all, when there are fewer), balanced to weight.
+    """Give each partition `replicas` nodes, each on another host, balanced to weight.
 
-    Zones are distinct while there are enough. At each rank of the lists the nodes take turns by load,
-    and after a given node those follow that have followed it least: so a dead node's work spreads over
-    all others. The order of `members` does not matter.
+    With fewer hosts than that there is one on each. Zones are distinct while there are enough. At each rank
+    of the lists the nodes take turns by load, and after a given node those follow that have followed it
+    least: so a dead node's work spreads over all others. The order of `members` does not matter.
     """
     plan = _Plan(sorted(members, key=lambda member: member.node))
-    depth = min(replicas, len(members))
+    depth = min(replicas, most_replicas(members))
     return Ring(tuple(plan.replica_list(partition, depth) for partition in range(partitions)))
 
 
@@ -38,10 +39,8 @@ class _Plan:
     def replica_list(self, partition: int, depth: int) -> tuple[str, ...]:
         chosen: list[Member] = []
         for rank in range(depth):
-            zones = {member.zone for member in chosen if member.zone}
-            free = [member for member in self._members if member not in chosen]
-            apart = [member for member in free if member.zone not in zones]
-            best = min(apart or free, key=lambda member: self._cost(member, rank, chosen, partition))
+            places = next_replicas(self._members, chosen)
+            best = min(places, key=lambda member: self._cost(member, rank, chosen, partition))
             self._ranks[rank, best.node] += 1
             self._total[best.node] += 1
             for other in chosen:

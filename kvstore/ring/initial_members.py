@@ -7,7 +7,10 @@ from kvstore.protocol.member import Member
 
 
 def parse_members(text: str) -> tuple[Member, ...]:
-    """Read `n1=host:port,n2=host:port/zone`, sorted by node id; raises ConfigError."""
+    """Read `n1=address,n2=address/zone,n3=address/zone/host`, sorted by node id; raises ConfigError.
+
+    An address is `host:port`; a host without a zone stands behind an empty one, `address//host`.
+    """
     members = sorted((_parse_member(item.strip()) for item in text.split(",")), key=lambda m: m.node)
     for field in ("node", "address"):
         values = [getattr(member, field) for member in members]
@@ -19,7 +22,8 @@ def parse_members(text: str) -> tuple[Member, ...]:
 
 def _parse_member(text: str) -> Member:
     node, equals, rest = text.partition("=")
-    if not equals:
-        raise ConfigError(f"initial member {text!r} is not of the form node=host:port[/zone]")
-    address, _, zone = rest.partition("/")
-    return Member(node, address, zone)
+    address, *labels = rest.split("/")
+    if not equals or len(labels) > 2:
+        raise ConfigError(f"initial member {text!r} is not of the form node=host:port[/zone[/host]]")
+    zone, host, *_ = [*labels, "", ""]
+    return Member(node, address, zone, host)

@@ -35,8 +35,8 @@ class Configuration:
             "max-value": str(settings.limits.value),
         }
         for member in state.members:
-            zone = f"/{member.zone}" if member.zone else ""
-            found[f"member {member.node}"] = f"{member.address}{zone}"
+            labels = f"/{member.labels}" if member.labels else ""
+            found[f"member {member.node}"] = f"{member.address}{labels}"
         found |= {f"bucket {bucket.name}": _bucket(bucket) for bucket in state.buckets}
         for table in (settings.quorum, settings.anti_entropy, settings.gossip):
             for field in fields(table):

@@ -16,8 +16,7 @@ from kvstore.config import NAME, BucketSettings, Conflict, default_bucket
 from kvstore.errors import WrongDataDirectory
 from kvstore.ring import ClusterState
 
-FORMAT = 2
-_READABLE = (1, 2)
+_READABLE = (1, 2, 3)
 _MOST_BYTES = 16 * 1024 * 1024
 """A larger file is none of ours: it is not read to its end."""
 _MOST_SHOWN = 5
@@ -44,7 +43,7 @@ class _Format1(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Node and cluster, and the settings that must never change. `members` are zones by node id.
+    """Node and cluster, and the settings that must never change. `members` are labels by node id.
 
     `buckets` are those that differ from what nobody configured: `replicas` copies, siblings kept.
     """
@@ -66,13 +65,15 @@ class Identity(msgspec.Struct, frozen=True):
             state.cluster_id,
             state.ring.partitions,
             state.replicas,
-            {member.node: member.zone for member in state.members},
+            {member.node: member.labels for member in state.members},
             {name: bucket for name, bucket in special.items() if bucket != ordinary},
         )
 
     def _settings(self) -> dict[str, str]:
         # each as a text for people, by its name
-        members = ",".join(f"{node}/{zone}" if zone else node for node, zone in sorted(self.members.items()))
+        members = ",".join(
+            f"{node}/{label}" if label else node for node, label in sorted(self.members.items())
+        )
         found = {
             "partitions": f"partitions={self.partitions}",
             "replicas": f"replicas={self.replicas}",
@@ -105,8 +106,9 @@ def difference(stored: Identity, given: Identity) -> str:
 
 
 def encode(identity: Identity) -> bytes:
-    """The bytes of the file, in the newest format."""
-    fields = {"format": FORMAT} | msgspec.to_builtins(identity)
+    """The bytes of the file, in the oldest format that can say it: hosts came with format 3."""
+    hosts = any("/" in labels for labels in identity.members.values())
+    fields = {"format": 3 if hosts else 2} | msgspec.to_builtins(identity)
     return msgspec.json.format(msgspec.json.encode(fields), indent=1) + b"\n"
 
 

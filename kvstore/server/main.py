@@ -98,7 +98,7 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
 @click.option(
     "--data", required=True, type=click.Path(path_type=Path), help="Data directory, of this node alone."
 )
-@click.option("--initial-cluster", required=True, help="All members: NODE=HOST:PORT[/ZONE],...")
+@click.option("--initial-cluster", required=True, help="All members: NODE=HOST:PORT[/ZONE[/HOST]],...")
 @click.option(
     "--cluster-id",
     default="",

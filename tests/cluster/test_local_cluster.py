@@ -187,6 +187,8 @@ WRONG: dict[tuple[str, ...], str] = {
     ("--max-value", "0"): "max-value=0",
     ("--initial-cluster", "n1=nowhere"): "host:port",
     ("--initial-cluster", "n1=127.0.0.1:1,n1=127.0.0.1:2"): "given twice",
+    ("--initial-cluster", "n1=127.0.0.1:1/a/m/x"): "node=host:port[/zone[/host]]",
+    ("--initial-cluster", "n1=127.0.0.1:1/a/m,n2=127.0.0.1:2/b/m"): "host 'm' is in two zones",
     ("--nonsense",): "No such option",
 }
 

@@ -363,7 +363,7 @@ _FRAMES += [encode_frame([Forward(1, 1, call)]) for call in client_samples()]
 _FRAMES += [encode_frame([ForwardReply(1, reply)]) for reply in _REPLIES]
 _STATE = initial_state(
     "cluster",
-    parse_members("n1=a:1/z1,n2=b:2/z2,n3=c:3/z3"),
+    parse_members("n1=a:1/z1/m1,n2=b:2/z2/m2,n3=c:3/z3/m3"),
     16,
     3,
     [parse_bucket("logs:n=3,r=1,w=1,quorum=sloppy,conflict=lww,ttl=60")],

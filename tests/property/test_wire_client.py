@@ -78,7 +78,7 @@ def test_a_damaged_result(content: bytes) -> None:
 @st.composite
 def states(draw: st.DrawFn) -> ClusterState:
     nodes = draw(st.integers(1, 5))
-    text = ",".join(f"n{i}=10.0.0.{i}:7001/z{i % 2}" for i in range(nodes))
+    text = ",".join(f"n{i}=10.0.0.{i}:7001/z{i % 2}/m{i}" for i in range(nodes))
     n = draw(st.integers(1, nodes))
     bucket = st.builds(
         BucketSettings,

@@ -72,7 +72,10 @@ class Host:
 
 
 class Cluster:
-    """Nodes n1, n2, ...; what `dead` ones should get is lost, what `passes` refuses too."""
+    """Nodes n1, n2, ...; what `dead` ones should get is lost, what `passes` refuses too.
+
+    They share so many `machines` in turn; 0: each is on one of its own.
+    """
 
     def __init__(
         self,
@@ -80,12 +83,14 @@ class Cluster:
         buckets: Sequence[BucketSettings] = (),
         settings: NodeSettings | None = None,
         options: Options | None = None,
+        machines: int = 0,
     ) -> None:
         self.options = options
+        self.machines = machines
         self.rng = random.Random(1)
         self.now = 0.0
         self.settings = settings
-        members = [Member(f"n{i}", f"host:{7000 + i}") for i in range(1, nodes + 1)]
+        members = [self._member(f"n{i}") for i in range(1, nodes + 1)]
         self.state = initial_state("test", members, 16, 3, buckets)
         self.dead: set[str] = set()
         self.stuck: set[str] = set()  # disks that never finish a sync
@@ -94,6 +99,11 @@ class Cluster:
         self.refused = 0  # frames
         self.hosts = {m.node: Host(m.node, self, MemoryFileSystem()) for m in members}
         self.run()
+
+    def _member(self, node: str) -> Member:
+        number = int(node[1:])
+        host = f"m{number % self.machines}" if self.machines else ""
+        return Member(node, f"host:{7000 + number}", host=host)
 
     @property
     def instant(self) -> Instant:
@@ -116,7 +126,7 @@ class Cluster:
         for host in self.hosts.values():
             host.node.stop()
         meanwhile()
-        chosen = [Member(node, f"host:700{node[1:]}") for node in members]
+        chosen = [self._member(node) for node in members]
         self.state = initial_state("test", chosen, 16, 3, self.state.buckets)
         disks = {name: host.fs for name, host in self.hosts.items()}
         self.dead.clear()

@@ -27,14 +27,21 @@ run = shared_background().run
 """All of a process's gRPC wants one loop."""
 
 
-def member_list(ports: Sequence[int]) -> str:
-    return ",".join(f"n{i}=127.0.0.1:{port}" for i, port in enumerate(ports, 1))
+def member_list(ports: Sequence[int], hosts: Sequence[str] = ()) -> str:
+    labels = [f"//{host}" for host in hosts] or [""] * len(ports)
+    members = enumerate(zip(ports, labels, strict=True), 1)
+    return ",".join(f"n{i}=127.0.0.1:{port}{label}" for i, (port, label) in members)
 
 
 def cluster_state(
-    ports: Sequence[int], cluster_id: str = "", partitions: int = 8, buckets: Sequence[BucketSettings] = ()
+    ports: Sequence[int],
+    cluster_id: str = "",
+    partitions: int = 8,
+    buckets: Sequence[BucketSettings] = (),
+    hosts: Sequence[str] = (),
 ) -> ClusterState:
-    return initial_state(cluster_id, parse_members(member_list(ports)), partitions, len(ports), buckets)
+    members = parse_members(member_list(ports, hosts))
+    return initial_state(cluster_id, members, partitions, len(ports), buckets)
 
 
 def fail(error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -109,6 +110,28 @@ def test_a_fallback_that_refuses_drops_nothing_as_the_coordinator_keeps_the_hint
     cluster.move(3.0)
     assert [dropped(cluster, node)[0] for node in cluster.live()] == [0] * 4
     assert cluster.hints(primaries[0]) == {lost: 1}
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["slow", "dead"])
+def test_a_hint_is_kept_on_the_host_that_holds_no_other_copy(dead: bool) -> None:
+    """Six nodes on three hosts: on another one the hint would be lost together with a replica."""
+    cluster = Cluster(6, [SLOPPY], machines=3)
+    for key in (b"k%d" % i for i in range(20)):
+        coordinator, kept, lost = cluster.replicas("sloppy", key)
+        beside = f"n{(int(lost[1]) + 2) % 6 + 1}"
+        cluster.passes = partial(_no_write_to, lost)
+        if dead:
+            cluster.kill(lost)
+        cluster.stored_reply(coordinator, Put("sloppy", key, b"v", w=3))
+        assert cluster.hints(beside) == {lost: 1}
+        assert cluster.stored(kept, "sloppy", key)
+        cluster.passes = lambda sender, to, message: True
+        cluster.revive(lost)
+        assert all(not cluster.hints(node) for node in cluster.hosts)
+
+
+def _no_write_to(node: str, _sender: str, to: str, message: PeerMessage) -> bool:
+    return not (isinstance(message, ReplicaWrite) and to == node)
 
 
 def cluster_version(cluster: Cluster) -> bytes:

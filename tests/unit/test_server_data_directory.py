@@ -95,6 +95,11 @@ STORED = ("carts:n=2", "logs:conflict=lww", "plain:r=1", "short:ttl=60")
         ({"replicas": 2}, "not replicas=2, bucket carts:n=2,conflict=siblings, bucket logs:n=2,conflict=lww"),
         ({"members": MEMBERS + ",n5=h:5"}, "members 'n1,n2,n3,n4/z', not members 'n1,n2,n3,n4/z,n5'"),
         ({"members": MEMBERS.replace("/z", "")}, "members 'n1,n2,n3,n4/z', not members 'n1,n2,n3,n4'"),
+        ({"members": MEMBERS + "/m"}, "members 'n1,n2,n3,n4/z', not members 'n1,n2,n3,n4/z/m'"),
+        (
+            {"members": MEMBERS.replace("h:1", "h:1//m")},
+            "members 'n1,n2,n3,n4/z', not members 'n1//m,n2,n3,n4/z'",
+        ),
         (
             {"buckets": ("carts:n=1", *STORED[1:])},
             "bucket carts:n=2,conflict=siblings, not bucket carts:n=1,conflict=siblings",
@@ -164,7 +169,8 @@ def test_what_changes_nothing_stored_may_change(tmp_path: Path, buckets: tuple[s
         ('{"format": 1, "node": "n1\\n", "cluster_id": "c1"}', "damaged"),
         ('{"format": 2, "node": "n1", "cluster_id": "c1"}', "damaged"),
         ('{"format": 1e999}', "damaged"),
-        ('{"format": 3, "node": "n1", "cluster_id": "c1"}', "format 3, this program knows formats 1 to 2"),
+        ('{"format": 3, "node": "n1", "cluster_id": "c1"}', "damaged"),
+        ('{"format": 4, "node": "n1", "cluster_id": "c1"}', "format 4, this program knows formats 1 to 3"),
         pytest.param(" " * 17_000_000, "damaged", id="huge"),
     ],
 )
@@ -186,7 +192,7 @@ fields = {"node": "n1", "cluster_id": "c1", "partitions": 64, "replicas": 3, "me
     st.binary()
     | values.map(json.dumps).map(str.encode)
     | st.fixed_dictionaries(
-        {"format": st.sampled_from([1, 2]) | values},
+        {"format": st.sampled_from([1, 2, 3]) | values},
         optional={k: st.just(v) | values for k, v in fields.items()},
     )
     .map(json.dumps)

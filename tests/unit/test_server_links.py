@@ -67,6 +67,14 @@ def test_a_node_of_before_addresses_could_change_is_welcome_with_the_same_ones_o
         check_caller(before[1, 2, 4], "n1", STATE)
 
 
+def test_a_node_that_was_given_other_hosts_is_refused_and_the_difference_has_a_name() -> None:
+    theirs = cluster_state([1, 2, 3], STATE.cluster_id, hosts=["m1", "m2", "m3"])
+    with pytest.raises(
+        Refused, match=r"other members.*member n1: '127.0.0.1:1//m1' there, '127.0.0.1:1' here"
+    ):
+        check_caller(introduction("n2", theirs), "n1", STATE)
+
+
 @pytest.mark.parametrize("sent", [b"", b"\xff", b"[1]", b'{"a": 1}', b"[" * 100_000])
 def test_a_configuration_that_cannot_be_read_differs_in_nothing_known(sent: bytes) -> None:
     given = dict(introduction("n2", STATE)) | {"kvstore-configuration-bin": sent}
