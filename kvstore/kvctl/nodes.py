@@ -42,10 +42,11 @@ COLUMNS = (
     "damaged",
     "hints",
     "unproven",
+    "zone",
+    "host",
     "entries",
     "mb",
     "proof_s",
-    "zone",
 )
 """In tables, the last ones if there is room; all fit into 80 characters. JSON has all fields."""
 KEPT_COLUMNS = 4
@@ -163,6 +164,7 @@ def _row(node: str, statuses: Mapping[str, NodeStatus]) -> dict[str, object]:
         "node": node,
         "address": seen[0].address if seen else None,
         "zone": (seen[0].zone or None) if seen else None,
+        "host": (seen[0].host or None) if seen else None,
         "state": _state(node in statuses, views),
     }
     if node in statuses:
@@ -234,6 +236,7 @@ def _show_members(session: Invocation, state: ClusterState) -> None:
             "node": member.node,
             "address": member.address,
             "zone": member.zone or None,
+            "host": member.host or None,
             "first_in": first[member.node],
             "replica_of": held[member.node],
         }
@@ -243,25 +246,31 @@ def _show_members(session: Invocation, state: ClusterState) -> None:
         session.show_json({"cluster": state.cluster_id, "epoch": state.epoch, "members": rows})
         return
     tell(f"cluster {state.cluster_id}, epoch {state.epoch}, {state.ring.partitions} partitions")
-    session.show(rows, ("node", "address", "zone", "first_in", "replica_of"), keep=5)
+    session.show(rows, ("node", "address", "zone", "host", "first_in", "replica_of"), keep=6)
 
 
 def _show_key(session: Invocation, state: ClusterState, bucket: str, key: bytes) -> None:
     key_token = token(BucketName(bucket), UserKey(key))
     partition = partition_of(key_token, state.ring.partitions)
     n = state.bucket(bucket).n
+    primaries = preference_list(state.ring, partition, n)
+    hosts = [member.host or None for node in primaries if (member := state.member(node))]
     found = (
         {"bucket": bucket}
         | as_json("key", key)
         | {
             "token": f"{key_token:016x}",
             "partition": partition,
-            "primaries": list(preference_list(state.ring, partition, n)),
+            "primaries": list(primaries),
+            "hosts": hosts,
             "fallbacks": list(fallbacks(state.ring, partition, n)),
         }
     )
     if session.json:
         session.show_json(found)
         return
+    if not any(hosts):
+        del found["hosts"]
     for field, value in found.items():
-        say(f"{field}: {value if not isinstance(value, list) else ' '.join(value) or '-'}")
+        words = [each or "-" for each in value] if isinstance(value, list) else [str(value)]
+        say(f"{field}: {' '.join(words) or '-'}")

@@ -24,6 +24,8 @@ class MemberStatus:
     """HOST:PORT; empty for one that is not in the cluster state."""
     zone: str
     """Empty when it has none."""
+    host: str
+    """The machine that it shares with other nodes; empty: none."""
     status: Status
     """Alive, suspect or dead."""
     incarnation: int
@@ -88,5 +90,5 @@ def member_statuses(members: Iterable[MemberRow], state: ClusterState) -> tuple[
 
 def _member_status(seen: MemberRow, state: ClusterState) -> MemberStatus:
     member = state.member(seen.node)
-    address, zone = (member.address, member.zone) if member else ("", "")
-    return MemberStatus(seen.node, address, zone, seen.status, seen.incarnation)
+    address, zone, host = (member.address, member.zone, member.host) if member else ("", "", "")
+    return MemberStatus(seen.node, address, zone, host, seen.status, seen.incarnation)

@@ -90,6 +90,7 @@ def _member_to_wire(member: MemberStatus) -> pb.MemberStatus:
         node=member.node,
         address=member.address,
         zone=member.zone,
+        host=member.host,
         status=_STATUS_NUMBERS[member.status],
         incarnation=member.incarnation,
         connected=member.connected,
@@ -99,7 +100,7 @@ def _member_to_wire(member: MemberStatus) -> pb.MemberStatus:
 def _member_from_wire(m: pb.MemberStatus) -> MemberStatus:
     if m.status not in _STATUSES:
         raise InvalidRequest("status", f"{m.status} is no status of a member")
-    return MemberStatus(m.node, m.address, m.zone, _STATUSES[m.status], m.incarnation, m.connected)
+    return MemberStatus(m.node, m.address, m.zone, m.host, _STATUSES[m.status], m.incarnation, m.connected)
 
 
 def _anti_entropy_to_wire(status: AntiEntropyStatus) -> pb.AntiEntropyStatus:

@@ -49,8 +49,8 @@ def full_status() -> NodeStatus:
         cluster_id="c1",
         version="9.8.7",
         members=(
-            MemberStatus("n1", "h:1", "a", Status.ALIVE, 7, True),
-            MemberStatus("n2", "h:2", "b", Status.DEAD, 8),
+            MemberStatus("n1", "h:1", "a", "m1", Status.ALIVE, 7, True),
+            MemberStatus("n2", "h:2", "b", "m2", Status.DEAD, 8),
         ),
         hints=(PendingHints("n2", 5, 70, 1.5), PendingHints("n3", 6, 80, 2.5)),
         counters=filled(Counters),

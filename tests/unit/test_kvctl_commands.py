@@ -14,6 +14,7 @@ from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -35,7 +36,7 @@ from kvstore.errors import (
     VersionTooLarge,
     WriteTimeout,
 )
-from kvstore.kvctl import failures, repair
+from kvstore.kvctl import failures, repair, tables
 from kvstore.kvctl.hints import hint_columns, hint_rows
 from kvstore.kvctl.invocation import Invocation
 from kvstore.kvctl.nodes import COLUMNS, problems_of, status_rows
@@ -243,11 +244,11 @@ def statuses(client: Client) -> dict[str, NodeStatus]:
 
 
 class Nodes:
-    """Whole nodes in this process; of `members` the first `running` run."""
+    """Whole nodes in this process, each on another `host`; of `members` the first `running` run."""
 
-    def __init__(self, directory: Path, members: int, running: int) -> None:
+    def __init__(self, directory: Path, members: int, running: int, host: str = "") -> None:
         ports = free_ports(members)
-        self.state = cluster_state(ports, "c1")
+        self.state = cluster_state(ports, "c1", hosts=[f"{host}{i}" for i in range(members)] if host else ())
         self.endpoints = ",".join(f"127.0.0.1:{port}" for port in ports)
         self._stack = AsyncExitStack()
         nodes = [settings(f"n{i}", port, directory, self.state) for i, port in enumerate(ports[:running], 1)]
@@ -270,7 +271,7 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    nodes = Nodes(tmp_path_factory.mktemp("three"), 3, 3)
+    nodes = Nodes(tmp_path_factory.mktemp("three"), 3, 3, "machine-")
     yield nodes
     nodes.stop()
 
@@ -413,6 +414,38 @@ def test_the_ring_shows_who_holds_what(kvctl: Kvctl, three: Nodes) -> None:
     assert "fallbacks: -" in lines
 
 
+def test_hosts_are_shown_where_members_are(
+    kvctl: Kvctl, three: Nodes, one_away: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = {"n1": "machine-0", "n2": "machine-1", "n3": "machine-2"}
+    with three.client() as client:
+        assert {m.node: m.host for m in client.ring().members} == hosts
+        assert {m.node: m.host for m in statuses(client)["n1"].members} == hosts
+
+    def told(nodes: Nodes, *arguments: str) -> Any:
+        return json.loads(kvctl("--endpoints", nodes.endpoints, "-o", "json", *arguments).out)
+
+    def shown(nodes: Nodes, *arguments: str) -> str:
+        return kvctl("--endpoints", nodes.endpoints, *arguments).out
+
+    assert {row["node"]: row["host"] for row in told(three, "status")} == hosts
+    assert {row["node"]: row["host"] for row in told(three, "ring")["members"]} == hosts
+    key = ("ring", "--key", "carts", "user:1")
+    place = told(three, *key)
+    assert place["hosts"] == [hosts[node] for node in place["primaries"]]
+    assert f"hosts: {' '.join(place['hosts'])}\n" in shown(three, *key)
+    for arguments in (("status",), ("ring",)):
+        for width in (200, 80, 40):
+            monkeypatch.setattr(tables, "_PIPE_WIDTH", width)
+            assert max(map(len, shown(three, *arguments).splitlines())) <= width
+            if width > 40 or arguments == ("ring",):
+                assert all(host in shown(three, *arguments) for host in hosts.values())
+            assert "host" not in shown(one_away, *arguments)
+    assert [row["host"] for row in told(one_away, "status")] == [None] * 3
+    assert told(one_away, *key)["hosts"] == [None] * 3
+    assert "hosts" not in shown(one_away, *key)
+
+
 def test_explain_shows_how_a_reply_came_about(kvctl: Kvctl, three: Nodes) -> None:
     arguments = ("--endpoints", three.endpoints, "--timeout", PATIENCE)
     stored = kvctl(*arguments, "put", "carts", "explained", "v", "--explain", "-w", "3")
@@ -473,7 +506,7 @@ def test_hints_are_shown_by_target_with_the_totals_of_the_node_once() -> None:
 
 def test_what_others_see_of_a_node_is_counted_where_they_differ() -> None:
     def seen(node: str, *views: tuple[str, Status]) -> NodeStatus:
-        members = tuple(MemberStatus(member, f"{member}:1", "", status, 1) for member, status in views)
+        members = tuple(MemberStatus(member, f"{member}:1", "", "", status, 1) for member, status in views)
         return node_status(node, members=members)
 
     alive, suspect, dead = Status
@@ -506,7 +539,7 @@ def test_a_table_leaves_out_empty_columns_and_cuts_nothing_off() -> None:
 
 def test_nodes_and_hints_fit_into_80_characters() -> None:
     members = tuple(
-        MemberStatus(f"n{i}", f"127.0.0.1:{7000 + i}", "", Status.ALIVE, 1, True) for i in (1, 2, 3)
+        MemberStatus(f"n{i}", f"127.0.0.1:{7000 + i}", "", "", Status.ALIVE, 1, True) for i in (1, 2, 3)
     )
     kept = (PendingHints("n3", 12_345, 1_073_741_824, 86_400.0),)
     usual = node_status("n1", members=members, hints=kept)

@@ -27,7 +27,7 @@ from kvstore.kvctl.main import kvctl as command_line
 from kvstore.kvctl.nodes import COLUMNS, KEPT_COLUMNS
 from kvstore.kvctl.output import harmless
 from kvstore.kvctl.progress import progress_bar
-from kvstore.kvctl.tables import fitting, show_lists, table
+from kvstore.kvctl.tables import filled, fitting, show_lists, table
 from kvstore.protocol.client import Delete, Get
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster
@@ -141,7 +141,7 @@ def rows(count: int = 5) -> list[dict[str, object]]:
 def on_width(width: int) -> int | None:
     """How many columns of the nodes' table are shown."""
     shown = fitting(rows(), COLUMNS, KEPT_COLUMNS, Console(width=width, file=io.StringIO()))
-    assert shown is None or shown == list(COLUMNS[: len(shown)])
+    assert shown is None or shown == filled(rows(), COLUMNS)[: len(shown)]
     return len(shown) if shown is not None else None
 
 
@@ -151,7 +151,7 @@ def test_a_table_has_the_columns_that_fit_and_is_a_list_where_too_few_do(
     assert (on_width(80), on_width(60), on_width(40), on_width(30)) == (9, 6, 4, None)
     for width in (80, 60, 40):
         console = Console(width=width, record=True, file=io.StringIO())
-        console.print(table(rows(), COLUMNS[: on_width(width)]))
+        console.print(table(rows(), filled(rows(), COLUMNS)[: on_width(width)]))
         lines = console.export_text().splitlines()
         assert max(map(len, lines)) <= width
         assert sum(line.strip().startswith("n") for line in lines) == 6  # nothing goes on in the next line
