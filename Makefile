@@ -13,7 +13,7 @@ PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 # compiles the whole package, and each of their workers all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv run test check structure tables format packages airports demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-large bench-mix bench-transports sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations backup stops fuzz hostile power-loss proto clean
+.PHONY: help venv run test check structure tables format packages airports demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-large bench-mix bench-hosts bench-transports sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations backup stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ bench-large: venv ## measure puts of large values, and what small gets feel of t
 
 bench-mix: venv ## gets and puts of hot keys, half and half and 19 to 1
 	@$(BIN)/python -m bench.mix $(ARGS)
+
+bench-hosts: venv ## one node and two on each of three hosts: throughput, and CPU of an operation
+	@$(BIN)/python -m bench.hosts $(ARGS)
 
 bench-transports: venv ## measure what a frame costs on the ways it could take between two processes
 	@$(BIN)/python -m bench.transports $(ARGS)
