@@ -60,7 +60,9 @@ class Node:
         self.background = parts.background(self.base, engine, settings)
         self._coordinator = parts.coordinator(self.base, settings)
         self._scans = parts.scans(self.base, self.background.flows, engine, settings)
-        replica_service = ReplicaService(outbox, self.base.local, self.base.durability, placements)
+        replica_service = ReplicaService(
+            outbox, self.base.local, self.base.durability, placements, self.base.guard
+        )
         self._liveness = Liveness(self._detector, engine.get, outbox, self.base, self.background)
         self._adoption = Adoption(outbox, self.base, self.background, self._liveness)
         self._check = FrameCheck(placements, settings.limits, self.base.mint.can_have_minted)

@@ -16,6 +16,7 @@ from kvstore.node.scan_answers import ScanAnswers
 from kvstore.node.scans import Scans
 from kvstore.node.settings import NodeSettings
 from kvstore.protocol.instant import Instant
+from kvstore.protocol.peer import WriteAck
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.background.answering import AnsweredQuestions
@@ -242,6 +243,6 @@ def _release(name: str, rpc: Rpc, output: Output, now: Instant) -> None:
     if isinstance(output, Send):
         rpc.send(output.to, output.message)
     elif isinstance(output, OwnAcks):
-        rpc.on_write_acks(name, output.numbers, now)
+        rpc.on_answer_to_all(name, WriteAck(output.numbers), now)
     else:
         rpc.on_answer(name, output.number, output.answer, now)

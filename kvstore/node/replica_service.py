@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from kvstore.errors import KVError
 from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import ReadReply, ReadSame, Refusal, ReplicaRead, ReplicaWrite, WriteAck
+from kvstore.quorum.guard import Guard
 from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.outputs import Send
@@ -28,11 +29,13 @@ class ReplicaService:
         local: LocalCopy,
         durability: HeldOutputs,
         ownership: Ownership,
+        guard: Guard,
     ) -> None:
         self._send = transport.send
         self._local = local
         self._durability = durability
         self._ownership = ownership
+        self._guard = guard
 
     def write(self, sender: str, writes: Sequence[ReplicaWrite], now: Instant) -> None:
         """Store the versions of one frame in one batch; one ack follows for all, when it is durable."""
@@ -64,29 +67,42 @@ class ReplicaService:
         if taken:
             self._durability.after(last_lsn, Send(sender, WriteAck(tuple(taken))), now)
 
-    def read(self, sender: str, message: ReplicaRead, now: Instant) -> None:
-        """Tell what is stored here, or that it is the same."""
-        replica, ownership = self._local.replica, self._ownership
-        try:
-            if message.epoch != ownership.state.epoch:
-                ownership.check_epoch(message.epoch, message.key)
-            if message.hint_for:
-                version = self._local.hints.read(message.hint_for, message.key)
-                lsn = self._durability.last
-            else:
-                version = replica.read(message.key)
-                lsn = replica.unsynced(message.key)
-            answer = _answer(message, version)
-        except KVError as error:
-            self._send(sender, Refusal(message.number, error))
-            return
-        self._durability.after(lsn, Send(sender, answer), now)
+    def read(self, sender: str, reads: Sequence[ReplicaRead], now: Instant) -> None:
+        """Tell of each key of one frame what is stored here, or that it is the same.
+
+        Those that are the same, and on the disk, are told of in one message.
+        """
+        same: list[int] = []
+        for message in reads:
+            try:
+                version, lsn = self._stored(message)
+                if digest(version) != message.digest:
+                    answer = ReadReply(message.number, _sendable(version))
+                    self._durability.after(lsn, Send(sender, answer), now)
+                elif lsn and self._durability.must_wait(lsn):
+                    self._durability.after(lsn, Send(sender, ReadSame((message.number,))), now)
+                else:
+                    same.append(message.number)
+            except KVError as error:
+                self._send(sender, Refusal(message.number, error))
+            except Exception as error:  # noqa: BLE001  (a defect: the other reads have nothing to do with it)
+                self._guard.report(error)
+        if same:
+            self._send(sender, ReadSame(tuple(same)))
+
+    def _stored(self, asked: ReplicaRead) -> tuple[EncodedVersion, int]:
+        """What was asked for, and the LSN that must be durable before it may be shown (0: it is)."""
+        ownership = self._ownership
+        if asked.epoch != ownership.state.epoch:
+            ownership.check_epoch(asked.epoch, asked.key)
+        if asked.hint_for:
+            return self._local.hints.read(asked.hint_for, asked.key), self._durability.last
+        replica = self._local.replica
+        return replica.read(asked.key), replica.unsynced(asked.key)
 
 
-def _answer(asked: ReplicaRead, version: EncodedVersion) -> ReadSame | ReadReply:
-    """What a node that holds `version` says; raises Corruption for one that the asker would refuse."""
-    if digest(version) == asked.digest:
-        return ReadSame(asked.number)
+def _sendable(version: EncodedVersion) -> EncodedVersion:
+    """The version; raises Corruption for one that the asker would refuse."""
     if version:
         check_version(version)
-    return ReadReply(asked.number, version)
+    return version

@@ -20,6 +20,7 @@ from kvstore.protocol.peer import (
     Forward,
     ForwardReply,
     KeyOffer,
+    ReadSame,
     Refusal,
     RepairWanted,
     ReplicaRead,
@@ -28,7 +29,6 @@ from kvstore.protocol.peer import (
 )
 from kvstore.protocol.table import ANSWERS, PeerMessage, expired
 from kvstore.quorum.forward import Repeats
-from kvstore.versions import InternalKey
 
 Handler = Callable[[str, Any, Instant], None]
 """Takes a message of one type with its sender."""
@@ -54,46 +54,44 @@ class Router:
         self._forwarded = Repeats()
         self._handlers: dict[type, Handler] = {
             Refusal: self._on_refusal,
-            ReplicaRead: replica_service.read,
             RepairWanted: background.anti_entropy.on_repair_wanted,
             KeyOffer: liveness.on_key_offer,
             **{
                 question: Questions(question, answering, outbox, base.placements, base.durability).on_question
                 for question, answering in background.questions.items()
             },
-            **dict.fromkeys(ANSWERS, self._on_answer),
+            **dict.fromkeys(ANSWERS.keys() - {WriteAck, ReadSame}, self._on_answer),
             **dict.fromkeys(_GOSSIP, liveness.on_message),
         }
-        """Of all messages but WriteAck, ReplicaWrite and Forward, which need more than that."""
+        """Of all messages but those that `route` looks at itself."""
 
     def route(self, sender: str, messages: Sequence[PeerMessage], now: Instant, delay: float) -> None:
         """Hand on the messages of one frame that has waited for `delay` seconds: see Node.on_frame.
 
-        Its writes are carried out together, but none after a read of its key that was sent later: that one
-        would find something old, and repair it.
+        Its writes are carried out together, and then its reads: none of a key that was written before finds
+        something old, which it would repair.
         """
         base = self._base
         run, handlers = base.guard.run, self._handlers
         writes: list[ReplicaWrite] = []
-        written: set[InternalKey] = set()
+        reads: list[ReplicaRead] = []
         for message in messages:
             if isinstance(message, ReplicaWrite):
                 writes.append(message)
-                written.add(message.key)
-            elif isinstance(message, WriteAck):
-                base.rpc.on_write_acks(sender, message.numbers, now)
+            elif isinstance(message, WriteAck | ReadSame):
+                base.rpc.on_answer_to_all(sender, message, now)
             elif delay and expired(message, delay):
                 base.counters.expired += 1
+            elif isinstance(message, ReplicaRead):
+                reads.append(message)
             elif isinstance(message, Forward):
                 run(self._on_forward, sender, message, now, delay)
             else:
-                if written and isinstance(message, ReplicaRead) and message.key in written:
-                    run(self._replica_service.write, sender, writes, now)
-                    writes = []
-                    written.clear()
                 run(handlers[type(message)], sender, message, now)
         if writes:
             run(self._replica_service.write, sender, writes, now)
+        if reads:
+            run(self._replica_service.read, sender, reads, now)
 
     def _on_answer(self, sender: str, message: Any, now: Instant) -> None:
         self._base.rpc.on_answer(sender, message.number, message, now)

@@ -75,9 +75,9 @@ class ReplicaRead(msgspec.Struct, frozen=True, gc=False):
 
 @peer_message("read_sames", answers=ReplicaRead)
 class ReadSame(msgspec.Struct, frozen=True, gc=False):
-    """The sender's version has the digest that was asked about."""
+    """The sender's versions have the digests that the ReplicaReads `numbers` asked about."""
 
-    number: Number
+    numbers: tuple[Number, ...]
 
 
 @peer_message("read_replies", answers=ReplicaRead)

@@ -31,5 +31,5 @@ Output = Send | Own | OwnAcks
 
 ACK = WriteAck(())
 """This node's own: what was to be written is on its disk."""
-SAME = ReadSame(0)
+SAME = ReadSame(())
 """This node's own: what it has read here is on its disk."""

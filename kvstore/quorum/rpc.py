@@ -16,12 +16,12 @@ from kvstore.protocol.peer import (
     Forward,
     ForwardReply,
     QuorumMessage,
+    ReadSame,
     WriteAck,
 )
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.deadlines import Deadlines, Sleeper
 from kvstore.quorum.guard import Guard
-from kvstore.quorum.outputs import ACK
 from kvstore.versions import NO_KEY, InternalKey
 
 Answer: TypeAlias = QuorumMessage
@@ -120,15 +120,15 @@ class Rpc:
         if waiting is not None and isinstance(answer, waiting.EXPECTS):
             waiting.on_answer(node, answer, now)
 
-    def on_write_acks(self, node: str, numbers: Iterable[int], now: Instant) -> None:
-        """`node` has what it was sent under these numbers, durably."""
-        table = self.waiting
-        for number in numbers:
+    def on_answer_to_all(self, node: str, answer: WriteAck | ReadSame, now: Instant) -> None:
+        """An answer of a node to many questions: a defect in what one has asked does not keep the others."""
+        table, kind = self.waiting, type(answer)
+        for number in answer.numbers:
             waiting = table.get(number)
-            if waiting is not None and WriteAck in waiting.EXPECTS:
+            if waiting is not None and kind in waiting.EXPECTS:
                 try:
-                    waiting.on_answer(node, ACK, now)
-                except Exception as error:  # noqa: BLE001  (as by Guard.run, without a call for each)
+                    waiting.on_answer(node, answer, now)
+                except Exception as error:  # noqa: BLE001  (as in Guard.run, a call of which each would cost)
                     self._guard.report(error)
 
     def on_refusal(self, node: str, number: int, error: KVError, now: Instant) -> None:

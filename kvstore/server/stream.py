@@ -18,7 +18,7 @@ from kvstore.config import MAX_REQUEST_BYTES
 from kvstore.frames import dial
 from kvstore.frames.incoming import StreamEnded, StreamLost
 from kvstore.frames.stream import FrameStream
-from kvstore.protocol.peer import WriteAck
+from kvstore.protocol.peer import ReadSame, WriteAck
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import Member
 from kvstore.server.gathering import AT_ONCE, Gathering
@@ -44,9 +44,9 @@ OnUnsent: TypeAlias = Callable[[str, Sequence[int]], None]
 
 
 def _messages(batch: list[PeerMessage]) -> int:
-    """How many messages a batch holds; acks, when there are no others, come many in one."""
+    """How many messages a batch holds; those of one number each, when there are no others, come many in one."""
     first = batch[0]
-    return len(first.numbers) if len(batch) == 1 and isinstance(first, WriteAck) else len(batch)
+    return len(first.numbers) if len(batch) == 1 and isinstance(first, WriteAck | ReadSame) else len(batch)
 
 
 class Stream:

@@ -96,8 +96,8 @@ class Transcript:
             case ReplicaRead():
                 self._asked[sender, message.number] = _key(message.key)
                 return [f"read {_key(message.key)}: do you hold the same?"]
-            case ReadSame(request):
-                return [f"the same: {self._about(to, request)}"]
+            case ReadSame(requests):
+                return [f"the same: {self._about(to, number)}" for number in requests]
             case ReadReply(request, version):
                 return [f"no: {self._about(to, request)} is {_version(version)}"]
             case Refusal(request, error):

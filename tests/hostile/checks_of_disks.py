@@ -56,7 +56,7 @@ _DISKS: list[Row] = [
     ),
     (
         "nor in reply to a read",
-        without(replica_service._answer, "check_version(version)", "pass"),
+        without(replica_service._sendable, "check_version(version)", "pass"),
         alone("what_others_would_refuse_is_not_sent_to_who_asks_for_it"),
     ),
     (

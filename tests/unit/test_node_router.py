@@ -16,6 +16,7 @@ from kvstore.protocol.fields import Number
 from kvstore.protocol.peer import (
     Forward,
     RangeItems,
+    ReadSame,
     ReapCheck,
     ReplicaRead,
     ReplicaWrite,
@@ -28,7 +29,7 @@ from tests.plain import data_key, token
 from tests.unit.quorum_cluster import Cluster
 from tests.wire_samples import sample
 
-APART = {WriteAck, ReplicaWrite, Forward}
+APART = {WriteAck, ReadSame, ReplicaWrite, ReplicaRead, Forward}
 """What `Router.route` handles before it looks into its table."""
 BY_OTHERS = {ReplicaRead, ReplicaWrite, Forward}
 """Questions that are no part of background work."""

@@ -296,7 +296,7 @@ def test_an_answer_that_has_come_counts_although_its_link_breaks() -> None:
     cluster.run()
     (operation,) = cluster.hosts[first].node.base.rpc.waiting
     cluster.hosts[first].node.on_link_lost(second, cluster.instant)
-    same = ReadSame(operation)
+    same = ReadSame((operation,))
     cluster.hosts[first].node.on_frame(third, [same], cluster.instant)
     assert isinstance(cluster.hosts[first].replies[number], Found)
     assert left_over(cluster) == {}

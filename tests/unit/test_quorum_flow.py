@@ -174,7 +174,7 @@ MEANINGLESS: dict[str, Say] = {
     "another kind of answer": lambda node, number: node.answer(
         "n2", number, RangeDifference(number, (), (), b"")
     ),
-    "an acknowledgement": lambda node, number: node.rpc.on_write_acks("n2", [number], node.now),
+    "an acknowledgement": lambda node, number: node.rpc.on_answer_to_all("n2", WriteAck((number,)), node.now),
     "another node's answer": lambda node, number: node.answer("n3", number, TreeHashes(number, ())),
     "another node's refusal": lambda node, number: node.rpc.on_refusal(
         "n3", number, Overloaded(1.0), node.now
@@ -319,7 +319,7 @@ def test_only_this_node_itself_says_that_its_writes_are_on_the_disk() -> None:
     told = Told(Sync(node.engine.write([(b"n/key", b"value")])))
     begun(node, told)
     (number,) = node.rpc.waiting
-    node.rpc.on_write_acks("n2", [number], node.now)
+    node.rpc.on_answer_to_all("n2", WriteAck((number,)), node.now)
     assert told.resumed == []
 
 
@@ -409,7 +409,7 @@ def test_a_lasting_flow_that_fails_on_an_answer_keeps_the_defect_from_others_of_
     flow.start(node.now)
     other = Told(Ask((("n2", WRITE),), 5.0))
     first, second = begun(node, other)
-    node.rpc.on_write_acks("n2", [first, second], node.now)
+    node.rpc.on_answer_to_all("n2", WriteAck((first, second)), node.now)
     assert [type(error) for error in node.defects] == [Defect]
     assert other.ended == 1
     node.move(REST)

@@ -197,7 +197,7 @@ def counted(
 def test_a_failing_message_does_not_take_the_others_of_its_frame_along(
     monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
 ) -> None:
-    monkeypatch.setattr(ReplicaService, "read", fails)
+    monkeypatch.setattr(ReplicaService, "_stored", fails)
     cluster = Cluster()
     node = cluster.hosts["n1"].node
     key = data_key(token("b", b"k"), "b", b"k")

@@ -20,7 +20,7 @@ from kvstore.gossip import GossipSettings
 from kvstore.local.ports import free_ports
 from kvstore.node.settings import NodeSettings
 from kvstore.protocol.gossip import Ack, Status, Update
-from kvstore.protocol.peer import ReadSame, ReplicaWrite
+from kvstore.protocol.peer import ReadReply, ReplicaWrite
 from kvstore.protocol.sizes import size_of
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import ClusterState, Member
@@ -33,7 +33,7 @@ from kvstore.server.stream import BULK, LINK, Stream
 from kvstore.server.turn_ends import TurnEnds
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.v1.stream_pb2 import Open
-from kvstore.versions import EncodedVersion, InternalKey
+from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey
 from kvstore.wire.queue import Batches
 from tests.patience import PATIENCE
 from tests.unit.server_nodes import cluster_state, peer_stream, run, serving, settings
@@ -168,7 +168,7 @@ def test_what_cannot_be_sent_is_dropped_counted_and_told() -> None:
         stream.send(Ack(1, (Update("n1", Status.ALIVE, 1),)), 64)
         await asyncio.sleep(0)
         assert (stream.queue.dropped, lost) == (1, [])  # probes find out by themselves
-        stream.send(ReadSame(7), 64)  # nobody here waits for an answer to it
+        stream.send(ReadReply(7, NO_VERSION), 64)  # nobody here waits for an answer to it
         for number in range(3):
             stream.send(ReplicaWrite(number, 1, InternalKey(b"k"), EncodedVersion(b"v")), 64)
         assert lost == []  # never while the node is still in the middle of something
@@ -188,7 +188,7 @@ def test_a_stream_comes_back_after_its_peer(tmp_path: Path) -> None:
         async with serving(node) as (server,):
             await until(lambda: stream.connected)
             for number in range(100):
-                stream.send(ReadSame(number), 64)
+                stream.send(ReadReply(number, NO_VERSION), 64)
             await until(lambda: server.driver.messages_received == 100)
             assert server.driver.frames_received == 1
             assert lost == []
@@ -196,7 +196,7 @@ def test_a_stream_comes_back_after_its_peer(tmp_path: Path) -> None:
         await until(lambda: lost == ["n2"])
         async with serving(node) as (server,):
             await until(lambda: stream.connected)
-            stream.send(ReadSame(1), 64)
+            stream.send(ReadReply(1, NO_VERSION), 64)
             await until(lambda: server.driver.messages_received == 1)
         running.cancel()
         await asyncio.wait([running])

@@ -119,9 +119,10 @@ class Messages:
                 self._copies.must_be_durable(sender, asked.key, asked.version, asked.hint_for, "acknowledges")
 
     def _holds_the_same(self, sender: str, to: str, message: ReadSame) -> None:
-        asked = self._reads.get((to, message.number, sender))
-        if asked and (version := self._written.versions.get(asked.digest)):
-            self._copies.must_be_durable(sender, asked.key, version, asked.hint_for, "says that it holds")
+        for number in message.numbers:
+            asked = self._reads.get((to, number, sender))
+            if asked and (version := self._written.versions.get(asked.digest)):
+                self._copies.must_be_durable(sender, asked.key, version, asked.hint_for, "says that it holds")
 
     def _answers_read(self, sender: str, to: str, message: ReadReply) -> None:
         asked = self._reads.get((to, message.number, sender))
