@@ -19,7 +19,6 @@ from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.hints import Hints
 from kvstore.quorum.read import ReadOperation
 from kvstore.quorum.request import Request
-from kvstore.quorum.votes import won
 from kvstore.quorum.write import WriteEvent, WriteOperation, WriteState
 from kvstore.server.main import main
 from kvstore.versions import NO_VERSION, CausalContext, Dot, EncodedVersion, InternalKey
@@ -54,7 +53,7 @@ def repair_dropped() -> None:
     """A read replies with what it has found, and repairs nobody."""
 
     def reply_at_once(self: ReadOperation, now: Instant) -> None:
-        if self._waited_for and won(self._quorums, self.answers.keys()):
+        if self._waited_for and len(self.answers) >= self.request.r:
             result = NO_VERSION
             for version in self.answers.values():
                 result = self._common.local.replica.combine(self.request.key, result, version)

@@ -8,9 +8,10 @@ read of its holder ask for more, so a checksum will do for it, and clients make 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from hmac import compare_digest
+from typing import cast
 
 import google_crc32c
 import msgspec
@@ -44,6 +45,7 @@ _CHECKSUM_BYTES = 4
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(CausalContext)
+_joined = cast("Callable[[Iterable[bytes]], SignedContext]", b"".join)
 _dotted_decoder = msgspec.msgpack.Decoder(DottedContext)
 
 
@@ -113,9 +115,9 @@ def encode_context(
     """
     if dots:
         payload = _encoder.encode(DottedContext(context, dots[-MOST_DOTS:]))
-        return SignedContext(_DOTTED + keyring.sign(place, _DOTTED + payload) + payload)
+        return _joined((_DOTTED, keyring.sign(place, _DOTTED + payload), payload))
     payload = _encoder.encode(context)
-    return SignedContext(_FORMAT + keyring.sign(place, payload) + payload)
+    return _joined((_FORMAT, keyring.sign(place, payload), payload))
 
 
 def decode_context(data: SignedContext, place: InternalKey, keyring: Keyring) -> DottedContext:

@@ -9,7 +9,7 @@ they have grown alike, so that a key is sorted a few times in all and a scan cos
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import TypeAlias
 
@@ -33,10 +33,12 @@ _SORTED_AT_ONCE = 1024
 class Memtable:
     """Entries by key; None marks a deletion, which hides what lies in older tables."""
 
-    __slots__ = ("_entries", "_runs", "_sorted", "_undos", "bytes")
+    __slots__ = ("_entries", "_runs", "_sorted", "_undos", "bytes", "get")
 
     def __init__(self) -> None:
         self._entries: dict[bytes, bytes | None] = {}
+        self.get: Callable[[bytes, bytes | None], bytes | None] = self._entries.get
+        """The value of a key, None for a deletion, the default when the key is not here."""
         self._runs: list[list[bytes]] = []
         self._sorted = 0
         self._undos: list[Undo] = []
@@ -64,10 +66,6 @@ class Memtable:
         memtable._runs = [_sorted_in_steps(list(memtable._entries), pace)]
         memtable._sorted = len(memtable._entries)
         return memtable
-
-    def get(self, key: bytes, default: bytes | None) -> bytes | None:
-        """The value, None for a deletion, `default` when the key is not here."""
-        return self._entries.get(key, default)
 
     # snapshots
 

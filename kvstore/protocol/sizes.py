@@ -60,10 +60,10 @@ class _Sizes(dict[type, Any]):
 
     def __missing__(self, record: type) -> Any:
         measure = self._measure
-        terms = [term for field in fields_of(record) if (term := _term(f"s.{field.name}", field, measure))]
-        total = " + ".join([str(measure.message), *terms])
+        lines = [f"size = {measure.message}"]
+        lines += [line for field in fields_of(record) if (line := _line(f"s.{field.name}", field, measure))]
         name = f"{measure.name}_{record.__name__}"
-        self[record] = made = function(name, "s", [f"return {total}"], self._names)
+        self[record] = made = function(name, "s", [*lines, "return size"], self._names)
         return made
 
 
@@ -79,25 +79,26 @@ class _ItemSizes(dict[type, Any]):
 _SIZES, _CONTENTS, _ITEMS = _Sizes(_IN_A_FRAME, size_of), _Sizes(_CONTENT, content_of), _ItemSizes()
 
 
-def _term(value: str, field: Field, measure: _Measure) -> str:
-    """What a field adds, as an expression; empty: next to nothing."""
+def _line(value: str, field: Field, measure: _Measure) -> str:
+    """The statement that adds a field to `size`; empty: it is next to nothing."""
     if field.many:
-        return _list_term(value, field, measure)
+        return _list_line(value, field, measure)
     if field.types == (bytes,):
-        return f"len({value})"
+        return f"size += len({value})"
     if field.types != (KVError,) and all(map(is_record, field.types)):
-        part = f"{measure.name}({value})"
-        return f"({part} if {value} is not None else 0)" if field.optional else part
+        part = f"size += {measure.name}({value})"
+        return f"if {value} is not None: {part}" if field.optional else part
     return ""
 
 
-def _list_term(value: str, field: Field, measure: _Measure) -> str:
+def _list_line(value: str, field: Field, measure: _Measure) -> str:
     if field.type in (bytes, str):
-        return f"sum([{measure.item} + len(item) for item in {value}])"
-    if not is_record(field.type):
-        return f"{_number(field, measure)} * len({value})"
-    each = _item(field.type, measure)
-    return f"{each} * len({value})" if each.isdigit() else f"sum([{each} for item in {value}])"
+        each = f"{measure.item} + len(item)"
+    elif is_record(field.type):
+        each = _item(field.type, measure)
+    else:
+        each = str(_number(field, measure))
+    return f"size += {each} * len({value})" if each.isdigit() else f"for item in {value}: size += {each}"
 
 
 def _item(record: type, measure: _Measure) -> str:

@@ -71,6 +71,7 @@ def shown(version: Version, wall: int) -> tuple[Value, ...]:
     return tuple(
         [
             Value(sibling.value or b"", sibling.content_type, wall_time(sibling.time), sibling.expiry)
-            for sibling in version.visible(wall)
+            for sibling in version.siblings
+            if sibling.visible(wall)
         ]
     )

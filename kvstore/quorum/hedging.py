@@ -8,7 +8,7 @@ tried now and then (the dynamic snitch in Cassandra). docs/reads.md says what wa
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 
 WINDOW = 64
 """Latencies of a peer that are remembered: what "recent" means."""
@@ -34,7 +34,7 @@ class _Peer:
     __slots__ = ("last", "late", "p95", "prompt", "recent", "taken", "try_at")
 
     def __init__(self) -> None:
-        self.recent: list[float] = []
+        self.recent: deque[float] = deque(maxlen=WINDOW)
         self.last = 0.0
         self.try_at = 0.0
         self.forget()
@@ -50,10 +50,7 @@ class _Peer:
         """Remember one latency; whether that has brought `p95` up to date, as a suspicious one does."""
         self.last = seconds
         recent = self.recent
-        if len(recent) < WINDOW:
-            recent.append(seconds)
-        else:
-            recent[self.taken % WINDOW] = seconds
+        recent.append(seconds)
         self.taken += 1
         if self.taken % _STEP and not (suspicious and self.taken >= _STEP):
             return False

@@ -7,8 +7,8 @@ what the answer must have seen: if R replicas do not know it, all are asked (doc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from kvstore.config import QuorumSettings
 from kvstore.errors import (
@@ -32,10 +32,10 @@ from kvstore.quorum.operation import Moves, Named, Operation, Respond
 from kvstore.quorum.outputs import ACK, SAME, Own
 from kvstore.quorum.placement import Placements, Target
 from kvstore.quorum.read_repair import Repair
-from kvstore.quorum.read_result import has_seen, reconciled, unreadable
+from kvstore.quorum.read_result import compared, has_seen, unreadable
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc
-from kvstore.quorum.votes import Quorums, won
+from kvstore.quorum.votes import NOBODY
 from kvstore.versions import NO_KEY, NO_VERSION, CausalContext, EncodedVersion, InternalKey, digest
 
 Complete = Callable[[Request, EncodedVersion, Explain | None, Respond, Instant], None]
@@ -63,7 +63,11 @@ class ReadEvent(Named):
     ANSWERED = "nobody who was asked has yet to answer"
 
 
-_S, _E = ReadState, ReadEvent
+_ASKING, _REPAIRING, _ASKING_ALL, _REPLIED, _FINISHED = ReadState
+_DIFFERENT, _TOO_FEW, _HELD, _UNSEEN, _FAILED, _ANSWERED = ReadEvent
+"""Python 3.11 takes ten times as long to find a member in its Enum, and every read needs some."""
+_NONE: Mapping[str, Any] = {}
+"""What a read seldom needs of its own: whoever has something to add makes another one."""
 
 
 class Reads:
@@ -79,6 +83,7 @@ class Reads:
         counters: ReadCounters,
         settings: QuorumSettings,
     ) -> None:
+        self.name = placements.name
         self.rpc = rpc
         self.local = local
         self.placements = placements
@@ -93,7 +98,9 @@ class Reads:
             return self.settings.read_patience
         longest = 0.0
         for target in left[-needed:]:
-            longest = max(longest, self.hedging.delay(target.node))
+            delay = self.hedging.delay(target.node)
+            if delay > longest:
+                longest = delay
         return longest
 
     def read(
@@ -110,11 +117,11 @@ class Reads:
         """
         now = request.now
         self.hedging.earn()
-        operation = ReadOperation(self, respond, request, local, complete, seen, now)
+        operation = ReadOperation(self, respond, request, local, complete, seen)
         operation.send(now)
         if local is not None:
             unsynced = self.local.replica.unsynced(request.key)
-            if self.durability.must_wait(unsynced):
+            if unsynced and self.durability.must_wait(unsynced):
                 self.durability.after(unsynced, Own(operation.number, SAME), now)
             else:
                 operation.on_own(now)
@@ -128,14 +135,12 @@ class ReadOperation(Operation):
 
     __slots__ = (
         "_again",
-        "_asked_at",
         "_asked_later",
         "_common",
         "_complete",
         "_hedged",
         "_left",
         "_patience",
-        "_quorums",
         "_repaired",
         "_repairs",
         "_seen",
@@ -147,18 +152,18 @@ class ReadOperation(Operation):
 
     EXPECTS = (ReadSame, ReadReply)
     MOVES: ClassVar[Moves] = {
-        (_S.ASKING, _E.DIFFERENT): _S.REPAIRING,
-        (_S.ASKING, _E.HELD): _S.REPLIED,
-        (_S.ASKING, _E.UNSEEN): _S.ASKING_ALL,
-        (_S.ASKING, _E.FAILED): _S.FINISHED,
-        (_S.REPAIRING, _E.DIFFERENT): _S.REPAIRING,
-        (_S.REPAIRING, _E.TOO_FEW): _S.ASKING,
-        (_S.REPAIRING, _E.HELD): _S.REPLIED,
-        (_S.REPAIRING, _E.UNSEEN): _S.ASKING_ALL,
-        (_S.REPAIRING, _E.FAILED): _S.FINISHED,
-        (_S.ASKING_ALL, _E.HELD): _S.REPLIED,
-        (_S.ASKING_ALL, _E.FAILED): _S.FINISHED,
-        (_S.REPLIED, _E.ANSWERED): _S.FINISHED,
+        (_ASKING, _DIFFERENT): _REPAIRING,
+        (_ASKING, _HELD): _REPLIED,
+        (_ASKING, _UNSEEN): _ASKING_ALL,
+        (_ASKING, _FAILED): _FINISHED,
+        (_REPAIRING, _DIFFERENT): _REPAIRING,
+        (_REPAIRING, _TOO_FEW): _ASKING,
+        (_REPAIRING, _HELD): _REPLIED,
+        (_REPAIRING, _UNSEEN): _ASKING_ALL,
+        (_REPAIRING, _FAILED): _FINISHED,
+        (_ASKING_ALL, _HELD): _REPLIED,
+        (_ASKING_ALL, _FAILED): _FINISHED,
+        (_REPLIED, _ANSWERED): _FINISHED,
     }
 
     def __init__(
@@ -169,33 +174,32 @@ class ReadOperation(Operation):
         local: EncodedVersion | None,
         complete: Complete,
         seen: CausalContext,
-        now: Instant,
     ) -> None:
-        """A node that cannot say what it holds, `local` is None, does not count as a replica."""
+        """A node that cannot say what it holds, `local` is None, does not count as a replica.
+
+        Nor does one that is none, in a strict read: whoever is asked counts.
+        """
         self._common = common
-        self.state = _S.ASKING
+        self.state = _ASKING
         self.request = request
         self.local = local or NO_VERSION
         self._complete = complete
         self._seen = seen
-        self._asked_at = now.mono
-        self._asked_later: dict[str, float] = {}
-        self._hedged: tuple[str, ...] = ()
         placement = request.placement
-        self._quorums: Quorums = (placement.quorum(request.r, request.sloppy),)
-        self.answers: dict[str, EncodedVersion] = {}
-        self._repairs: dict[str, EncodedVersion] = {}
-        self._repaired: set[str] = set()
         self.asked: dict[str, str] = {}
-        if local is not None and (placement.here or placement.stands_in_for):
-            self.asked[common.placements.name] = placement.stands_in_for
-        self._left = list(placement.to_read if request.sloppy else placement.to_read_strictly)
-        self._again: tuple[Target, ...] = ()
+        if local is not None and (placement.here or (request.sloppy and placement.stands_in_for)):
+            self.asked[common.name] = placement.stands_in_for
+        self.answers: dict[str, EncodedVersion] = {}
+        left = placement.to_read if request.sloppy else placement.to_read_strictly
         slow = common.hedging.slow
-        if slow:
-            self._left.sort(key=lambda target: target.node not in slow)
+        self._left = tuple(sorted(left, key=lambda target: target.node not in slow)) if slow else left
+        self._again: tuple[Target, ...] = ()
+        self._asked_later: Mapping[str, float] = _NONE
+        self._hedged: tuple[str, ...] = ()
+        self._repairs: Mapping[str, EncodedVersion] = _NONE
+        self._repaired = NOBODY
         self._patience = common.first_patience(self._left, request.r - len(self.asked))
-        patience_ends = now.mono + self._patience
+        patience_ends = request.now.mono + self._patience
         super().__init__(
             common.rpc, respond, request.deadline, patience_ends, len(self.local), request.client
         )
@@ -204,26 +208,29 @@ class ReadOperation(Operation):
 
     def send(self, now: Instant) -> None:
         """Ask as many replicas as are needed beside this node's own copy."""
-        common, hedging = self._common, self._common.hedging
         for _ in range(self.request.r - len(self.asked)):
             self._ask_next(now)
+        hedging = self._common.hedging
         if hedging.slow and self._left:
             last = self._left[0]  # the slow ones are
             if last.node in hedging.slow and hedging.may_try(last.node, now.mono):
-                common.counters.read_trials += 1
-                self._ask(self._left.pop(0), now)
+                self._common.counters.read_trials += 1
+                self._left = self._left[1:]
+                self._ask(last, now)
 
     def _ask_next(self, now: Instant) -> bool:
         """Ask one more replica; whether there was one left, and time."""
-        if not self._left or now.mono >= self.deadline:
+        left = self._left
+        if not left or now.mono >= self.deadline:
             return False
-        self._ask(self._left.pop(), now)
+        self._left = left[:-1]
+        self._ask(left[-1], now)
         return True
 
     def _ask(self, target: Target, now: Instant) -> None:
         self.asked[target.node] = target.hint_for
-        if now.mono != self._asked_at:
-            self._asked_later[target.node] = now.mono
+        if now.mono != self.request.now.mono:
+            self._asked_later = {**self._asked_later, target.node: now.mono}
         ttl_ms = int((self.deadline - now.mono) * 1000) + 1
         epoch = self._common.placements.state.epoch
         message = ReplicaRead(
@@ -244,25 +251,34 @@ class ReadOperation(Operation):
 
     def on_own(self, now: Instant) -> None:
         """What this node holds counts as its answer: it is on the disk."""
-        if self._common.placements.name in self.asked:
-            self.answers[self._common.placements.name] = self.local
+        if self._common.name in self.asked:
+            self.answers[self._common.name] = self.local
             if self.request.r == 1:
                 self._evaluate(now)
 
     def on_answer(self, node: str, answer: Answer, now: Instant) -> None:
         """The replica holds what this node held when it asked, or something else; both durably."""
-        if isinstance(answer, ReadReply):
+        answers = self.answers
+        if node not in self.asked or node in answers:
+            return
+        if type(answer) is ReadReply:
             self._rpc.hold(self, len(answer.version))
-            self._answered(node, answer.version, now)
+            answers[node] = answer.version
         else:
-            self._answered(node, self.local, now)
+            answers[node] = self.local
+        if node != self._common.name:
+            self._took(node, now)
+        if self._respond is not None:
+            self._evaluate(now)
+        elif not self._awaited():
+            self._finish()
 
     def on_repaired(self, node: str, version: EncodedVersion, was_stale: bool, now: Instant) -> None:
         """`version` is durable at a replica that was stale, or that got it by a write after its answer."""
         if self._repairs.get(node) == version:
-            del self._repairs[node]
+            self._repairs = _without(self._repairs, node)
             if was_stale:
-                self._repaired.add(node)
+                self._repaired |= {node}
                 self._common.counters.read_repairs += 1
             self.answers[node] = version
             self._evaluate(now)
@@ -292,7 +308,7 @@ class ReadOperation(Operation):
             self._patience = NEVER  # the deadline alone is left
         else:
             # not before: as long as there is no connection, each question would come back at once
-            self._left[:0], self._again = self._again, ()
+            self._left, self._again = self._again + self._left, ()
             self._hedge(now)
             while len(self.asked) < self.request.r and self._ask_next(now):
                 pass
@@ -317,41 +333,34 @@ class ReadOperation(Operation):
 
     def _awaited(self) -> list[str]:
         """The other replicas that were asked and have not answered."""
-        name = self._common.placements.name
+        name = self._common.name
         return [node for node in self.asked if node not in self.answers and node != name]
 
     def _took(self, node: str, now: Instant) -> None:
         """`node` has answered, or never will: that it took so long is worth knowing."""
-        self._common.hedging.answered(node, now.mono - self._asked_later.get(node, self._asked_at))
-
-    def _answered(self, node: str, version: EncodedVersion, now: Instant) -> None:
-        if node in self.asked and node not in self.answers:
-            self.answers[node] = version
-            if node != self._common.placements.name:
-                self._took(node, now)
-            if self._respond is not None:
-                self._evaluate(now)
-            elif not self._awaited():
-                self._finish()
+        asked_at = self.request.now.mono
+        if self._asked_later:
+            asked_at = self._asked_later.get(node, asked_at)
+        self._common.hedging.answered(node, now.mono - asked_at)
 
     def _lost(self, node: str, error: KVError | None, now: Instant) -> None:
-        if node not in self.asked or self.state is _S.FINISHED:
+        if node not in self.asked or self.state is _FINISHED:
             return  # a repair may be refused when the read has ended
         self.answers.pop(node, None)
-        self._repairs.pop(node, None)
+        self._repairs = _without(self._repairs, node)
         hint_for = self.asked.pop(node)
         if not self._waited_for:
             if not self._awaited():
                 self._finish()
             return
-        if self.state is _S.REPAIRING and not won(self._quorums, self.answers.keys()):
-            self.move(_E.TOO_FEW)
-        if error is None and node != self._common.placements.name:
+        if self.state is _REPAIRING and len(self.answers) < self.request.r:
+            self.move(_TOO_FEW)
+        if error is None and node != self._common.name:
             # its connection may come back before the deadline
             self._again += (Target(node, hint_for),)
         if self._ask_next(now):
             return
-        if self.state is _S.ASKING_ALL:
+        if self.state is _ASKING_ALL:
             self._evaluate(now)
         if error is not None and len(self.asked) < self.request.r and self._waited_for:
             self._fail(error, now)
@@ -361,11 +370,11 @@ class ReadOperation(Operation):
     def _evaluate(self, now: Instant) -> None:
         """Reply if R replicas hold the result; else repair those that answered something older."""
         answers = self.answers
-        if self._respond is None or len(answers) < self.request.r or not won(self._quorums, answers.keys()):
+        if self._respond is None or len(answers) < self.request.r:
             return
         replica = self._common.local.replica
         try:
-            result = reconciled(replica, self.request.key, answers)
+            result, stale = compared(replica, self.request.key, answers)
             unseen = bool(self._seen) and not has_seen(self.request.call, self._seen, result)
         except Corruption:
             # no answer: it is stored here, as those of peers are checked
@@ -376,24 +385,27 @@ class ReadOperation(Operation):
             # no replica can take it: it is shown all the same, so that it can be resolved or deleted
             self._reply(result, now)
             return
-        stale = [node for node, version in answers.items() if version != result]
-        if stale and self.state is not _S.ASKING_ALL:
-            self.move(_E.DIFFERENT)
-        for node in stale:
-            if self._repairs.get(node) != result:
-                self._repairs[node] = result
-                self._repair(node, result, now)
-        held = not stale or won(self._quorums, answers.keys() - stale)
+        held = len(answers) - len(stale) >= self.request.r
+        if stale:
+            self._repair_all(stale, result, now)
         if held and self._waited_for:
             if unseen:
                 self._ask_all(now)
             else:
                 self._reply(result, now)
 
+    def _repair_all(self, stale: Sequence[str], result: EncodedVersion, now: Instant) -> None:
+        if self.state is not _ASKING_ALL:
+            self.move(_DIFFERENT)
+        for node in stale:
+            if self._repairs.get(node) != result:
+                self._repairs = {**self._repairs, node: result}
+                self._repair(node, result, now)
+
     def _ask_all(self, now: Instant) -> None:
         """R replicas have not seen what the session has: ask all others, and fail if none of them has."""
-        if self.state is not _S.ASKING_ALL:
-            self.move(_E.UNSEEN)
+        if self.state is not _ASKING_ALL:
+            self.move(_UNSEEN)
             self._common.counters.wide_reads += 1
         while self._ask_next(now):
             pass
@@ -419,7 +431,7 @@ class ReadOperation(Operation):
     # the end
 
     def _reply(self, result: EncodedVersion, now: Instant) -> None:
-        self.move(_E.HELD)
+        self.move(_HELD)
         respond, self._respond = self._respond, None
         assert respond is not None
         if len(self.answers) == len(self.asked):  # nearly always
@@ -431,7 +443,7 @@ class ReadOperation(Operation):
         explain = None
         if self.request.call.explain:
             explain = Explain(
-                self._common.placements.name,
+                self._common.name,
                 self._common.placements.state.epoch,
                 self.request.partition,
                 tuple(sorted(self.asked)),
@@ -442,11 +454,11 @@ class ReadOperation(Operation):
         self._complete(self.request, result, explain, respond, now)
 
     def _finish(self) -> None:
-        self.move(_E.ANSWERED)
+        self.move(_ANSWERED)
         self._rpc.forget(self)
 
     def _fail(self, error: KVError, now: Instant) -> None:
-        self.move(_E.FAILED)
+        self.move(_FAILED)
         self._rpc.forget(self)
         self.fail(error, now)
 
@@ -456,7 +468,11 @@ class ReadOperation(Operation):
         answered = len(self.answers)
         if not self._waited_for:
             self._finish()
-        elif self.state is _S.ASKING_ALL:
+        elif self.state is _ASKING_ALL:
             self._fail(StaleRead(answered), now)
         else:
             self._fail(ReadTimeout(answered, self.request.r), now)
+
+
+def _without(repairs: Mapping[str, EncodedVersion], node: str) -> Mapping[str, EncodedVersion]:
+    return {other: version for other, version in repairs.items() if other != node} if repairs else repairs

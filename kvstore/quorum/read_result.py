@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kvstore.errors import Corruption
 from kvstore.protocol.client import ClientRequest, Get
 from kvstore.quorum.replica import Replica
-from kvstore.versions import NO_VERSION, CausalContext, EncodedVersion, InternalKey, decode_version, join
+from kvstore.versions import CausalContext, EncodedVersion, InternalKey, decode_version, join
 
 Answers = Mapping[str, EncodedVersion]
 """By node the version that it holds; empty: none."""
 
 
-def reconciled(replica: Replica, key: InternalKey, answers: Answers) -> EncodedVersion:
-    """The version that has what all of them have; raises Corruption when one of them cannot be decoded."""
-    versions = answers.values()
-    result = next(iter(versions), NO_VERSION)
-    for version in versions:
-        if version != result:
-            break
-    else:  # as nearly always
-        return result
+def compared(replica: Replica, key: InternalKey, answers: Answers) -> tuple[EncodedVersion, Sequence[str]]:
+    """The version that has what all of them have, and which nodes do not hold just that.
+
+    There is at least one answer. Raises Corruption when one of them cannot be decoded.
+    """
+    versions = list(answers.values())
+    result = versions[0]
+    if versions.count(result) == len(versions):  # as nearly always
+        return result, ()
     for version in versions:
         result = replica.combine(key, result, version)
     if result:
         decode_version(result)  # beside empty ones it was not decoded above, and others are to be sent it
-    return result
+    return result, [node for node, version in answers.items() if version != result]
 
 
 def unreadable(answers: Answers) -> list[tuple[str, Corruption]]:

@@ -44,7 +44,7 @@ OnUnsent: TypeAlias = Callable[[str, Sequence[int]], None]
 
 
 def _messages(batch: list[PeerMessage]) -> int:
-    """How many messages a batch holds; those of one number each, when there are no others, come many in one."""
+    """How many messages a batch holds; acks, or equal answers, when there are no others come many in one."""
     first = batch[0]
     return len(first.numbers) if len(batch) == 1 and isinstance(first, WriteAck | ReadSame) else len(batch)
 

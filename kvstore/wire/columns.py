@@ -6,7 +6,8 @@ fields of both sides, so a field that is added to a struct is never lost: who se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from kvstore.protocol.derive import function
@@ -73,7 +74,7 @@ class Columns:
             if field.name not in given
         ]
         self.fill = function("fill_columns", "m, items", fills, {})
-        names = {"struct": struct, "same_length": same_length, "what": struct.__name__}
+        names = {"struct": struct, "same_length": same_length, "what": struct.__name__, "repeat": repeat}
         names |= {f"one_{field.name}": field.type for field in fields_of(struct) if field.name == alone}
         self.read = function("read_columns", "m", _reading(struct, columns, others, alone), names)
 
@@ -100,19 +101,30 @@ def _column(field: Field, message: Descriptor) -> str:
 
 
 def _reading(struct: type, columns: Sequence[_Place], others: Sequence[str], alone: str) -> list[str]:
-    lists = ", ".join(f"m.{each.column}" for each in columns)
-    check = f"same_length(what, {', '.join(f'm.{name}' for name in (*others, *(c.column for c in columns)))})"
-    if [each.path for each in columns] == [field.name for field in fields_of(struct)[: len(columns)]]:
-        return [check, f"return list(map(struct, {lists}))"]
-    values = ", ".join(_value(field) for path, field, _ in columns if path == field.name)
-    if alone:
-        record = ", ".join(_value(field) for path, field, _ in columns if path != field.name)
-        values = f"{alone}=(one_{alone}({record}),), {values}"
-    names = ", ".join(field.name for _, field, _ in columns)
-    return [check, f"return [struct({values}) for {names} in zip({lists})]"]
+    by_path = {each.path: each.column for each in columns}
+    lists = ", ".join(f"m.{name}" for name in (*others, *by_path.values()))
+    values = ", ".join(_values(struct, by_path, alone=alone))
+    return [f"same_length(what, {lists})", f"return list(map(struct, {values}))"]
 
 
-def _value(field: Field) -> str:
-    """Its argument, from the item of its column, which has its name."""
-    name = field.name
-    return f"{name}={name} / 1000" if field.type is float else f"{name}={name}"
+def _values(record: type, columns: Mapping[str, str], where: str = "", alone: str = "") -> list[str]:
+    """For each field of a record, which is at `where`, what gives its values in one item after the other.
+
+    They are those of its column, sliced, which is quicker than to go through it; without one the default, up
+    to the last field that has one.
+    """
+    values: list[str] = []
+    for field in fields_of(record):
+        column = columns.get(where + field.name)
+        if field.name == alone:
+            inner = ", ".join(_values(field.type, columns, f"{alone}[0]."))
+            values.append(f"zip(map(one_{alone}, {inner}))")
+        elif column is None:
+            values.append(f"repeat({field.default!r})")
+        elif field.type is float:
+            values.append(f"[value / 1000 for value in m.{column}[:]]")
+        else:
+            values.append(f"m.{column}[:]")
+    while values[-1].startswith("repeat("):
+        values.pop()
+    return values

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.errors import InvalidRequest
-from kvstore.protocol.peer import ReadReply, ReplicaRead, ReplicaWrite, WriteAck
+from kvstore.protocol.peer import ReadReply, ReadSame, ReplicaRead, ReplicaWrite, WriteAck
 from kvstore.protocol.table import PeerMessage
 from kvstore.v1 import peer_pb2 as pb
 from kvstore.wire.peer import decode_frame, decode_timed_frame, encode_frame
@@ -17,14 +17,14 @@ frames = st.lists(peer_messages, max_size=8)
 
 
 def by_kind(messages: list[PeerMessage]) -> dict[str, list[object]]:
-    """A frame keeps the order of messages of one kind only, and makes one of all acks of writes.
+    """A frame keeps the order of messages of one kind only, and makes one of acks, and of equal answers.
 
     Plain writes and plain reads travel in columns, and are kinds of their own.
     """
     kinds: dict[str, list[object]] = {}
     for message in messages:
-        if isinstance(message, WriteAck):
-            kinds.setdefault("WriteAck", []).extend(message.numbers)
+        if isinstance(message, WriteAck | ReadSame):
+            kinds.setdefault(type(message).__name__, []).extend(message.numbers)
         else:
             kind = type(message).__name__
             if isinstance(message, ReplicaWrite | ReplicaRead) and not message.hint_for:

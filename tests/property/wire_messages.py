@@ -26,7 +26,7 @@ from kvstore.errors import (
 )
 from kvstore.protocol.client import CLIENT_REQUESTS, ClientRequest, Failed, Found, Reply
 from kvstore.protocol.fields import MAX_INCARNATION, Field, Kind, fields_of, is_record
-from kvstore.protocol.peer import ForwardReply, Refusal, WriteAck
+from kvstore.protocol.peer import ForwardReply, ReadSame, Refusal, WriteAck
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
 
 u32 = st.integers(0, 2**32 - 1)
@@ -74,7 +74,7 @@ def _values(field: Field, record: Any) -> st.SearchStrategy[Any]:
     if not field.many:
         return one
     # of acks without any number nothing arrives
-    return st.lists(one, min_size=record is WriteAck, max_size=4).map(tuple)
+    return st.lists(one, min_size=record in (ReadSame, WriteAck), max_size=4).map(tuple)
 
 
 def _one(kind: Any, field: Field) -> st.SearchStrategy[Any]:
