@@ -76,15 +76,16 @@ class Router:
         writes: list[ReplicaWrite] = []
         reads: list[ReplicaRead] = []
         for message in messages:
-            if isinstance(message, ReplicaWrite):
+            # by identity: to ask a struct whether it is of another class takes four times as long
+            if type(message) is ReplicaWrite:
                 writes.append(message)
-            elif isinstance(message, WriteAck | ReadSame):
+            elif type(message) is WriteAck or type(message) is ReadSame:
                 base.rpc.on_answer_to_all(sender, message, now)
             elif delay and expired(message, delay):
                 base.counters.expired += 1
-            elif isinstance(message, ReplicaRead):
+            elif type(message) is ReplicaRead:
                 reads.append(message)
-            elif isinstance(message, Forward):
+            elif type(message) is Forward:
                 run(self._on_forward, sender, message, now, delay)
             else:
                 run(handlers[type(message)], sender, message, now)

@@ -46,16 +46,9 @@ class _Peer:
         self.p95 = _UNKNOWN
         self.late = self.prompt = 0
 
-    def add(self, seconds: float, suspicious: bool) -> bool:
-        """Remember one latency; whether that has brought `p95` up to date, as a suspicious one does."""
-        self.last = seconds
-        recent = self.recent
-        recent.append(seconds)
-        self.taken += 1
-        if self.taken % _STEP and not (suspicious and self.taken >= _STEP):
-            return False
-        self.p95 = sorted(recent)[len(recent) * 95 // 100]
-        return True
+    def bring_up_to_date(self) -> None:
+        """Compute `p95`."""
+        self.p95 = sorted(self.recent)[len(self.recent) * 95 // 100]
 
 
 class Hedging:
@@ -132,7 +125,11 @@ class Hedging:
                 self._find_slow()
         elif peer.late and seconds <= self.delay(node):
             peer.late = 0
-        if peer.add(seconds, seconds > self._bound):
+        peer.last = seconds
+        peer.recent.append(seconds)
+        peer.taken += 1
+        if not peer.taken % _STEP or (seconds > self._bound and peer.taken >= _STEP):
+            peer.bring_up_to_date()
             self._find_slow()
 
     def late(self, node: str) -> None:

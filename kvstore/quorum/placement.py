@@ -28,7 +28,7 @@ class Placement:
     remote: dict[str, str]
     """The targets but the coordinator: `hint_for` by node."""
     to_read: tuple[Target, ...]
-    """Those again, the last one first: a sloppy read asks them from the end."""
+    """Those again, in the order in which a sloppy read asks them."""
     to_read_strictly: tuple[Target, ...]
     """The primaries among them."""
     here: bool
@@ -81,7 +81,7 @@ def place(
     asked = {target.node: target.hint_for for target in targets}
     strict, sloppy = frozenset(primaries), frozenset(asked)
     stands_in_for = asked.pop(coordinator, "")
-    to_read = tuple(target for target in reversed(targets) if target.node != coordinator)
+    to_read = tuple(target for target in targets if target.node != coordinator)
     return Placement(
         primaries,
         tuple(targets),

@@ -91,17 +91,7 @@ class Reads:
         self.hedging = hedging
         self.counters = counters
         self.settings = settings
-
-    def first_patience(self, left: Sequence[Target], needed: int) -> float:
-        """Seconds until the slowest of those that are asked first is late: `needed` of those `left`."""
-        if not left or needed <= 0:
-            return self.settings.read_patience
-        longest = 0.0
-        for target in left[-needed:]:
-            delay = self.hedging.delay(target.node)
-            if delay > longest:
-                longest = delay
-        return longest
+        self._alone: tuple[str, ...] = (placements.name,)
 
     def read(
         self,
@@ -111,20 +101,50 @@ class Reads:
         complete: Complete,
         seen: CausalContext = (),
     ) -> None:
-        """Read from R replicas. `local` is what this node holds, None when it cannot say.
+        """Read from R replicas. `local` is what this node holds; None when it cannot say, and does not count.
 
         The answer must have `seen` this, whatever R is.
         """
-        now = request.now
-        self.hedging.earn()
-        operation = ReadOperation(self, respond, request, local, complete, seen)
-        operation.send(now)
-        if local is not None:
+        now, hedging = request.now, self.hedging
+        hedging.earn()
+        placement = request.placement
+        # nor does a node count in a strict read that is none of the replicas
+        counts = local is not None and (placement.here or (request.sloppy and placement.stands_in_for))
+        asked = self._alone if counts else ()
+        left = placement.to_read if request.sloppy else placement.to_read_strictly
+        if hedging.slow:
+            left = tuple(sorted(left, key=lambda target: target.node in hedging.slow))
+        needed = request.r - len(asked)
+        first, left = left[:needed], left[needed:]
+        patience = self._patience(first)
+        if hedging.slow and left and self._tries(left[-1], now):
+            first, left = (*first, left[-1]), left[:-1]
+        operation = ReadOperation(
+            self, respond, request, local or NO_VERSION, complete, seen, asked, left, patience
+        )
+        for target in first:
+            operation.ask(target, now)
+        if counts:
             unsynced = self.local.replica.unsynced(request.key)
             if unsynced and self.durability.must_wait(unsynced):
                 self.durability.after(unsynced, Own(operation.number, SAME), now)
             else:
                 operation.on_own(now)
+
+    def _patience(self, first: Sequence[Target]) -> float:
+        """Seconds until the slowest of those that are asked first is late."""
+        longest = 0.0
+        for target in first:
+            delay = self.hedging.delay(target.node)
+            if delay > longest:
+                longest = delay
+        return longest or self.settings.read_patience
+
+    def _tries(self, last: Target, now: Instant) -> bool:
+        """Whether to ask a slow replica as well, which now and then tells when it is slow no more."""
+        tries = last.node in self.hedging.slow and self.hedging.may_try(last.node, now.mono)
+        self.counters.read_trials += tries
+        return tries
 
 
 class ReadOperation(Operation):
@@ -171,64 +191,46 @@ class ReadOperation(Operation):
         common: Reads,
         respond: Respond,
         request: Request,
-        local: EncodedVersion | None,
+        local: EncodedVersion,
         complete: Complete,
         seen: CausalContext,
+        asked: tuple[str, ...],
+        left: tuple[Target, ...],
+        patience: float,
     ) -> None:
-        """A node that cannot say what it holds, `local` is None, does not count as a replica.
-
-        Nor does one that is none, in a strict read: whoever is asked counts.
-        """
+        """`asked` is this node if what it holds counts; of those that are `left` the first is asked next."""
         self._common = common
         self.state = _ASKING
         self.request = request
-        self.local = local or NO_VERSION
+        self.local = local
         self._complete = complete
         self._seen = seen
-        placement = request.placement
-        self.asked: dict[str, str] = {}
-        if local is not None and (placement.here or (request.sloppy and placement.stands_in_for)):
-            self.asked[common.name] = placement.stands_in_for
+        self.asked = asked
         self.answers: dict[str, EncodedVersion] = {}
-        left = placement.to_read if request.sloppy else placement.to_read_strictly
-        slow = common.hedging.slow
-        self._left = tuple(sorted(left, key=lambda target: target.node not in slow)) if slow else left
+        self._left = left
         self._again: tuple[Target, ...] = ()
         self._asked_later: Mapping[str, float] = _NONE
         self._hedged: tuple[str, ...] = ()
         self._repairs: Mapping[str, EncodedVersion] = _NONE
         self._repaired = NOBODY
-        self._patience = common.first_patience(self._left, request.r - len(self.asked))
-        patience_ends = request.now.mono + self._patience
-        super().__init__(
-            common.rpc, respond, request.deadline, patience_ends, len(self.local), request.client
-        )
+        self._patience = patience
+        patience_ends = request.now.mono + patience
+        super().__init__(common.rpc, respond, request.deadline, patience_ends, len(local), request.client)
 
     # asking replicas
-
-    def send(self, now: Instant) -> None:
-        """Ask as many replicas as are needed beside this node's own copy."""
-        for _ in range(self.request.r - len(self.asked)):
-            self._ask_next(now)
-        hedging = self._common.hedging
-        if hedging.slow and self._left:
-            last = self._left[0]  # the slow ones are
-            if last.node in hedging.slow and hedging.may_try(last.node, now.mono):
-                self._common.counters.read_trials += 1
-                self._left = self._left[1:]
-                self._ask(last, now)
 
     def _ask_next(self, now: Instant) -> bool:
         """Ask one more replica; whether there was one left, and time."""
         left = self._left
         if not left or now.mono >= self.deadline:
             return False
-        self._left = left[:-1]
-        self._ask(left[-1], now)
+        self._left = left[1:]
+        self.ask(left[0], now)
         return True
 
-    def _ask(self, target: Target, now: Instant) -> None:
-        self.asked[target.node] = target.hint_for
+    def ask(self, target: Target, now: Instant) -> None:
+        """Ask one replica what it holds."""
+        self.asked += (target.node,)
         if now.mono != self.request.now.mono:
             self._asked_later = {**self._asked_later, target.node: now.mono}
         ttl_ms = int((self.deadline - now.mono) * 1000) + 1
@@ -237,6 +239,10 @@ class ReadOperation(Operation):
             self.number, epoch, self.request.key, digest(self.local), target.hint_for, ttl_ms
         )
         self._rpc.send(target.node, message)
+
+    def _hint_for(self, node: str) -> str:
+        placement = self.request.placement
+        return placement.remote.get(node, placement.stands_in_for)
 
     @property
     def _waited_for(self) -> bool:
@@ -251,10 +257,9 @@ class ReadOperation(Operation):
 
     def on_own(self, now: Instant) -> None:
         """What this node holds counts as its answer: it is on the disk."""
-        if self._common.name in self.asked:
-            self.answers[self._common.name] = self.local
-            if self.request.r == 1:
-                self._evaluate(now)
+        self.answers[self._common.name] = self.local
+        if self.request.r == 1:
+            self._evaluate(now)
 
     def on_answer(self, node: str, answer: Answer, now: Instant) -> None:
         """The replica holds what this node held when it asked, or something else; both durably."""
@@ -268,10 +273,11 @@ class ReadOperation(Operation):
             answers[node] = self.local
         if node != self._common.name:
             self._took(node, now)
-        if self._respond is not None:
+        if self._respond is None:
+            if not self._awaited():
+                self._finish()
+        elif len(answers) >= self.request.r:
             self._evaluate(now)
-        elif not self._awaited():
-            self._finish()
 
     def on_repaired(self, node: str, version: EncodedVersion, was_stale: bool, now: Instant) -> None:
         """`version` is durable at a replica that was stale, or that got it by a write after its answer."""
@@ -308,7 +314,7 @@ class ReadOperation(Operation):
             self._patience = NEVER  # the deadline alone is left
         else:
             # not before: as long as there is no connection, each question would come back at once
-            self._left, self._again = self._again + self._left, ()
+            self._left, self._again = self._left + self._again, ()
             self._hedge(now)
             while len(self.asked) < self.request.r and self._ask_next(now):
                 pass
@@ -328,7 +334,7 @@ class ReadOperation(Operation):
             common.counters.hedges_refused += 1
             return
         common.counters.hedges += 1
-        self._hedged += (self._left[-1].node,)
+        self._hedged += (self._left[0].node,)
         self._ask_next(now)
 
     def _awaited(self) -> list[str]:
@@ -348,7 +354,7 @@ class ReadOperation(Operation):
             return  # a repair may be refused when the read has ended
         self.answers.pop(node, None)
         self._repairs = _without(self._repairs, node)
-        hint_for = self.asked.pop(node)
+        self.asked = tuple(other for other in self.asked if other != node)
         if not self._waited_for:
             if not self._awaited():
                 self._finish()
@@ -357,7 +363,7 @@ class ReadOperation(Operation):
             self.move(_TOO_FEW)
         if error is None and node != self._common.name:
             # its connection may come back before the deadline
-            self._again += (Target(node, hint_for),)
+            self._again += (Target(node, self._hint_for(node)),)
         if self._ask_next(now):
             return
         if self.state is _ASKING_ALL:
@@ -416,11 +422,11 @@ class ReadOperation(Operation):
         placements = self._common.placements
         repair = Repair(self._rpc, self, node, result)
         if node != placements.name:
-            repair.send(placements.state.epoch, self.asked[node])
+            repair.send(placements.state.epoch, self._hint_for(node))
             return
         before = self._common.local.replica.last_lsn
         try:
-            lsn = self._common.local.store(self.request.key, result, self.asked[node])
+            lsn = self._common.local.store(self.request.key, result, self._hint_for(node))
         except (StorageError, Overloaded, VersionTooLarge) as error:
             self._rpc.forget(repair)
             self._lost(node, error, now)

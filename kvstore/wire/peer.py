@@ -41,17 +41,9 @@ Read = Callable[[Any], Iterable[PeerMessage]]
 def encode_frame(messages: Sequence[PeerMessage], sent_ms: int = 0) -> bytes:
     """One frame with all `messages`, sent now by the sender's clock; what order they had is not kept."""
     frame = pb.Frame(sent_ms=sent_ms)
-    if len(messages) == 1:
-        _FILL[type(messages[0])](frame, messages)
-        return frame.SerializeToString()
-    kinds: dict[type[PeerMessage], list[PeerMessage]] = {}
-    for message in messages:
-        kind = type(message)
-        if kind in kinds:
-            kinds[kind].append(message)
-        else:
-            kinds[kind] = [message]
-    for kind, alike in kinds.items():
+    kinds = dict.fromkeys(map(type, messages))
+    for kind in kinds:
+        alike = messages if len(kinds) == 1 else [message for message in messages if type(message) is kind]
         _FILL[kind](frame, alike)
     return frame.SerializeToString()
 
