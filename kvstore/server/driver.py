@@ -18,6 +18,7 @@ from kvstore.principal import Principal
 from kvstore.protocol.client import ClientRequest, Reply
 from kvstore.protocol.gossip import Status
 from kvstore.protocol.instant import Instant
+from kvstore.protocol.peer import ReadSame, WriteAck
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import ClusterState
 from kvstore.server.configuration import Configuration
@@ -31,7 +32,10 @@ _UNTIMED = 1.0
 """The timer comes back after so many seconds even when a defect has kept the node from setting it."""
 
 _TURN = 512
-"""Messages of one frame that are handed in at once: others have their turn in between."""
+"""Messages of one frame that are handed in at once: others have their turn in between.
+
+An answer to many questions counts as that many.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -128,19 +132,20 @@ class Driver:
         """
         self.frames_received += 1
         self.messages_received += len(messages)
-        if len(messages) <= _TURN:
+        turns = _turns(messages)
+        if len(turns) <= 1:
             with self.turn_ends:
                 self.node.on_frame(sender, messages, self.now(), delay)
             return None
         self.node.check_frame(messages)
-        return partial(self._receive_in_turns, sender, messages, delay)
+        return partial(self._receive_in_turns, sender, turns, delay)
 
-    async def _receive_in_turns(self, sender: str, messages: Sequence[PeerMessage], delay: float) -> None:
-        for first in range(0, len(messages), _TURN):
+    async def _receive_in_turns(self, sender: str, turns: list[Sequence[PeerMessage]], delay: float) -> None:
+        for messages in turns:
             if self._stopped:
                 return
             with self.turn_ends:
-                self.node.on_checked(sender, messages[first : first + _TURN], self.now(), delay)
+                self.node.on_checked(sender, messages, self.now(), delay)
             await asyncio.sleep(0)
 
     def _of_a_link(self, tell: Callable[..., None], *what: object) -> None:
@@ -201,3 +206,16 @@ class Driver:
     def start_job(self, job: Job) -> None:
         """See Outbox."""
         self._jobs.start(job)
+
+
+def _turns(messages: Sequence[PeerMessage]) -> list[Sequence[PeerMessage]]:
+    """The messages of a frame in parts that are each handed in at once."""
+    turns = []
+    first = taken = 0
+    for i, message in enumerate(messages):
+        more = len(message.numbers) if type(message) is ReadSame or type(message) is WriteAck else 1
+        if taken + more > _TURN and i > first:
+            turns.append(messages[first:i])
+            first, taken = i, 0
+        taken += more
+    return [*turns, messages[first:]]

@@ -32,6 +32,8 @@ from kvstore.wire.codec import FieldDescriptor, Source
 from kvstore.wire.columns import Columns
 from kvstore.wire.large_versions import apart
 
+NUMBERS_OF_A_MESSAGE = 512
+"""At most, of those that are nothing but numbers: who gets a long frame can hand it in in several turns."""
 Fill = Callable[[pb.Frame, Sequence[Any]], None]
 """Puts messages of one type into a new frame."""
 Read = Callable[[Any], Iterable[PeerMessage]]
@@ -94,17 +96,14 @@ def _list_codec(struct: type, wire: FieldDescriptor) -> tuple[Fill, Read]:
 
 
 def _number_codec(struct: type, wire: FieldDescriptor) -> tuple[Fill, Read]:
-    """Messages that are nothing but a number, or numbers: one list for all of them, and one message of it."""
+    """Messages that are nothing but numbers: one list for those of all of them, and few messages of it.
+
+    The numbers are sliced: to go through them takes four times as long.
+    """
     (field,) = fields_of(struct)
-    numbers = (
-        f"[number for s in items for number in s.{field.name}]"
-        if field.many
-        else f"[s.{field.name} for s in items]"
-    )
-    fill = f"frame.{wire.name}.extend({numbers})"
-    read = (
-        f"return [{struct.__name__}(tuple(items))]" if field.many else f"return map({struct.__name__}, items)"
-    )
+    fill = f"for s in items: frame.{wire.name}.extend(s.{field.name})"
+    each = f"{struct.__name__}(tuple(items[i : i + {NUMBERS_OF_A_MESSAGE}]))"
+    read = f"return [{each} for i in range(0, len(items), {NUMBERS_OF_A_MESSAGE})]"
     return (
         function(f"fill_{wire.name}", "frame, items", [fill], {}),
         function(f"read_{wire.name}", "items", [read], {struct.__name__: struct}),

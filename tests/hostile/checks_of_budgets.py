@@ -137,7 +137,7 @@ _PEERS: list[Row] = [
     (
         "messages of one turn",
         constant(driver, "_TURN", 1 << 40),
-        budget("a_long_frame_of_a_peer_is_checked_as_a_whole_and_handed_in_in_turns[False]"),
+        budget("a_long_frame_of_a_peer_is_checked_as_a_whole_and_handed_in_in_turns[reads]"),
     ),
     (
         "gossip that goes first",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from kvstore.node.replica_service import ReplicaService
 from kvstore.node.settings import NodeSettings
 from kvstore.protocol.client import ClientRequest, Stored
 from kvstore.protocol.instant import Instant
-from kvstore.protocol.peer import ReplicaRead, ReplicaWrite, TreeNode, WriteAck
+from kvstore.protocol.peer import ReadSame, ReplicaRead, ReplicaWrite, TreeNode, WriteAck
 from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.background.anti_entropy import AntiEntropy
 from kvstore.quorum.background.hint_expiry import HintExpiry
@@ -22,6 +23,7 @@ from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.reap import Reaper
 from kvstore.quorum.background.replay import HintReplay
 from kvstore.quorum.hints import Hints
+from kvstore.quorum.read import ReadOperation
 from kvstore.quorum.rpc import Answer
 from kvstore.quorum.write import WriteOperation
 from kvstore.versions import Digest, Dot, EncodedVersion, InternalKey, Sibling, Version, encode_version
@@ -119,6 +121,34 @@ def test_a_failing_operation_does_not_keep_others_from_their_turn(
     assert good in replies
     assert defects
     assert {type(error) for error in defects} == {Defect}
+
+
+def test_a_failing_read_does_not_keep_others_from_the_answer_that_they_share(
+    monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
+) -> None:
+    cluster = Cluster()
+    questions: dict[bytes, int] = {}
+
+    def note(_sender: str, _to: str, message: PeerMessage) -> bool:
+        if isinstance(message, ReplicaRead):
+            questions[message.key] = message.number
+        return not isinstance(message, ReplicaRead)
+
+    cluster.passes = note
+    do = ReadOperation.on_answer
+
+    def fail(self: ReadOperation, *arguments: Any) -> None:
+        if self.request.call.key == b"bad":
+            raise Defect
+        do(self, *arguments)
+
+    monkeypatch.setattr(ReadOperation, "on_answer", fail)
+    calls = {key: cluster.start("n1", Get("b", key, r=3)) for key in (b"1", b"bad", b"2")}
+    cluster.run()
+    for node in ("n2", "n3"):
+        cluster.hosts["n1"].node.on_frame(node, [ReadSame(tuple(questions.values()))], cluster.instant)
+    assert cluster.hosts["n1"].replies.keys() == {calls[b"1"], calls[b"2"]}
+    assert [type(error) for error in defects] == [Defect, Defect]
 
 
 def test_a_request_that_meets_a_defect_gets_an_internal_error_and_nothing_stays_behind(
