@@ -46,3 +46,8 @@ def count(quorums: Iterable[Quorum], yes: AbstractSet[str], no: AbstractSet[str]
                 return Outcome.LOST
             outcome = Outcome.PENDING
     return outcome
+
+
+def won(quorums: Iterable[Quorum], yes: AbstractSet[str]) -> bool:
+    """Whether all quorums are won."""
+    return count(quorums, yes) is Outcome.WON
