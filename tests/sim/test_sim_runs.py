@@ -97,7 +97,7 @@ def test_a_report_says_what_was_exercised() -> None:
         (planted.dots_reused_after_a_wipe, 1),
         (planted.hint_deleted_before_its_ack, 2),
         (planted.corrupt_read_as_not_found, 1),
-        (planted.reads_of_a_session_like_any_other, 1),
+        (planted.reads_of_a_session_like_any_other, 9),
         (planted.the_clocks_of_others_believed, 1),
         (planted.a_write_repeated_after_an_unknown_outcome, 1),
         (planted.fence_lifted_after_one_answer, 12),
