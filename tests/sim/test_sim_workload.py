@@ -251,7 +251,7 @@ def test_a_write_repeated_by_the_client_shows_in_what_users_are_told(monkeypatch
 
 
 def test_users_ask_for_everything_send_again_move_and_give_up_in_every_way() -> None:
-    inside = run_seed(4, 5).internals
+    inside = run_seed(10, 5).internals
     for what in (
         "a client ends",
         "a client is cut off",
