@@ -91,16 +91,24 @@ def check_hosts(state: ClusterState) -> None:
     assert all(len({hosts[node] for node in nodes}) == _HOSTS for nodes in state.ring.replica_lists)
 
 
-def _line(per_host: int, load: Load, rounds: list[tuple[Measured, Usage]]) -> str:
+def _node_cost(rounds: list[tuple[Measured, Usage]]) -> list[float]:
+    """By round, microseconds of all nodes' CPU for an operation."""
+    return [usage.node_cpu / measured.operations * 1e6 for measured, usage in rounds]
+
+
+def _line(name: str, rounds: list[tuple[Measured, Usage]], of_one: list[float]) -> str:
+    """`of_one` is what an operation cost in the same rounds with one node a host."""
     throughputs = [measured.throughput for measured, _ in rounds]
-    nodes = [usage.node_cpu / measured.operations * 1e6 for measured, usage in rounds]
+    nodes = _node_cost(rounds)
+    ratios = [each / one for each, one in zip(nodes, of_one, strict=True)]
     clients = [usage.client_cpu / measured.operations * 1e6 for measured, usage in rounds]
     frames = [usage.messages / usage.frames for _, usage in rounds]
     return (
-        f"{load.what}, {_HOSTS} hosts with {per_host} nodes each, {load.callers} callers: "
+        f"{name}: "
         f"{statistics.median(throughputs):,.0f} ops/s ({min(throughputs):,.0f}-{max(throughputs):,.0f}), "
-        f"CPU of nodes {statistics.median(nodes):.1f} us ({min(nodes):.1f}-{max(nodes):.1f}), "
-        f"of the client {statistics.median(clients):.1f} us, {statistics.median(frames):.1f} messages a frame"
+        f"CPU of nodes {statistics.median(nodes):.0f} us ({min(nodes):.0f}-{max(nodes):.0f}), "
+        f"{statistics.median(ratios):.2f} times one node a host ({min(ratios):.2f}-{max(ratios):.2f}), "
+        f"of the client {statistics.median(clients):.0f} us, {statistics.median(frames):.1f} messages a frame"
     )
 
 
@@ -118,7 +126,8 @@ async def _run(clusters: dict[int, LocalCluster], callers: int, seconds: float, 
             await measured[per_host].measure(Load(what, count), seconds)
     for per_host, cluster in measured.items():
         for load, results in cluster.results.items():
-            print(_line(per_host, load, results))
+            name = f"{load.what}, {_HOSTS * per_host} nodes on {_HOSTS} hosts, {load.callers} callers"
+            print(_line(name, results, _node_cost(measured[1].results[Load(load.what, callers)])))
 
 
 @click.command()
