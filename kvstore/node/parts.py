@@ -139,7 +139,7 @@ def coordinator(base: Foundation, settings: NodeSettings) -> Coordinator:
     quorum, limits = settings.quorum, settings.limits
     hedging = Hedging(quorum.read_patience, quorum.hedge_share, quorum.hedge_burst)
     reads = Reads(base.rpc, base.local, base.placements, base.durability, hedging, base.counters, quorum)
-    forwards = Forwards(base.rpc, base.placements, hedging, base.counters, quorum)
+    forwards = Forwards(base.rpc, base.placements, base.placements.alive, hedging, base.counters, quorum)
     writes = Writes(
         base.rpc,
         base.local,

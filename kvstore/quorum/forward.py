@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -17,7 +17,7 @@ from kvstore.protocol.sizes import content_of
 from kvstore.quorum.counters.requests import RequestCounters
 from kvstore.quorum.hedging import Hedging
 from kvstore.quorum.operation import Moves, Named, Operation, Respond
-from kvstore.quorum.placement import Placements
+from kvstore.quorum.ownership import Ownership
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc
 
@@ -74,22 +74,23 @@ class Forwards:
     def __init__(
         self,
         rpc: Rpc,
-        placements: Placements,
+        ownership: Ownership,
+        alive: Callable[[str], bool],
         hedging: Hedging,
         counters: RequestCounters,
         settings: QuorumSettings,
     ) -> None:
         self.rpc = rpc
-        self.placements = placements
+        self.ownership = ownership
+        self._alive = alive
         self.patience = settings.write_patience
         self._hedging = hedging
         self._counters = counters
 
     def pass_on(self, request: Request, respond: Respond) -> bool:
         """Pass a request on to another replica that is alive; False if there is none, or it was passed on."""
-        others = [
-            n for n in request.placement.primaries if n != self.placements.name and self.placements.alive(n)
-        ]
+        me = self.ownership.name
+        others = [node for node in request.placement.primaries if node != me and self._alive(node)]
         if request.forwarded or not others:
             return False
         self._pass_on(request, others, respond)
@@ -133,7 +134,7 @@ class ForwardOperation(Operation):
         # what time is left, not when it ends: the other node's clock is its own
         timeout = max(self.deadline - now.mono, _LEAST_TIME)
         call = msgspec.structs.replace(self.request.call, timeout=timeout)
-        epoch, principal = self._common.placements.state.epoch, self.request.principal
+        epoch, principal = self._common.ownership.state.epoch, self.request.principal
         self._rpc.send(self.node, Forward(self.number, epoch, call, principal.name))
 
     def _pass_on(self, now: Instant) -> None:

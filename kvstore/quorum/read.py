@@ -8,7 +8,6 @@ what the answer must have seen: if R replicas do not know it, all are asked (doc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar
 
 from kvstore.config import QuorumSettings
@@ -36,7 +35,7 @@ from kvstore.quorum.read_repair import Repair
 from kvstore.quorum.read_result import compared, has_seen, unreadable
 from kvstore.quorum.request import Request
 from kvstore.quorum.rpc import Answer, Rpc
-from kvstore.quorum.votes import NOBODY, won
+from kvstore.quorum.votes import NOBODY
 from kvstore.versions import NO_KEY, NO_VERSION, CausalContext, EncodedVersion, InternalKey, digest
 
 Complete = Callable[[Request, EncodedVersion, Explain | None, Respond, Instant], None]
@@ -360,7 +359,7 @@ class ReadOperation(Operation):
             if not self._awaited():
                 self._finish()
             return
-        if self.state is _REPAIRING and not self._won(self.answers.keys()):
+        if self.state is _REPAIRING and not self.request.is_read_by(self.answers.keys()):
             self.move(_TOO_FEW)
         if error is None and node != self._common.name:
             # its connection may come back before the deadline
@@ -377,7 +376,7 @@ class ReadOperation(Operation):
     def _evaluate(self, now: Instant) -> None:
         """Reply if R replicas hold the result; else repair those that answered something older."""
         answers = self.answers
-        if self._respond is None or not self._won(answers.keys()):
+        if self._respond is None or not self.request.is_read_by(answers.keys()):
             return
         replica = self._common.local.replica
         try:
@@ -392,7 +391,7 @@ class ReadOperation(Operation):
             # no replica can take it: it is shown all the same, so that it can be resolved or deleted
             self._reply(result, now)
             return
-        held = not stale or self._won(answers.keys() - stale)
+        held = not stale or self.request.is_read_by(answers.keys() - stale)
         if stale:
             self._repair_all(stale, result, now)
         if held and self._waited_for:
@@ -400,11 +399,6 @@ class ReadOperation(Operation):
                 self._ask_all(now)
             else:
                 self._reply(result, now)
-
-    def _won(self, nodes: AbstractSet[str]) -> bool:
-        """Whether the votes of these are enough for the reply."""
-        request = self.request
-        return len(nodes) >= request.r and won((request.placement.quorum(request.r, request.sloppy),), nodes)
 
     def _repair_all(self, stale: Sequence[str], result: EncodedVersion, now: Instant) -> None:
         if self.state is not _ASKING_ALL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeAlias
 
 import msgspec
@@ -14,7 +15,7 @@ from kvstore.protocol.client import ClientRequest
 from kvstore.protocol.instant import Instant
 from kvstore.quorum.operation import Respond
 from kvstore.quorum.placement import Placement, Placements
-from kvstore.quorum.votes import NOBODY, Outcome, count
+from kvstore.quorum.votes import NOBODY, Outcome, count, won
 from kvstore.ring import internal_key, partition_of, token_of
 from kvstore.versions import EncodedVersion, InternalKey
 
@@ -46,6 +47,10 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     client: int
     forwarded: bool
     """Whether another node has passed it on."""
+
+    def is_read_by(self, nodes: AbstractSet[str]) -> bool:
+        """Whether these are enough of its replicas for what it reads."""
+        return len(nodes) >= self.r and won((self.placement.quorum(self.r, self.sloppy),), nodes)
 
 
 def check_available(request: Request) -> None:
