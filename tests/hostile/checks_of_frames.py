@@ -63,11 +63,7 @@ _FRAMES: list[Row] = [
     ),
     (
         "a key has its own token",
-        without(
-            check_data_key,
-            "mmh3.hash64(named, _SEED, signed=False)[0]",
-            "int.from_bytes(internal[1:9], 'big')",
-        ),
+        without(check_data_key, "_murmur3(named, _SEED)[_FIRST_HALF]", "internal[1:9]"),
         frame("write, key: the token of another key"),
     ),
     (
@@ -164,7 +160,7 @@ _EXCHANGED: list[Row] = [
 _VERSIONS: list[Row] = [
     (
         "its format",
-        without(_decoded, "data[:1] != FORMAT"),
+        without(_decoded, "not data or data[0] != _FORMAT_BYTE"),
         alone("a_version_of_another_format_is_never_taken_for_one_of_this"),
     ),
     (

@@ -287,7 +287,7 @@ HEAD = DUMPED + b'"siblings":[{"value":"v","dot":["a",1],"time_ms":1}]}\n'
         (HEAD.replace(b'"value":"v",', b""), "needs value or value_base64, one of them"),
         (HEAD.replace(b'"context":{"a":1},', b""), "needs a context"),
         (HEAD.replace(b'"time_ms":1', b'"time_ms":-1'), "line 1: "),
-        (b'{"kind":"identity","identity":{"format":3}}\n{"kind":"end","records":0}\n', "is of format 3"),
+        (b'{"kind":"identity","identity":{"format":4}}\n{"kind":"end","records":0}\n', "is of format 4"),
     ],
 )
 def test_what_is_no_dump_makes_nothing(kvctl: Kvctl, tmp_path: Path, lines: bytes, reason: str) -> None:
@@ -407,8 +407,8 @@ def test_a_newer_format(kvctl: Kvctl, verb: str, file: str, node: Path) -> None:
 def test_a_manifest_that_is_damaged(kvctl: Kvctl, verb: str, node: Path) -> None:
     flip(node / "engine" / "MANIFEST-00000001", 30)
     refused(kvctl, verb, node, 6, "the edit at byte 25 is damaged")
-    (node / IDENTITY).write_text('{"format": 3, "node": "n1", "cluster_id": "c1"}')
-    refused(kvctl, verb, node, 2, "is of format 3, this program knows formats 1 to 2")
+    (node / IDENTITY).write_text('{"format": 4, "node": "n1", "cluster_id": "c1"}')
+    refused(kvctl, verb, node, 2, "is of format 4, this program knows formats 1 to 3")
 
 
 @pytest.mark.parametrize("verb", VERBS)
