@@ -44,7 +44,7 @@ def look(cluster: LocalCluster, statuses: Sequence[NodeStatus]) -> Usage:
     """The totals now; node processes with their workers."""
     counters = [status.counters for status in statuses]
     return Usage(
-        sum(_cpu(pid) for pid in map(cluster.pid, cluster.nodes) if pid),
+        sum(cpu(pid) for pid in map(cluster.pid, cluster.nodes) if pid),
         sum(os.times()[:2]),
         sum(c.frames_sent for c in counters),
         sum(c.messages_sent for c in counters),
@@ -54,6 +54,7 @@ def look(cluster: LocalCluster, statuses: Sequence[NodeStatus]) -> Usage:
     )
 
 
-def _cpu(pid: int) -> float:
+def cpu(pid: int) -> float:
+    """Seconds of CPU that a process and its children have used so far."""
     process = psutil.Process(pid)
     return float(sum(sum(p.cpu_times()[:2]) for p in (process, *process.children())))
