@@ -1,0 +1,1 @@
+"""`make bench-peers`: kvstore beside stores of equal durability."""
