@@ -13,7 +13,7 @@ PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 # compiles the whole package, and each of their workers all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv run test check structure tables format packages airports demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-large bench-mix bench-hosts bench-transports sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations backup stops fuzz hostile power-loss proto clean
+.PHONY: help venv run test check structure tables format packages airports demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-large bench-mix bench-hosts bench-transports bench-peers bench-growth bench-open sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations backup stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,15 @@ bench-hosts: venv ## one node and two on each of three hosts: throughput, and CP
 
 bench-transports: venv ## measure what a frame costs on the ways it could take between two processes
 	@$(BIN)/python -m bench.transports $(ARGS)
+
+bench-peers: $(BENCH_INSTALLED) ## measure kvstore beside etcd, Redis or Valkey, Dynomite and Cassandra, where they are installed
+	@$(BIN)/python -m bench.peers $(ARGS)
+
+bench-growth: venv ## measure what a put costs with 12 nodes instead of 3, and with 8 client processes instead of 1
+	@$(BIN)/python -m bench.growth $(ARGS)
+
+bench-open: venv ## measure the latency of requests that arrive at half of the peak rate
+	@$(BIN)/python -m bench.open_loop $(ARGS)
 
 bench-slow: venv ## measure what readers feel of one replica that is 50 times slower
 	@$(BIN)/python -m bench.slow_replica $(ARGS)
