@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from types import FrameType
 
 _ONE_WISH = 1.0
 """Seconds for which what comes belongs to what came before: `timeout` sends two at once, and so do people."""
+_AGAIN = 0.005
+"""Seconds after which an interrupt that had no effect is repeated."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -42,11 +45,18 @@ class Interrupts:
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     def unraisable(self, what: sys.UnraisableHookArgs) -> None:
-        """A `sys.unraisablehook`: nothing is said after an interrupt.
+        """A `sys.unraisablehook`: nothing is said after an interrupt, and one that ended here comes again.
 
-        What was being made then, such as an event loop, may be too little of itself to be thrown away.
+        What was being made then, such as an event loop, may be too little of itself to be thrown away. What
+        is raised where something is thrown away goes no further.
         """
-        if self._heeded == float("-inf"):
+        if issubclass(what.exc_type, KeyboardInterrupt):
+            self._heeded = float("-inf")
+            number = signal.SIGTERM if issubclass(what.exc_type, Terminated) else signal.SIGINT
+            again = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+        elif self._heeded == float("-inf"):
             sys.__unraisablehook__(what)
 
 

@@ -72,6 +72,28 @@ def test_what_was_half_made_at_an_interrupt_says_nothing_when_it_is_thrown_away(
     assert done.stderr.count("AttributeError") == 1, done.stderr
 
 
+@pytest.mark.parametrize(("number", "kind"), BOTH)
+def test_one_that_comes_where_nothing_can_be_raised_is_heeded_a_moment_later(
+    number: signal.Signals, kind: type[BaseException]
+) -> None:
+    """An import that was interrupted went on to its end, and said that all was well."""
+    script = (
+        "import signal, time\n"
+        "from kvstore.kvctl.interrupts import interrupts\n"
+        "class ThrownAway:\n"
+        f"    def __del__(self): signal.raise_signal({int(number)})\n"
+        "with interrupts(until_the_end=True):\n"
+        "    try:\n"
+        "        ThrownAway()\n"
+        f"        time.sleep({PATIENCE})\n"
+        "    except KeyboardInterrupt as error: print(type(error).__name__, flush=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{kind.__name__}\n", "")
+
+
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
