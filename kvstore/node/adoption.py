@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kvstore.errors import InvalidRequest, Overloaded, StorageFull
+from kvstore.errors import Overloaded, StorageFull
+from kvstore.membership.follow import check_follows
 from kvstore.node import state_store
 from kvstore.node.liveness import Liveness
 from kvstore.node.outbox import Outbox
@@ -10,7 +11,7 @@ from kvstore.node.parts import Background, Foundation
 from kvstore.protocol.instant import Instant
 from kvstore.quorum.deadlines import NEVER
 from kvstore.quorum.flow import Flow, Idle, Pause, Sync
-from kvstore.ring import ClusterState, Since, since_after
+from kvstore.ring import ClusterState
 
 _FULL_PAUSE = 1.0
 """Seconds between two tries to keep a state on a full disk."""
@@ -37,12 +38,9 @@ class Adoption:
 
         Raises InvalidRequest for one that cannot follow on the present one.
         """
-        present = self._base.placements.state
-        if state.cluster_id != present.cluster_id:
-            raise InvalidRequest("state", f"is of cluster {state.cluster_id!r}")
-        if state.ring.partitions != present.ring.partitions:
-            raise InvalidRequest("state", f"has {state.ring.partitions} partitions, which cannot change")
-        if state.epoch > self._newest.epoch:
+        same = state.cluster_id == self._newest.cluster_id
+        if state.epoch > self._newest.epoch or not same:
+            check_follows(self._newest, state)
             self._newest = state
             self._flow.hurry(now.mono)
 
@@ -52,20 +50,20 @@ class Adoption:
             if (state := self._newest) is placements.state:
                 yield Idle(NEVER)
                 continue
-            since = since_after(placements.since, placements.state, state)
             try:
-                lsn = self._base.local.replica.write([state_store.entry(state, since)])
+                lsn = self._base.local.replica.write([state_store.entry(state)])
             except (StorageFull, Overloaded):
                 yield Pause(_FULL_PAUSE)
                 continue
             now, _ = yield Sync(lsn)
-            self._adopt(state, since, now)
+            self._adopt(state, now)
 
-    def _adopt(self, state: ClusterState, since: Since, now: Instant) -> None:
+    def _adopt(self, state: ClusterState, now: Instant) -> None:
         base, background = self._base, self._background
         placements, before = base.placements, base.placements.state
-        placements.on_state(state, since)
-        base.mint.on_state(p for p, epoch in enumerate(since.partitions) if epoch > before.epoch)
+        placements.on_state(state)
+        partitions, since = range(state.ring.partitions), state.since
+        base.mint.on_state(p for p in partitions if since.partition(p) > before.epoch)
         base.context_keys.on_state(placements.others)
         background.tree_building.on_state(state)
         background.anti_entropy.on_state(now)

@@ -52,8 +52,7 @@ class Node:
         self._outbox = outbox
         self._rng = rng
         self._timer = float("inf")
-        state, since = state_store.newest(engine.get, state)
-        placements = Placements(name, state, since, self._alive)
+        placements = Placements(name, state_store.newest(engine.get, state), self._alive)
         incarnation = next_incarnation(engine.get)
         self._detector = FailureDetector(name, placements.others, incarnation, settings.gossip, rng)
         self.base = parts.foundation(placements, engine, outbox, rng, settings)

@@ -6,13 +6,13 @@ from contextlib import suppress
 
 from kvstore.errors import Corruption
 from kvstore.lsm.reading import Get
-from kvstore.ring import ClusterState, Since, decode_state, encode_state, since_now
+from kvstore.ring import ClusterState, decode_state, encode_state
 
 CLUSTER_STATE = b"n/cluster-state"
 """Where the engine keeps it; `n` is the keyspace of node-local records."""
 
 
-def newest(get: Get, given: ClusterState) -> tuple[ClusterState, Since]:
+def newest(get: Get, given: ClusterState) -> ClusterState:
     """What a node starts with: the state that it is `given`, or the one on its disk if that is newer.
 
     One that cannot be read counts as none: the others have it.
@@ -20,12 +20,12 @@ def newest(get: Get, given: ClusterState) -> tuple[ClusterState, Since]:
     with suppress(Corruption):
         stored = get(CLUSTER_STATE)
         if stored is not None:
-            state, since = decode_state(stored)
+            state = decode_state(stored)
             if state.cluster_id == given.cluster_id and state.epoch > given.epoch:
-                return state, since
-    return given, since_now(given)
+                return state
+    return given
 
 
-def entry(state: ClusterState, since: Since) -> tuple[bytes, bytes]:
+def entry(state: ClusterState) -> tuple[bytes, bytes]:
     """What is to be written to keep it."""
-    return CLUSTER_STATE, encode_state(state, since)
+    return CLUSTER_STATE, encode_state(state)

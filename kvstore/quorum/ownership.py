@@ -6,26 +6,24 @@ from collections.abc import Iterable
 
 from kvstore.config import BucketSettings
 from kvstore.errors import StaleRing
-from kvstore.ring import ClusterState, Since, partition_of, preference_list, split_data_key
+from kvstore.ring import ClusterState, partition_of, preference_list, split_data_key
 from kvstore.versions import BucketName, InternalKey
 
 
 class Ownership:
     """As the node `name` sees it."""
 
-    def __init__(self, name: str, state: ClusterState, since: Since) -> None:
+    def __init__(self, name: str, state: ClusterState) -> None:
         self.name = name
         self.state = state
-        self.since = since
 
-    def on_state(self, state: ClusterState, since: Since) -> None:
+    def on_state(self, state: ClusterState) -> None:
         """The cluster state has changed."""
         self.state = state
-        self.since = since
 
     def check_client(self, partition: int, bucket: BucketName, epoch: int) -> None:
         """Raise StaleRing unless the replicas of these keys are those of `epoch`, which a client knows."""
-        if not self.since.is_current(partition, bucket, epoch):
+        if not self.state.is_current(partition, bucket, epoch):
             raise StaleRing(self.state.epoch)
 
     def check_epoch(self, epoch: int, *keys: InternalKey) -> None:
@@ -33,7 +31,7 @@ class Ownership:
         if epoch == self.state.epoch:
             return
         for key in keys:
-            if not self.since.is_current(self.partition(key), split_data_key(key)[1], epoch):
+            if not self.state.is_current(self.partition(key), split_data_key(key)[1], epoch):
                 raise StaleRing(self.state.epoch)
 
     def check_epoch_of(self, epoch: int, partitions: Iterable[int]) -> None:
@@ -43,7 +41,7 @@ class Ownership:
         if epoch > self.state.epoch:
             raise StaleRing(self.state.epoch)
         for partition in partitions:
-            if not self.since.is_current_for_all(partition, epoch):
+            if not self.state.is_current_for_all(partition, epoch):
                 raise StaleRing(self.state.epoch)
 
     def bucket(self, name: BucketName) -> BucketSettings:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kvstore.quorum.ownership import Ownership
 from kvstore.quorum.votes import Quorum
-from kvstore.ring import ClusterState, Since, fallbacks, first_apart, preference_list
+from kvstore.ring import ClusterState, fallbacks, first_apart, preference_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Target:
 class Placement:
     """The targets of one request, and the dead primaries for which no fallback was left."""
 
+    epoch: int
+    """Of the cluster state by which they were chosen: what is asked by it is asked of this epoch."""
     primaries: tuple[str, ...]
     targets: tuple[Target, ...]
     unplaced: tuple[str, ...]
@@ -83,6 +85,7 @@ def place(
     stands_in_for = asked.pop(coordinator, "")
     to_read = tuple(target for target in targets if target.node != coordinator)
     return Placement(
+        state.epoch,
         primaries,
         tuple(targets),
         tuple(unplaced),
@@ -100,14 +103,14 @@ def place(
 class Placements(Ownership):
     """Whom to ask, by what is known of the members: `alive` is False while a node is held for dead."""
 
-    def __init__(self, name: str, state: ClusterState, since: Since, alive: Callable[[str], bool]) -> None:
-        super().__init__(name, state, since)
+    def __init__(self, name: str, state: ClusterState, alive: Callable[[str], bool]) -> None:
+        super().__init__(name, state)
         self.alive = alive
         self._chosen: dict[tuple[int, int], Placement] = {}
 
-    def on_state(self, state: ClusterState, since: Since) -> None:
+    def on_state(self, state: ClusterState) -> None:
         """The cluster state has changed."""
-        super().on_state(state, since)
+        super().on_state(state)
         self._chosen.clear()
 
     def on_status_changed(self) -> None:

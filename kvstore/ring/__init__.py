@@ -20,21 +20,30 @@ from kvstore.protocol.internal_key import (
     token_of,
 )
 from kvstore.protocol.member import Member
+from kvstore.protocol.move import Move, Step
 from kvstore.protocol.ring import Ring
+from kvstore.protocol.since import Since
 from kvstore.ring.apart import first_apart
+from kvstore.ring.check import check_state
 from kvstore.ring.initial_members import parse_members
 from kvstore.ring.initial_state import initial_state
 from kvstore.ring.preference import fallbacks, preference_list
-from kvstore.ring.since import Since, since_after, since_now
+from kvstore.ring.replica_sets import ReplicaSets, coming_replicas, old_replicas, replica_sets
+from kvstore.ring.since import since_after
 from kvstore.ring.stored_state import decode_state, encode_state
 
 __all__ = [
     "DATA_KEYSPACE",
     "ClusterState",
     "Member",
+    "Move",
+    "ReplicaSets",
     "Ring",
     "Since",
+    "Step",
     "check_data_key",
+    "check_state",
+    "coming_replicas",
     "data_key",
     "decode_state",
     "encode_state",
@@ -42,13 +51,14 @@ __all__ = [
     "first_apart",
     "initial_state",
     "internal_key",
+    "old_replicas",
     "parse_members",
     "partition_bounds",
     "partition_of",
     "place_of",
     "preference_list",
+    "replica_sets",
     "since_after",
-    "since_now",
     "split_data_key",
     "token",
     "token_at",

@@ -13,8 +13,7 @@ from kvstore.protocol.member import Member
 from kvstore.protocol.ring import DEFAULT_PARTITIONS, DEFAULT_REPLICAS
 from kvstore.ring.apart import check_hosts, most_replicas
 from kvstore.ring.builder import initial_ring
-
-MAX_PARTITIONS = 65536
+from kvstore.ring.check import MAX_PARTITIONS
 
 
 def initial_state(

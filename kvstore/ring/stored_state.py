@@ -1,9 +1,8 @@
-"""Cluster state as a node keeps it on its disk, with what it remembers of earlier ones.
-
-A byte for the format, then msgpack: see docs/data-directory.md.
-"""
+"""Cluster state as a node keeps it on its disk: a byte for the format, then msgpack (docs/ring.md)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
@@ -11,10 +10,12 @@ from kvstore.config import BucketSettings
 from kvstore.errors import ConfigError, Corruption
 from kvstore.protocol.cluster_state import ClusterState
 from kvstore.protocol.member import Member
+from kvstore.protocol.move import Move
 from kvstore.protocol.ring import Ring
-from kvstore.ring.since import Since
+from kvstore.protocol.since import FIRST_EPOCH, UNCHANGED, Since
+from kvstore.ring.check import check_state
 
-_FORMAT = b"\1"
+_FORMAT = b"\2"
 
 
 class _Document(msgspec.Struct, frozen=True, array_like=True):
@@ -25,9 +26,54 @@ class _Document(msgspec.Struct, frozen=True, array_like=True):
     buckets: tuple[BucketSettings, ...]
     replicas: int
     since: Since
+    moves: tuple[Move, ...]
+
+    def state(self) -> ClusterState:
+        ring = Ring(self.replica_lists)
+        return ClusterState(
+            self.cluster_id,
+            self.epoch,
+            self.members,
+            ring,
+            self.buckets,
+            self.replicas,
+            self.moves,
+            self.since,
+        )
 
 
-def encode_state(state: ClusterState, since: Since) -> bytes:
+class _Since1(msgspec.Struct, frozen=True):
+    epoch: int
+    partitions: tuple[int, ...]
+    n: dict[str, int]
+
+
+class _Document1(msgspec.Struct, frozen=True, array_like=True):
+    """Of format 1, which knew no moves."""
+
+    cluster_id: str
+    epoch: int
+    members: tuple[Member, ...]
+    replica_lists: tuple[tuple[str, ...], ...]
+    buckets: tuple[BucketSettings, ...]
+    replicas: int
+    since: _Since1
+
+    def state(self) -> ClusterState:
+        changed = set(self.since.partitions) != {FIRST_EPOCH}
+        since = Since(
+            self.since.partitions if changed else UNCHANGED.partitions, tuple(sorted(self.since.n.items()))
+        )
+        ring = Ring(self.replica_lists)
+        return ClusterState(
+            self.cluster_id, self.epoch, self.members, ring, self.buckets, self.replicas, (), since
+        )
+
+
+_DOCUMENTS: dict[bytes, Any] = {b"\1": _Document1, _FORMAT: _Document}
+
+
+def encode_state(state: ClusterState) -> bytes:
     """The bytes of a state."""
     document = _Document(
         state.cluster_id,
@@ -36,35 +82,20 @@ def encode_state(state: ClusterState, since: Since) -> bytes:
         state.ring.replica_lists,
         state.buckets,
         state.replicas,
-        since,
+        state.since,
+        state.moves,
     )
     return _FORMAT + msgspec.msgpack.encode(document)
 
 
-def decode_state(data: bytes) -> tuple[ClusterState, Since]:
+def decode_state(data: bytes) -> ClusterState:
     """Inverse of `encode_state`; raises Corruption."""
-    if data[:1] != _FORMAT:
+    document = _DOCUMENTS.get(data[:1])
+    if document is None:
         raise Corruption("cluster state", f"is of format {data[:1].hex() or 'none'}, not {_FORMAT.hex()}")
     try:
-        found = msgspec.msgpack.decode(data[1:], type=_Document)
-        check_lists(found.members, found.replica_lists)
+        state: ClusterState = msgspec.msgpack.decode(data[1:], type=document).state()
+        check_state(state)
     except (msgspec.MsgspecError, UnicodeDecodeError, ConfigError) as error:
         raise Corruption("cluster state", str(error)) from error
-    if len(found.since.partitions) != len(found.replica_lists) or found.since.epoch != found.epoch:
-        raise Corruption("cluster state", "and what is remembered of earlier ones do not fit together")
-    state = ClusterState(
-        found.cluster_id, found.epoch, found.members, Ring(found.replica_lists), found.buckets, found.replicas
-    )
-    return state, found.since
-
-
-def check_lists(members: tuple[Member, ...], lists: tuple[tuple[str, ...], ...]) -> None:
-    """Raise ConfigError unless these can be the replica lists of a ring of these members."""
-    if not lists or len(lists) & (len(lists) - 1) or not all(lists):
-        raise ConfigError(f"{len(lists)} partitions, or one without replicas, are no ring")
-    names = {member.node for member in members}
-    if len(names) != len(members):
-        raise ConfigError("a member is named twice")
-    for nodes in lists:
-        if len(set(nodes)) != len(nodes) or not names.issuperset(nodes):
-            raise ConfigError(f"a replica list names a node twice, or one that is no member: {nodes}")
+    return state

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from kvstore.config import BucketSettings, default_bucket
 from kvstore.errors import ConfigError
-from kvstore.ring import ClusterState, Member, Ring
+from kvstore.ring import ClusterState, Member, Move, Ring, Since, Step, check_state
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.codec import field_for
 
@@ -16,6 +16,11 @@ _BUCKET_FIELDS = {setting: field_for(pb.BucketConfig.DESCRIPTOR, setting).name f
 """The field of each setting of a bucket."""
 _CHOICES = {s: type(choice) for s in _BUCKET_FIELDS if isinstance(choice := getattr(_USUAL, s), Enum)}
 """The kind of each setting that travels as a text."""
+_STEPS = {
+    Step.WRITE_BOTH_READ_OLD: pb.MOVE_STEP_WRITE_BOTH_READ_OLD,
+    Step.WRITE_BOTH_READ_NEW: pb.MOVE_STEP_WRITE_BOTH_READ_NEW,
+}
+_STEPS_FROM_WIRE = {value: step for step, value in _STEPS.items()}
 
 
 def state_to_wire(state: ClusterState) -> pb.GetRingResponse:
@@ -37,6 +42,18 @@ def state_to_wire(state: ClusterState) -> pb.GetRingResponse:
             for b in state.buckets
         ],
         replicas=state.replicas,
+        moves=[
+            pb.PartitionMove(
+                partition=move.partition,
+                old=[index[node] for node in move.old],
+                new=[index[node] for node in move.new],
+                step=_STEPS[move.step],
+                emptied=[index[node] for node in move.emptied],
+            )
+            for move in state.moves
+        ],
+        since=state.since.partitions,
+        buckets_since=dict(state.since.buckets),
     )
 
 
@@ -53,11 +70,18 @@ def state_from_wire(m: pb.GetRingResponse) -> ClusterState:
     try:
         lists = tuple(tuple(names[i] for i in partition.members) for partition in m.partitions)
         buckets = tuple(_bucket_from_wire(b) for b in m.buckets)
-    except (IndexError, ValueError) as error:
+        moves = tuple(_move_from_wire(move, names) for move in m.moves)
+        since = Since(tuple(m.since), tuple(sorted(m.buckets_since.items())))
+        state = ClusterState(m.cluster_id, m.epoch, members, Ring(lists), buckets, m.replicas, moves, since)
+        check_state(state)
+    except (IndexError, KeyError, ValueError, ConfigError) as error:
         raise ConfigError(f"not a cluster state: {error}") from error
-    if not lists or len(lists) & (len(lists) - 1) or not all(lists):
-        raise ConfigError(f"not a cluster state: {len(lists)} partitions, or one without replicas")
-    return ClusterState(m.cluster_id, m.epoch, members, Ring(lists), buckets, m.replicas)
+    return state
+
+
+def _move_from_wire(m: pb.PartitionMove, names: list[str]) -> Move:
+    old, new, emptied = (tuple(names[i] for i in indexes) for indexes in (m.old, m.new, m.emptied))
+    return Move(m.partition, old, new, _STEPS_FROM_WIRE[m.step], emptied)
 
 
 def _bucket_from_wire(b: pb.BucketConfig) -> BucketSettings:

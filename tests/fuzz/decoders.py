@@ -46,11 +46,12 @@ from kvstore.lsm.table import Table
 from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.wal import MAGIC as WAL_MAGIC
 from kvstore.lsm.wal import encode_wal_record, read_segments
+from kvstore.membership import transitions
 from kvstore.protocol.client import Found, Reply, Value
 from kvstore.protocol.peer import Forward, ForwardReply
 from kvstore.protocol.table import PEER_TABLE
 from kvstore.quorum.hints import hint_key, split_hint_key
-from kvstore.ring import decode_state, encode_state, initial_state, since_now, split_data_key
+from kvstore.ring import decode_state, encode_state, initial_state, split_data_key
 from kvstore.ring.initial_members import parse_members
 from kvstore.store.worker import read_frame
 from kvstore.store.worker_driver import frame
@@ -370,6 +371,11 @@ _STATE = initial_state(
 )
 
 
+_MOVING = transitions.begin(
+    _STATE, {3: _STATE.ring.replica_lists[3][::-1]}, emptied={7: _STATE.ring.replica_lists[7][:1]}
+)
+
+
 def read_session(data: bytes) -> object:
     sent_ms, calls, puts = decode_calls(data)
     return sent_ms, [call_from_wire(call) for call in calls], puts
@@ -403,8 +409,13 @@ WIRE = [
         [encode_replies([(1, reply, columns)]) for reply in _REPLIES for columns in (False, True)],
         _PROTOBUF,
     ),
-    Decoder("cluster state on a disk", decode_state, [encode_state(_STATE, since_now(_STATE))]),
-    Decoder("cluster state", read_state, [state_to_wire(_STATE).SerializeToString()], _PROTOBUF),
+    Decoder("cluster state on a disk", decode_state, [encode_state(_STATE), encode_state(_MOVING)]),
+    Decoder(
+        "cluster state",
+        read_state,
+        [state_to_wire(state).SerializeToString() for state in (_STATE, _MOVING)],
+        _PROTOBUF,
+    ),
     Decoder(
         "status of a failed call",
         read_status,

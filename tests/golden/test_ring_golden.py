@@ -15,8 +15,10 @@ from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.ring import (
     ClusterState,
     Member,
+    Move,
     Ring,
     Since,
+    Step,
     decode_state,
     encode_state,
     initial_state,
@@ -48,12 +50,27 @@ def test_placement(name: str) -> None:
     assert [" ".join(nodes) for nodes in state.ring.replica_lists] == GOLDEN["placement"][name]["lists"]
 
 
-def test_a_cluster_state_on_a_disk() -> None:
+MEMBERS = (Member("n1", "host:7001", "z1"), Member("n2", "host:7002", "z2", "h2", 2))
+CARTS = BucketSettings("carts", 2, 1, 2, QuorumMode.SLOPPY, Conflict.LWW, 60)
+
+
+def test_a_cluster_state_on_a_disk_of_a_version_that_knew_no_moves() -> None:
     """With an epoch, zones, weights, a bucket, and a partition that has changed since."""
-    data = bytes.fromhex(GOLDEN["stored state"])
-    state, since = decode_state(data)
-    members = (Member("n1", "host:7001", "z1"), Member("n2", "host:7002", "z2", "h2", 2))
-    carts = BucketSettings("carts", 2, 1, 2, QuorumMode.SLOPPY, Conflict.LWW, 60)
-    assert state == ClusterState("golden", 2, members, Ring((("n2", "n1"),) * 2), (carts,), 2)
-    assert since == Since(2, (1, 2), {})
-    assert encode_state(state, since) == data
+    state = decode_state(bytes.fromhex(GOLDEN["stored state"]))
+    ring = Ring((("n2", "n1"),) * 2)
+    assert state == ClusterState("golden", 2, MEMBERS, ring, (CARTS,), 2, (), Since((1, 2)))
+
+
+def test_a_cluster_state_on_a_disk() -> None:
+    """A partition that moves, one that is filled again, one that has changed, as has the n of a bucket."""
+    data = bytes.fromhex(GOLDEN["stored state 2"])
+    one, other = ("n2", "n1"), ("n1", "n2")
+    moves = (
+        Move(0, one, other, Step.WRITE_BOTH_READ_NEW),
+        Move(2, other, other, Step.WRITE_BOTH_READ_OLD, ("n2",)),
+    )
+    since = Since((7, 1, 8, 5), (("carts", 3),))
+    ring = Ring((other, one, other, one))
+    state = ClusterState("golden", 8, MEMBERS, ring, (CARTS,), 2, moves, since)
+    assert encode_state(state) == data
+    assert decode_state(data) == state

@@ -8,14 +8,14 @@ from kvstore.client.transfer import lines
 from kvstore.kvctl import output
 from kvstore.lsm import block
 from kvstore.lsm.manifest import current_manifest
+from kvstore.membership import follow
 from kvstore.node import replica_service, scan
 from kvstore.quorum import hints
 from kvstore.quorum.background import range_items
 from kvstore.quorum.hints import Hints
-from kvstore.ring import stored_state
+from kvstore.ring import check
 from kvstore.server import data_directory, identity
 from kvstore.store import disk
-from kvstore.wire.ring import state_from_wire
 from tests.hostile.names_of_tests import (
     alone,
     directory,
@@ -27,6 +27,8 @@ from tests.hostile.plants import (
     manifest_unbounded,
     without,
 )
+
+_STATE = test_of("unit/test_cluster_state", "what_can_be_no_cluster_state")
 
 _DISKS: list[Row] = [
     (
@@ -84,8 +86,50 @@ _DISKS: list[Row] = [
     ),
     (
         "replica lists of a stored state",
-        without(stored_state.check_lists, "len(set(nodes)) != len(nodes)"),
+        without(check._check_list, "len(set(nodes)) != len(nodes)"),
         test_of("unit/test_node_state", "the_bytes_of_a_state_are_read_back_and_no_others"),
+    ),
+    (
+        "the epoch of a state",
+        without(check.check_state, "not FIRST_EPOCH <= state.epoch <= MAX_EPOCH"),
+        _STATE,
+    ),
+    (
+        "the length of replica lists",
+        without(check._check_list, "len(nodes) != replicas or not nodes"),
+        _STATE,
+    ),
+    (
+        "moves are of the ring",
+        without(check._check_move, "not 0 <= move.partition < state.ring.partitions"),
+        _STATE,
+    ),
+    (
+        "what moves is read by its list",
+        without(check._check_move, "state.ring.replica_lists[move.partition] != move.read"),
+        _STATE,
+    ),
+    (
+        "what is emptied is a replica",
+        without(check._check_move, "not set(move.old).issuperset(move.emptied)"),
+        _STATE,
+    ),
+    (
+        "what moves does not stay",
+        without(check._check_move, "move.old == move.new and not move.emptied"),
+        _STATE,
+    ),
+    ("changes are of the past", without(check._check_since, "not FIRST_EPOCH <= changed <= epoch"), _STATE),
+    ("a state has one form", without(check._in_order, "found != sorted(set(found))"), _STATE),
+    (
+        "a state is one step from the last",
+        without(follow._check_step, "not good"),
+        test_of("unit/test_cluster_state", "what_may_not_follow"),
+    ),
+    (
+        "a state says what has changed",
+        without(follow.check_next, "new.since != since_after(old, new)"),
+        test_of("unit/test_cluster_state", "what_may_not_follow"),
     ),
     (
         "a data directory of another node",
@@ -157,8 +201,8 @@ _CLIENTS: list[Row] = [
     ),
     (
         "partitions of a cluster state",
-        without(state_from_wire, "not lists or len(lists) & (len(lists) - 1) or not all(lists)"),
-        test_of("property/test_wire_client", "what_can_be_no_cluster_state"),
+        without(check.check_lists, "not 1 <= len(lists) <= MAX_PARTITIONS or len(lists) & (len(lists) - 1)"),
+        _STATE,
     ),
     (
         "what would steer a terminal",

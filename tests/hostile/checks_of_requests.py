@@ -5,8 +5,8 @@ from __future__ import annotations
 from kvstore.contexts import _checked, _mac, decode_context, decode_seen
 from kvstore.hlc import HybridClock
 from kvstore.lsm import limits
+from kvstore.membership import follow
 from kvstore.node import scan
-from kvstore.node.adoption import Adoption
 from kvstore.node.scan_answers import ScanAnswers
 from kvstore.node.scan_part import ScanPart
 from kvstore.node.scans import Scans as PageMaker
@@ -160,12 +160,12 @@ _ORDER: list[Row] = [
     ),
     (
         "a state of another cluster",
-        without(Adoption.on_state, "state.cluster_id != present.cluster_id"),
+        without(follow._check_lasting, "new.cluster_id != old.cluster_id"),
         test_of("unit/test_node_state", "a_state_that_cannot_follow_is_refused[another cluster]"),
     ),
     (
         "a state with other partitions",
-        without(Adoption.on_state, "state.ring.partitions != present.ring.partitions"),
+        without(follow._check_lasting, "new.ring.partitions != old.ring.partitions"),
         test_of("unit/test_node_state", "a_state_that_cannot_follow_is_refused[other partitions]"),
     ),
     (

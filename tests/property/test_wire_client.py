@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kvstore.config import BucketSettings, Conflict, QuorumMode
 from kvstore.errors import ConfigError, InvalidRequest, KVError
+from kvstore.membership import transitions
 from kvstore.protocol.client import ClientRequest, Found, Put, Reply
 from kvstore.protocol.sizes import size_of
 from kvstore.ring import ClusterState, initial_state, parse_members
@@ -92,7 +93,13 @@ def states(draw: st.DrawFn) -> ClusterState:
     )
     buckets = draw(st.lists(bucket, max_size=3, unique_by=lambda b: b.name))
     partitions = 2 ** draw(st.integers(0, 6))
-    return initial_state(draw(st.sampled_from(["", "test"])), parse_members(text), partitions, n, buckets)
+    state = initial_state(draw(st.sampled_from(["", "test"])), parse_members(text), partitions, n, buckets)
+    lists = state.ring.replica_lists
+    moving = draw(st.sets(st.integers(0, partitions - 1)))
+    emptied = {p: nodes[:1] for p, nodes in enumerate(lists) if p in moving}
+    state = transitions.begin(state, {p: lists[p][::-1] for p in moving}, emptied=emptied)
+    advanced = draw(st.sets(st.sampled_from(sorted(moving)))) if moving else set()
+    return transitions.advance(state, advanced) if advanced else state
 
 
 def ring_bytes(state: ClusterState) -> bytes:
@@ -124,11 +131,23 @@ def test_a_damaged_cluster_state(content: bytes) -> None:
         lambda m: m.partitions[0].ClearField("members"),
         lambda m: m.partitions.add(members=[0]),
         lambda m: m.ClearField("partitions"),
+        lambda m: setattr(m.moves[0], "step", 0),
+        lambda m: setattr(m.moves[0], "step", 7),
+        lambda m: m.moves[0].old.append(3),
+        lambda m: m.moves[0].emptied.append(0),
+        lambda m: m.moves.add(partition=1),
+        lambda m: m.since.append(1),
+        lambda m: m.buckets_since.update(b=3),
+        lambda m: setattr(m, "epoch", 2**63),
+        lambda m: setattr(m, "replicas", 0),
     ],
 )
 def test_what_can_be_no_cluster_state(damage: Callable[[pb.GetRingResponse], None]) -> None:
     members = parse_members("n1=h:1,n2=h:2,n3=h:3")
-    message = state_to_wire(initial_state("", members, 4, 3, [BucketSettings("b")]))
+    state = initial_state("", members, 4, 3, [BucketSettings("b")])
+    nodes = state.ring.replica_lists[1]
+    message = state_to_wire(transitions.begin(state, {1: nodes[::-1]}, emptied={1: nodes[:1]}))
+    assert state_from_wire(message).moves
     damage(message)
     with pytest.raises(ConfigError):
         state_from_wire(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from kvstore.config import BucketSettings, QuorumMode
 from kvstore.errors import Corruption, InvalidRequest, StaleRing, StorageFull
 from kvstore.node.state_store import CLUSTER_STATE
-from kvstore.protocol.peer import Refusal, ReplicaWrite
+from kvstore.protocol.client import Failed
+from kvstore.protocol.peer import ReadSame, Refusal, ReplicaRead, ReplicaWrite
 from kvstore.ring import (
     ClusterState,
     Member,
@@ -17,13 +19,12 @@ from kvstore.ring import (
     decode_state,
     encode_state,
     since_after,
-    since_now,
 )
 from kvstore.versions import EncodedVersion, decode_version
-from tests.plain import Get, Put
+from tests.plain import Delete, Get, Put
 from tests.unit.quorum_cluster import Cluster, Host
 
-LISTS = dict[int, tuple[str, ...]]
+LISTS = Mapping[int, tuple[str, ...]]
 
 
 def after(
@@ -32,18 +33,17 @@ def after(
     members: tuple[Member, ...] | None = None,
     buckets: tuple[BucketSettings, ...] | None = None,
 ) -> ClusterState:
-    """The next state: some replica lists, the members or the buckets are others."""
-    ring = Ring(
-        tuple((lists or {}).get(partition, nodes) for partition, nodes in enumerate(state.ring.replica_lists))
+    """What comes next: where replicas have changed, the state when their moves are over."""
+    n = {bucket.name: bucket.n for bucket in buckets or ()}
+    moved = lists or any(state.bucket(name).n != now for name, now in n.items())
+    found = replace(
+        state,
+        epoch=state.epoch + (3 if moved else 1),
+        members=state.members if members is None else members,
+        ring=Ring(tuple((lists or {}).get(p, nodes) for p, nodes in enumerate(state.ring.replica_lists))),
+        buckets=state.buckets if buckets is None else buckets,
     )
-    return ClusterState(
-        state.cluster_id,
-        state.epoch + 1,
-        state.members if members is None else members,
-        ring,
-        state.buckets if buckets is None else buckets,
-        state.replicas,
-    )
+    return replace(found, since=since_after(state, found))
 
 
 def give(cluster: Cluster, state: ClusterState, *nodes: str) -> None:
@@ -170,7 +170,7 @@ def test_a_client_of_an_earlier_epoch_is_refused_only_where_replicas_have_change
             assert isinstance(cluster.error("n1", call), StaleRing)
         else:
             cluster.stored_reply("n1", call)
-    late = Put("carts", key_in(cluster, 5), b"v", epoch=3)
+    late = Put("carts", key_in(cluster, 5), b"v", epoch=5)
     assert isinstance(cluster.error("n1", late), StaleRing), "nobody knows what a later epoch says"
 
 
@@ -201,7 +201,7 @@ def test_another_number_of_replicas_makes_earlier_epochs_stale_for_that_bucket_a
 def test_a_member_that_is_new_is_connected_probed_and_filled() -> None:
     cluster = Cluster(4)
     state = cluster.state
-    lists = {p: tuple(n for n in nodes if n != "n4") for p, nodes in enumerate(state.ring.replica_lists)}
+    lists = dict.fromkeys(range(16), ("n1", "n2", "n3"))
     three = tuple(m for m in state.members if m.node != "n4")
     give(cluster, after(state, lists, members=three), "n1", "n2", "n3")
     assert cluster.hosts["n1"].members == {"n1", "n2", "n3"}
@@ -209,12 +209,12 @@ def test_a_member_that_is_new_is_connected_probed_and_filled() -> None:
     key = key_in(cluster, 7)
     cluster.stored_reply("n1", Put("carts", key, b"v"))
     assert not cluster.stored("n4", "carts", key)
-    back = replace(after(state, {p: ("n4", *nodes[:2]) for p, nodes in lists.items()}), epoch=3)
+    back = after(cluster.hosts["n1"].node.state, dict.fromkeys(lists, ("n4", "n1", "n2")), state.members)
     give(cluster, back)
     assert cluster.hosts["n1"].members == {"n1", "n2", "n3", "n4"}
     cluster.move(60.0)
     assert cluster.stored("n4", "carts", key)
-    assert cluster.found("n4", Get("carts", key, epoch=3)).siblings[0].value == b"v"
+    assert cluster.found("n4", Get("carts", key, epoch=back.epoch)).siblings[0].value == b"v"
 
 
 def test_hints_for_a_member_that_has_gone_come_home_to_the_present_replicas() -> None:
@@ -264,15 +264,14 @@ def test_a_state_on_the_disk_that_cannot_be_read_counts_as_none() -> None:
 def test_the_bytes_of_a_state_are_read_back_and_no_others() -> None:
     cluster = Cluster(buckets=[BucketSettings("carts", ttl=60)])
     state = after(cluster.state, {3: cluster.state.ring.replica_lists[3][::-1]})
-    since = since_after(since_now(cluster.state), cluster.state, state)
-    data = encode_state(state, since)
-    assert decode_state(data) == (state, since)
+    data = encode_state(state)
+    assert decode_state(data) == state
     for end in range(len(data)):
         with pytest.raises(Corruption):
             decode_state(data[:end])
-    wrong = replace(state, ring=Ring((("n1", "n1"), *state.ring.replica_lists[1:])))
+    wrong = replace(state, ring=Ring((("n1", "n1", "n2"), *state.ring.replica_lists[1:])))
     with pytest.raises(Corruption, match="twice"):
-        decode_state(encode_state(wrong, since))
+        decode_state(encode_state(wrong))
 
 
 def test_a_write_of_an_earlier_epoch_whose_replicas_are_the_same_is_stored() -> None:
@@ -294,6 +293,33 @@ def test_a_write_of_an_earlier_epoch_whose_replicas_are_the_same_is_stored() -> 
 def test_a_name_that_is_no_text_is_a_corrupt_state() -> None:
     """Found by fuzzing: it raised what no start expects."""
     state = Cluster().state
-    data = encode_state(state, since_now(state)).replace(b"\xa2n1", b"\xa2n\x80")
+    data = encode_state(state).replace(b"\xa2n1", b"\xa2n\x80")
     with pytest.raises(Corruption):
         decode_state(data)
+
+
+def test_a_request_is_carried_out_by_the_replicas_it_was_placed_at_or_refused() -> None:
+    """Its quorum is one of theirs: under a later epoch it would count as one of others, and be lost."""
+    cluster = Cluster()
+    key = key_in(cluster, 3)
+    first = cluster.state.ring.replica_lists[3][0]
+    cluster.stored_reply(first, Put("carts", key, b"v", w=3))
+    silent, epochs = True, set[int]()
+
+    def watch(_: str, to: str, message: object) -> bool:
+        if isinstance(message, ReplicaRead):
+            epochs.add(message.epoch)
+        return not (silent and to == first and isinstance(message, ReadSame))
+
+    cluster.passes = watch
+    number = cluster.start(first, Delete("carts", key, timeout=60.0))
+    cluster.run()
+    give(cluster, after(cluster.state, {3: cluster.state.ring.replica_lists[3][::-1]}), first)
+    silent = False
+    cluster.move(20.0)
+    assert epochs == {1}, "the read goes on at the replicas that it was placed at"
+    reply = cluster.hosts[first].replies[number]
+    assert isinstance(reply, Failed)
+    assert isinstance(reply.error, StaleRing)
+    cluster.passes = lambda *_: True
+    assert cluster.found(cluster.replicas("carts", key)[1], Get("carts", key)).siblings

@@ -23,7 +23,7 @@ from kvstore.protocol.scan import Scan, Scanned
 from kvstore.protocol.table import ANSWERS, PEER_TABLE, awaited, expired, is_bulk
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.placement import Placements
-from kvstore.ring import initial_state, parse_members, since_now
+from kvstore.ring import initial_state, parse_members
 from kvstore.v1 import client_pb2, peer_pb2
 from kvstore.wire.client import WIRE_REQUESTS
 from kvstore.wire.codec import codec_of
@@ -116,7 +116,7 @@ def test_every_field_says_what_it_holds(record: type) -> None:
 
 def test_every_kind_of_field_is_checked_or_there_is_a_reason_not_to() -> None:
     state = initial_state("", parse_members("n1=h:1,n2=h:2,n3=h:3"), 4, 3, [])
-    placements = Placements("n1", state, since_now(state), lambda _: True)
+    placements = Placements("n1", state, lambda _: True)
     checked = set(FrameCheck(placements, Limits(), lambda _: True).by_kind)
     assert checked & set(NOT_CHECKED) == set()
     assert checked | set(NOT_CHECKED) == set(Kind)

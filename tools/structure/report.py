@@ -11,7 +11,7 @@ from tools.structure.imports import Uses, users, uses
 from tools.structure.sizes import Sizes, file_sizes, function_sizes
 from tools.structure.source import Module
 
-CORE = ("node", "quorum", "protocol", "ring", "gossip", "lsm", "versions", "contexts", "hlc")
+CORE = ("node", "membership", "quorum", "protocol", "ring", "gossip", "lsm", "versions", "contexts", "hlc")
 CORE_SETTINGS = ("config", "bounds", "errors")
 SHARED = ("errors", "config", "protocol", "versions", "lsm.config", "lsm.messages")
 """What the whole package, or the engine, speaks in: any number of modules may use it."""

@@ -120,7 +120,7 @@ class AntiEntropy:
 
     def on_repair_wanted(self, sender: str, message: RepairWanted, now: Instant) -> None:
         """Another node has dropped a hint."""
-        if self._ownership.since.is_current_for_all(message.partition, message.epoch):
+        if self._ownership.state.is_current_for_all(message.partition, message.epoch):
             self.mark(message.node, TreeNode(message.partition, message.n, ROOT), now)
 
     def mark(self, peer: str, root: TreeNode, now: Instant) -> None:

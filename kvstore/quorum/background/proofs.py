@@ -36,6 +36,7 @@ class Proofs:
         self._settings = settings
         self.roots = _shared(ownership, trees.ns)
         """By peer the roots of the trees that both should have."""
+        self._epoch = ownership.state.epoch
         self._first = 0.0 if settings.interval < NEVER else NEVER
         self._next = dict.fromkeys(self.roots, self._first)
         self._proven: dict[Pair, float] = {}
@@ -44,14 +45,14 @@ class Proofs:
 
     def on_state(self) -> None:
         """The cluster state has changed: what was proven of a replica set that is new now says nothing."""
-        ownership = self._ownership
-        epoch, since = ownership.state.epoch, ownership.since.partitions
-        self.roots = _shared(ownership, self._trees.ns)
+        state, before = self._ownership.state, self._epoch
+        self._epoch = state.epoch
+        self.roots = _shared(self._ownership, self._trees.ns)
         kept = {
             (peer, root)
             for peer, roots in self.roots.items()
             for root in roots
-            if since[root.partition] < epoch
+            if state.since.partition(root.partition) <= before
         }
         self._proven = {pair: when for pair, when in self._proven.items() if pair in kept}
         self._marked &= kept
