@@ -234,7 +234,7 @@ class ReadOperation(Operation):
         if now.mono != self.request.now.mono:
             self._asked_later = {**self._asked_later, target.node: now.mono}
         ttl_ms = int((self.deadline - now.mono) * 1000) + 1
-        epoch = self._common.placements.state.epoch
+        epoch = self.request.placement.epoch
         message = ReplicaRead(
             self.number, epoch, self.request.key, digest(self.local), target.hint_for, ttl_ms
         )
@@ -422,7 +422,7 @@ class ReadOperation(Operation):
         placements = self._common.placements
         repair = Repair(self._rpc, self, node, result)
         if node != placements.name:
-            repair.send(placements.state.epoch, self._hint_for(node))
+            repair.send(self.request.placement.epoch, self._hint_for(node))
             return
         before = self._common.local.replica.last_lsn
         try:

@@ -114,6 +114,8 @@ class Writes:
                 self._append(made.values(), now)
                 made = {}
             try:
+                # its quorum is one of other replicas, if they have changed since it was placed
+                self.placements.check_epoch(request.placement.epoch, request.key)
                 stored = self.local.read(request.placement, request.key)
                 minted = self._mint.mint(request, stored, seen, written)
                 result = self._stored(request, minted, seen)
@@ -234,8 +236,9 @@ class WriteOperation(Operation):
             self._ask(node, hint_for)
 
     def _ask(self, node: str, hint_for: str) -> None:
-        epoch = self._common.placements.state.epoch
-        self._rpc.send(node, ReplicaWrite(self.number, epoch, self.request.key, self.version, hint_for))
+        request = self.request
+        epoch = request.placement.epoch
+        self._rpc.send(node, ReplicaWrite(self.number, epoch, request.key, self.version, hint_for))
 
     def touches(self) -> InternalKey:
         """See Waiting."""
