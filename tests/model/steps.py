@@ -66,6 +66,11 @@ class World(NamedTuple):
 class Steps:
     """The model: `changes` begin one after the other, each to one of some lists, and may be cancelled."""
 
+    proves_by_any = False
+    """Whether an old replica is compared with that has yet to take the step up: a plant."""
+    asks_later = False
+    """Whether a write is asked of replicas by a later epoch than the one of its quorums: a plant."""
+
     def __init__(
         self, tracked: int = 0, changes: Changes = (ONE,), cancels: bool = False, crashes: int = 1
     ) -> None:
@@ -192,7 +197,7 @@ class Steps:
         for epoch in (world.asked,) if world.asked else range(1, len(self.decided(world)) + 1):
             _, quorums, nodes = self._sets(world.chain, epoch)
             for node in nodes:
-                if node not in world.applied and self._here(world, node, epoch, self.tracked):
+                if node not in world.applied and self._stores(world, node, epoch):
                     applied = world.applied | {node}
                     yield (
                         f"{node} stores the write of epoch {epoch}",
@@ -204,6 +209,10 @@ class Steps:
                         ),
                     )
 
+    def _stores(self, world: World, node: str, epoch: int) -> bool:
+        epochs = range(epoch, len(self.decided(world)) + 1) if self.asks_later else (epoch,)
+        return any(self._here(world, node, asked, self.tracked) for asked in epochs)
+
     def _compared(self, world: World) -> Iterator[tuple[str, World]]:
         """A coming replica gets all that an old one has, by the epoch that it is at."""
         for node, epoch in zip(NODES, world.at, strict=True):
@@ -211,7 +220,7 @@ class Steps:
             if move is None or node not in coming_replicas(move, N):
                 continue
             for old in old_replicas(move, N):
-                if self._here(world, old, epoch, 0):
+                if self.proves_by_any or self._here(world, old, epoch, 0):
                     holds = world.holds
                     if self.tracked == 0 and old in holds:
                         holds |= {node}

@@ -96,9 +96,19 @@ def new_replicas_not_waited_for(patch: Patch) -> None:
     patch.setattr(steps, "replica_sets", lambda *args: sets(*args)._replace(written=sets(*args).written[:1]))
 
 
+def proof_by_replicas_that_are_behind(patch: Patch) -> None:
+    patch.setattr(Steps, "proves_by_any", True)
+
+
+def asked_by_a_later_epoch(patch: Patch) -> None:
+    patch.setattr(Steps, "asks_later", True)
+
+
 @pytest.mark.parametrize(
     "plant",
     [
+        proof_by_replicas_that_are_behind,
+        asked_by_a_later_epoch,
         flip_before_proof,
         step_over_too_early,
         only_one_has_taken_it_up,
