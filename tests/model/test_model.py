@@ -26,7 +26,7 @@ from kvstore.versions import EMPTY, Sibling, Version, join, reconcile, write
 from tests.model import steps
 from tests.model.decision import Decision, after_a_removal, race
 from tests.model.explorer import Explored
-from tests.model.steps import MEMBERS, NODES, ONE, TWO, Steps
+from tests.model.steps import BACK, MEMBERS, NODES, ONE, TWO, Steps
 
 Patch = pytest.MonkeyPatch
 large = pytest.mark.skipif("KVSTORE_MODEL" not in os.environ, reason="make model")
@@ -47,7 +47,9 @@ SMALL: dict[str, Callable[[], Decision | Steps]] = {
 LARGE: dict[str, Callable[[], Decision | Steps]] = {
     "the epoch after a member was removed, one crash": lambda: after_a_removal(crashes=1),
     "a key of a partition that moves to either of two lists": lambda: Steps(changes=(TWO,)),
-    "likewise, and may be cancelled": lambda: Steps(changes=(ONE,), cancels=True),
+    "likewise to one, and may be cancelled": lambda: Steps(cancels=True),
+    "two operators, two ballots of each": lambda: race(tries=2),
+    "a key of a partition that moves away and back": lambda: Steps(changes=(ONE, BACK), crashes=0),
 }
 
 
