@@ -122,7 +122,6 @@ class Writes:
             except Exception as error:  # noqa: BLE001  (nobody else's write may suffer from it)
                 self._refuse(request, respond, error, now)
             else:
-                self._counters.lww_overwritten += minted.overwritten
                 made[request.key] = request, respond, stored, minted.encoded, result
         self._append(made.values(), now)
 
@@ -148,6 +147,7 @@ class Writes:
             return
         numbers = []
         for request, respond, _, version, result in made:
+            self._counters.lww_overwritten += result.overwritten
             try:
                 operation = WriteOperation(self, respond, request, version, result, now)
                 numbers.append(operation.number)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from kvstore.config import BucketSettings, Conflict
+from kvstore.errors import Overloaded
 from kvstore.hlc import wall_time
+from kvstore.lsm import Engine
+from kvstore.protocol.client import Failed
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.quorum.counters import Counters
 from kvstore.versions import EncodedVersion, decode_version
@@ -35,6 +38,20 @@ def test_bugs_1_a_put_in_an_lww_bucket_says_what_it_overwrote_without_having_see
     assert explained.explain is not None
     assert explained.overwritten == 1
     assert sum(counters(cluster, node).lww_overwritten for node in cluster.hosts) == 4
+
+
+def test_a_put_that_is_refused_has_overwritten_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(3, [LWW])
+    cluster.stored_reply("n1", Put("lww", KEY, b"one"))
+
+    def refuse(*_: object) -> int:
+        raise Overloaded(0.1, "flushes are behind")
+
+    with monkeypatch.context() as full:
+        full.setattr(Engine, "write", refuse)
+        number = cluster.start("n2", Put("lww", KEY, b"two"))
+    assert isinstance(cluster.hosts["n2"].replies[number], Failed)
+    assert counters(cluster, "n2").lww_overwritten == 0
 
 
 def test_bugs_1_a_put_in_a_bucket_with_siblings_never_overwrites_what_it_has_not_seen() -> None:
