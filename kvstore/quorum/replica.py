@@ -90,7 +90,7 @@ class Replica:
         if planned is not None:
             stored, current = planned
         else:
-            stored = current = self._get(key) or NO_VERSION
+            stored = current = self.read(key)
         result = self.combine(key, current, incoming, to_be_stored=True, wall=wall) if current else incoming
         if result == current:
             return 0 if planned else self.unsynced(key)

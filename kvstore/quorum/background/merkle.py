@@ -14,7 +14,7 @@ from kvstore.errors import Corruption, InvalidRequest
 from kvstore.lsm.reading import Scan
 from kvstore.protocol.peer import NodeHash, TreeNode
 from kvstore.quorum.background.merkle_tree import ALL, COUNT_BITS, LEAVES, NODES, Tree
-from kvstore.ring import ClusterState, check_data_key, partition_bounds
+from kvstore.ring import ClusterState, check_data_key, partition_bounds, token_of
 from kvstore.versions import EncodedVersion, InternalKey
 
 _LEAF_BITS = LEAVES.bit_length() - 1
@@ -108,7 +108,7 @@ class Trees:
 
     def leaf_of(self, key: InternalKey) -> int:
         """The leaf that an internal key falls into, from 0."""
-        return int.from_bytes(key[1:9], "big") >> self._leaf_shift & (LEAVES - 1)
+        return token_of(key) >> self._leaf_shift & (LEAVES - 1)
 
     def leaf_bounds(self, partition: int, leaf: int) -> tuple[bytes, bytes]:
         """The first internal key of a leaf, and the first behind it."""
