@@ -13,7 +13,7 @@ PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 # compiles the whole package, and each of their workers all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv run test check structure model tables format packages airports demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-large bench-mix bench-hosts bench-transports bench-peers bench-growth bench-open sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations backup stops fuzz hostile power-loss proto clean
+.PHONY: help venv run test check structure model tables format packages airports demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-large bench-mix bench-one bench-hosts bench-transports bench-peers bench-growth bench-open sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations backup stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ bench-hostile: venv ## attack a three-node cluster beside a well-behaved client
 
 bench-large: venv ## measure puts of large values, and what small gets feel of them
 	@$(BIN)/python -m bench.large $(ARGS)
+
+bench-one: venv ## one caller: latency and CPU of both clients, beside an fdatasync and plain sockets
+	@$(BIN)/python -m bench.one_caller $(ARGS)
 
 bench-mix: venv ## gets and puts of hot keys, half and half and 19 to 1
 	@$(BIN)/python -m bench.mix $(ARGS)

@@ -6,11 +6,15 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from kvstore.client.blocked_thread import BlockedThread
+from kvstore.client.core.waiter import Waiter
 from kvstore.client.environment import check_patches, check_same_process, this_process
 from kvstore.client.errors import ClientClosed
+from kvstore.from_threads import FromThreads
+from kvstore.protocol.client import Success
 
 T = TypeVar("T")
 
@@ -23,6 +27,10 @@ class Background:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kvstore-client", daemon=True)
         self._thread.start()
+        self._asked = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+
+    async def _listen(self) -> FromThreads[tuple[Callable[[Waiter], None], BlockedThread]]:
+        return FromThreads(_begin)
 
     def usable(self) -> bool:
         """Whether it belongs to this process: threads do not survive a fork."""
@@ -34,20 +42,41 @@ class Background:
         Raises ClientClosed in another process, and when Python ends.
         """
         try:
-            check_same_process(self._process)
-            _check_running()
-        except ClientClosed:
+            self._check()
+        except (ClientClosed, RuntimeError):
             coroutine.close()
             raise
-        if threading.current_thread() is self._thread:
-            coroutine.close()
-            raise RuntimeError("the sync client was called from a callback on its own event loop")
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    def ask(self, begin: Callable[[Waiter], None]) -> Success:
+        """See Runner; an interrupt leaves the request. Raises ClientClosed as `run`."""
+        self._check()
+        waiter = BlockedThread()
+        try:
+            self._asked.put((begin, waiter))
+            return waiter.answer()
+        except BaseException:
+            waiter.leave()
+            raise
+
+    def _check(self) -> None:
+        check_same_process(self._process)
+        _check_running()
+        if threading.get_ident() == self._thread.ident:
+            raise RuntimeError("the sync client was called from a callback on its own event loop")
+
+
+def _begin(asked: Sequence[tuple[Callable[[Waiter], None], BlockedThread]]) -> None:
+    for begin, waiter in asked:
+        try:
+            begin(waiter)
+        except Exception as error:  # noqa: BLE001  (it is the caller's, and not the loop's)
+            waiter.set_exception(error)
 
 
 def _check_running() -> None:

@@ -7,8 +7,7 @@ and wait; what calls its caller back runs in the calling thread.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from functools import partial, wraps
-from inspect import isasyncgenfunction
+from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from kvstore.client.guidance import refuse_to_travel
@@ -58,41 +57,14 @@ def standing_before(
     return cast(Callable[Concatenate[Facade[A], P], T], call)
 
 
-class _Immediate:
-    """Stands in for the asyncio object in a coroutine of its class: what that awaits blocks, and is there."""
-
-    def __init__(self, facade: Facade[A]) -> None:
-        self._facade = facade
-
-    def __getattr__(self, name: str) -> Any:
-        inner = getattr(self._facade._inner, name)
-        if not hasattr(type(self._facade), name):  # most of what an operation uses, and each asks for it
-            return inner
-        method: Any = getattr(self._facade, name)
-        if isasyncgenfunction(getattr(inner, "__wrapped__", inner)):
-            return partial(_each, method)
-        if not hasattr(method, "__wrapped__"):  # it is none of those made here
-            return inner
-
-        async def call(*args: object, **kwargs: object) -> object:
-            return method(*args, **kwargs)
-
-        return call
-
-
-async def _each(method: Callable[..., Iterator[T]], *args: object, **kwargs: object) -> AsyncIterator[T]:
-    for item in method(*args, **kwargs):
-        yield item
-
-
 def in_calling_thread(
     method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Facade[A], P], T]:
-    """The same method, run in the calling thread: it calls functions that its caller has handed in."""
+    """The same method, run in the calling thread: what it awaits blocks (see ThreadBucket), and is there."""
 
     @wraps(method)
     def call(self: Facade[A], *args: P.args, **kwargs: P.kwargs) -> T:
-        return _result(method(cast(A, _Immediate(self)), *args, **kwargs))
+        return _result(method(self._inner, *args, **kwargs))
 
     call.__annotations__ = {**method.__annotations__, "return": _awaited(method.__annotations__["return"])}
     return cast(Callable[Concatenate[Facade[A], P], T], call)
@@ -106,7 +78,7 @@ def iterating(
     @wraps(method)
     def call(self: Facade[A], *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         # called at once, so that wrong arguments are an error here, and not where the first item is taken
-        return _items(method(cast(A, _Immediate(self)), *args, **kwargs))
+        return _items(method(self._inner, *args, **kwargs))
 
     return cast(Callable[Concatenate[Facade[A], P], Iterator[T]], call)
 

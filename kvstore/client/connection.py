@@ -17,8 +17,10 @@ from kvstore.client.unary import read_state, stream_errors, unary
 from kvstore.config import MAX_MESSAGE_BYTES
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.frames import dial
+from kvstore.frames.gathering import AT_ONCE, Gathering
 from kvstore.frames.incoming import Pieces, Rest, StreamEnded, StreamLost
 from kvstore.frames.stream import FrameStream, joined
+from kvstore.frames.turn_ends import TurnEnds
 from kvstore.ring import ClusterState
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.session import replies_from_wire
@@ -48,12 +50,15 @@ class _Over(Exception):
 class Connection:
     """Keeps a stream for the calls to one node open until closed."""
 
-    def __init__(self, calls: Calls, owner: Owner) -> None:
+    def __init__(self, calls: Calls, owner: Owner, turn_ends: TurnEnds) -> None:
         self.address = calls.address
         self._calls = calls
         self._clock = asyncio.get_running_loop().time
         self._owner = owner
-        self._work = asyncio.Event()
+        self._turn_ends = turn_ends
+        self._gathering = Gathering(turn_ends, calls.gathering)
+        self._large = b""
+        """A frame that was taken, for the writer."""
         self._stream: FrameStream | None = None
         self._silent = self._closed = False
         self._asking: set[asyncio.Future[Any]] = set()
@@ -61,7 +66,7 @@ class Connection:
 
     def wake(self) -> None:
         """There may be calls to send."""
-        self._work.set()
+        self._gathering.add()
 
     def break_off(self) -> None:
         """Break the stream; another is opened when the node answers."""
@@ -135,6 +140,7 @@ class Connection:
     async def _exchange(self, stream: FrameStream) -> str:
         """Work until the stream ends; returns why it did."""
         self._stream, self._silent = stream, False
+        self._gathering = Gathering(self._turn_ends, self._calls.gathering)  # the last one's may have failed
         writer = asyncio.create_task(self._write(stream))
         try:
             return await self._read(stream)
@@ -175,19 +181,30 @@ class Connection:
             raise _Over(self._calls.problem)
 
     async def _write(self, stream: FrameStream) -> None:
+        self._large = b""  # what was meant for another stream has failed with it
+        calls, clock = self._calls, self._clock
         try:
             while True:
-                if frame := await self._next_frame():
-                    await stream.write(frame)
+                while calls.sendable or self._large:
+                    if not self._large and (seconds := calls.gathering()):
+                        await asyncio.sleep(seconds)
+                    await stream.until_writable()  # what has not been taken is known not to be applied
+                    frame, self._large = self._large or calls.take_frame(clock()), b""
+                    if frame:
+                        await stream.write(frame)
+                await self._gathering.until_due(partial(self._write_now, stream))
         except StreamLost:
             return  # the stream is over: reading from it tells why
 
-    async def _next_frame(self) -> bytes:
-        """Wait until there are calls to send, and take as many as one frame may carry."""
+    def _write_now(self, stream: FrameStream) -> bool:
+        """Write the calls that wait if one frame can be written at once and holds all; whether it was so."""
         calls = self._calls
-        while not calls.sendable:
-            self._work.clear()
-            await self._work.wait()
-        if seconds := calls.gathering():
-            await asyncio.sleep(seconds)
-        return calls.take_frame(self._clock())
+        if not stream.writable:
+            return not calls.sendable
+        frame = calls.take_frame(self._clock())
+        if len(frame) > AT_ONCE:
+            self._large = frame
+            return False
+        if frame:
+            stream.write_now(frame)
+        return not calls.sendable

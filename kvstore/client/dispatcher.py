@@ -17,7 +17,7 @@ from kvstore.client.core.client import ClientCore
 from kvstore.client.core.retry import ATTEMPTS
 from kvstore.client.core.scan import Pages
 from kvstore.client.core.seen import Seen
-from kvstore.client.core.waiter import Answer
+from kvstore.client.core.waiter import Answer, Waiter
 from kvstore.client.core.window import Window
 from kvstore.client.discovery import discover
 from kvstore.client.environment import check_same_process, this_process
@@ -25,6 +25,7 @@ from kvstore.client.errors import WrongEnvironment
 from kvstore.client.jitter import uniform
 from kvstore.client.listing import page_at
 from kvstore.errors import KVError, NoNodeAvailable
+from kvstore.frames.turn_ends import TurnEnds
 from kvstore.protocol.client import ClientRequest, Success
 from kvstore.protocol.scan import Scan, Scanned
 from kvstore.ring import ClusterState
@@ -49,6 +50,7 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._process = this_process()
         self.connections: dict[str, Connection] = {}
+        self._turn_ends = TurnEnds()
         self._timer: asyncio.TimerHandle | None = None
         self._fetching: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
@@ -73,20 +75,13 @@ class Dispatcher:
     def check_open(self) -> None:
         """Raise ClientClosed after `close` or a fork, WrongEnvironment on another event loop."""
         if self._process != this_process() or asyncio.get_running_loop() is not self._loop:
-            self._check_loop()
+            _check_place(self._process, self._loop)
         if self._closing is not None:
             raise closed_error()
 
-    def _check_loop(self) -> None:
-        check_same_process(self._process)
-        if asyncio.get_running_loop() is not self._loop:
-            raise WrongEnvironment(
-                "the client was connected on another event loop: use it there, or connect another one here"
-            )
-
     async def close(self) -> None:
         """Close the connections; calls under way end with ClientClosed, or with an unknown outcome."""
-        self._check_loop()
+        _check_place(self._process, self._loop)
         self._begin_to_close()
         assert self._closing is not None
         # whoever leaves now, or closes again, must not leave half of them open
@@ -115,6 +110,12 @@ class Dispatcher:
 
     # requests
 
+    def begin(self, request: ClientRequest, waiter: Waiter) -> None:
+        """See Carrier."""
+        self.check_open()
+        with self._turn_ends:  # no task that runs in this pass of the loop could add to its frame
+            self.core.begin(request, waiter, self._loop.time())
+
     def execute(self, request: ClientRequest) -> asyncio.Future[Success]:
         """See Carrier."""
         self.check_open()
@@ -132,7 +133,8 @@ class Dispatcher:
             partial(_settle, over),
             over.done,
         )
-        window.open()
+        with self._turn_ends:
+            window.open()
         await over
         return window.answers
 
@@ -162,7 +164,7 @@ class Dispatcher:
 
     def connect(self, calls: Calls) -> None:
         """See Port."""
-        self.connections[calls.address] = Connection(calls, self)
+        self.connections[calls.address] = Connection(calls, self, self._turn_ends)
 
     def disconnect(self, calls: Calls) -> None:
         """See Port."""
@@ -217,3 +219,12 @@ def _settle(over: asyncio.Future[None]) -> None:
     """Wake the caller that waits, unless it has left."""
     if not over.done():
         over.set_result(None)
+
+
+def _check_place(process: int, loop: asyncio.AbstractEventLoop) -> None:
+    """Raise ClientClosed in another process than this, WrongEnvironment on another loop."""
+    check_same_process(process)
+    if asyncio.get_running_loop() is not loop:
+        raise WrongEnvironment(
+            "the client was connected on another event loop: use it there, or connect another one here"
+        )

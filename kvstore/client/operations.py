@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from kvstore.client.batch import Items, R, by_key, by_name, pairs, several
 from kvstore.client.core.seen import Seen
-from kvstore.client.core.waiter import Answer
+from kvstore.client.core.waiter import Answer, Waiter
 from kvstore.client.guidance import guided, refuse_to_travel
 from kvstore.client.memory import Memories, Memory
 from kvstore.client.ports import Carrier
@@ -27,16 +27,16 @@ from kvstore.client.results import D, K, Key, Resolver, Result, Stored, V
 from kvstore.client.serializers import Serializer, decoded, encoded
 from kvstore.errors import InvalidRequest, KVError, UnverifiedContext
 from kvstore.protocol.client import ClientRequest, Delete, Found, Get, Put, Success, WriteRequest
-from kvstore.protocol.scan import Scanned
+from kvstore.protocol.scan import Scan, Scanned
 from kvstore.versions import NO_CONTEXT, SignedContext, UserKey
 
 
 class Operations(Generic[V]):
     """The requests of one bucket, and what its clients get for them.
 
-    What the loop must do is in `_ask` and `_ask_all`: the rest, the serializer above all, is done in the
-    thread of who calls a synchronous client. What a call remembers is its caller's (kvstore.client.memory):
-    that is looked up when it is called, as another task may await it.
+    What the loop must do is in `_ask`, `_ask_all` and `_scan`: the rest, the serializer above all, is done in
+    the thread of who calls a synchronous client. What a call remembers is its caller's
+    (kvstore.client.memory): that is looked up when it is called, as another task may await it.
     """
 
     def __init__(
@@ -309,7 +309,10 @@ class Operations(Generic[V]):
         none, if those that there are in a stretch of the ring have another prefix. Sees what `keys` sees, and
         raises the same.
         """
-        return self._dispatcher.scan_page(self._requests.scan(cursor, until, prefix, limit, values, timeout))
+        return self._scan(self._requests.scan(cursor, until, prefix, limit, values, timeout))
+
+    async def _scan(self, scan: Scan) -> Scanned:
+        return await self._dispatcher.scan_page(scan)
 
     async def _read(
         self, requests: Sequence[Get], memory: Memory | None, resolver: Resolver[V] | None = None
@@ -363,6 +366,16 @@ class Operations(Generic[V]):
         self._noted(asked, reply)
         return reply
 
+    def _begin(self, request: ClientRequest, waiter: Waiter) -> None:
+        """As `_ask`, for who does not await the reply."""
+        if self._seen is None:
+            self._dispatcher.begin(request, waiter)
+        else:
+            asked = _covering(request, self._seen, self._dispatcher.now)
+            # without this bucket, in whose use the client would stay while the request is remembered
+            note = partial(_note, self._seen, asked, self._dispatcher)
+            self._dispatcher.begin(asked, _Noting(waiter, note))
+
     async def _ask_all(self, requests: Sequence[ClientRequest]) -> list[Answer]:
         asked = [_covering(request, self._seen, self._dispatcher.now) for request in requests]
         replies = await self._dispatcher.execute_many(asked)
@@ -371,14 +384,42 @@ class Operations(Generic[V]):
         return replies
 
     def _noted(self, request: ClientRequest, reply: Answer) -> None:
-        if self._seen is None or isinstance(reply, KVError):
-            return
-        match request:
-            case Get():
-                assert isinstance(reply, Found)
-                self._seen.found(request, reply, self._dispatcher.now)
-            case Put() | Delete():
-                self._seen.stored(request, _stored(reply), self._dispatcher.now)
+        if self._seen is not None and not isinstance(reply, KVError):
+            _note(self._seen, request, self._dispatcher, reply)
+
+
+class _Noting:
+    """Waits for the reply to a request of a session: `note` is told before `waiter` is. See Waiter."""
+
+    __slots__ = ("_note", "_waiter")
+
+    def __init__(self, waiter: Waiter, note: Callable[[Success], None]) -> None:
+        self._waiter = waiter
+        self._note = note
+
+    def done(self) -> bool:
+        return self._waiter.done()
+
+    def set_result(self, result: Success, /) -> None:
+        try:
+            self._note(result)
+        except KVError as error:
+            self._waiter.set_exception(error)
+        else:
+            self._waiter.set_result(result)
+
+    def set_exception(self, exception: KVError, /) -> None:
+        self._waiter.set_exception(exception)
+
+
+def _note(seen: Seen, request: ClientRequest, dispatcher: Carrier, reply: Success) -> None:
+    """What a session sees by this reply."""
+    match request:
+        case Get():
+            assert isinstance(reply, Found)
+            seen.found(request, reply, dispatcher.now)
+        case Put() | Delete():
+            seen.stored(request, _stored(reply), dispatcher.now)
 
 
 def _covering(request: ClientRequest, seen: Seen | None, now: float) -> ClientRequest:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from kvstore.client.core.seen import Seen
-from kvstore.client.core.waiter import Answer
+from kvstore.client.core.waiter import Answer, Waiter
 from kvstore.errors import KVError
 from kvstore.protocol.client import ClientRequest, Success
 from kvstore.protocol.scan import Scan, Scanned
@@ -38,6 +38,9 @@ class Carrier(Protocol):
     def seen(self) -> Seen:
         """The memory of a new session."""
 
+    def begin(self, request: ClientRequest, waiter: Waiter) -> None:
+        """Begin a request; `waiter` gets its reply, or the KVError that came last. Raises ClientClosed."""
+
     def execute(self, request: ClientRequest) -> Awaitable[Success]:
         """The reply to a request, which is on its way now; to await it raises what KVError came last."""
 
@@ -67,3 +70,6 @@ class Runner(Protocol):
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and wait for its result."""
+
+    def ask(self, begin: Callable[[Waiter], None]) -> Success:
+        """Call `begin` where coroutines run, and wait for what its waiter gets; raises what `begin` does."""

@@ -27,7 +27,7 @@ from kvstore.client.guidance import SYNCHRONOUS, guided_connect, missing, no_ind
 from kvstore.client.ports import Runner
 from kvstore.client.results import Key, Resolver, V
 from kvstore.client.serializers import Serializer, SerializerName
-from kvstore.protocol.client import ClientRequest, Success
+from kvstore.client.thread_bucket import ThreadBucket
 
 B_co = TypeVar("B_co", bound=asynchronous.Buckets, covariant=True)
 
@@ -53,11 +53,6 @@ def standing_before_client(client: asynchronous.Client, runner: Runner) -> Clien
     made = Client.__new__(Client)
     Facade.__init__(made, client, runner)
     return made
-
-
-async def _ask(bucket: asynchronous.Bucket[Any], request: ClientRequest) -> Success:
-    """As its method of this name, on the event loop from the beginning."""
-    return await bucket._ask(request)
 
 
 class Bucket(Facade[asynchronous.Bucket[V]], Generic[V]):
@@ -99,16 +94,6 @@ class Bucket(Facade[asynchronous.Bucket[V]], Generic[V]):
     if not TYPE_CHECKING:
         __getattr__ = missing
 
-    _ask = blocking(_ask)
-    _ask_all = blocking(asynchronous.Bucket._ask_all)
-    _read = in_calling_thread(asynchronous.Bucket._read)
-    _write = in_calling_thread(asynchronous.Bucket._write)
-    _get = in_calling_thread(asynchronous.Bucket._get)
-    _put = in_calling_thread(asynchronous.Bucket._put)
-    _delete = in_calling_thread(asynchronous.Bucket._delete)
-    _update = in_calling_thread(asynchronous.Bucket._update)
-    _delete_many = in_calling_thread(asynchronous.Bucket._delete_many)
-
     get = in_calling_thread(asynchronous.Bucket.get)
     exists = in_calling_thread(asynchronous.Bucket.exists)
     put = in_calling_thread(asynchronous.Bucket.put)
@@ -120,7 +105,7 @@ class Bucket(Facade[asynchronous.Bucket[V]], Generic[V]):
     keys = iterating(asynchronous.Bucket.keys)
     items = iterating(asynchronous.Bucket.items)
     scan_keys = iterating(asynchronous.Bucket.scan_keys)
-    scan_page = blocking(asynchronous.Bucket.scan_page)
+    scan_page = in_calling_thread(asynchronous.Bucket.scan_page)
 
 
 class Buckets(Facade[B_co]):
@@ -152,7 +137,7 @@ class Buckets(Facade[B_co]):
     ) -> Bucket[V]: ...
     @wraps(asynchronous.Buckets.bucket)
     def bucket(self, *args: Any, **options: Any) -> Any:  # noqa: D102  (it has the other's)
-        return Bucket(self._inner.bucket(*args, **options), self._background)
+        return Bucket(ThreadBucket(self._inner.bucket(*args, **options), self._background), self._background)
 
     bucket.__annotations__["return"] = Bucket
 

@@ -30,6 +30,9 @@ _FREE = 2 * MIB
 _SMALL = 64 * KIB
 """A message that is no longer is copied behind its header: one packet instead of two."""
 
+_RECEIVED = 512 * KIB
+"""More than what asyncio allocates to receive into."""
+
 _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 1), ("TCP_USER_TIMEOUT", 15_000))
 """A connection that was cut without a word is noticed in seconds, also when nobody sends."""
 
@@ -152,9 +155,15 @@ class FrameStream(asyncio.Protocol):
         """Whether a message can be sent without waiting."""
         return self._writable.is_set() and not self.lost
 
+    async def until_writable(self) -> None:
+        """Return when a message can be sent without waiting. Raises StreamLost."""
+        if not self._writable.is_set():
+            await self._writable.wait()
+            _opened(self._transport)
+
     def write_now(self, message: bytes) -> None:
         """Send a message, at once and whole, while the stream is writable. Raises StreamLost."""
-        transport = self._opened()
+        transport = _opened(self._transport)
         for packet in _packets(message):
             transport.write(packet)
 
@@ -169,14 +178,11 @@ class FrameStream(asyncio.Protocol):
         A long one leaves at the pace of the network: what waits for it takes memory, and is copied.
         """
         left = _packets(*pieces)
-        transport = self._opened()
+        transport = _opened(self._transport)
         try:
             while left:
                 transport.write(left.popleft())
-                if not self._writable.is_set():
-                    await self._writable.wait()
-                    if self.lost:
-                        raise StreamLost("the connection was lost")
+                await self.until_writable()
         finally:
             # whoever writes may be cancelled: what follows, be it the end, must not come within the message
             while left and not self.lost:
@@ -189,7 +195,7 @@ class FrameStream(asyncio.Protocol):
 
     def end(self) -> None:
         """Tell the other side that there are no more messages. Raises StreamLost."""
-        self._opened().write(header(Kind.END, 0))
+        _opened(self._transport).write(header(Kind.END, 0))
 
     def finish(self, status: Status) -> None:
         """End the stream, and the connection when the other side has ended it as well. Raises StreamLost.
@@ -197,7 +203,7 @@ class FrameStream(asyncio.Protocol):
         What it is sending at this moment is taken and thrown away: the system would answer it by a reset,
         and the status would be lost with it.
         """
-        transport, payload = self._opened(), status.SerializeToString()
+        transport, payload = _opened(self._transport), status.SerializeToString()
         transport.write(header(Kind.END, len(payload)) + payload)
         self._incoming.end(status)
         self._held = False
@@ -206,12 +212,6 @@ class FrameStream(asyncio.Protocol):
         self._transport.write_eof()
         leave = asyncio.get_running_loop().call_later(_LINGER, self.break_off)
         self.when_lost(leave.cancel)
-
-    def _opened(self) -> asyncio.Transport:
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            raise StreamLost("the connection was lost")
-        return transport
 
     def when_lost(self, act: Callable[[], object]) -> None:
         """Call `act` when the connection is over."""
@@ -240,6 +240,24 @@ class FrameStream(asyncio.Protocol):
         """End the connection at once, and return when that is done."""
         self.break_off()
         await self._gone.wait()
+
+
+def _keep_buffers() -> None:
+    """Make the system's allocator keep the buffers that asyncio receives into.
+
+    asyncio allocates 256 KiB for each `recv` and gives nearly all of it back. Until glibc has seen a larger
+    block freed it maps and unmaps that each time, which costs as much as the rest of receiving.
+    """
+    bytearray(_RECEIVED)
+
+
+_keep_buffers()
+
+
+def _opened(transport: asyncio.Transport | None) -> asyncio.Transport:
+    if transport is None or transport.is_closing():
+        raise StreamLost("the connection was lost")
+    return transport
 
 
 def _packets(*pieces: bytes) -> deque[bytes | memoryview]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 
 from kvstore.frames.incoming import Rest
+from kvstore.frames.turn_ends import TurnEnds
 from kvstore.lsm import Engine, Job, JobResult
 from kvstore.node.node import Node
 from kvstore.node.settings import NodeSettings
@@ -26,7 +27,6 @@ from kvstore.server.execution import Executor
 from kvstore.server.jobs import Jobs
 from kvstore.server.links import Links
 from kvstore.server.sync_thread import SyncThread
-from kvstore.server.turn_ends import TurnEnds
 
 _UNTIMED = 1.0
 """The timer comes back after so many seconds even when a defect has kept the node from setting it."""

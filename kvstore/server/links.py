@@ -7,13 +7,13 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from kvstore.frames.turn_ends import TurnEnds
 from kvstore.protocol.sizes import size_of
 from kvstore.protocol.table import PeerMessage, awaited, is_bulk
 from kvstore.ring import ClusterState, Member
 from kvstore.server.configuration import DEFAULTS, Configuration
 from kvstore.server.handshake import Metadata, introduction
 from kvstore.server.stream import BULK, LINK, OnUnsent, Stream
-from kvstore.server.turn_ends import TurnEnds
 
 _END_SECONDS = 3.0
 

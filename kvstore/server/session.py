@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from kvstore.config import KIB, MIB
 from kvstore.errors import InvalidRequest
+from kvstore.frames.gathering import AT_ONCE, Gathering
 from kvstore.frames.incoming import Pieces, Rest
 from kvstore.frames.stream import joined
 from kvstore.node.transit import Transit
@@ -22,7 +23,6 @@ from kvstore.protocol.sizes import size_of
 from kvstore.server.calls import Messages
 from kvstore.server.driver import Driver
 from kvstore.server.execution import EXPIRED, Respond, in_time
-from kvstore.server.gathering import AT_ONCE, Gathering
 from kvstore.server.large_replies import LargeReplies
 from kvstore.server.session_gets import Arrived, SessionGets
 from kvstore.server.turns import Turns, fitting

@@ -16,14 +16,14 @@ from google.rpc import code_pb2
 
 from kvstore.config import MAX_REQUEST_BYTES
 from kvstore.frames import dial
+from kvstore.frames.gathering import AT_ONCE, Gathering
 from kvstore.frames.incoming import StreamEnded, StreamLost
 from kvstore.frames.stream import FrameStream
+from kvstore.frames.turn_ends import TurnEnds
 from kvstore.protocol.peer import ReadSame, WriteAck
 from kvstore.protocol.table import PeerMessage
 from kvstore.ring import Member
-from kvstore.server.gathering import AT_ONCE, Gathering
 from kvstore.server.handshake import Metadata, Refused, check_welcome
-from kvstore.server.turn_ends import TurnEnds
 from kvstore.wire.large_versions import in_pieces
 from kvstore.wire.parts import parts_of
 from kvstore.wire.peer import encode_frame

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from kvstore.errors import StorageFull
+from kvstore.frames.turn_ends import TurnEnds
 from kvstore.lsm import GroupCommit, Sync, Synced
-from kvstore.server.turn_ends import TurnEnds
+from kvstore.server.sync_worker import SyncWorker
 
 _BUSY = 2
 """A sync of so many writes means that more are on their way: the next one waits for this pass of the loop."""
@@ -33,7 +33,7 @@ class SyncThread:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._commit = GroupCommit(engine, self)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._worker = SyncWorker(self._ran)
         self._running = False
         self._ended = asyncio.Event()
         self._turn_ends = turn_ends
@@ -53,7 +53,7 @@ class SyncThread:
         while self._running:
             self._ended.clear()
             await self._ended.wait()
-        self._thread.shutdown()
+        self._worker.shutdown()
 
     # what the group commit wants done
 
@@ -69,20 +69,11 @@ class SyncThread:
     def run_sync(self, sync: Sync) -> None:
         """See CommitShell."""
         try:
-            self._thread.submit(self._run, sync)
+            self._worker.submit(sync)
         except Exception as error:  # noqa: BLE001  (there is no thread: nobody would hear of what was begun)
             self._commit.failed(sync, error)
         else:
             self._running = True
-
-    def _run(self, sync: Sync) -> None:
-        """In the thread. A future of the loop's would take two more passes of it for each sync."""
-        error: BaseException | None = None
-        try:
-            sync.run()
-        except BaseException as raised:  # noqa: BLE001  (it would be lost with the thread's future)
-            error = raised
-        self._loop.call_soon_threadsafe(self._ran, sync, error)
 
     def _ran(self, sync: Sync, error: BaseException | None) -> None:
         self._running = False

@@ -46,6 +46,13 @@ class Pending:
         """See Waiter."""
         self._settle(exception)
 
+    def result(self) -> Success:
+        """The reply, when it is there; raises the error in its place."""
+        assert self.answer is not None
+        if isinstance(self.answer, KVError):
+            raise self.answer
+        return self.answer
+
     def _settle(self, answer: Answer) -> None:
         self.answer = answer
         if self._ended is not None:

@@ -11,7 +11,7 @@ from kvstore.client.core.attempts import closed_error
 from kvstore.client.core.calls import Calls
 from kvstore.client.core.scan import Pages
 from kvstore.client.core.seen import Seen
-from kvstore.client.core.waiter import Answer
+from kvstore.client.core.waiter import Answer, Waiter
 from kvstore.client.core.window import Window
 from kvstore.errors import KVError, NoNodeAvailable
 from kvstore.protocol.client import ClientRequest, Failed, Success
@@ -68,17 +68,17 @@ class SimulatedCarrier:
 
     # requests
 
-    async def execute(self, request: ClientRequest) -> Success:
+    def begin(self, request: ClientRequest, waiter: Waiter) -> None:
         """See Carrier."""
         self.check_open()
+        self.client.begin(request, waiter)
+
+    async def execute(self, request: ClientRequest) -> Success:
+        """See Carrier."""
         pending = Pending()
-        self.client.begin(request, pending)
+        self.begin(request, pending)
         await Wait(pending.done)
-        answer = pending.answer
-        assert answer is not None
-        if isinstance(answer, KVError):
-            raise answer
-        return answer
+        return pending.result()
 
     async def execute_many(self, requests: Sequence[ClientRequest]) -> list[Answer]:
         """See Carrier."""

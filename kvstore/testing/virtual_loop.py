@@ -6,6 +6,9 @@ from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from kvstore.client.core.waiter import Waiter
+from kvstore.protocol.client import Success
+from kvstore.sim.client import Pending
 from kvstore.sim.scheduler import Scheduler
 
 T = TypeVar("T")
@@ -43,3 +46,11 @@ class VirtualLoop:
                 return stop.value  # type: ignore[no-any-return]
             if not wait.done():
                 self._scheduler.run_until(_FOR_EVER, wait.done)
+
+    def ask(self, begin: Callable[[Waiter], None]) -> Success:
+        """See Runner."""
+        pending = Pending()
+        begin(pending)
+        if not pending.done():
+            self._scheduler.run_until(_FOR_EVER, pending.done)
+        return pending.result()

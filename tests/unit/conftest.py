@@ -16,13 +16,13 @@ from kvstore.server import sync_thread
 from tests.patience import PATIENCE
 from tests.unit.client_node import FakeCluster, run
 from tests.unit.kvctl_calls import Done, Kvctl
-from tests.unit.stepped_loop import SteppedThread, nothing_left
+from tests.unit.stepped_loop import SteppedWorker, nothing_left
 
 
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
     """Runs scenarios on a SteppedLoop; whatever they leave behind fails the test."""
-    monkeypatch.setattr(sync_thread, "ThreadPoolExecutor", SteppedThread)
+    monkeypatch.setattr(sync_thread, "SyncWorker", SteppedWorker)
     monkeypatch.setattr(jitter, "_random", random.Random(0))
     with nothing_left() as played:
         yield played

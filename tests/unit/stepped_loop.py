@@ -10,7 +10,6 @@ import gc
 import selectors
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 _MOST_STEPS = 200_000
@@ -76,15 +75,24 @@ class SteppedLoop(asyncio.SelectorEventLoop):
         return future
 
 
-class SteppedThread:
-    """In place of a pool of threads: what it is given runs on the loop's own, two steps later."""
+class SteppedWorker:
+    """In place of the thread of syncs: they run on the loop's own, two steps later, and end in a third."""
 
-    def __init__(self, *_: object, **__: object) -> None:
-        self._threads: tuple[()] = ()
+    def __init__(self, ended: Callable[[Any, BaseException | None], None]) -> None:
+        self._ended = ended
+        self._thread = None
 
-    def submit(self, func: Callable[..., object], *args: Any) -> None:
+    def submit(self, sync: Any) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_soon(loop.call_soon, partial(func, *args))
+        loop.call_soon(loop.call_soon, self._run, sync)
+
+    def _run(self, sync: Any) -> None:
+        error: BaseException | None = None
+        try:
+            sync.run()
+        except Exception as raised:  # noqa: BLE001  (it is the group commit's)
+            error = raised
+        asyncio.get_running_loop().call_soon(self._ended, sync, error)
 
     def shutdown(self) -> None:
         pass

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from kvstore.errors import StorageFailed, StorageFull
+from kvstore.frames.turn_ends import TurnEnds
 from kvstore.lsm import Engine, Sync
 from kvstore.lsm.memory_filesystem import MemoryFileSystem
 from kvstore.server.sync_thread import SyncThread
-from kvstore.server.turn_ends import TurnEnds
 from tests.unit.memory_client import MOST, Play, settled
 from tests.unit.stepped_loop import stepped
 
@@ -38,7 +38,7 @@ class Committing:
 
     async def end(self) -> None:
         await self.commit.close()
-        assert not self.commit._thread._threads
+        assert self.commit._worker._thread is None
         if not self.fatal:
             self.engine.close()
 
@@ -65,7 +65,7 @@ def test_what_fails_ends_the_node_or_delays_and_never_leaves_writes_waiting_in_s
             committing = Committing()
             engine = committing.engine
             with monkeypatch.context() as patch:
-                owner: Any = {"submit": committing.commit._thread, "run": Sync}.get(step, engine)
+                owner: Any = {"submit": committing.commit._worker, "run": Sync}.get(step, engine)
                 failing = failing_once(getattr(owner, step), at, error)
                 if step == "run":
                     patch.setattr(Sync, "run", lambda sync, failing=failing: failing(sync))

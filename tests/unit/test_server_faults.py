@@ -12,11 +12,11 @@ from google.rpc import code_pb2
 
 from kvstore.config import QuorumSettings
 from kvstore.frames.incoming import Rest, StreamEnded, StreamLost
+from kvstore.frames.turn_ends import TurnEnds
 from kvstore.protocol.gossip import GossipMessage
 from kvstore.protocol.peer import ReplicaWrite
 from kvstore.protocol.table import PeerMessage
 from kvstore.server.links import Links
-from kvstore.server.turn_ends import TurnEnds
 from kvstore.v1 import client_pb2 as pb
 from kvstore.versions import EncodedVersion, InternalKey
 from tests.unit.memory_client import MOST, Play, settled

@@ -13,10 +13,10 @@ from typing import NoReturn
 import pytest
 
 from kvstore.errors import StorageFailed, StorageFull
+from kvstore.frames.turn_ends import TurnEnds
 from kvstore.lsm import Durability, Engine, Options
 from kvstore.lsm.filesystem import WritableFile
 from kvstore.server.sync_thread import SyncThread
-from kvstore.server.turn_ends import TurnEnds
 from kvstore.store import DiskFileSystem
 from tests.patience import PATIENCE
 

@@ -16,6 +16,7 @@ from kvstore.config import BucketSettings, Limits
 from kvstore.frames.dial import open_stream
 from kvstore.frames.incoming import StreamEnded
 from kvstore.frames.stream import FrameStream
+from kvstore.frames.turn_ends import TurnEnds
 from kvstore.gossip import GossipSettings
 from kvstore.local.ports import free_ports
 from kvstore.node.settings import NodeSettings
@@ -30,7 +31,6 @@ from kvstore.server.handshake import Refused, check_caller, check_welcome, intro
 from kvstore.server.links import Links
 from kvstore.server.listener import Listener, metadata_of
 from kvstore.server.stream import BULK, LINK, Stream
-from kvstore.server.turn_ends import TurnEnds
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.v1.stream_pb2 import Open
 from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey

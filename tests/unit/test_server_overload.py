@@ -15,6 +15,7 @@ import pytest
 
 from kvstore.config import FRAME_BYTES, MIB, Limits
 from kvstore.frames.stream import FrameStream
+from kvstore.frames.turn_ends import TurnEnds
 from kvstore.local.ports import free_ports
 from kvstore.node.settings import NodeSettings
 from kvstore.protocol.gossip import Ack
@@ -26,7 +27,6 @@ from kvstore.server.handshake import introduction
 from kvstore.server.listener import Listener
 from kvstore.server.server import NodeServer
 from kvstore.server.stream import LINK, Stream
-from kvstore.server.turn_ends import TurnEnds
 from kvstore.v1 import client_pb2 as pb
 from kvstore.v1.peer_pb2 import Welcome
 from kvstore.versions import EncodedVersion, InternalKey

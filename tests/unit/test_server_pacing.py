@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kvstore.frames.incoming import Rest
+from kvstore.frames.turn_ends import TurnEnds
 from kvstore.protocol.client import Get, Put
 from kvstore.protocol.scan import Scanned
 from kvstore.server import session, session_gets
@@ -19,7 +20,6 @@ from kvstore.server.large_replies import LargeReplies
 from kvstore.server.scans import Scans
 from kvstore.server.session import ClientStream
 from kvstore.server.session_gets import Arrived
-from kvstore.server.turn_ends import TurnEnds
 from kvstore.server.turns import TURN, Turns
 from kvstore.server.unread import UnreadReplies
 from kvstore.v1 import client_pb2 as pb

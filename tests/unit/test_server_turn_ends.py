@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from kvstore.server.gathering import Gathering
-from kvstore.server.turn_ends import TurnEnds
+from kvstore.frames.gathering import Gathering
+from kvstore.frames.turn_ends import TurnEnds
 from tests.unit.memory_client import Play
 from tests.unit.stepped_loop import stepped
 

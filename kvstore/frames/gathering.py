@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 
 from kvstore.config import KIB
-from kvstore.server.turn_ends import TurnEnds
+from kvstore.frames.turn_ends import TurnEnds
 
 _BUSY = 2
 """A frame of so many messages means that more are on their way."""
@@ -21,13 +21,17 @@ AT_ONCE = 64 * KIB
 
 
 class Gathering:
-    """Decides by the size of the last frame. Belongs to one writer, which waits with `until_due`."""
+    """Belongs to one writer, which waits with `until_due`.
 
-    __slots__ = ("_due", "_error", "_last", "_loop", "_turn_ends", "_wake", "_write_now")
+    `delay` gives the seconds to wait for more; without it, that is decided by the size of the last frame.
+    """
 
-    def __init__(self, turn_ends: TurnEnds) -> None:
+    __slots__ = ("_delay", "_due", "_error", "_last", "_loop", "_turn_ends", "_wake", "_write_now")
+
+    def __init__(self, turn_ends: TurnEnds, delay: Callable[[], float] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._turn_ends = turn_ends
+        self._delay = delay
         self._write_now: Callable[[], bool] | None = None
         """Of the writer, while it waits."""
         self._wake = asyncio.Event()
@@ -42,10 +46,18 @@ class Gathering:
             self._turn_ends.add(self._turn_over)
 
     def _turn_over(self) -> None:
-        if self._last < _BUSY:
+        if self._delay is not None:
+            self._write_in(self._delay())
+        elif self._last < _BUSY:
             self._write()
         else:
             self._loop.call_soon(self._write)
+
+    def _write_in(self, seconds: float) -> None:
+        if seconds:
+            self._loop.call_later(seconds, self._write)
+        else:
+            self._write()
 
     def _write(self) -> None:
         try:

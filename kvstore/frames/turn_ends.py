@@ -1,4 +1,4 @@
-"""What is done at the end of a turn of the node: what it has queued is sent, what it has written synced."""
+"""What is done at the end of a turn: what it has queued is sent, what it has written synced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class TurnEnds:
-    """Of one node. A turn is what is done `with` this: an input of the node, in which others may follow.
+    """Of one node or client. A turn is what is done `with` this: an input, in which others may follow.
 
     Outside of turns, what is added is done in the next pass of the loop.
     """
