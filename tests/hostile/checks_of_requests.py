@@ -7,6 +7,7 @@ from kvstore.hlc import HybridClock
 from kvstore.lsm import limits
 from kvstore.membership import follow
 from kvstore.node import scan
+from kvstore.node.replica_service import ReplicaService
 from kvstore.node.scan_answers import ScanAnswers
 from kvstore.node.scan_part import ScanPart
 from kvstore.node.scans import Scans as PageMaker
@@ -23,7 +24,9 @@ from kvstore.quorum.mint import Mint
 from kvstore.quorum.put import Puts
 from kvstore.quorum.replica import Replica, _check_not_swallowed
 from kvstore.quorum.request import admit
+from kvstore.quorum.rpc import Rpc
 from kvstore.quorum.ttl import expiry
+from kvstore.quorum.write import Writes
 from kvstore.server.log import RateLimit
 from kvstore.server.peer_service import PeerService
 from kvstore.server.scans import Scans
@@ -36,6 +39,7 @@ from tests.hostile.names_of_tests import (
     context,
     forged,
     invalid,
+    isolation,
     size,
     step,
     stored,
@@ -171,9 +175,27 @@ _ORDER: list[Row] = [
     (
         "a defect ends one thing",
         without(Guard.run, "self.report(error)", "raise"),
-        test_of(
-            "unit/test_quorum_isolation", "a_failing_message_does_not_take_the_others_of_its_frame_along"
-        ),
+        isolation("a_failing_operation_does_not_keep_others_from_their_turn[on_gone]"),
+    ),
+    (
+        "a defect in one read of a frame",
+        without(ReplicaService.read, "self._guard.report(error)", "raise"),
+        isolation("a_failing_message_does_not_take_the_others_of_its_frame_along"),
+    ),
+    (
+        "a defect in one that waits for an answer to many",
+        without(Rpc.on_answer_to_all, "self._guard.report(error)", "raise"),
+        isolation("a_failing_read_does_not_keep_others_from_the_answer_that_they_share"),
+    ),
+    (
+        "a defect in one write of a turn, before it is stored",
+        without(Writes._refuse, "self._guard.report(error)", "raise error"),
+        isolation("a_failing_write_does_not_take_the_others_of_its_turn_along[that cannot be made]"),
+    ),
+    (
+        "a defect in one write of a turn, after it is stored",
+        without(Writes._append_batch, "self._guard.report(error)", "raise"),
+        isolation("a_failing_write_does_not_take_the_others_of_its_turn_along[that cannot be sent]"),
     ),
 ]
 

@@ -46,6 +46,10 @@ def stranger(case: str) -> str:
     return test_of("unit/test_server_links", f"a_stranger_is_refused[{case}]")
 
 
+def isolation(test: str) -> str:
+    return test_of("unit/test_quorum_isolation", test)
+
+
 def invalid(case: str) -> str:
     return test_of("unit/test_quorum_requests", f"what_is_invalid_changes_nothing[{case}]")
 

@@ -13,7 +13,7 @@ from kvstore.errors import InternalError, StorageFailed
 from kvstore.gossip import FailureDetector
 from kvstore.node.replica_service import ReplicaService
 from kvstore.node.settings import NodeSettings
-from kvstore.protocol.client import ClientRequest, Stored
+from kvstore.protocol.client import ClientRequest, Failed, Stored
 from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import ReadSame, ReplicaRead, ReplicaWrite, TreeNode, WriteAck
 from kvstore.protocol.table import PeerMessage
@@ -23,6 +23,7 @@ from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.reap import Reaper
 from kvstore.quorum.background.replay import HintReplay
 from kvstore.quorum.hints import Hints
+from kvstore.quorum.mint import Mint
 from kvstore.quorum.read import ReadOperation
 from kvstore.quorum.rpc import Answer
 from kvstore.quorum.write import WriteOperation
@@ -167,6 +168,38 @@ def test_a_request_that_meets_a_defect_gets_an_internal_error_and_nothing_stays_
         assert "Defect" in str(error)
     assert cluster.hosts["n1"].status().in_flight == 0
     assert len(defects) == 2
+
+
+@pytest.mark.parametrize(
+    ("part", "method", "answered"),
+    [(Mint, "mint", True), (WriteOperation, "send", False)],
+    ids=["that cannot be made", "that cannot be sent"],
+)
+def test_a_failing_write_does_not_take_the_others_of_its_turn_along(
+    part: type, method: str, answered: bool, monkeypatch: pytest.MonkeyPatch, defects: list[Exception]
+) -> None:
+    """All writes of a turn are appended in one batch, and then each is sent out."""
+    do = getattr(part, method)
+
+    def fail(self: Any, *arguments: Any) -> object:
+        request = self.request if isinstance(self, WriteOperation) else arguments[0]
+        if request.call.key == b"bad":
+            raise Defect
+        return do(self, *arguments)
+
+    monkeypatch.setattr(part, method, fail)
+    cluster = Cluster()
+    host = cluster.hosts["n1"]
+    keys = {1001: b"1", 1002: b"bad", 1003: b"2"}
+    host.node.on_requests([(n, Put("b", key, b"v", timeout=3.0)) for n, key in keys.items()], cluster.instant)
+    cluster.run()
+    assert isinstance(host.replies[1001], Stored)
+    assert isinstance(host.replies[1003], Stored)
+    assert (1002 in host.replies) == answered
+    assert [type(error) for error in defects] == [Defect]
+    cluster.move(4.0)
+    assert isinstance(host.replies[1002], Failed)
+    assert host.status().in_flight == 0
 
 
 TIMED: list[tuple[type, str]] = [
