@@ -168,6 +168,24 @@ class StaleRing(KVError):
         self.epoch = epoch
 
 
+class ChangeLost(KVError):
+    """Another change of the cluster was decided on as `epoch`: look at what it is, and ask again."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"another change was decided on as epoch {epoch}: nothing of this one was done")
+        self.epoch = epoch
+
+
+class ChangeUnknown(KVError):
+    """It is not known whether a change of the cluster was decided on as `epoch`: it may be, also later."""
+
+    outcome = Outcome.UNKNOWN
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"too few members answered in time: the change may become epoch {epoch} yet")
+        self.epoch = epoch
+
+
 class NoNodeAvailable(KVError):
     """No node could be reached; `errors` maps each endpoint to what happened there.
 

@@ -12,6 +12,7 @@ from kvstore.errors import KVError, StaleRing
 from kvstore.protocol.client import CLIENT_REQUESTS, ClientRequest
 from kvstore.protocol.fields import Field, fields_of, is_record
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
+from kvstore.ring import ClusterState, initial_state, parse_members
 
 
 def sample(record: Any, several: int = 2) -> Any:
@@ -40,6 +41,8 @@ def _item(kind: Any, several: int, numbers: Any) -> Any:
     if kind is bool:
         return True
     number = next(numbers)
+    if kind is ClusterState:
+        return initial_state(f"text {number}", parse_members("n1=h:1,n2=h:2"), 4, 2, [])
     return {bytes: b"bytes %d" % number, str: f"text {number}", float: number / 8}.get(kind, number)
 
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import msgspec
 
 from kvstore.membership.follow import check_next
-from kvstore.membership.paxos import (
+from kvstore.protocol.cluster_state import ClusterState
+from kvstore.protocol.paxos import (
     NEVER_AGAIN,
     NO_BALLOT,
     Accept,
@@ -21,7 +22,6 @@ from kvstore.membership.paxos import (
     Question,
     Vote,
 )
-from kvstore.protocol.cluster_state import ClusterState
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -31,6 +31,10 @@ class Record(msgspec.Struct, frozen=True):
     promised: Ballot = NO_BALLOT
     vote: Vote | None = None
 
+
+MAX_LEAP = 2**20
+"""So far beyond its promise an acceptor goes with one ballot: one message with a wrong ballot cannot use up
+all rounds, after which nothing could be decided on. Nobody comes so far by counting rounds."""
 
 NOTHING = Record()
 """Of a member that has answered nobody yet."""
@@ -61,6 +65,8 @@ def answer(me: str, state: ClusterState, record: Record, question: Question) -> 
     if epoch != state.epoch + 1 or record.epoch > epoch or state.member(me) is None:
         return Reply(record, OtherEpoch(epoch, state.epoch))
     current = record if record.epoch == epoch else Record(epoch)
+    if ballot.round > current.promised.round + MAX_LEAP:
+        return Reply(record, Outbid(epoch, ballot, current.promised))
     if isinstance(question, Prepare):
         if ballot <= current.promised:
             return Reply(record, Outbid(epoch, ballot, current.promised))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from kvstore.membership.paxos import Accept, Accepted, Answer, Ballot, Prepare, Promise, Question, Vote
 from kvstore.protocol.cluster_state import ClusterState
+from kvstore.protocol.paxos import Accept, Accepted, Answer, Ballot, Prepare, Promise, Question, Vote
 from kvstore.quorum.votes import Quorum, won
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import msgspec
 
 from kvstore.membership import acceptor
-from kvstore.membership.acceptor import Record
+from kvstore.membership.acceptor import MAX_LEAP, Record
 from kvstore.membership.attempt import Attempt
-from kvstore.membership.paxos import MAX_ROUND, Accepted, Answer, Ballot, Outbid, Promise, Question
 from kvstore.protocol.cluster_state import ClusterState
+from kvstore.protocol.paxos import MAX_ROUND, Accepted, Answer, Ballot, Outbid, Promise, Question
 
 NEVER = float("inf")
 
@@ -91,10 +91,8 @@ class Proposer:
         """A member has answered."""
         if self._attempt is None:
             return []
-        if isinstance(answer, Outbid) and answer.ballot == self._attempt.ballot < answer.promised:
-            self._highest = max(self._highest, min(answer.promised.round, MAX_ROUND))
-            self._attempt = None
-            self._pause(now)
+        if isinstance(answer, Outbid):
+            self._on_outbid(answer, self._attempt.ballot, now)
             return []
         before = self._attempt.question
         self._attempt = self._attempt.on_answer(sender, answer)
@@ -103,6 +101,20 @@ class Proposer:
         if self._attempt.question != before:
             return self._ask(self._attempt.question, now)
         return []
+
+    def _on_outbid(self, answer: Outbid, ballot: Ballot, now: float) -> None:
+        """Begin again, beyond what the other has promised.
+
+        But if that is far beyond this ballot, or far behind it, or if the other has lost its memory, the rest
+        of the members may be a majority: this attempt goes on, and the next one comes nearer to it.
+        """
+        promised = answer.promised.round
+        if answer.ballot != ballot or answer.promised < ballot or promised > MAX_ROUND:
+            return
+        self._highest = max(self._highest, min(promised, self.record.promised.round + MAX_LEAP - 1))
+        if promised <= ballot.round + MAX_LEAP:
+            self._attempt = None
+            self._pause(now)
 
     def on_timer(self, now: float) -> list[Output]:
         """The time `due` has come: give up, or try again with a higher ballot."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from msgspec.structs import replace as altered
 
+from kvstore.config import BucketSettings
 from kvstore.errors import InvalidRequest
 from kvstore.membership.follow import check_next
 from kvstore.protocol.cluster_state import ClusterState
@@ -72,6 +74,19 @@ def cancel(state: ClusterState) -> ClusterState:
     if len(staying) == len(state.moves):
         raise InvalidRequest("change", "nothing of it can be cancelled any more")
     return _next(state, moves=staying)
+
+
+def with_bucket(state: ClusterState, settings: BucketSettings) -> ClusterState:
+    """A bucket has these settings from now on; raises InvalidRequest if it may not have them."""
+    others = [bucket for bucket in state.buckets if bucket.name != settings.name]
+    return _next(state, buckets=tuple(sorted([*others, settings], key=attrgetter("name"))))
+
+
+def without_bucket(state: ClusterState, name: str) -> ClusterState:
+    """A bucket has the settings of those that nobody configured; its keys stay. Raises InvalidRequest."""
+    if name not in (bucket.name for bucket in state.buckets):
+        raise InvalidRequest("bucket", f"{name} has no settings of its own")
+    return _next(state, buckets=tuple(bucket for bucket in state.buckets if bucket.name != name))
 
 
 def _partition(move: Move) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kvstore.errors import Overloaded, StorageFull
 from kvstore.membership.follow import check_follows
 from kvstore.node import state_store
@@ -25,8 +27,10 @@ class Adoption:
         self._base = base
         self._background = background
         self._liveness = liveness
-        self._newest = base.placements.state
+        self.newest = base.placements.state
         """The newest state that has come; it may not be on the disk yet."""
+        self.on_adopted: Callable[[], None] = lambda: None
+        """Called when another state is acted by."""
         self._flow = background.flows.lasting(self._take_up)
 
     def start(self, now: Instant) -> None:
@@ -38,16 +42,16 @@ class Adoption:
 
         Raises InvalidRequest for one that cannot follow on the present one.
         """
-        same = state.cluster_id == self._newest.cluster_id
-        if state.epoch > self._newest.epoch or not same:
-            check_follows(self._newest, state)
-            self._newest = state
+        same = state.cluster_id == self.newest.cluster_id
+        if state.epoch > self.newest.epoch or not same:
+            check_follows(self.newest, state)
+            self.newest = state
             self._flow.hurry(now.mono)
 
     def _take_up(self, now: Instant) -> Flow[None]:
         placements = self._base.placements
         while True:
-            if (state := self._newest) is placements.state:
+            if (state := self.newest) is placements.state:
                 yield Idle(NEVER)
                 continue
             try:
@@ -70,3 +74,4 @@ class Adoption:
         background.replay.on_state()
         self._liveness.on_members(placements.others, now)
         self._outbox.on_state(state)
+        self.on_adopted()

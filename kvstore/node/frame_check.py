@@ -20,6 +20,7 @@ from kvstore.errors import Corruption, InvalidRequest
 from kvstore.principal import MOST_CHARACTERS
 from kvstore.protocol.derive import function
 from kvstore.protocol.fields import Field, Kind, fields_of, is_record
+from kvstore.protocol.paxos import NEVER_AGAIN
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
 from kvstore.quorum.background.merkle_tree import NODES
 from kvstore.quorum.background.range_items import ITEM_BYTES
@@ -45,6 +46,7 @@ NOT_CHECKED = {
     Kind.ITEM_COUNT: "compared: the hash of a tree tells how it came about",
     Kind.POSITION: "the asker knows how many it has asked for",
     Kind.TIME_LEFT: "any is possible",
+    Kind.CLUSTER_STATE: "is one when it is read (kvstore.ring.check); who takes it judges what may follow",
     Kind.INCARNATION: "counts as MAX_INCARNATION at most (kvstore.wire.codec)",
     Kind.BUCKET: "its client learns of it where the request is admitted, as of all that follow",
     Kind.KEY: "see BUCKET",
@@ -88,6 +90,7 @@ class FrameCheck:
             Kind.ITEMS: self._items,
             Kind.CONTEXT_KEY: self._context_key,
             Kind.PRINCIPAL: self._principal,
+            Kind.BALLOT_ROUND: _ballot_round,
         }
         checks = {struct: self._of(struct) for struct in PEER_TABLE}
         self._checks = {struct: check for struct, check in checks.items() if check is not None}
@@ -112,7 +115,9 @@ class FrameCheck:
         check = self.by_kind.get(field.kind) if field.kind is not None else None
         if len(field.types) == 1 and is_record(field.type):
             check = self._of(field.type)
-        return _each(check) if field.many and check is not None else check
+        if check is None or not (field.many or field.optional):
+            return check
+        return _each(check) if field.many else _if_there(check)
 
     def _key(self, key: InternalKey) -> None:
         check_data_key(key, self._limits)
@@ -166,6 +171,21 @@ class FrameCheck:
     def _context_key(self, key: bytes) -> None:
         if len(key) != KEY_BYTES:
             raise InvalidRequest("keys", f"must have {KEY_BYTES} bytes each")
+
+
+def _ballot_round(number: int) -> None:
+    if number > NEVER_AGAIN.round:
+        raise InvalidRequest("round", f"is {number}, the limit is {NEVER_AGAIN.round}")
+
+
+def _if_there(check: Check) -> Check:
+    """The check of what may be None."""
+
+    def check_it(item: Any) -> None:
+        if item is not None:
+            check(item)
+
+    return check_it
 
 
 def _each(check: Check) -> Check:

@@ -11,9 +11,11 @@ from kvstore.lsm.reading import Get
 from kvstore.node.outbox import Outbox
 from kvstore.node.parts import Background, Foundation
 from kvstore.protocol.fields import MAX_INCARNATION
-from kvstore.protocol.gossip import GossipMessage, PushPull, Status
+from kvstore.protocol.gossip import Ack, GossipMessage, Ping, PushPull, Status
 from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import KeyOffer
+from kvstore.protocol.since import FIRST_EPOCH
+from kvstore.protocol.spread import AtEpoch
 
 _INCARNATION = b"n/incarnation"
 """Where the engine keeps this node's SWIM incarnation; `n` is the keyspace of node-local records."""
@@ -72,6 +74,8 @@ class Liveness:
                 case Send(to, message):
                     if isinstance(message, PushPull):
                         self.hand_out_keys([to])
+                    elif isinstance(message, Ping | Ack):
+                        self.tell_epoch(to)
                     self._outbox.send(to, message)
                 case StatusChanged(node, old, new, reason):
                     self._outbox.member_changed(node, new, reason)
@@ -81,6 +85,11 @@ class Liveness:
                     self._outbox.member_changed(self._base.placements.name, Status.ALIVE, reason)
                     self._persist(incarnation)
         self._timer.set(self._detector.next_deadline())
+
+    def tell_epoch(self, node: str) -> None:
+        """Probes reach every member in time: so who has missed a state hears that there is one."""
+        if (epoch := self._base.placements.state.epoch) > FIRST_EPOCH:
+            self._outbox.send(node, AtEpoch(epoch))
 
     def _persist(self, incarnation: int) -> None:
         # one that a full disk does not take may be used again after a restart: then it is refuted once more

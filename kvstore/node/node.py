@@ -14,10 +14,13 @@ from functools import partial
 from kvstore.errors import InvalidRequest
 from kvstore.gossip import FailureDetector
 from kvstore.lsm import Engine, Job, JobResult
+from kvstore.membership.stored_record import kept
 from kvstore.node import parts, state_store
-from kvstore.node.adoption import Adoption
+from kvstore.node.decisions import Change
+from kvstore.node.decisions import Respond as RespondToChange
 from kvstore.node.frame_check import FrameCheck
 from kvstore.node.liveness import Liveness, next_incarnation
+from kvstore.node.membership import Membership
 from kvstore.node.outbox import Outbox
 from kvstore.node.replica_service import ReplicaService
 from kvstore.node.router import Router
@@ -63,10 +66,18 @@ class Node:
             outbox, self.base.local, self.base.durability, placements, self.base.guard
         )
         self._liveness = Liveness(self._detector, engine.get, outbox, self.base, self.background)
-        self._adoption = Adoption(outbox, self.base, self.background, self._liveness)
+        self._membership = Membership(
+            partial(kept, engine.get), outbox, self.base, self.background, self._liveness, rng
+        )
         self._check = FrameCheck(placements, settings.limits, self.base.mint.can_have_minted)
         self._router = Router(
-            outbox, self.base, self.background, self._coordinator, replica_service, self._liveness
+            outbox,
+            self.base,
+            self.background,
+            self._coordinator,
+            replica_service,
+            self._liveness,
+            self._membership.handlers,
         )
 
     # start and stop
@@ -77,7 +88,7 @@ class Node:
         self.base.local.hints.drop_unreadable()
         self._liveness.start(now)
         self.background.start(now)
-        self._adoption.start(now)
+        self._membership.start(now)
         self._turn(now)
 
     def drain(self) -> None:
@@ -98,7 +109,12 @@ class Node:
 
         Raises InvalidRequest for one that cannot follow on the present one.
         """
-        self._adoption.on_state(state, now)
+        self._membership.on_state(state, now)
+        self._turn(now)
+
+    def on_change(self, change: Change, respond: RespondToChange, timeout: float, now: Instant) -> None:
+        """An operator wants the cluster state changed: see Decisions.propose."""
+        self.base.guard.run(self._membership.propose, change, respond, timeout, now)
         self._turn(now)
 
     # clients
@@ -114,10 +130,6 @@ class Node:
         for number, call in requests:
             run(begin, principal, call, partial(reply, number), now, number)
         self._turn(now)
-
-    def expired(self) -> None:
-        """A client's request came too late to be handed in."""
-        self.base.counters.expired += 1
 
     def on_cancelled(self, numbers: Container[int], now: Instant) -> None:
         """The clients of the requests with these numbers have left; replies may follow, and find nobody."""
@@ -189,6 +201,7 @@ class Node:
     def on_link_open(self, peer: str, now: Instant) -> None:
         """A connection to `peer` is open: what it must know to understand the rest goes first."""
         self._liveness.hand_out_keys([peer])
+        self._liveness.tell_epoch(peer)
         self._turn(now)
 
     def on_unsent(self, peer: str, numbers: Sequence[int], now: Instant) -> None:

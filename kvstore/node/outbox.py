@@ -6,11 +6,9 @@ from typing import Protocol
 
 from kvstore.lsm import Job
 from kvstore.protocol.client import Reply
-from kvstore.protocol.gossip import GossipMessage, Status
-from kvstore.protocol.peer import Forward, ForwardReply, QuorumMessage
+from kvstore.protocol.gossip import Status
+from kvstore.protocol.table import PeerMessage
 from kvstore.ring import ClusterState
-
-PeerMessage = QuorumMessage | Forward | ForwardReply | GossipMessage
 
 
 class Outbox(Protocol):

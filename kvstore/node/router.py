@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -46,6 +46,7 @@ class Router:
         coordinator: Coordinator,
         replica_service: ReplicaService,
         liveness: Liveness,
+        membership: Mapping[type, Handler],
     ) -> None:
         self._outbox = outbox
         self._base = base
@@ -62,6 +63,7 @@ class Router:
             },
             **dict.fromkeys(ANSWERS.keys() - {WriteAck, ReadSame}, self._on_answer),
             **dict.fromkeys(_GOSSIP, liveness.on_message),
+            **membership,
         }
         """Of all messages but those that `route` looks at itself."""
 

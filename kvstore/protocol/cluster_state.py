@@ -10,6 +10,10 @@ from kvstore.protocol.move import Move
 from kvstore.protocol.ring import DEFAULT_REPLICAS, Ring
 from kvstore.protocol.since import UNCHANGED, Since
 
+_HEAD = 2
+"""Bytes before a text of a document."""
+_RECORD = 256
+"""Of names of fields, numbers and words in one part of a document, at most."""
 _REMEMBERED_BUCKETS = 10_000
 """Buckets whose settings are kept ready; names come from clients, so there must be a bound."""
 
@@ -39,6 +43,17 @@ class ClusterState:
         self._members.update((member.node, member) for member in self.members)
         self._moves.update((move.partition, move) for move in self.moves)
         self._n_since.update(self.since.buckets)
+
+    def size(self) -> int:
+        """About how many bytes the document takes on a disk or in a frame, never too few."""
+        lists = [
+            *self.ring.replica_lists,
+            *(nodes for m in self.moves for nodes in (m.old, m.new, m.emptied)),
+        ]
+        names = [name for nodes in lists for name in nodes] + [bucket.name for bucket in self.buckets]
+        labels = [text for m in self.members for text in (m.node, m.address, m.zone, m.host)]
+        size = sum(len(text) + _HEAD for text in names + labels)
+        return size + _RECORD * (1 + len(lists) + len(self.members) + len(self.buckets))
 
     def knows(self, name: str) -> bool:
         """Whether the settings of a bucket are at hand: its name has been found good then."""

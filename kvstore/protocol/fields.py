@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, Union, get_args, get_o
 
 import msgspec
 
+from kvstore.protocol.cluster_state import ClusterState
 from kvstore.versions import (
     BucketName,
     Digest,
@@ -65,6 +66,9 @@ class Kind(Enum):
     """The name of whoever a request is carried out for (kvstore.principal)."""
     TIME_LEFT = auto()
     """Milliseconds that were left to the asker when it asked; 0: any time."""
+    CLUSTER_STATE = auto()
+    """A document that can be a cluster state (kvstore.ring.check)."""
+    BALLOT_ROUND = auto()
     INCARNATION = auto()
     """Of a member. Gossip passes on what others say, so one that is too high counts as MAX_INCARNATION: to
     refuse it would cost its bearer the connection."""
@@ -110,6 +114,8 @@ Position: TypeAlias = Annotated[int, Kind.POSITION]
 ContextKey: TypeAlias = Annotated[bytes, Kind.CONTEXT_KEY]
 PrincipalName: TypeAlias = Annotated[str, Kind.PRINCIPAL]
 TimeLeft: TypeAlias = Annotated[int, Kind.TIME_LEFT]
+StateField: TypeAlias = Annotated[ClusterState, Kind.CLUSTER_STATE]
+BallotRound: TypeAlias = Annotated[int, Kind.BALLOT_ROUND]
 Incarnation: TypeAlias = Annotated[int, Kind.INCARNATION]
 BucketField: TypeAlias = Annotated[BucketName, Kind.BUCKET]
 UserKeyField: TypeAlias = Annotated[UserKey, Kind.KEY]

@@ -8,7 +8,7 @@ a struct 0.15. Those that hold no error cannot be part of a cycle, so the collec
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -277,10 +277,3 @@ QuorumMessage: TypeAlias = (
     | ReapConfirm
     | KeyOffer
 )
-
-
-class Transport(Protocol):
-    """Where messages to other nodes go."""
-
-    def send(self, to: str, message: QuorumMessage) -> None:
-        """Send, best effort."""

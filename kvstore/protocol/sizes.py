@@ -85,6 +85,8 @@ def _line(value: str, field: Field, measure: _Measure) -> str:
         return _list_line(value, field, measure)
     if field.types == (bytes,):
         return f"size += len({value})"
+    if field.kind is Kind.CLUSTER_STATE:
+        return f"size += {value}.size()"
     if field.types != (KVError,) and all(map(is_record, field.types)):
         part = f"size += {measure.name}({value})"
         return f"if {value} is not None: {part}" if field.optional else part

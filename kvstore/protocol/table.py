@@ -10,10 +10,12 @@ from typing import TypeAlias, get_args
 
 from kvstore.config import KIB
 from kvstore.protocol.gossip import GossipMessage
+from kvstore.protocol.paxos import PaxosMessage
 from kvstore.protocol.peer import QuorumMessage
 from kvstore.protocol.row import ROWS, Row
+from kvstore.protocol.spread import SpreadMessage
 
-PeerMessage: TypeAlias = QuorumMessage | GossipMessage
+PeerMessage: TypeAlias = QuorumMessage | GossipMessage | PaxosMessage | SpreadMessage
 PEER_TABLE: dict[type[PeerMessage], Row] = {struct: ROWS[struct] for struct in get_args(PeerMessage)}
 
 ANSWERS: dict[type[PeerMessage], type] = {s: row.answers for s, row in PEER_TABLE.items() if row.answers}

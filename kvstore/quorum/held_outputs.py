@@ -68,9 +68,20 @@ class HeldOutputs:
 
     def after(self, lsn: int, output: Output, now: Instant) -> None:
         """Release `output` once all writes up to `lsn` are durable, at once if they are or need not be."""
-        if not self.must_wait(lsn):
+        if self.must_wait(lsn):
+            self._hold(lsn, output)
+        else:
             self._release(output, now)
-            return
+
+    def after_sync(self, lsn: int, output: Output, now: Instant) -> None:
+        """Likewise, also where nothing else waits for the disk."""
+        if lsn <= self._log.durable_lsn:
+            self._release(output, now)
+        else:
+            self._request()
+            self._hold(lsn, output)
+
+    def _hold(self, lsn: int, output: Output) -> None:
         # `lsn` may be that of an earlier write; the queue stays in order all the same
         last = self._waiting[-1][0] if self._waiting else 0
         self._waiting.append((max(lsn, last), output))

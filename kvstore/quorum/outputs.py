@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from kvstore.protocol.peer import Forward, ForwardReply, QuorumMessage, ReadSame, WriteAck
+from kvstore.protocol.peer import ReadSame, WriteAck
+from kvstore.protocol.table import PeerMessage
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
     """A message to another node."""
 
     to: str
-    message: QuorumMessage | Forward | ForwardReply
+    message: PeerMessage
 
 
 class Own(msgspec.Struct, frozen=True, gc=False):

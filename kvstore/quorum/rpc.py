@@ -12,13 +12,8 @@ from typing import ClassVar, Protocol, TypeAlias
 
 from kvstore.errors import KVError
 from kvstore.protocol.instant import Instant
-from kvstore.protocol.peer import (
-    Forward,
-    ForwardReply,
-    QuorumMessage,
-    ReadSame,
-    WriteAck,
-)
+from kvstore.protocol.peer import QuorumMessage, ReadSame, WriteAck
+from kvstore.protocol.table import PeerMessage
 from kvstore.quorum.admission import Admission
 from kvstore.quorum.deadlines import Deadlines, Sleeper
 from kvstore.quorum.guard import Guard
@@ -31,7 +26,7 @@ Answer: TypeAlias = QuorumMessage
 class Transport(Protocol):
     """Where messages to other nodes go."""
 
-    def send(self, to: str, message: QuorumMessage | Forward | ForwardReply) -> None:
+    def send(self, to: str, message: PeerMessage) -> None:
         """Send, best effort."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -17,8 +18,10 @@ from kvstore.hlc import MAX_TIME
 from kvstore.protocol.client import ClientRequest, Get
 from kvstore.protocol.fields import Field, Kind, fields_of
 from kvstore.protocol.gossip import Update
+from kvstore.protocol.paxos import Ballot, Vote
 from kvstore.protocol.peer import Candidate, KeyVersion, NodeHash, TreeNode
 from kvstore.protocol.table import PeerMessage
+from kvstore.ring import ClusterState, Ring, Since
 from kvstore.versions import (
     MAX_COUNTER,
     Dot,
@@ -141,6 +144,14 @@ def _wrong_call(call: ClientRequest, rng: random.Random) -> ClientRequest:
     return msgspec.structs.replace(call, **{name: value})
 
 
+def _wrong_state(state: ClusterState, rng: random.Random) -> ClusterState:
+    """One that can be the state of a cluster, and of which nobody has decided that it is that of this one."""
+    larger = Ring(state.ring.replica_lists * 2)
+    return rng.choice(
+        (replace(state, cluster_id="another"), replace(state, ring=larger, moves=(), since=Since()))
+    )
+
+
 def _wrong_update(update: Update, rng: random.Random) -> Update:
     if rng.random() < 0.3:
         return Update(rng.choice(_NAMES), update.status, update.incarnation)
@@ -173,6 +184,9 @@ CHANGES: dict[Any, Change] = {
     Kind.CONTEXT_KEY: _one_of((b"short",)),
     Kind.PRINCIPAL: _one_of(("x" * 300,)),
     Kind.TIME_LEFT: _one_of((0, 1, _LAST_32)),
+    Kind.CLUSTER_STATE: _wrong_state,
+    Ballot: lambda ballot, rng: rng.choice((Ballot(_LAST_64, ballot.node), Ballot(ballot.round, "n" * 300))),
+    Vote: lambda vote, _: vote and msgspec.structs.replace(vote, ballot=Ballot(_LAST_64, "n1")),
     Kind.BUCKET: _one_of(("", "No Name", "x" * 1000)),
     Kind.KEY: _one_of((b"", bytes(5000))),
     TreeNode: lambda node, rng: rng.choice(

@@ -12,9 +12,10 @@ from enum import Enum
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
-from kvstore.errors import InvalidRequest, KVError
+from kvstore.errors import Corruption, InvalidRequest, KVError
 from kvstore.protocol.derive import function
 from kvstore.protocol.fields import MAX_INCARNATION, REQUIRED, Field, Kind, fields_of
+from kvstore.ring import ClusterState, decode_state, encode_state
 from kvstore.wire.budget import ITEMS_OF_A_LIST, check_items
 from kvstore.wire.errors import error_from_wire, error_to_wire
 
@@ -79,6 +80,9 @@ class Source:
             set_to, read = f"{field.name}_numbers[{value}]", f"{field.name}_of({read})"
         elif field.type is float:
             set_to, read = f"round({value} * 1000)", f"{read} / 1000"
+        elif field.kind is Kind.CLUSTER_STATE:
+            self.names |= {"encode_state": encode_state, "state_of": _state_of}
+            set_to, read = f"encode_state({value})", f"state_of({read})"
         elif field.kind in _MOST:
             read = f"min({read}, {_MOST[field.kind]})"
         statement = f"m.{wire.name} = {set_to}"
@@ -219,6 +223,13 @@ def few(items: Sequence[Any]) -> Sequence[Any]:
     """These items of a list; raises InvalidRequest when they are more than it may have."""
     check_items(len(items), ITEMS_OF_A_LIST, "items of one list")
     return items
+
+
+def _state_of(document: bytes) -> ClusterState:
+    try:
+        return decode_state(document)
+    except Corruption as error:
+        raise InvalidRequest("state", error.reason) from error
 
 
 def _enumeration(field: Field, wire: Descriptor) -> tuple[dict[Any, int], Callable[[int], Any]]:

@@ -10,6 +10,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from kvstore.errors import (
+    ChangeLost,
+    ChangeUnknown,
     Corruption,
     InternalError,
     InvalidRequest,
@@ -48,6 +50,13 @@ _CODES: dict[int, int] = {
     Error.VERSION_TOO_LARGE: code_pb2.RESOURCE_EXHAUSTED,
     Error.UNVERIFIED_CONTEXT: code_pb2.UNAVAILABLE,
     Error.NODE_STOPPING: code_pb2.UNAVAILABLE,
+    Error.CHANGE_LOST: code_pb2.ABORTED,
+    Error.CHANGE_UNKNOWN: code_pb2.DEADLINE_EXCEEDED,
+}
+_OF_EPOCHS: dict[type[KVError], Error.Reason] = {
+    StaleRing: Error.STALE_RING,
+    ChangeLost: Error.CHANGE_LOST,
+    ChangeUnknown: Error.CHANGE_UNKNOWN,
 }
 _FULL_RETRY_SECONDS = 1.0
 """How soon a client may ask again when the disk is full: nobody knows when there will be space."""
@@ -83,8 +92,8 @@ def error_to_wire(error: KVError) -> Error:
             message.reason = Error.UNVERIFIED_CONTEXT
         case NodeStopping():
             message.reason = Error.NODE_STOPPING
-        case StaleRing():
-            message.reason, message.epoch = Error.STALE_RING, error.epoch
+        case StaleRing() | ChangeLost() | ChangeUnknown():
+            message.reason, message.epoch = _OF_EPOCHS[type(error)], error.epoch
         case Corruption():
             message.reason, message.field, message.message = Error.CORRUPTION, error.path, error.reason
         case StorageFull():
@@ -119,6 +128,10 @@ def error_from_wire(message: Error) -> KVError:
             return UnverifiedContext()
         case Error.NODE_STOPPING:
             return NodeStopping()
+        case Error.CHANGE_LOST:
+            return ChangeLost(message.epoch)
+        case Error.CHANGE_UNKNOWN:
+            return ChangeUnknown(message.epoch)
         case Error.STALE_RING:
             return StaleRing(message.epoch)
         case Error.CORRUPTION:

@@ -46,8 +46,10 @@ from kvstore.lsm.table import Table
 from kvstore.lsm.table_file import TableFile
 from kvstore.lsm.wal import MAGIC as WAL_MAGIC
 from kvstore.lsm.wal import encode_wal_record, read_segments
-from kvstore.membership import transitions
+from kvstore.membership import stored_record, transitions
+from kvstore.membership.acceptor import Record
 from kvstore.protocol.client import Found, Reply, Value
+from kvstore.protocol.paxos import Ballot, Vote
 from kvstore.protocol.peer import Forward, ForwardReply
 from kvstore.protocol.table import PEER_TABLE
 from kvstore.quorum.hints import hint_key, split_hint_key
@@ -376,6 +378,13 @@ _MOVING = transitions.begin(
 )
 
 
+_PROMISED = [Record(2, Ballot(1, "n1")), Record(3, Ballot(5, "n2"), Vote(Ballot(4, "n1"), _MOVING))]
+
+
+def read_record(data: bytes) -> object:
+    return stored_record.kept({stored_record.PAXOS_RECORD: data}.get)
+
+
 def read_session(data: bytes) -> object:
     sent_ms, calls, puts = decode_calls(data)
     return sent_ms, [call_from_wire(call) for call in calls], puts
@@ -410,6 +419,7 @@ WIRE = [
         _PROTOBUF,
     ),
     Decoder("cluster state on a disk", decode_state, [encode_state(_STATE), encode_state(_MOVING)]),
+    Decoder("record of an acceptor", read_record, [stored_record.entry(record)[1] for record in _PROMISED]),
     Decoder(
         "cluster state",
         read_state,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from kvstore.gossip.beliefs import Beliefs
 from kvstore.gossip.membership import Membership
+from kvstore.membership import acceptor
 from kvstore.node import frame_check, liveness
+from kvstore.node.decisions import Decisions
 from kvstore.node.frame_check import FrameCheck
+from kvstore.node.spread import Spread
 from kvstore.protocol.internal_key import check_data_key
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.background import exchange
 from kvstore.quorum.background.exchange import Exchange
+from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.mint import Mint
 from kvstore.server.handshake import check_caller, check_welcome
 from kvstore.versions import Dot, Sibling, _decoded, check_version, reconcile
@@ -33,6 +37,10 @@ from tests.hostile.plants import (
 
 def _exchange(test: str) -> str:
     return test_of("unit/test_quorum_exchange", test)
+
+
+def _decision(test: str) -> str:
+    return test_of("unit/test_node_decisions", test)
 
 
 _FRAMES: list[Row] = [
@@ -321,8 +329,42 @@ _HANDSHAKE: list[Row] = [
     ),
 ]
 
+_DECISIONS: list[Row] = [
+    (
+        "the bound of a ballot",
+        without(frame_check._ballot_round, "number > NEVER_AGAIN.round"),
+        frame("a vote of a ballot past its bound"),
+    ),
+    (
+        "how far one ballot goes",
+        without(acceptor.answer, "ballot.round > current.promised.round + MAX_LEAP"),
+        _decision("one_wrong_ballot_does_not_use_up_all_rounds"),
+    ),
+    (
+        "whose ballot it is",
+        without(Decisions.on_question, "question.ballot.node != sender"),
+        _decision("what_a_peer_cannot_say_is_counted_and_changes_nothing"),
+    ),
+    (
+        "a value that cannot be the next state",
+        without(acceptor._accept, "check_next(state, question.value)", "pass"),
+        _decision("what_a_peer_cannot_say_is_counted_and_changes_nothing"),
+    ),
+    (
+        "how often a document is sent",
+        without(Spread.on_wanted, "epoch < state.epoch or now.mono >= sent_at + _PATIENCE", "True"),
+        _decision("a_document_is_sent_once_to_who_asks_for_it_all_the_time"),
+    ),
+    (
+        "a promise is on the disk before it is given",
+        without(HeldOutputs.after_sync, "lsn <= self._log.durable_lsn", "True"),
+        _decision("nothing_is_said_before_it_is_on_the_disk[Durability.INTERVAL]"),
+    ),
+]
+
 TOPICS = {
     "frames of peers": _FRAMES,
+    "decisions": _DECISIONS,
     "versions": _VERSIONS,
     "exchanges": _EXCHANGED,
     "gossip": _GOSSIPED,

@@ -13,6 +13,7 @@ from kvstore.hlc import MAX_TIME
 from kvstore.protocol.client import Found
 from kvstore.protocol.fields import MAX_INCARNATION, fields_of
 from kvstore.protocol.gossip import Ping, PushPull, Status, Update
+from kvstore.protocol.paxos import MAX_ROUND, Ballot, Prepare, Promise, Vote
 from kvstore.protocol.peer import (
     Candidate,
     Forward,
@@ -29,6 +30,7 @@ from kvstore.protocol.peer import (
     TreeRead,
 )
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
+from kvstore.ring import initial_state, parse_members
 from kvstore.sim.wrong_frames import change_of, make_wrong
 from kvstore.versions import (
     MAX_COUNTER,
@@ -47,6 +49,7 @@ from tests.plain import Get, Put, data_key, token
 from tests.unit.quorum_cluster import Cluster
 
 DOT = Dot("n9.0.0", 7)
+STATE = initial_state("test", parse_members("n1=h:1,n2=h:2,n3=h:3"), 16, 3, [])
 GOOD = encode_version(Version((DOT,), (Sibling(DOT, b"v"),)))
 DIGEST = bytes(16)
 
@@ -179,6 +182,8 @@ WRONG: dict[str, PeerMessage] = {
     "an answer up to a bound that is longer than any key": RangeDifference(1, (), (), bytes(4172)),
     "items that end within one": RangeItems(1, 1, 0, 3, b"\0", b"", b"", bytes(15)),
     "a key for contexts that is too short": KeyOffer((bytes(16), bytes(15))),
+    "a ballot past its bound": Prepare(2, Ballot(MAX_ROUND + 2, "n2")),
+    "a vote of a ballot past its bound": Promise(2, Ballot(1, "n1"), Vote(Ballot(2**64 - 1, "n3"), STATE)),
     "a request for a principal with an endless name": Forward(1, 1, Get("carts", b"key"), "p" * 256),
 }
 

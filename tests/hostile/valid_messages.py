@@ -20,6 +20,7 @@ from kvstore.protocol.client import CLIENT_REQUESTS, ClientRequest
 from kvstore.protocol.fields import Field, Kind, fields_of, is_record
 from kvstore.protocol.scan import Scan
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
+from kvstore.ring import initial_state, parse_members
 from kvstore.v1 import admin_pb2, client_pb2, peer_pb2
 from kvstore.versions import Dot, Sibling, Version, encode_version
 from kvstore.wire.peer import encode_frame
@@ -52,6 +53,8 @@ VALID: dict[Kind, object] = {
     Kind.CONTEXT_KEY: bytes(range(16)),
     Kind.PRINCIPAL: "somebody",
     Kind.TIME_LEFT: 1000,
+    Kind.CLUSTER_STATE: initial_state("", parse_members("n1=h:1,n2=h:2,n3=h:3"), 4, 3, []),
+    Kind.BALLOT_ROUND: 1,
     Kind.INCARNATION: 1,
     Kind.BUCKET: "b",
     Kind.KEY: b"attacked",

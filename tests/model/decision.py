@@ -18,7 +18,8 @@ from typing import NamedTuple
 from kvstore.membership import acceptor, transitions
 from kvstore.membership.acceptor import Record
 from kvstore.membership.attempt import Attempt
-from kvstore.membership.paxos import (
+from kvstore.protocol.cluster_state import ClusterState
+from kvstore.protocol.paxos import (
     NO_BALLOT,
     Accept,
     Accepted,
@@ -29,7 +30,6 @@ from kvstore.membership.paxos import (
     Question,
     Vote,
 )
-from kvstore.protocol.cluster_state import ClusterState
 from tests.model.explorer import Explored, Numbers, explore
 from tests.model.steps import FIRST, MEMBERS
 

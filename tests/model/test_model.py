@@ -16,8 +16,8 @@ from msgspec.structs import replace as altered
 from kvstore.membership import acceptor, tracker, transitions
 from kvstore.membership.acceptor import Record, Reply
 from kvstore.membership.attempt import Attempt
-from kvstore.membership.paxos import Accept, Question
 from kvstore.protocol.cluster_state import ClusterState
+from kvstore.protocol.paxos import Accept, Question
 from kvstore.quorum.actors import Actors
 from kvstore.quorum.ownership import Ownership
 from kvstore.quorum.votes import Quorum

@@ -24,10 +24,12 @@ from kvstore.errors import (
     VersionTooLarge,
     WriteTimeout,
 )
+from kvstore.membership import transitions
 from kvstore.protocol.client import CLIENT_REQUESTS, ClientRequest, Failed, Found, Reply
 from kvstore.protocol.fields import MAX_INCARNATION, Field, Kind, fields_of, is_record
 from kvstore.protocol.peer import ForwardReply, ReadSame, Refusal, WriteAck
 from kvstore.protocol.table import PEER_TABLE, PeerMessage
+from kvstore.ring import ClusterState, initial_state, parse_members
 
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
@@ -62,6 +64,11 @@ _WIDE = {
 """Kinds of numbers that have 64 bits on the wire."""
 
 
+_STATE = initial_state("c", parse_members("n1=h:1,n2=h:2,n3=h:3"), 4, 3, [])
+_MOVING = transitions.begin(_STATE, {1: _STATE.ring.replica_lists[1][::-1]})
+states = st.sampled_from([_STATE, _MOVING, transitions.advance(_MOVING, [1])])
+
+
 def messages_of(record: Any) -> st.SearchStrategy[Any]:
     """Any values in the fields of a message: what its types allow, not what makes sense."""
     return st.builds(record, *[_values(field, record) for field in fields_of(record)])
@@ -82,6 +89,8 @@ def _one(kind: Any, field: Field) -> st.SearchStrategy[Any]:
         return messages_of(kind)
     if kind is KVError:
         return errors
+    if kind is ClusterState:
+        return states
     if issubclass(kind, Enum):
         return st.sampled_from(kind)
     if field.kind is Kind.INCARNATION:

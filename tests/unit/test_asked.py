@@ -52,9 +52,8 @@ def read_where_named(struct: Any) -> Iterator[str]:
 @cache
 def core() -> list[tuple[list[ast.AST], set[str]]]:
     """What each module of the core consists of, and the names in it."""
-    paths = [
-        path for part in ("protocol", "gossip", "quorum", "node") for path in (PACKAGE / part).rglob("*.py")
-    ]
+    parts = ("protocol", "gossip", "quorum", "membership", "node")
+    paths = [path for part in parts for path in (PACKAGE / part).rglob("*.py")]
     modules = [list(ast.walk(ast.parse(path.read_text()))) for path in paths]
     return [(nodes, {node.id for node in nodes if isinstance(node, ast.Name)}) for nodes in modules]
 

@@ -13,6 +13,7 @@ import pytest
 from kvstore.lsm import CompactionJob, Durability, Engine, Job, MemoryFileSystem, Options, RemovalJob, run_job
 from kvstore.store import Store
 from kvstore.store.disk import DiskFileSystem
+from tests.patience import PATIENCE
 
 SIZE = 1_000_000
 
@@ -130,7 +131,7 @@ def test_a_store_is_rid_of_what_was_replaced_while_it_is_written_to(tmp_path: Pa
     """Real workers, which may take a while to start; the writer does not rest meanwhile."""
     options = Options(memtable_bytes=300_000, durability=Durability.NONE)
     batch = [(b"key-%04d" % i, random.Random(i).randbytes(100)) for i in range(1000)]
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     with Store.open(tmp_path, options) as store:
         written, superfluous = 0, 0
         while written < 100 or superfluous > 1_000_000:

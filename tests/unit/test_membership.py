@@ -11,9 +11,9 @@ from kvstore.config import BucketSettings
 from kvstore.errors import InvalidRequest
 from kvstore.membership import transitions
 from kvstore.membership.acceptor import NOTHING, Record, after_loss, answer
-from kvstore.membership.paxos import Accept, Accepted, Ballot, OtherEpoch, Outbid, Prepare, Promise
 from kvstore.membership.proposer import Decided, GaveUp, Output, Persist, Proposer, Send
 from kvstore.membership.tracker import Tracker, strict_quorums
+from kvstore.protocol.paxos import Accept, Accepted, Ballot, OtherEpoch, Outbid, Prepare, Promise
 from kvstore.ring import ClusterState, Member, initial_state
 
 MEMBERS = [Member(f"n{i}", f"host:{7000 + i}") for i in range(1, 5)]

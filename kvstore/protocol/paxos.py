@@ -9,14 +9,15 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from kvstore.protocol.cluster_state import ClusterState
+from kvstore.protocol.fields import BallotRound, Epoch, NodeId, StateField
+from kvstore.protocol.row import peer_message
 
 
 class Ballot(NamedTuple):
     """The number of a proposal: unique, as a node counts its rounds on beyond all that it has promised."""
 
-    round: int
-    node: str
+    round: BallotRound
+    node: NodeId
 
 
 NO_BALLOT = Ballot(0, "")
@@ -29,53 +30,60 @@ class Vote(msgspec.Struct, frozen=True):
     """A value that an acceptor has accepted, and in which ballot."""
 
     ballot: Ballot
-    value: ClusterState
+    value: StateField
 
 
+@peer_message("prepares")
 class Prepare(msgspec.Struct, frozen=True):
     """Asks for the promise to accept nothing of a lower ballot."""
 
-    epoch: int
+    epoch: Epoch
     ballot: Ballot
 
 
+@peer_message("promises")
 class Promise(msgspec.Struct, frozen=True):
     """Yes; `vote` is what the sender has accepted before."""
 
-    epoch: int
+    epoch: Epoch
     ballot: Ballot
     vote: Vote | None
 
 
+@peer_message("accepts")
 class Accept(msgspec.Struct, frozen=True):
     """Accept this value, of which a majority has promised."""
 
-    epoch: int
+    epoch: Epoch
     ballot: Ballot
-    value: ClusterState
+    value: StateField
 
 
+@peer_message("accepted")
 class Accepted(msgspec.Struct, frozen=True):
     """The sender has it on its disk."""
 
-    epoch: int
+    epoch: Epoch
     ballot: Ballot
 
 
+@peer_message("outbids")
 class Outbid(msgspec.Struct, frozen=True):
-    """The sender has promised a higher ballot than the one asked for."""
+    """The sender does not do it: it has promised another ballot, and `ballot` is lower or too far beyond."""
 
-    epoch: int
+    epoch: Epoch
     ballot: Ballot
     promised: Ballot
 
 
+@peer_message("other_epochs")
 class OtherEpoch(msgspec.Struct, frozen=True):
     """The sender takes no part in this instance: it is at the epoch `at`. Who is behind learns the state."""
 
-    epoch: int
-    at: int
+    epoch: Epoch
+    at: Epoch
 
 
 Question: TypeAlias = Prepare | Accept
 Answer: TypeAlias = Promise | Accepted | Outbid | OtherEpoch
+PaxosMessage: TypeAlias = Question | Answer
