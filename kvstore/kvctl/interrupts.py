@@ -29,11 +29,16 @@ class Interrupts:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.ending = False
+        self._putting_off = False
+        """Whether it is in `unraisable`, where nothing can be raised."""
         self._now = now
         self._heeded = float("-inf")
 
     def __call__(self, number: int, _frame: FrameType | None = None) -> None:
         """Raises KeyboardInterrupt, or Terminated, unless the last that did so was just now."""
+        if self._putting_off:
+            self._repeat(number)
+            return
         now = self._now()
         if now - self._heeded < _ONE_WISH:
             return
@@ -44,6 +49,11 @@ class Interrupts:
             return
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
+    def _repeat(self, number: int) -> None:
+        again = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
     def unraisable(self, what: sys.UnraisableHookArgs) -> None:
         """A `sys.unraisablehook`: nothing is said after an interrupt, and one that ended here comes again.
 
@@ -51,11 +61,11 @@ class Interrupts:
         is raised where something is thrown away goes no further.
         """
         if issubclass(what.exc_type, KeyboardInterrupt):
+            self._putting_off = True
             self._heeded = float("-inf")
-            number = signal.SIGTERM if issubclass(what.exc_type, Terminated) else signal.SIGINT
-            again = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
-            again.daemon = True
-            again.start()
+            self._repeat(signal.SIGTERM if issubclass(what.exc_type, Terminated) else signal.SIGINT)
+            # no signal is handled between this and the end: that happens at calls
+            self._putting_off = False
         elif self._heeded == float("-inf"):
             sys.__unraisablehook__(what)
 

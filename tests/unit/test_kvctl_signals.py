@@ -94,6 +94,32 @@ def test_one_that_comes_where_nothing_can_be_raised_is_heeded_a_moment_later(
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{kind.__name__}\n", "")
 
 
+def test_one_that_comes_while_the_last_is_put_off_is_put_off_as_well() -> None:
+    """On a busy machine it was repeated before the hook that put it off had ended, and was lost."""
+    script = (
+        "import signal, threading, time\n"
+        "from kvstore.kvctl.interrupts import interrupts\n"
+        "class Slow(threading.Timer):\n"
+        "    times = 0\n"
+        "    def start(self):\n"
+        "        super().start()\n"
+        "        Slow.times += 1\n"
+        "        if Slow.times == 1: time.sleep(0.5)\n"
+        "threading.Timer = Slow\n"
+        "class ThrownAway:\n"
+        "    def __del__(self): signal.raise_signal(signal.SIGTERM)\n"
+        "with interrupts(until_the_end=True):\n"
+        "    try:\n"
+        "        ThrownAway()\n"
+        f"        time.sleep({PATIENCE})\n"
+        "    except KeyboardInterrupt as error: print(type(error).__name__, flush=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Terminated\n", "")
+
+
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
