@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from functools import partial
 
@@ -247,3 +248,39 @@ def test_a_document_is_sent_once_to_who_asks_for_it_all_the_time() -> None:
         cluster.run()
         assert documents == sent
         cluster.now += 1.0
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_whatever_happens_there_is_one_state_for_each_epoch_and_all_come_to_the_last(seed: int) -> None:
+    """Several operators at once, lost messages, disks that stand still, nodes that stop and start."""
+    rng = random.Random(seed)
+    cluster = Cluster(rng.choice((3, 4, 5)))
+    restarts = rng.sample(range(60), 2)
+    seen: dict[int, ClusterState] = {}
+    outcomes: Outcomes = []
+    for turn in range(60):
+        names = list(cluster.hosts)
+        cluster.passes = lambda *_: rng.random() > 0.2
+        cluster.stuck = {name for name in names if rng.random() < 0.2}
+        cluster.dead = set(rng.sample(names, rng.choice((0, 0, 0, 1, 2))))
+        for node in rng.sample(cluster.live(), min(rng.choice((0, 1, 2)), len(cluster.live()))):
+            change = partial(configured, name=f"b{turn}-{node}")
+            cluster.hosts[node].node.on_change(change, outcomes.append, rng.uniform(0.5, 3), cluster.instant)
+        settle(cluster, rng.uniform(0, 2))
+        if turn in restarts:
+            cluster.start_again()
+        for state in states(cluster):
+            assert seen.setdefault(state.epoch, state) == state
+    for found in outcomes:
+        if isinstance(found, ClusterState):
+            assert seen.setdefault(found.epoch, found) == found
+    cluster.passes = lambda *_: True
+    cluster.stuck, cluster.dead = set(), set()
+    settle(cluster, 60.0)
+    last = ask(cluster, "n1", "last")
+    settle(cluster, 30.0)
+    if isinstance(last[0], ChangeLost):  # something that had been accepted was finished first
+        last = ask(cluster, "n1", "last")
+        settle(cluster, 30.0)
+    assert states(cluster) == last * len(cluster.hosts)
+    assert max(seen) > 5
