@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from kvstore.frames.incoming import StreamLost
+from kvstore.frames.stream import reason
 
 T = TypeVar("T")
 
@@ -60,8 +61,8 @@ async def _leave(running: dict[asyncio.Task[T], str], discard: Callable[[T], obj
 
 def _all_failed(failed: dict[str, BaseException]) -> BaseException:
     first, *others = failed.values()
-    if all(str(other) == str(first) for other in others):
+    if all(reason(other) == reason(first) for other in others):
         return first
-    shown = [f"{address}: {error}" for address, error in failed.items()][:_MOST_SHOWN]
+    shown = [f"{address}: {reason(error)}" for address, error in failed.items()][:_MOST_SHOWN]
     more = f" (and {len(failed) - len(shown)} more)" if len(failed) > len(shown) else ""
     return StreamLost("; ".join(shown) + more)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Self
@@ -69,14 +70,20 @@ class Nodes:
     async def who(self, *unwanted: str) -> str:
         """Which of them answers as db.test, if these must not."""
 
+        asking = Counter[str]()
+
         async def first(stream: FrameStream) -> str:
-            host = (await stream.read() or b"").decode()
+            asking[""] += 1
+            try:
+                host = (await stream.read() or b"").decode()
+            finally:
+                asking[""] -= 1
             if host in unwanted:
                 raise StreamLost(f"is {host}")
             return host
 
         stream, host = await dial.open_answered(f"db.test:{self.port}", METHOD, 100, first)
-        assert self.open.count(host) == 1
+        assert (self.open.count(host), asking[""]) == (1, 0)  # nobody else is asked any more
         await stream.leave()
         async with asyncio.timeout(PATIENCE):
             while self.open:  # noqa: ASYNC110  (a listener sets no event)
