@@ -41,6 +41,19 @@ def is_port(text: str) -> bool:
     return _PORT.fullmatch(text) is not None and int(text) < 65536
 
 
+def is_address(text: str) -> bool:
+    """Whether this is of the form `host:port`, with brackets around an IPv6 address."""
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    in_brackets = bare is not host
+    return (
+        bool(bare)
+        and not any(c in "[]/@, \t" for c in bare)
+        and in_brackets == (":" in bare)
+        and is_port(port)
+    )
+
+
 class QuorumMode(Enum):
     """Whether fallbacks count towards W and R (Dynamo section 4.6)."""
 

@@ -109,9 +109,10 @@ class Connection:
             try:
                 with stream_errors(self.address):
                     async with asyncio.timeout(_HANDSHAKE_SECONDS) as handshake:
-                        stream = await dial.open_stream(self.address, _METHOD, MAX_MESSAGE_BYTES)
+                        stream, state = await dial.open_answered(
+                            self.address, _METHOD, MAX_MESSAGE_BYTES, self._state
+                        )
                         try:
-                            state = await self._state(stream)
                             handshake.reschedule(None)
                             self._owner.on_connected(self._calls, state, self._clock())
                             failures = 0

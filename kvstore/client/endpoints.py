@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kvstore.config import is_port
+from kvstore.config import is_address
 from kvstore.errors import ConfigError
 
 _SCHEME = "kvstore://"
@@ -36,13 +36,7 @@ def _parse(item: object) -> str:
     if not isinstance(item, str):
         raise ConfigError(f"endpoint {item!r} is no text of the form host:port, such as 127.0.0.1:7001")
     text = item.strip()
-    host, _, port = text.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    bracketed = bare is not host
-    well_formed = (
-        bare and _is_text(text) and not any(c in "[]/@ \t" for c in bare) and bracketed == (":" in bare)
-    )
-    if not (well_formed and is_port(port)):
+    if not (_is_text(text) and is_address(text)):
         raise ConfigError(f"endpoint {text!r} is not of the form host:port, such as 127.0.0.1:7001")
     return text
 

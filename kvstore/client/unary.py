@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -14,12 +15,15 @@ from kvstore.config import MAX_MESSAGE_BYTES
 from kvstore.errors import ConfigError, InternalError, InvalidRequest, KVError, NoNodeAvailable
 from kvstore.frames import dial
 from kvstore.frames.incoming import StreamEnded, StreamLost
+from kvstore.frames.stream import FrameStream
 from kvstore.ring import ClusterState
 from kvstore.v1 import client_pb2 as pb
 from kvstore.wire.errors import error_from_status
 from kvstore.wire.ring import state_from_wire
 
 Response = TypeVar("Response")
+
+_GET_RING = "kvstore.v1.KV/GetRing"
 
 
 async def unary(
@@ -35,7 +39,15 @@ async def unary(
     """
     with stream_errors(address):
         async with asyncio.timeout(timeout):
-            answer = await _exchange(address, method, request.SerializeToString(), timeout)
+            stream = await dial.open_stream(address, method, MAX_MESSAGE_BYTES, timeout=timeout)
+            try:
+                answer = await _ask(request, stream)
+            finally:
+                await stream.leave()
+    return _parsed(address, answer, parse)
+
+
+def _parsed(address: str, answer: bytes | None, parse: Callable[[bytes], Response]) -> Response:
     if answer is None:
         raise InternalError(f"{address} has not answered")
     try:
@@ -44,13 +56,9 @@ async def unary(
         raise InternalError(f"{address} sent a reply that cannot be read: {error}") from error
 
 
-async def _exchange(address: str, method: str, request: bytes, timeout: float) -> bytes | None:
-    stream = await dial.open_stream(address, method, MAX_MESSAGE_BYTES, timeout=timeout)
-    try:
-        await stream.write(request)
-        return await stream.read()
-    finally:
-        await stream.leave()
+async def _ask(request: Message, stream: FrameStream) -> bytes | None:
+    await stream.write(request.SerializeToString())
+    return await stream.read()
 
 
 @contextmanager
@@ -76,11 +84,18 @@ def _ended(address: str, error: StreamEnded) -> KVError:
 
 
 async def fetch_state(address: str, timeout: float) -> ClusterState:
-    """The cluster state that a node knows; raises NoNodeAvailable, or the node's own error."""
-    response = await unary(
-        address, "kvstore.v1.KV/GetRing", pb.GetRingRequest(), pb.GetRingResponse.FromString, timeout
-    )
-    return read_state(address, response)
+    """The cluster state that a node knows; raises NoNodeAvailable, or the node's own error.
+
+    Of a name with several addresses it is that of the first that answers, whichever node it is.
+    """
+    ask = partial(_ask, pb.GetRingRequest())
+    with stream_errors(address):
+        async with asyncio.timeout(timeout):
+            stream, answer = await dial.open_answered(
+                address, _GET_RING, MAX_MESSAGE_BYTES, ask, timeout=timeout
+            )
+            await stream.leave()
+    return read_state(address, _parsed(address, answer, pb.GetRingResponse.FromString))
 
 
 def read_state(address: str, response: pb.GetRingResponse) -> ClusterState:

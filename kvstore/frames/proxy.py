@@ -7,6 +7,8 @@ import os
 import socket
 
 from kvstore.config import is_port
+from kvstore.frames.in_turn import first_good
+from kvstore.frames.resolve import resolve
 
 _VARIABLE = "KVSTORE_PROXY"
 _LONGEST_ANSWER = 4096
@@ -23,13 +25,9 @@ async def connect_through(proxy: str, address: str) -> socket.socket:
     host, _, port = proxy.rpartition(":")
     if not (host and is_port(port)):
         raise OSError(f"{_VARIABLE}={proxy!r} is not of the form host:port")
+    opened = await first_good(await resolve(proxy), _connected, socket.socket.close)
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    family, kind, protocol, _, proxy_address = found[0]
-    opened = socket.socket(family, kind, protocol)
     try:
-        opened.setblocking(False)
-        await loop.sock_connect(opened, proxy_address)
         request = f"CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n"
         await loop.sock_sendall(opened, request.encode())
         status = await _status(opened)
@@ -39,6 +37,18 @@ async def connect_through(proxy: str, address: str) -> socket.socket:
     if status[:1] != ["200"]:
         opened.close()
         raise OSError(f"the proxy {proxy} refuses: {' '.join(status) or 'no answer'}")
+    return opened
+
+
+async def _connected(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    opened = socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        opened.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(opened, (host.strip("[]"), int(port)))
+    except BaseException:
+        opened.close()
+        raise
     return opened
 
 

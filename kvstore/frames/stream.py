@@ -280,7 +280,7 @@ async def joined(pieces: Sequence[bytes]) -> bytes:
     return await asyncio.to_thread(b"".join, pieces)
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Why a connection is over, or could not be made, without the number that the system has for it."""
     if isinstance(error, socket.gaierror):  # whose numbers are not those of the system
         return error.strerror or str(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvstore.config import LABEL, NAME, is_port
+from kvstore.config import LABEL, NAME, is_address
 from kvstore.errors import ConfigError
 
 
@@ -24,8 +24,7 @@ class Member:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.node):
             raise ConfigError(f"node id {self.node!r} is not of the form {NAME.pattern}")
-        host, _, port = self.address.rpartition(":")
-        if not (host and is_port(port)):
+        if not is_address(self.address):
             raise ConfigError(f"address {self.address!r} of node {self.node} is not of the form host:port")
         for label, text in (("zone", self.zone), ("host", self.host)):
             if text and not LABEL.fullmatch(text):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from ipaddress import ip_address
+
 from kvstore.errors import ConfigError
 from kvstore.protocol.member import Member
 
@@ -12,12 +15,23 @@ def parse_members(text: str) -> tuple[Member, ...]:
     An address is `host:port`; a host without a zone stands behind an empty one, `address//host`.
     """
     members = sorted((_parse_member(item.strip()) for item in text.split(",")), key=lambda m: m.node)
-    for field in ("node", "address"):
-        values = [getattr(member, field) for member in members]
-        for value in values:
-            if values.count(value) > 1:
-                raise ConfigError(f"initial members: {field} {value!r} is given twice")
+    ids = [member.node for member in members]
+    places = [_place(member.address) for member in members]
+    for member in members:
+        if ids.count(member.node) > 1:
+            raise ConfigError(f"initial members: node {member.node!r} is given twice")
+        if places.count(_place(member.address)) > 1:
+            raise ConfigError(f"initial members: address {member.address!r} is given twice")
     return tuple(members)
+
+
+def _place(address: str) -> tuple[str, int]:
+    """Equal for two spellings of one address."""
+    host, _, port = address.rpartition(":")
+    name = host.strip("[]").lower()
+    with suppress(ValueError):
+        name = ip_address(name).compressed
+    return name, int(port)
 
 
 def _parse_member(text: str) -> Member:

@@ -78,6 +78,8 @@ def find_store(directory: Path) -> Path:
 
 def _make(directory: Path) -> None:
     """Make a directory that only its owner may look into, and what is missing above it, durably."""
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for made in missing:

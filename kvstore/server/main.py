@@ -21,7 +21,7 @@ from kvstore.config import (
     Limits,
     QuorumSettings,
     bucket_from_settings,
-    is_port,
+    is_address,
     parse_bucket,
 )
 from kvstore.errors import ConfigError, Corruption, KVError
@@ -238,7 +238,7 @@ def _buckets(flags: tuple[str, ...], file: SettingsFile, replicas: int) -> list[
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not (host and is_port(port)):
+    if not is_address(text):
         raise ConfigError(f"listen={text!r} is not of the form HOST:PORT")
     return host, int(port)
 

@@ -37,6 +37,7 @@ from kvstore.server import (
     stream_calls,
 )
 from kvstore.server.activity import ActivityLog
+from kvstore.server.already_served import check_not_served
 from kvstore.server.configuration import Configuration
 from kvstore.server.drain import drain
 from kvstore.server.driver import Driver
@@ -149,6 +150,8 @@ class NodeServer:
         # the port before the data: a second start of the same node must not touch anything
         with ExitStack() as undo:
             listening = undo.enter_context(_bound(settings.host, settings.port))
+            if (member := settings.state.member(settings.node)) is not None:
+                await check_not_served(settings.node, settings.state.cluster_id, member.address)
             directory = data_directory.claim(settings.data, Identity.of(settings.node, settings.state))
             engine = Engine.open(DiskFileSystem(), str(directory), settings.engine)
             undo.callback(engine.close)

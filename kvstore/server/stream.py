@@ -38,6 +38,8 @@ _STARTING_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.25
 """Seconds between two attempts to connect."""
 
+_ENDED = "the other side ended the stream"
+
 _log = logging.getLogger(__name__)
 
 OnUnsent: TypeAlias = Callable[[str, Sequence[int]], None]
@@ -164,25 +166,32 @@ class Stream:
     async def _connect_and_send(self) -> None:
         """Open the stream and work until it ends; raises the reason."""
         async with asyncio.timeout(_HANDSHAKE_SECONDS):
-            stream = await dial.open_stream(
-                self._peer.address, self._method, MAX_REQUEST_BYTES, metadata=self._introduction()
+            stream, _ = await dial.open_answered(
+                self._peer.address,
+                self._method,
+                MAX_REQUEST_BYTES,
+                self._welcomed,
+                metadata=self._introduction(),
             )
         try:
-            async with asyncio.timeout(_HANDSHAKE_SECONDS):
-                welcome = await stream.read()
-            if welcome is not None:
-                check_welcome(welcome, self._peer.node)
-                level = logging.INFO if self._speaks else logging.DEBUG
-                _log.log(level, "connected to node %s at %s", self._peer.node, self._peer.address)
-                self._problem = None
-                self._open = stream
-                self.queue.open = self.tried = True
-                self._heard.clear()
-                self._on_open(self._peer.node)
-                await self._work(stream)
-            self._note("the other side ended the stream", self._unreached)
+            level = logging.INFO if self._speaks else logging.DEBUG
+            _log.log(level, "connected to node %s at %s", self._peer.node, self._peer.address)
+            self._problem = None
+            self._open = stream
+            self.queue.open = self.tried = True
+            self._heard.clear()
+            self._on_open(self._peer.node)
+            await self._work(stream)
+            self._note(_ENDED, self._unreached)
         finally:
             await stream.leave()
+
+    async def _welcomed(self, stream: FrameStream) -> None:
+        """Return when the peer has answered. Raises StreamLost, StreamEnded; Refused if it is another."""
+        message = await stream.read()
+        if message is None:
+            raise StreamLost(_ENDED)
+        check_welcome(message, self._peer.node)
 
     async def _work(self, stream: FrameStream) -> None:
         """Write frames until the other side ends the stream or it breaks."""

@@ -170,10 +170,18 @@ def test_a_second_node_on_the_same_port_or_data_is_refused(shared_cluster: Local
     assert (code, said.count("\n")) == (2, 0), said
     assert "port is in use" in said
     elsewhere = f"127.0.0.1:{free_ports(1)[0]}"
-    code, said = kvnode("--node", "n1", "--data", data, "--initial-cluster", members, "--listen", elsewhere)
+    moved = members.replace(shared_cluster.layout.addresses["n1"], elsewhere)
+    code, said = kvnode("--node", "n1", "--data", data, "--initial-cluster", moved)
     assert (code, said.count("\n")) == (2, 0), said
     assert "another process" in said
-    code, said = kvnode("--node", "n2", "--data", data, "--initial-cluster", members, "--listen", elsewhere)
+    new = shared_cluster.directory / "another"
+    code, said = kvnode(
+        "--node", "n1", "--data", str(new), "--initial-cluster", members, "--listen", elsewhere
+    )
+    assert (code, said.count("\n"), new.exists()) == (2, 0, False), said
+    assert f"node n1 is already served at {shared_cluster.layout.addresses['n1']}" in said
+    moved = members.replace(shared_cluster.layout.addresses["n2"], elsewhere)
+    code, said = kvnode("--node", "n2", "--data", data, "--initial-cluster", moved)
     assert (code, said.count("\n")) == (2, 0), said
     assert "belongs to node n1" in said
 

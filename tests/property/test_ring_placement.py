@@ -119,6 +119,10 @@ def test_primaries_and_fallbacks_are_all_nodes_each_once(count: int, n: int, par
         ("N1=host:1", "node id"),
         ("n1=host:1,n1=host:2", "given twice"),
         ("n1=host:1,n2=host:1", "given twice"),
+        ("n1=host:1,n2=Host:01", "address 'host:1' is given twice"),
+        ("n1=[::1]:1,n2=[0:0::1]:1", "given twice"),
+        ("n1=::1:1", "host:port"),
+        ("n1=a b:1", "host:port"),
     ],
 )
 def test_a_wrong_member_list_is_said_clearly(text: str, complaint: str) -> None:

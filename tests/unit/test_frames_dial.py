@@ -60,22 +60,6 @@ def test_a_reason_is_in_words(error: OSError, said: str) -> None:
     assert reason(error) == said
 
 
-def test_of_a_name_with_several_addresses_no_list_of_errors_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So asyncio says that all have failed, each in its own way."""
-
-    async def scenario() -> None:
-        async def fail(*_: object, **__: object) -> None:
-            raise OSError(
-                "Multiple exceptions: [Errno 111] Connect call failed ('::1', 1, 0, 0), [Errno 111] ..."
-            )
-
-        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", fail)
-        await dial.open_stream("localhost:1", METHOD, 100)
-
-    with pytest.raises(StreamLost, match=r"^none of its addresses can be reached$"):
-        asyncio.run(scenario())
-
-
 async def answer(stream: FrameStream, _opened: object) -> None:
     while (message := await stream.read()) is not None:
         await stream.write(message)

@@ -253,6 +253,13 @@ def test_a_link_that_is_made_in_that_moment_is_not_followed(
     assert victim.read_text() == "precious"
 
 
+def test_a_file_in_its_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a letter")
+    with pytest.raises(ConfigError, match="cannot be used: Not a directory"):
+        claim(tmp_path / "data", identity())
+    assert (tmp_path / "data").read_text() == "a letter"
+
+
 def full(_: Path, __: Identity) -> NoReturn:
     raise OSError(errno.ENOSPC, "No space left on device")
 

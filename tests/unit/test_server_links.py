@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from kvstore.protocol.gossip import Ack, Status, Update
 from kvstore.protocol.peer import ReadReply, ReplicaWrite
 from kvstore.protocol.sizes import size_of
 from kvstore.protocol.table import PeerMessage
-from kvstore.ring import ClusterState, Member
+from kvstore.ring import ClusterState, Member, initial_state, parse_members
 from kvstore.server import peer_service
 from kvstore.server.configuration import Configuration
 from kvstore.server.handshake import Refused, check_caller, check_welcome, introduction, welcome
@@ -36,6 +36,7 @@ from kvstore.v1.stream_pb2 import Open
 from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey
 from kvstore.wire.queue import Batches
 from tests.patience import PATIENCE
+from tests.resolver import Resolver
 from tests.unit.server_nodes import cluster_state, peer_stream, run, serving, settings
 
 STATE = cluster_state([1, 2, 3])
@@ -225,6 +226,40 @@ def test_a_stream_that_is_opened_again_introduces_its_node_with_the_state_of_now
         await links.close()
         await peer.stop(1.0)
         peer.close()
+
+    run(scenario())
+
+
+def test_a_link_passes_other_nodes_over_and_follows_its_peers_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = Resolver(monkeypatch)
+    calls: list[str] = []
+    (port,) = free_ports(1)
+
+    def node(name: str, host: str) -> Callable[[FrameStream, Open], Awaitable[None]]:
+        async def receive(stream: FrameStream, _: Open) -> None:
+            await stream.write(Welcome(node=name).SerializeToString())
+            calls.append(host)
+            await stream.read()
+
+        return receive
+
+    async def scenario() -> None:
+        listeners = {}
+        for host, name in (("127.0.0.2", "n3"), ("127.0.0.3", "n2"), ("127.0.0.4", "n2")):
+            listeners[host] = Listener(dict.fromkeys((LINK, BULK), node(name, host)))
+            await listeners[host].start(socket.create_server((host, port)), grpc_port=1)
+        state = initial_state("c", parse_members(f"n1=127.0.0.1:1,n2=db.test:{port}"), 8, 2)
+        resolver.names["db.test"] = ["127.0.0.2", "127.0.0.3"]
+        links = Links("n1", state)
+        links.open(lambda _: None, lambda _: None, lambda _node, _numbers: None, TurnEnds())
+        await until(lambda: links.connected("n2") and calls.count("127.0.0.3") == 2)
+        resolver.names["db.test"] = ["127.0.0.2", "127.0.0.4"]
+        await listeners["127.0.0.3"].stop(0.0)
+        await until(lambda: links.connected("n2") and calls.count("127.0.0.4") == 2)
+        await links.close()
+        for listener in listeners.values():
+            await listener.stop(0.0)
+            listener.close()
 
     run(scenario())
 
