@@ -27,6 +27,11 @@ def most_replicas(members: Iterable[Member]) -> int:
     return len({member.host_key for member in members})
 
 
+def place_key(member: Member) -> tuple[str, ...]:
+    """Equal for nodes of one zone; without zones, for nodes on one host."""
+    return (member.zone,) if member.zone else member.host_key
+
+
 def next_replicas(members: Iterable[Member], chosen: Sequence[Member]) -> list[Member]:
     """The members that may hold the next replica of a partition, after those chosen.
 
