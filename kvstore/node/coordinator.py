@@ -113,8 +113,9 @@ class Coordinator:
         respond(reply)
 
     def _start(self, request: Request, respond: Respond) -> None:
-        if not request.placement.here:
-            if request.forwarded:
+        placement = request.placement
+        if not placement.coordinates:
+            if request.forwarded and not placement.here:
                 raise StaleRing(self._placements.state.epoch)
             if self._forwards.pass_on(request, respond):
                 return

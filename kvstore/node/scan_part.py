@@ -11,7 +11,6 @@ from kvstore.protocol.peer import ScanDifference, ScanItems
 from kvstore.quorum.background.range_items import packed_item
 from kvstore.quorum.votes import Outcome as Votes
 from kvstore.quorum.votes import Quorum, count
-from kvstore.ring import ClusterState
 from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey, Version, decode_version
 
 Combine: TypeAlias = Callable[[InternalKey, EncodedVersion, EncodedVersion], EncodedVersion]
@@ -28,12 +27,13 @@ class Own(NamedTuple):
 class ScanPart:
     """Asks until a `quorum` of primaries has told what it holds from `start` up to and without `end`.
 
-    `own` is what the node `here` holds there, None when it is no replica or cannot read it; `others` are the
-    primaries that can be asked, in their order.
+    The primaries are those of `epoch`, and are asked by it. `own` is what the node `here` holds there, None
+    when it is not one that is read or cannot read it; `others` are those that can be asked, in their order.
     """
 
     def __init__(
         self,
+        epoch: int,
         partition: int,
         wanted: Wanted,
         start: bytes,
@@ -49,6 +49,7 @@ class ScanPart:
         if own is not None:
             here, self._own = own
             self.heard.add(here)
+        self._epoch = epoch
         self._partition = partition
         self._wanted = wanted
         self._start = start
@@ -68,12 +69,12 @@ class ScanPart:
         missing = needed - len(self.heard) if outcome is Votes.PENDING else 0
         return [self._left.pop() for _ in range(missing)]
 
-    def question(self, state: ClusterState, seconds: float) -> ScanItems:
+    def question(self, seconds: float) -> ScanItems:
         """What they are asked, by a node that has so much time left; its number is given to it later."""
         wanted = self._wanted
         return ScanItems(
             0,
-            state.epoch,
+            self._epoch,
             self._partition,
             wanted.bucket,
             wanted.prefix,

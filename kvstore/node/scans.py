@@ -24,7 +24,7 @@ from kvstore.quorum.get import shown
 from kvstore.quorum.ownership import Ownership
 from kvstore.quorum.replica import Replica
 from kvstore.quorum.votes import Quorum
-from kvstore.ring import partition_bounds, preference_list, split_data_key
+from kvstore.ring import partition_bounds, replica_sets, split_data_key
 from kvstore.versions import InternalKey, Version, decode_version
 
 _PARTITIONS = 32
@@ -169,15 +169,15 @@ class Scans:
         for partition in range(first, min(first + _PARTITIONS, partitions)):
             start, end = partition_bounds(partition, partitions)
             start, end = max(start, cursor), min(end, asked.until)
-            primaries = preference_list(self._ownership.state.ring, partition, asked.n)
-            name = self._ownership.name
+            state, name = self._ownership.state, self._ownership.name
+            primaries = replica_sets(state, partition, asked.n).read
             own, until = self._own(asked, step, start, end) if name in primaries else (None, end)
             if own is None and parts:
                 break
             here = (name, own) if own is not None else None
             others = [node for node in primaries if node != name and self._alive(node)]
             quorum = Quorum(frozenset(primaries), asked.required)
-            parts.append(ScanPart(partition, asked.wanted, start, until, here, quorum, others))
+            parts.append(ScanPart(state.epoch, partition, asked.wanted, start, until, here, quorum, others))
             empty += not own
             over = end == asked.until or until != end or step.is_over()
             if own is None or over or empty == _EMPTY_PARTITIONS:
@@ -204,8 +204,7 @@ class Scans:
             left = asked.deadline - now.mono
             if left <= 0:
                 raise ReadTimeout(min(len(part.heard) for part in parts), asked.required)
-            state = self._ownership.state
-            asking = tuple((node, part.question(state, left)) for part, node in questions)
+            asking = tuple((node, part.question(left)) for part, node in questions)
             resumed = yield Ask(asking, share * left)
             now, share = resumed.now, 1.0
             for (part, node), outcome in zip(questions, resumed.outcomes, strict=True):

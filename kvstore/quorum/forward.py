@@ -90,7 +90,7 @@ class Forwards:
     def pass_on(self, request: Request, respond: Respond) -> bool:
         """Pass a request on to another replica that is alive; False if there is none, or it was passed on."""
         me = self.ownership.name
-        others = [node for node in request.placement.primaries if node != me and self._alive(node)]
+        others = [node for node in request.placement.coordinators if node != me and self._alive(node)]
         if request.forwarded or not others:
             return False
         self._pass_on(request, others, respond)

@@ -41,8 +41,8 @@ class Gets:
         try:
             return self._read_here(request.placement, request.key)
         except Corruption:
-            remote = request.placement.remote.values()
-            if request.r > sum(1 for hint_for in remote if request.sloppy or not hint_for):
+            placement = request.placement
+            if request.r > len(placement.to_read if request.sloppy else placement.to_read_strictly):
                 raise
             return None
 

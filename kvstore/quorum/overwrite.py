@@ -62,5 +62,5 @@ def _knows(stored: EncodedVersion, seen: DottedContext) -> bool:
 
 
 def _can_read(request: Request) -> bool:
-    quorum = request.placement.quorum(request.bucket.r, request.sloppy)
+    quorum = request.placement.read_quorum(request.bucket.r, request.sloppy)
     return count((quorum,), NOBODY, request.placement.dead) is not Outcome.LOST

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from kvstore.config import BucketSettings
 from kvstore.errors import StaleRing
-from kvstore.ring import ClusterState, partition_of, preference_list, split_data_key
+from kvstore.ring import ClusterState, partition_of, replicas, split_data_key
 from kvstore.versions import BucketName, InternalKey
 
 
@@ -53,10 +53,10 @@ class Ownership:
         return partition_of(split_data_key(key)[0], self.state.ring.partitions)
 
     def primaries(self, key: InternalKey) -> tuple[str, ...]:
-        """The replicas of an internal key, most preferred first."""
+        """The replicas of an internal key, of both lists while it moves; those that are read first."""
         key_token, bucket, _ = split_data_key(key)
-        ring = self.state.ring
-        return preference_list(ring, partition_of(key_token, ring.partitions), self.state.bucket(bucket).n)
+        state = self.state
+        return replicas(state, partition_of(key_token, state.ring.partitions), state.bucket(bucket).n)
 
     def are_here(self, key: InternalKey) -> bool:
         """Whether this node is a primary of an internal key."""

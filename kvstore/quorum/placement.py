@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kvstore.quorum.ownership import Ownership
-from kvstore.quorum.votes import Quorum
-from kvstore.ring import ClusterState, fallbacks, first_apart, preference_list
+from kvstore.quorum.votes import Quorum, Quorums
+from kvstore.ring import ClusterState, fallbacks, first_apart, replica_sets, replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,84 +20,134 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The targets of one request, and the dead primaries for which no fallback was left."""
+    """The targets of one request, and the dead primaries for which no fallback was left.
+
+    Primaries are all that a write goes to. While the partition moves they are of two lists, and a read asks
+    those of one of them (kvstore.ring.replica_sets).
+    """
 
     epoch: int
     """Of the cluster state by which they were chosen: what is asked by it is asked of this epoch."""
     primaries: tuple[str, ...]
+    """Those that are read first."""
     targets: tuple[Target, ...]
     unplaced: tuple[str, ...]
     remote: dict[str, str]
     """The targets but the coordinator: `hint_for` by node."""
     to_read: tuple[Target, ...]
-    """Those again, in the order in which a sloppy read asks them."""
+    """Those of them that a sloppy read asks, in its order."""
     to_read_strictly: tuple[Target, ...]
     """The primaries among them."""
+    coordinators: tuple[str, ...]
+    """The primaries that a request is passed on to: those that are read, unless there are none."""
     here: bool
     """Whether the coordinator is a primary."""
+    coordinates: bool
+    """Whether it is one of `coordinators`."""
     stands_in_for: str
     """The primary in whose place the coordinator keeps a hint, empty when there is none."""
-    strict: frozenset[str]
-    """The primaries: whose votes count in a strict quorum."""
-    sloppy: frozenset[str]
-    """The targets: whose votes count in a sloppy one."""
+    read_strict: frozenset[str]
+    """Whose answers count in a strict read."""
+    read_sloppy: frozenset[str]
+    """Whose answers count in a sloppy one."""
+    written_strict: tuple[frozenset[str], ...]
+    """The replica lists that a write needs W of; fallbacks that are asked later join them in a sloppy one."""
+    written_sloppy: tuple[frozenset[str], ...]
+    """Those with fallbacks in the place of dead primaries."""
     dead: frozenset[str]
     """The primaries that are not asked: the failure detector finds them dead."""
-    _quorums: dict[tuple[int, bool], Quorum] = field(default_factory=dict)
+    _read_quorums: dict[tuple[int, bool], Quorum] = field(default_factory=dict)
+    _write_quorums: dict[tuple[int, bool], Quorums] = field(default_factory=dict)
 
-    def quorum(self, needed: int, sloppy: bool) -> Quorum:
-        """The quorum of a request; fallbacks that are asked later join a sloppy one."""
-        quorum = self._quorums.get((needed, sloppy))
+    def read_quorum(self, r: int, sloppy: bool) -> Quorum:
+        """The quorum of a read."""
+        quorum = self._read_quorums.get((r, sloppy))
         if quorum is None:
-            members = self.sloppy if sloppy else self.strict
-            quorum = self._quorums[needed, sloppy] = Quorum(members, needed)
+            quorum = Quorum(self.read_sloppy if sloppy else self.read_strict, r)
+            self._read_quorums[r, sloppy] = quorum
         return quorum
+
+    def write_quorums(self, w: int, sloppy: bool) -> Quorums:
+        """The quorums of a write: W of each list, all of one that has less."""
+        quorums = self._write_quorums.get((w, sloppy))
+        if quorums is None:
+            members = self.written_sloppy if sloppy else self.written_strict
+            quorums = tuple(
+                Quorum(voters, min(w, len(nodes)))
+                for voters, nodes in zip(members, self.written_strict, strict=True)
+            )
+            self._write_quorums[w, sloppy] = quorums
+        return quorums
 
 
 def place(
     state: ClusterState, partition: int, n: int, coordinator: str, alive: Callable[[str], bool]
 ) -> Placement:
-    """The first `n` nodes of the preference list, each dead one replaced by a live fallback.
+    """The `n` replicas of a partition, of both lists while it moves, each dead one replaced by a fallback.
 
     A coordinator that is no primary itself is the first fallback to be used; then those come first that are
     on hosts of no other target.
     """
-    primaries = preference_list(state.ring, partition, n)
-    here = coordinator in primaries
+    sets, primaries = replica_sets(state, partition, n), replicas(state, partition, n)
     live = [node for node in primaries if alive(node)]
-    stand_ins = [] if here else [coordinator]
-    spare = [node for node in fallbacks(state.ring, partition, n) if node != coordinator and alive(node)]
+    spare = [
+        node
+        for node in fallbacks(state.ring, partition, n)
+        if node != coordinator and node not in primaries and alive(node)
+    ]
+    targets = _targets(state, primaries, live, spare, coordinator)
+    asked = {target.node: target.hint_for for target in targets}
+    stands_in_for = asked.pop(coordinator, "")
+    read, written = frozenset(sets.read), tuple(map(frozenset, sets.written))
+    to_read = tuple(t for t in targets if t.node != coordinator and _meant(t) in read)
+    coordinators = sets.read or primaries
+    placed = {*map(_meant, targets)}
+    return Placement(
+        state.epoch,
+        primaries,
+        targets,
+        tuple(node for node in primaries if node not in placed),
+        asked,
+        to_read,
+        tuple(target for target in to_read if not target.hint_for),
+        coordinators,
+        coordinator in primaries,
+        coordinator in coordinators,
+        stands_in_for,
+        read,
+        _with_stand_ins(read, targets),
+        written,
+        tuple(_with_stand_ins(nodes, targets) for nodes in written),
+        frozenset(primaries).difference(live),
+    )
+
+
+def _targets(
+    state: ClusterState, primaries: Sequence[str], live: Sequence[str], spare: list[str], coordinator: str
+) -> tuple[Target, ...]:
+    """Whom to ask: the primaries that are alive, and others in the place of the dead, as far as there are."""
+    stand_ins = [] if coordinator in primaries else [coordinator]
     while spare and len(live) + len(stand_ins) < len(primaries):
         stand_ins.append(first_apart(state, spare, (*live, *stand_ins)))
         spare.remove(stand_ins[-1])
     stand_ins.reverse()
-    targets: list[Target] = []
-    unplaced: list[str] = []
+    targets = []
     for node in primaries:
         if node in live:
             targets.append(Target(node))
         elif stand_ins:
             targets.append(Target(stand_ins.pop(), hint_for=node))
-        else:
-            unplaced.append(node)
-    asked = {target.node: target.hint_for for target in targets}
-    strict, sloppy = frozenset(primaries), frozenset(asked)
-    stands_in_for = asked.pop(coordinator, "")
-    to_read = tuple(target for target in targets if target.node != coordinator)
-    return Placement(
-        state.epoch,
-        primaries,
-        tuple(targets),
-        tuple(unplaced),
-        asked,
-        to_read,
-        tuple(target for target in to_read if not target.hint_for),
-        here,
-        stands_in_for,
-        strict,
-        sloppy,
-        strict - sloppy,
-    )
+    return tuple(targets)
+
+
+def _meant(target: Target) -> str:
+    """The primary that is asked, or stood in for."""
+    return target.hint_for or target.node
+
+
+def _with_stand_ins(nodes: frozenset[str], targets: Iterable[Target]) -> frozenset[str]:
+    """Who is asked in the place of these nodes, themselves or their fallbacks."""
+    return frozenset(target.node for target in targets if _meant(target) in nodes)
 
 
 class Placements(Ownership):
@@ -130,5 +180,10 @@ class Placements(Ownership):
 
         The first in ring order that is on no host of the others that were asked, else the first of all.
         """
-        left = (f for f in fallbacks(self.state.ring, partition, n) if f not in asked and self.alive(f))
+        primaries = replicas(self.state, partition, n)
+        left = (
+            node
+            for node in fallbacks(self.state.ring, partition, n)
+            if node not in asked and node not in primaries and self.alive(node)
+        )
         return first_apart(self.state, left, (node for node in asked if node != instead_of))

@@ -17,6 +17,7 @@ from kvstore.errors import (
     Overloaded,
     ReadTimeout,
     StaleRead,
+    StaleRing,
     StorageError,
     VersionTooLarge,
 )
@@ -108,8 +109,9 @@ class Reads:
         now, hedging = request.now, self.hedging
         hedging.earn()
         placement = request.placement
-        # nor does a node count in a strict read that is none of the replicas
-        counts = local is not None and (placement.here or (request.sloppy and placement.stands_in_for))
+        # nor does a node count that is none of the replicas that are read
+        counting = placement.read_sloppy if request.sloppy else placement.read_strict
+        counts = local is not None and self.name in counting
         asked = self._alone if counts else ()
         left = placement.to_read if request.sloppy else placement.to_read_strictly
         if hedging.slow:
@@ -426,8 +428,9 @@ class ReadOperation(Operation):
             return
         before = self._common.local.replica.last_lsn
         try:
+            placements.check_epoch(self.request.placement.epoch, self.request.key)
             lsn = self._common.local.store(self.request.key, result, self._hint_for(node))
-        except (StorageError, Overloaded, VersionTooLarge) as error:
+        except (StorageError, Overloaded, StaleRing, VersionTooLarge) as error:
             self._rpc.forget(repair)
             self._lost(node, error, now)
         else:

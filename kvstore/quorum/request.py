@@ -50,17 +50,18 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
     def is_read_by(self, nodes: AbstractSet[str]) -> bool:
         """Whether these are enough of its replicas for what it reads."""
-        return len(nodes) >= self.r and won((self.placement.quorum(self.r, self.sloppy),), nodes)
+        return len(nodes) >= self.r and won((self.placement.read_quorum(self.r, self.sloppy),), nodes)
 
 
 def check_available(request: Request) -> None:
     """Raise Unavailable if too few replicas are alive for one of the quorums of a request."""
-    placement = request.placement
-    if not placement.dead and len(placement.targets) >= request.r and len(placement.targets) >= request.w:
+    placement, sloppy = request.placement, request.sloppy
+    if not placement.dead and len(placement.read_strict) >= request.r:
         return  # as nearly always
-    larger = placement.quorum(max(request.r, request.w), request.sloppy)  # their members are the same
-    if count((larger,), NOBODY, placement.dead) is Outcome.LOST:
-        raise Unavailable(larger.needed, len(larger.members & placement.sloppy))
+    quorums = (placement.read_quorum(request.r, sloppy), *placement.write_quorums(request.w, sloppy))
+    for quorum in sorted(quorums, key=lambda quorum: quorum.needed, reverse=True):
+        if count((quorum,), NOBODY, placement.dead) is Outcome.LOST:
+            raise Unavailable(quorum.needed, len(quorum.members - placement.dead))
 
 
 def admit(

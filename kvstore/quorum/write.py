@@ -1,19 +1,28 @@
 """Coordinating a write: the new version to all replicas, a reply after W durable acks, hints for the rest.
 
 The coordinator's own copy must be durable before it replies, whatever W is: it made the dot. So two quorums
-must be won, W of the replicas and this node by itself.
+must be won, W of the replicas (of each list, while the partition moves) and this node by itself. When the
+replicas change under a write, what was minted begins again with the present ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, TypeAlias
 
-import msgspec
+from msgspec.structs import replace
 
 from kvstore.config import QuorumSettings
 from kvstore.contexts import encode_seen
-from kvstore.errors import Corruption, KVError, Overloaded, StorageError, VersionTooLarge, WriteTimeout
+from kvstore.errors import (
+    Corruption,
+    KVError,
+    Overloaded,
+    StaleRing,
+    StorageError,
+    VersionTooLarge,
+    WriteTimeout,
+)
 from kvstore.protocol.client import Explain, Failed, Stored
 from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import ReplicaWrite, WriteAck
@@ -56,12 +65,16 @@ class WriteEvent(Named):
     OUT_OF_REACH = "too many are lost for W acknowledgements"
     GIVEN_UP = "the deadline has passed, or the client has left"
     PLACED = "nothing is awaited any more"
+    MOVED = "its replicas are others now: it has begun again with these"
 
 
 _E = WriteEvent
 _WAITING, _REPLIED, _OWING, _FINISHED = WriteState
 """Python 3.11 takes ten times as long to find a member in its Enum, and every acknowledgement needs some."""
 
+
+_STATE_PAUSE = 0.05
+"""Seconds until a replica that knows another state is asked again: about what a state needs to spread."""
 
 _Made: TypeAlias = tuple[Request, Respond, EncodedVersion, EncodedVersion, Stored]
 """A write with what is stored, the version that is to be written over it, and its reply."""
@@ -156,6 +169,28 @@ class Writes:
                 self._guard.report(error)
         self._durability.after(lsn, OwnAcks(tuple(numbers)), now)
 
+    def again(self, operation: WriteOperation, respond: Respond, now: Instant) -> None:
+        """Bring what has been minted to the present replicas of its key: a quorum of those of before is none.
+
+        Only they are counted, this node's own copy too: what was here may have left with the partition.
+        """
+        request = operation.request
+        placement = self.placements.place(request.partition, request.bucket.n)
+        request = replace(request, placement=placement)
+        try:
+            if placement.here or placement.stands_in_for:
+                lsn = self.local.store(request.key, operation.version, placement.stands_in_for)
+            else:
+                lsn = self.local.replica.last_lsn
+        except KVError:
+            respond(Failed(WriteTimeout(0, request.w)), now)
+            return
+        begun = WriteOperation(self, respond, request, operation.version, operation.result, now)
+        begun.send()
+        for target in placement.unplaced:
+            begun.hint_here(target, now)
+        self._durability.after(lsn, OwnAcks((begun.number,)), now)
+
     def _refuse(self, request: Request, respond: Respond, error: Exception, now: Instant) -> None:
         """Nothing was done. Whoever mints a dot must know what is stored: else another replica does it."""
         if isinstance(error, Corruption) and self._forwards.pass_on(request, respond):
@@ -200,6 +235,7 @@ class WriteOperation(Operation):
         (_WAITING, _E.ACKNOWLEDGED): _REPLIED,
         (_WAITING, _E.OUT_OF_REACH): _REPLIED,
         (_WAITING, _E.GIVEN_UP): _OWING,
+        (_WAITING, _E.MOVED): _FINISHED,
         (_OWING, _E.ACKNOWLEDGED): _REPLIED,
         (_OWING, _E.PLACED): _FINISHED,
         (_REPLIED, _E.PLACED): _FINISHED,
@@ -221,7 +257,7 @@ class WriteOperation(Operation):
         self.result = result
         self._patience_ends = patience_ends = now.mono + common.patience
         placement = request.placement
-        self.quorums: Quorums = (placement.quorum(request.w, request.sloppy), common.coordinator)
+        self.quorums: Quorums = (*placement.write_quorums(request.w, request.sloppy), common.coordinator)
         self.acked: set[str] = set()
         self.lost = placement.dead
         self._again: tuple[tuple[float, str, str], ...] = ()
@@ -256,11 +292,14 @@ class WriteOperation(Operation):
     def on_refusal(self, node: str, error: KVError, now: Instant) -> None:
         """A replica could not store it: keep a hint, and give up when W cannot be reached.
 
-        One that is only overloaded is asked again in the time it wants, if the client has that much.
+        One that is only overloaded is asked again in the time it wants, if the client has that much; one that
+        knows other replicas, when one of the two has heard of the newer state.
         """
         hint_for = self._awaiting.get(node, self.request.placement.remote.get(node))
-        if isinstance(error, Overloaded) and self.state is _WAITING and hint_for is not None:
-            when = now.mono + error.retry_after
+        if isinstance(error, Overloaded | StaleRing) and self.state is _WAITING and hint_for is not None:
+            if self._begins_again(now):
+                return
+            when = now.mono + (error.retry_after if isinstance(error, Overloaded) else _STATE_PAUSE)
             if when < self.deadline:
                 self._again = (*self._again, (when, node, hint_for))
                 if when < self.wake_at:
@@ -285,6 +324,8 @@ class WriteOperation(Operation):
         Not before their patience for a client that has little time: hints are work, and under overload all
         are late.
         """
+        if self._again and self._begins_again(now):
+            return
         self._ask_again(now)
         late = now.mono >= self.deadline
         if late:
@@ -294,7 +335,7 @@ class WriteOperation(Operation):
                 self._substitute(node, now)
             if late:
                 for node in tuple(self._awaiting):  # fallbacks asked just now: no time is left for them
-                    self._hint_here(self._awaiting.pop(node), now)
+                    self.hint_here(self._awaiting.pop(node), now)
                 self._finish()
                 return
             self._patience_ends = min(now.mono + self._common.patience, self.deadline)
@@ -306,6 +347,19 @@ class WriteOperation(Operation):
         """End the patience with the slow replicas: the memory is wanted."""
         self._patience_ends = now.mono
         self.on_time(now)
+
+    def _begins_again(self, now: Instant) -> bool:
+        """Whether its replicas are others now, by the state of this node: then another operation goes on."""
+        request, placements = self.request, self._common.placements
+        current = placements.state.is_current(request.partition, request.call.bucket, request.placement.epoch)
+        if current or self.state is not _WAITING:
+            return False
+        self.move(_E.MOVED)
+        self._rpc.forget(self)
+        respond, self._respond = self._respond, None
+        assert respond is not None
+        self._common.again(self, respond, now)
+        return True
 
     def _sleep(self, now: Instant) -> None:
         times = [when for when, _, _ in self._again]
@@ -330,16 +384,22 @@ class WriteOperation(Operation):
             request.partition, request.bucket.n, self._asked(), node
         )
         if not fallback:
-            self._hint_here(target, now)
+            self.hint_here(target, now)
             return
         self._fallbacks += (fallback,)
         self._awaiting[fallback] = target
         if request.sloppy:
-            voters, needed = self.quorums[0]
-            self.quorums = (Quorum(voters | {fallback}, needed), *self.quorums[1:])
+            self.quorums = (*self._joined_by(fallback, target), self._common.coordinator)
         self._ask(fallback, target)
 
-    def _hint_here(self, target: str, now: Instant) -> None:
+    def _joined_by(self, fallback: str, target: str) -> Iterator[Quorum]:
+        """The quorums of replicas, with a fallback in those that its target is a replica of."""
+        lists = self.request.placement.written_strict
+        for (voters, needed), nodes in zip(self.quorums[:-1], lists, strict=True):
+            yield Quorum(voters | {fallback} if target in nodes else voters, needed)
+
+    def hint_here(self, target: str, now: Instant) -> None:
+        """Keep a hint for a replica at this node."""
         # what cannot be kept is counted as dropped: the write itself does not depend on it
         local = self._common.local
         try:
@@ -387,11 +447,12 @@ class WriteOperation(Operation):
         self._rpc.forget(self)
 
     def _time_out(self, now: Instant) -> None:
-        self.fail(WriteTimeout(len(self._voted()), self.request.w), now)
+        fewest = min(len(members & self.acked) for members, _ in self.quorums[:-1])
+        self.fail(WriteTimeout(fewest, self.request.w), now)
 
-    def _voted(self) -> frozenset[str]:
+    def _voted(self) -> set[str]:
         """Those whose acknowledgement counts."""
-        return self.quorums[0].members & self.acked
+        return {node for members, _ in self.quorums[:-1] for node in members & self.acked}
 
     def _stored(self) -> Stored:
         if not self.request.call.explain:
@@ -406,4 +467,4 @@ class WriteOperation(Operation):
             tuple(sorted(self._voted())),
             hinted=tuple(sorted({*self._hinted, *waiting})),
         )
-        return msgspec.structs.replace(self.result, explain=explain)
+        return replace(self.result, explain=explain)

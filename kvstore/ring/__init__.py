@@ -29,7 +29,13 @@ from kvstore.ring.initial_members import parse_members
 from kvstore.ring.initial_state import initial_state
 from kvstore.ring.preference import fallbacks, preference_list
 from kvstore.ring.rebalance import rebalance
-from kvstore.ring.replica_sets import ReplicaSets, coming_replicas, old_replicas, replica_sets
+from kvstore.ring.replica_sets import (
+    ReplicaSets,
+    coming_replicas,
+    old_replicas,
+    replica_sets,
+    replicas,
+)
 from kvstore.ring.since import since_after
 from kvstore.ring.stored_state import decode_state, encode_state
 
@@ -60,6 +66,7 @@ __all__ = [
     "preference_list",
     "rebalance",
     "replica_sets",
+    "replicas",
     "since_after",
     "split_data_key",
     "token",

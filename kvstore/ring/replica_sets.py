@@ -30,6 +30,14 @@ def replica_sets(state: ClusterState, partition: int, n: int) -> ReplicaSets:
     )
 
 
+def replicas(state: ClusterState, partition: int, n: int) -> tuple[str, ...]:
+    """Of the keys with `n` replicas in a partition all that are written to, those that are read first."""
+    if state.move(partition) is None:
+        return state.ring.replica_lists[partition][:n]
+    sets = replica_sets(state, partition, n)
+    return tuple(dict.fromkeys(node for nodes in (sets.read, *sets.written) for node in nodes))
+
+
 def old_replicas(move: Move, n: int) -> tuple[str, ...]:
     """Of the keys with `n` replicas those that have what was written before the move."""
     return tuple(node for node in move.old[:n] if node not in move.emptied)

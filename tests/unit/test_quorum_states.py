@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
 from kvstore.contexts import encode_seen
 from kvstore.errors import Corruption, KVError, Overloaded, StaleRing, StorageFull, VersionTooLarge
+from kvstore.membership import transitions
 from kvstore.node.settings import NodeSettings
 from kvstore.protocol.client import ClientRequest
 from kvstore.protocol.gossip import GossipMessage
@@ -100,6 +101,8 @@ class Play:
         self.nodes = [*replicas, *(node for node in self.cluster.hosts if node not in replicas)]
         self.cluster.passes = self._take
         self._full: set[str] = set()
+        self._states = [self.cluster.state]
+        """That of each epoch."""
         for node, actors in zip(replicas, planted, strict=True):
             if actors:
                 self._host(node).node.base.local.store(INTERNAL, EncodedVersion(version(*actors)))
@@ -166,6 +169,21 @@ class Play:
         self.cluster.move(0.21)
         relief.relieve(self.cluster.instant)
 
+    def take_up(self, number: int) -> None:
+        """A node takes the next step of a move up: the second replica of the key gives way to a new one."""
+        states, replicas = self._states, self.nodes[:3]
+        if len(states) == 1:
+            partition = states[0].ring.partition("carts", KEY)
+            new = (replicas[0], self.nodes[3], replicas[2])
+            states.append(transitions.begin(states[0], {partition: new}))
+            states.append(transitions.advance(states[1], [partition]))
+            states.append(transitions.advance(states[2], [partition]))
+        host = self._host(self.nodes[number % 5])
+        if host.node.state.epoch < len(states):
+            host.node.on_state(states[host.node.state.epoch], self.cluster.instant)
+            self.cluster.move(0.0)
+            host.node.on_durable(host.engine.sync(), self.cluster.instant)
+
     def time(self, number: int) -> None:
         self.cluster.move(STEPS[number % len(STEPS)])
 
@@ -213,7 +231,7 @@ class Play:
 
 OFTEN = ("deliver",) * 20 + ("sync",) * 10
 NOW_AND_THEN = ("lose", "refuse", "unsent", "gone", "time", "stop", "repeat") * 2
-SELDOM = ("cancel", "relieve", "fill", "damage")
+SELDOM = ("cancel", "relieve", "fill", "damage", *("take_up",) * 3)
 EVENTS = OFTEN + NOW_AND_THEN + SELDOM
 actors = st.sets(st.sampled_from("ab"))
 known = st.sets(st.sampled_from("abc"), min_size=1)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from kvstore.errors import KVError, Outcome, Overloaded, StaleRead
+from kvstore.errors import KVError, Outcome, Overloaded, StaleRead, StaleRing
 from kvstore.protocol.client import ClientRequest
 
 ATTEMPTS = 3
 """Times that one request is sent at most, as far as its timeout allows, unless the client is told otherwise.
-A stale read has no such limit, nor has what was refused because of load: that is sent again at the pace that
-the nodes ask for. With one attempt nothing is sent again."""
+A stale read has no such limit, nor has what was refused because of load, which is sent again at the pace that
+the nodes ask for, or because its replicas are changing. With one attempt nothing is sent again."""
 
 Uniform: TypeAlias = Callable[[float, float], float]
 """A random number between two, as `random.Random.uniform`."""
@@ -28,7 +28,7 @@ def may_retry(request: ClientRequest, error: KVError, attempt: int, attempts: in
 
     `attempt` (from 1) is the one that has failed, of so many `attempts` that there may be.
     """
-    if attempt >= attempts and (attempts == 1 or not isinstance(error, StaleRead | Overloaded)):
+    if attempt >= attempts and (attempts == 1 or not isinstance(error, StaleRead | Overloaded | StaleRing)):
         return False
     return error.retryable and (not request.writes or error.outcome is Outcome.NOT_APPLIED)
 

@@ -28,7 +28,7 @@ from kvstore.quorum.deadlines import NEVER
 from kvstore.quorum.flow import Flow, Flows, Idle, Lost, Pause, Question
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.ownership import Ownership
-from kvstore.ring import preference_list, split_data_key
+from kvstore.ring import replicas, split_data_key
 from kvstore.versions import EncodedVersion, InternalKey
 
 _NONE = -1
@@ -165,9 +165,9 @@ class AntiEntropy:
         return min(seconds, self._settings.settle) if self._quarantine.waiting_for else seconds
 
     def _compare(self, peer: str, now: Instant) -> Flow[None]:
-        exchange = Exchange(
-            self._conversation(peer), self._trees, self._scan, self._store, partial(self._proofs.proven, peer)
-        )
+        conversation = self._conversation(peer)
+        equal = partial(self._proofs.proven, peer, conversation.epoch)
+        exchange = Exchange(conversation, self._trees, self._scan, self._store, equal)
         roots = self._proofs.roots[peer]
         now, differing = yield from exchange.compare(roots, self._settings.settle, now)
         mine = [r for r in differing if self._repairs(r, peer) or self._proofs.is_marked(peer, r)]
@@ -193,7 +193,9 @@ class AntiEntropy:
         self._exchanging = question.partition if isinstance(question, RangeItems) else _NONE
 
     def _repairs(self, root: TreeNode, peer: str) -> bool:
-        primaries = preference_list(self._ownership.state.ring, root.partition, root.n)
+        primaries = replicas(self._ownership.state, root.partition, root.n)
+        if peer not in primaries or self._ownership.name not in primaries:
+            return False  # it has moved away meanwhile
         return primaries.index(self._ownership.name) < primaries.index(peer)
 
     def _store(self, key: InternalKey, version: EncodedVersion) -> EncodedVersion:

@@ -5,7 +5,7 @@ A pair is a peer and the root of a tree that this node shares with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from kvstore.config import AntiEntropySettings
 from kvstore.protocol.instant import Instant
@@ -15,7 +15,7 @@ from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.merkle_tree import ROOT
 from kvstore.quorum.deadlines import NEVER
 from kvstore.quorum.ownership import Ownership
-from kvstore.ring import preference_list
+from kvstore.ring import ClusterState, coming_replicas, old_replicas, replicas
 
 Pair = tuple[str, TreeNode]
 
@@ -97,10 +97,31 @@ class Proofs:
         """Whether a pair is to be repaired next."""
         return (peer, root) in self._marked
 
-    def proven(self, peer: str, root: TreeNode, asked_at: Instant) -> None:
-        """A pair was equal when the peer was asked."""
+    def proven(self, peer: str, epoch: int, root: TreeNode, asked_at: Instant) -> None:
+        """A pair was equal when the peer was asked, by this epoch: of other replicas that says nothing."""
+        if not self._ownership.state.is_current_for_all(root.partition, epoch):
+            return
         self._proven[peer, root] = asked_at.mono
         self._marked.discard((peer, root))
+
+    def filled(self, partition: int) -> bool:
+        """Whether this node, as a coming replica of a partition, has all that a read quorum of the old has.
+
+        Each was asked by this step, and so after it had taken it up: nothing that they acknowledge later by
+        an earlier one can be missing. What was taken from them may not be on the disk yet.
+        """
+        state, name = self._ownership.state, self._ownership.name
+        move = state.move(partition)
+        if move is None:
+            return False
+        quorums = [(n, r) for n, r in read_quorums(state) if name in coming_replicas(move, n)]
+        return bool(quorums) and all(
+            self._equal_to(old_replicas(move, n), partition, n) >= min(r, len(old_replicas(move, n)))
+            for n, r in quorums
+        )
+
+    def _equal_to(self, nodes: Iterable[str], partition: int, n: int) -> int:
+        return sum((node, TreeNode(partition, n, ROOT)) in self._proven for node in nodes)
 
     def next_peer(self, now: Instant) -> str:
         """The live peer that should be compared with now; empty: none."""
@@ -122,12 +143,22 @@ class Proofs:
         return min(times, default=NEVER)
 
 
+def read_quorums(state: ClusterState) -> set[tuple[int, int]]:
+    """For each number of replicas of a key, of how many the answers meet every write that was acknowledged.
+
+    Of a bucket whose R and W together are no more than N nothing is promised: it is as one with majorities.
+    """
+    found = {(state.replicas, state.replicas // 2 + 1)}
+    found.update((b.n, b.r if b.r + b.w > b.n else b.n // 2 + 1) for b in state.buckets)
+    return found
+
+
 def _shared(ownership: Ownership, ns: tuple[int, ...]) -> dict[str, list[TreeNode]]:
     shared: dict[str, list[TreeNode]] = {}
-    ring, name = ownership.state.ring, ownership.name
-    for partition in range(ring.partitions):
+    state, name = ownership.state, ownership.name
+    for partition in range(state.ring.partitions):
         for n in ns:
-            primaries = preference_list(ring, partition, n)
+            primaries = replicas(state, partition, n)
             for peer in primaries:
                 if name in primaries and peer != name:
                     shared.setdefault(peer, []).append(TreeNode(partition, n, ROOT))

@@ -24,7 +24,7 @@ from kvstore.quorum.held_outputs import HeldOutputs
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.mint import Mint
 from kvstore.quorum.placement import Placements
-from kvstore.ring import partition_bounds, preference_list
+from kvstore.ring import partition_bounds, replicas
 from kvstore.versions import NO_VERSION, EncodedVersion, InternalKey
 
 _NOT_DATA = -1
@@ -113,7 +113,7 @@ class Quarantine:
             if first >= end:
                 continue
             for n in self._trees.ns:
-                primaries = frozenset(preference_list(state.ring, partition, n))
+                primaries = frozenset(replicas(state, partition, n))
                 mine = name in primaries
                 peers = primaries - {name} if mine else frozenset[str]()
                 yield _Part(partition, n, first, end, peers, mine, set(peers))

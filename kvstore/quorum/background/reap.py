@@ -206,11 +206,21 @@ class Reaper:
         if self._local.hints.holds(key) or self._exchanging(self._ownership.partition(key)):
             return False
         if not self._ownership.are_here(key):
-            return True
+            return self._has_left(key)
         version = replica.read(key)
         durable = replica.unsynced(key) == 0
         same = bool(version) and digest(version) == candidate.digest
         return durable and same and self._dead(version, now.wall)
+
+    def _has_left(self, key: InternalKey) -> bool:
+        """Whether nothing is left here of a key that has moved away; what there is goes, and nobody needs it.
+
+        It would be older than all that is deleted meanwhile, and come back if the partition did.
+        """
+        replica = self._local.replica
+        if version := replica.read(key):
+            self._sync_soon(replica.replace({key: (version, NO_VERSION)}))
+        return not replica.unsynced(key)
 
     def reap(self, candidates: Sequence[Candidate], now: Instant) -> None:
         """Delete what is confirmed still."""
