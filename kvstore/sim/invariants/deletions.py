@@ -39,14 +39,19 @@ class Deletions:
         self._counts = counts
 
     def hint_deleted(self, node: str, target: str, key: InternalKey, version: EncodedVersion) -> None:
-        """The target has it; or, of one that is too old, some primary, who repairs the target."""
+        """The target has it; or, of one that is too old, some primary, who repairs the target.
+
+        Where the target was no primary when the hint was sent, all that were have it.
+        """
         self._counts["deleted hints are home"] += 1
         primaries = self._keyspace.primaries(key)
         newest = max(wall_time(sibling.time) for sibling in decoded(version).siblings)
         expired = self._hosts[node].machine.wall - newest > self._hint_age_ms
-        homes = {target} if target in primaries else primaries
-        if all(self._copies.has(home, key, version) for home in homes):
-            return
+        host = self._hosts[node].node
+        for each in self._keyspace.homes_by_state(key, host.state if host else None):
+            homes = {target} if target in each else each
+            if all(self._copies.has(home, key, version) for home in homes):
+                return
         if expired and any(self._copies.has(heir, key, version) for heir in primaries):
             return
         if expired and node in primaries:  # in the same log, before this
@@ -60,6 +65,10 @@ class Deletions:
 
     def data_deleted(self, node: str, key: InternalKey, tombstone: EncodedVersion) -> None:
         """Nobody can see it, and nothing is under way that may bring back what it covers."""
+        reaping = self._hosts[node].node
+        if reaping is not None and node not in self._keyspace.homes(key, reaping.state):
+            self._counts["left behind is dropped"] += 1
+            return
         self._counts["reaped is nowhere under way"] += 1
         if decoded(tombstone).visible(self._hosts[node].machine.wall):
             raise Violation(

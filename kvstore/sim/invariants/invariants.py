@@ -25,7 +25,7 @@ class Invariants:
         self.hosts: dict[str, Watched] = {}
         self.counts: Counter[str] = Counter()
         """How often each was checked."""
-        keyspace = Keyspace(state, scheduler)
+        self.keyspace = keyspace = Keyspace(state, scheduler)
         self.writes = Writes(keyspace, scheduler, self.counts)
         copies = Copies(self.hosts, keyspace, self.counts)
         self.replies = Replies(state, self.writes, copies, self.counts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from kvstore.config import Conflict
-from kvstore.ring import ClusterState, partition_of, preference_list
+from kvstore.ring import ClusterState, partition_of, replicas
 from kvstore.ring import split_data_key as split
 from kvstore.sim.scheduler import Scheduler
 from kvstore.versions import (
@@ -22,22 +22,35 @@ from kvstore.versions import (
 
 
 class Keyspace:
-    """What the cluster's state says of internal keys."""
+    """What the cluster's state says of internal keys; also the one before it, which some nodes may be at."""
 
     def __init__(self, state: ClusterState, scheduler: Scheduler) -> None:
-        self._state = state
+        self._state = self._before = state
         self._scheduler = scheduler
         self._primaries: dict[InternalKey, tuple[str, ...]] = {}
 
+    def on_state(self, state: ClusterState) -> None:
+        """The next state is decided."""
+        self._before, self._state = self._state, state
+        self._primaries.clear()
+
     def primaries(self, key: InternalKey) -> tuple[str, ...]:
-        """The nodes that should hold an internal key."""
+        """The nodes that should hold an internal key, by one of the two states."""
         found = self._primaries.get(key)
         if found is None:
-            key_token, bucket, _ = split(key)
-            ring = self._state.ring
-            partition = partition_of(key_token, ring.partitions)
-            found = self._primaries[key] = preference_list(ring, partition, self._state.bucket(bucket).n)
+            both = (*self.homes(key, self._state), *self.homes(key, self._before))
+            found = self._primaries[key] = tuple(dict.fromkeys(both))
         return found
+
+    def homes_by_state(self, key: InternalKey, another: ClusterState | None) -> list[tuple[str, ...]]:
+        """The nodes that should hold an internal key, by each of the two states and by `another`."""
+        states = [self._state, self._before, *([another] if another else [])]
+        return [self.homes(key, state) for state in states]
+
+    def homes(self, key: InternalKey, state: ClusterState) -> tuple[str, ...]:
+        """The nodes that should hold an internal key by a state."""
+        key_token, bucket, _ = split(key)
+        return replicas(state, partition_of(key_token, state.ring.partitions), state.bucket(bucket).n)
 
     def _lww(self, key: InternalKey) -> bool:
         return self._state.bucket(split(key)[1]).conflict is Conflict.LWW

@@ -146,7 +146,8 @@ class Messages:
             return
         for position in message.positions:
             key, wanted = asked.candidates[position]
-            if sender in self._keyspace.primaries(key):
+            node = self._hosts[sender].node
+            if node is not None and sender in self._keyspace.homes(key, node.state):
                 self._counts["shown is durable"] += 1
                 held = self._hosts[sender].engine.durable(key)
                 if held is not None and digest(held) != wanted:
