@@ -14,7 +14,7 @@ from kvstore.protocol.client import ClientRequest, Reply
 from kvstore.protocol.peer import TreeNode
 from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.merkle_tree import NODES, ROOT
-from kvstore.ring import ClusterState, Member, initial_state, internal_key, preference_list
+from kvstore.ring import Member, initial_state, internal_key, preference_list
 from kvstore.sim.host import Host
 from kvstore.sim.invariants import Invariants
 from kvstore.sim.network import Conditions, Link, Network
@@ -110,12 +110,6 @@ class SimulatedCluster:
         for host in self.hosts.values():
             host.machine.how_disk_works.jitter = 0.0
             host.machine.slow_down(0.001)
-
-    def decide(self, state: ClusterState) -> None:
-        """The next state of the cluster is decided; who hears of it when is up to the caller."""
-        self.scheduler.note(f"epoch {state.epoch} is decided")
-        self.state = state
-        self.invariants.keyspace.on_state(state)
 
     # faults
 

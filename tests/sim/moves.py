@@ -68,9 +68,15 @@ class Churn:
             if host.node is not None and host.process.listens:
                 self._hear(host)
         if state := self._next():
-            self._cluster.decide(state)
+            self._decide(state)
             self._tracker.on_state(state)
         self._cluster.scheduler.after(_TICK, self._tick)
+
+    def _decide(self, state: ClusterState) -> None:
+        cluster = self._cluster
+        cluster.scheduler.note(f"epoch {state.epoch} is decided")
+        cluster.state = state
+        cluster.invariants.keyspace.on_state(state)
 
     def _hear(self, host: Host) -> None:
         """What a node says of itself; and it may hear of the newest state."""
