@@ -29,7 +29,7 @@ from kvstore.ring.initial_members import parse_members
 from kvstore.ring.initial_state import initial_state
 from kvstore.ring.preference import fallbacks, preference_list
 from kvstore.ring.rebalance import rebalance
-from kvstore.ring.replica_sets import ReplicaSets, coming_replicas, old_replicas, replica_sets
+from kvstore.ring.replica_sets import ReplicaSets, coming_replicas, old_replicas, read_quorum, replica_sets
 from kvstore.ring.since import since_after
 from kvstore.ring.stored_state import decode_state, encode_state
 
@@ -58,6 +58,7 @@ __all__ = [
     "partition_of",
     "place_of",
     "preference_list",
+    "read_quorum",
     "rebalance",
     "replica_sets",
     "since_after",
