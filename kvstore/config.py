@@ -282,7 +282,7 @@ class QuorumSettings:
 
 @dataclass(frozen=True, slots=True)
 class AntiEntropySettings:
-    """Times in seconds of anti-entropy and reaping (docs/anti-entropy.md). Raises ConfigError."""
+    """Times in seconds of anti-entropy, transfers and reaping (docs/anti-entropy.md). Raises ConfigError."""
 
     TABLE: ClassVar[str] = "anti-entropy"
 
@@ -298,6 +298,8 @@ class AntiEntropySettings:
     """For an answer of the peer."""
     answer_bytes: Annotated[int, Bounds(1, 8 * MIB)] = 256 * KIB
     """Bytes of versions in one answer of an exchange; the last one may go beyond."""
+    transfer_byte_rate: Rate = 16.0 * MIB
+    """Bytes a second that a node fetches of the partitions that it gets, of all of them together."""
     slice: Count = 256
     """Entries of a scan that are taken into the trees in one step."""
     rebuild: SecondsOrNever = 86_400.0

@@ -197,6 +197,8 @@ def _own_words(status: NodeStatus) -> dict[str, object]:
         "puts": counters.puts,
         "gets": counters.gets,
         "refetching_from": list(status.refetching_from),
+        "coming": status.transfers.coming,
+        "coming_proven": status.transfers.proven,
         "engine": asdict(status.engine),
         "counters": asdict(counters),
         "load": {name: getattr(status, name) for name in _LOAD},

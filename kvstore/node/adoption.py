@@ -29,7 +29,7 @@ class Adoption:
         self._liveness = liveness
         self.newest = base.placements.state
         """The newest state that has come; it may not be on the disk yet."""
-        self.on_adopted: Callable[[], None] = lambda: None
+        self.on_adopted: Callable[[Instant], None] = lambda now: None
         """Called when another state is acted by."""
         self._flow = background.flows.lasting(self._take_up)
 
@@ -72,6 +72,7 @@ class Adoption:
         background.tree_building.on_state(state)
         background.anti_entropy.on_state(now)
         background.replay.on_state()
+        background.transfers.on_state(state, now)
         self._liveness.on_members(placements.others, now)
         self._outbox.on_state(state)
-        self.on_adopted()
+        self.on_adopted(now)

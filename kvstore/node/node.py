@@ -157,6 +157,7 @@ class Node:
             admission.bytes,
             admission.most_bytes,
             self.background.quarantine.waiting_for,
+            self.background.transfers.status,
         )
 
     def repair_now(self, now: Instant) -> None:

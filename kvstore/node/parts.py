@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from kvstore.config import AntiEntropySettings
 from kvstore.hlc import HybridClock
 from kvstore.lsm import Engine
 from kvstore.node.coordinator import Coordinator
@@ -22,6 +23,8 @@ from kvstore.quorum.admission import Admission
 from kvstore.quorum.background.answering import AnsweredQuestions
 from kvstore.quorum.background.answers import Answers
 from kvstore.quorum.background.anti_entropy import AntiEntropy
+from kvstore.quorum.background.cursors import CURSORS, CURSORS_END, Cursors
+from kvstore.quorum.background.exchange import Comparison
 from kvstore.quorum.background.hint_expiry import HintExpiry
 from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.pacing import Pacing
@@ -29,6 +32,7 @@ from kvstore.quorum.background.proofs import Proofs
 from kvstore.quorum.background.quarantine import Quarantine
 from kvstore.quorum.background.reap import Reaper
 from kvstore.quorum.background.replay import HintReplay
+from kvstore.quorum.background.transfers import Transfers
 from kvstore.quorum.background.tree_building import TreeBuilding
 from kvstore.quorum.context_keys import ContextKeys
 from kvstore.quorum.counters import Counters
@@ -88,6 +92,7 @@ class Background:
     replay: HintReplay
     expiry: HintExpiry
     reaper: Reaper
+    transfers: Transfers
     questions: AnsweredQuestions
     """How questions of other nodes are answered."""
 
@@ -98,6 +103,7 @@ class Background:
         self.replay.start(now)
         self.expiry.start(now)
         self.reaper.start(now)
+        self.transfers.start(now)
 
 
 def foundation(
@@ -217,6 +223,7 @@ def background(base: Foundation, engine: Engine, settings: NodeSettings) -> Back
     expiry = HintExpiry(flows, local, placements, mint, durability, settings.quorum)
     exchanging = anti_entropy.exchanging
     reaper = Reaper(flows, local, quarantine.known, exchanging, placements, mint, soon, counters, rules)
+    transfers = _transfers(base, flows, engine, pacing, rules)
     building.built = anti_entropy.built
     local.replica.on_distrust = building.distrust
     local.hints.on_dropped = anti_entropy.hint_dropped
@@ -226,7 +233,26 @@ def background(base: Foundation, engine: Engine, settings: NodeSettings) -> Back
         **ScanAnswers(partial(Step, engine.scan), placements.state.ring.partitions).questions,
         **reaper.questions,
     }
-    return Background(flows, anti_entropy, proofs, quarantine, building, replay, expiry, reaper, questions)
+    return Background(
+        flows, anti_entropy, proofs, quarantine, building, replay, expiry, reaper, transfers, questions
+    )
+
+
+def _transfers(
+    base: Foundation, flows: Flows, engine: Engine, pacing: Pacing, settings: AntiEntropySettings
+) -> Transfers:
+    replica, placements = base.local.replica, base.placements
+    return Transfers(
+        flows,
+        base.local,
+        partial(Comparison, trees=base.trees, scan=engine.scan),
+        Cursors(engine.scan_around(CURSORS, CURSORS_END), replica),
+        placements.state,
+        placements.alive,
+        pacing,
+        base.counters,
+        settings,
+    )
 
 
 def _defect(counters: Counters, report: Callable[[Exception], None], error: Exception) -> None:

@@ -11,6 +11,7 @@ from kvstore.protocol.gossip import Status
 from kvstore.quorum.anti_entropy_status import AntiEntropyStatus
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.hints import PendingHints
+from kvstore.quorum.transfer_status import TransferStatus
 from kvstore.ring import ClusterState
 
 
@@ -67,6 +68,8 @@ class NodeStatus:
     """The most that they held at one time."""
     refetching_from: tuple[str, ...]
     """The nodes that must answer before what is quarantined here is whole again."""
+    transfers: TransferStatus
+    """How many partitions it is filled with, and of how many it is proven to hold all."""
     version: str = ""
     """Of kvstore. This and all that follows are the server's: empty or 0 in a simulated cluster."""
     settings: Mapping[str, str] = field(default_factory=dict)

@@ -68,6 +68,11 @@ class ClusterState:
                 self._settings[name] = settings
         return settings
 
+    @property
+    def ns(self) -> tuple[int, ...]:
+        """All numbers of replicas that keys have, in order."""
+        return tuple(sorted({self.replicas, *(bucket.n for bucket in self.buckets)}))
+
     def member(self, node: str) -> Member | None:
         """The member with this id."""
         return self._members.get(node)

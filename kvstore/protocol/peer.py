@@ -252,6 +252,18 @@ class ReapConfirm(msgspec.Struct, frozen=True, gc=False):
     ripe: tuple[Position, ...] = ()
 
 
+@peer_message("moves_progress")
+class MoveProgress(msgspec.Struct, frozen=True, gc=False):
+    """The sender has taken up the state of `epoch`, durably, and is proven by it for these partitions.
+
+    They are coming to it, and it holds all that a read quorum of their old replicas holds
+    (docs/membership.md).
+    """
+
+    epoch: Epoch
+    proven: tuple[Partition, ...]
+
+
 @peer_message("key_offers")
 class KeyOffer(msgspec.Struct, frozen=True, gc=False):
     """All keys that the sender has of those that contexts are signed with (kvstore.contexts)."""
@@ -276,4 +288,5 @@ QuorumMessage: TypeAlias = (
     | ReapCheck
     | ReapConfirm
     | KeyOffer
+    | MoveProgress
 )

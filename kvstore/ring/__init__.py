@@ -33,6 +33,7 @@ from kvstore.ring.replica_sets import (
     ReplicaSets,
     coming_replicas,
     old_replicas,
+    read_quorum,
     replica_sets,
     replicas,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "partition_of",
     "place_of",
     "preference_list",
+    "read_quorum",
     "rebalance",
     "replica_sets",
     "replicas",

@@ -47,3 +47,12 @@ def coming_replicas(move: Move, n: int) -> tuple[str, ...]:
     """Of the keys with `n` replicas those that lack what was written before the move."""
     old = old_replicas(move, n)
     return tuple(node for node in move.new[:n] if node not in old)
+
+
+def read_quorum(state: ClusterState, n: int) -> int:
+    """The fewest replicas of which every write of keys with `n` replicas has reached one, if it was to last.
+
+    As many as a read of any bucket with R + W > N asks.
+    """
+    usual = [n // 2 + 1]
+    return max([b.r for b in state.buckets if b.n == n and b.r + b.w > n] + usual)

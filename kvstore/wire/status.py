@@ -11,6 +11,7 @@ from kvstore.protocol.gossip import Status
 from kvstore.quorum.anti_entropy_status import AntiEntropyStatus
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.hints import PendingHints
+from kvstore.quorum.transfer_status import TransferStatus
 from kvstore.v1 import admin_pb2 as pb
 from kvstore.v1 import peer_pb2 as peer_pb
 
@@ -50,6 +51,8 @@ def node_status_to_wire(status: NodeStatus) -> pb.GetStatusResponse:
         engine=pb.EngineStatus(**asdict(status.engine)),
         anti_entropy=_anti_entropy_to_wire(status.anti_entropy),
         refetching_from=status.refetching_from,
+        coming=status.transfers.coming,
+        coming_proven=status.transfers.proven,
         settings=status.settings,
         **{name: getattr(status, name) for name in _PLAIN},
     )
@@ -70,6 +73,7 @@ def node_status_from_wire(response: pb.GetStatusResponse) -> NodeStatus:
         engine=EngineStatistics(**engine),
         anti_entropy=_anti_entropy_from_wire(response.anti_entropy),
         refetching_from=tuple(response.refetching_from),
+        transfers=TransferStatus(response.coming, response.coming_proven),
         settings=dict(response.settings),
         **{name: getattr(response, name) for name in _PLAIN},
     )

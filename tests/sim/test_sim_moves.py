@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from kvstore.membership.tracker import Tracker
+from kvstore.node.progress import Progress
 from kvstore.quorum import placement
 from kvstore.ring import ClusterState, Move, ReplicaSets, Step, replica_sets
 from kvstore.sim.checker import Violation
@@ -16,6 +17,12 @@ from tests.sim.moves import SECONDS, MovesRun
 Plant = Callable[[pytest.MonkeyPatch], None]
 SEEDS = range(1, 53)
 _SHARES = 4
+
+
+@pytest.fixture(autouse=True)
+def decided_by_the_script_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes do not tell each other how far they are: so none of them proposes a next step."""
+    monkeypatch.setattr(Progress, "_tell", lambda _: None)
 
 
 @pytest.mark.parametrize("share", range(_SHARES))
@@ -65,10 +72,10 @@ def a_coming_replica_counted_in_a_read(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("plant", "seed", "seconds", "violated"),
     [
-        (flip_before_proof, 3, 15.0, "is back, although it was deleted"),
-        (w_of_the_old_list_alone, 27, SECONDS, "it lost"),
-        (w_of_the_new_list_alone, 23, 15.0, "is back, although it was replaced"),
-        (a_coming_replica_counted_in_a_read, 6, SECONDS, "is back, although it was replaced"),
+        (flip_before_proof, 1, SECONDS, "it lost"),
+        (w_of_the_old_list_alone, 6, SECONDS, "it lost"),
+        (w_of_the_new_list_alone, 2, SECONDS, "is back, although it was replaced"),
+        (a_coming_replica_counted_in_a_read, 1, SECONDS, "is back, although it was replaced"),
     ],
 )
 def test_a_planted_defect_of_moves_is_found(

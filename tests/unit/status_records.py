@@ -11,6 +11,7 @@ from kvstore.protocol.gossip import Status
 from kvstore.quorum.anti_entropy_status import AntiEntropyStatus
 from kvstore.quorum.counters import Counters
 from kvstore.quorum.hints import PendingHints
+from kvstore.quorum.transfer_status import TransferStatus
 
 
 def node_status(node: str, **known: Any) -> NodeStatus:
@@ -27,6 +28,7 @@ def node_status(node: str, **known: Any) -> NodeStatus:
         "in_flight_bytes": 0,
         "most_in_flight_bytes": 0,
         "refetching_from": (),
+        "transfers": TransferStatus(0, 0),
     }
     return NodeStatus(node, **values | known)
 
@@ -57,5 +59,6 @@ def full_status() -> NodeStatus:
         engine=filled(EngineStatistics),
         anti_entropy=AntiEntropyStatus(31, 32, 33.5, 34, ("n2", "n3")),
         refetching_from=("n2", "n4"),
+        transfers=TransferStatus(41, 42),
         settings={"max-value": "1000"},
     )

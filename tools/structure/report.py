@@ -13,7 +13,7 @@ from tools.structure.source import Module
 
 CORE = ("node", "membership", "quorum", "protocol", "ring", "gossip", "lsm", "versions", "contexts", "hlc")
 CORE_SETTINGS = ("config", "bounds", "errors")
-SHARED = ("errors", "config", "protocol", "versions", "lsm.config", "lsm.messages")
+SHARED = ("errors", "config", "protocol", "versions", "lsm.config", "lsm.messages", "quorum.flow")
 """What the whole package, or the engine, speaks in: any number of modules may use it."""
 
 USERS, ATTRIBUTES, METHODS = 10, 20, 25

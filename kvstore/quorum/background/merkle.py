@@ -195,4 +195,4 @@ class Trees:
 def _ns(state: ClusterState) -> tuple[tuple[int, ...], int, dict[bytes, int]]:
     """All numbers of replicas that there are, the usual one, and that of each bucket that is configured."""
     by_bucket = {bucket.name.encode(): bucket.n for bucket in state.buckets}
-    return tuple(sorted({state.replicas, *by_bucket.values()})), state.replicas, by_bucket
+    return state.ns, state.replicas, by_bucket

@@ -203,7 +203,10 @@ class Reaper:
 
     def _agrees(self, candidate: Candidate, now: Instant) -> bool:
         key, replica = candidate.key, self._local.replica
-        if self._local.hints.holds(key) or self._exchanging(self._ownership.partition(key)):
+        partition = self._ownership.partition(key)
+        if self._local.hints.holds(key) or self._exchanging(partition):
+            return False
+        if self._ownership.state.move(partition):  # who is coming may hold a value that the tombstone covers
             return False
         if not self._ownership.are_here(key):
             return self._has_left(key)

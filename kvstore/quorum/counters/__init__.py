@@ -13,10 +13,13 @@ from kvstore.quorum.counters.reads import ReadCounters
 from kvstore.quorum.counters.repair import RepairCounters
 from kvstore.quorum.counters.requests import RequestCounters
 from kvstore.quorum.counters.traffic import TrafficCounters
+from kvstore.quorum.counters.transfers import TransferCounters
 
 
 @dataclass
-class Counters(RequestCounters, ReadCounters, HintCounters, RepairCounters, TrafficCounters):
+class Counters(
+    RequestCounters, ReadCounters, HintCounters, RepairCounters, TransferCounters, TrafficCounters
+):
     """All counters of one node, each a number of events since its process started."""
 
 
@@ -27,6 +30,7 @@ TOPICS = {
         ("reads", ReadCounters),
         ("hints", HintCounters),
         ("repair", RepairCounters),
+        ("transfers", TransferCounters),
         ("traffic", TrafficCounters),
     )
 }

@@ -12,7 +12,7 @@ class RepairCounters:
     repairs: int = 0
     """Versions that anti-entropy brought here, or from here to others."""
     repair_bytes: int = 0
-    """Bytes of hashes, keys and versions that anti-entropy has sent."""
+    """Bytes of hashes, keys and versions that anti-entropy and transfers have sent."""
     reaped: int = 0
     """Tombstones and expired versions deleted here."""
     trees_distrusted: int = 0
