@@ -46,9 +46,9 @@ class Probing:
         """Probe one member after another, from some time within the next interval on."""
         self._next = now + self._rng.random() * self._settings.probe_interval
 
-    def on_members(self, peers: Sequence[str], gone: Iterable[str]) -> None:
+    def on_members(self, peers: Sequence[str], new: Iterable[str], gone: Iterable[str]) -> None:
         """These are the other members now; those that are gone are not probed any more."""
-        self._rotation.nodes = peers
+        self._rotation.on_members(peers, new)
         for node in gone:
             self._probes.pop(node, None)
 
