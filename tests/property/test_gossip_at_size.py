@@ -58,3 +58,4 @@ def test_a_stalled_loop_blames_nobody_else(nodes: int) -> None:
 
 def test_a_message_costs_the_same_in_a_cluster_a_hundred_times_larger() -> None:
     assert cost_of_a_message(1000) < 3 * cost_of_a_message(10)
+    assert cost_of_a_message(1000, suspects=400) < 3 * cost_of_a_message(10), "nor during a split"
