@@ -13,7 +13,7 @@ PROTOS := $(wildcard proto/kvstore/v1/*.proto)
 # compiles the whole package, and each of their workers all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv run test check structure model tables format packages airports demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-large bench-mix bench-one bench-hosts bench-transports bench-peers bench-growth bench-open sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations backup stops fuzz hostile power-loss proto clean
+.PHONY: help venv run test check structure model swim tables format packages airports demo bench bench-slow bench-transfer bench-engine bench-overload bench-hostile bench-large bench-mix bench-one bench-hosts bench-transports bench-peers bench-growth bench-open sim sim-long planted planted-boundary mutants jepsen jepsen-long jepsen-hunt heal overload operations backup stops fuzz hostile power-loss proto clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ tables: venv ## write the tables in docs/ that are made from the source
 format: venv ## put every file into the form that check wants
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+swim: venv ## the failure detector in simulated clusters of 10, 100 and 1,000 members: takes minutes
+	@$(BIN)/python -m tests.property.gossip_at_size $(MEMBERS)
 
 model: venv ## explore the protocol of membership completely, with larger bounds than make test; prints how many states
 	@KVSTORE_MODEL=1 $(BIN)/python -m pytest -q --timeout 3600 tests/model

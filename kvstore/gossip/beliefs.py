@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from kvstore.gossip.awareness import Awareness
+from kvstore.gossip.dead_members import DeadMembers
 from kvstore.gossip.dissemination import Dissemination, Outgoing
 from kvstore.gossip.membership import Membership
 from kvstore.gossip.outputs import PersistIncarnation, StatusChanged
@@ -37,21 +38,25 @@ class Beliefs:
         self._probing = probing
         self._awareness = awareness
         self._suspicions: dict[str, Suspicion] = {}
-        self._dead: dict[str, float] = {}
-        """Dead members, and when to ping each again."""
+        self._next_verdict: float | None = None
+        """When the first suspect's time is over; None after a change, until it is asked for."""
+        self._dead = DeadMembers(settings.dead_interval)
 
     @property
     def deadline(self) -> float:
         """When a suspect's time is over or a dead member is to be pinged; infinite when there is none."""
-        suspects = min((suspicion.deadline for suspicion in self._suspicions.values()), default=math.inf)
-        return min(suspects, min(self._dead.values(), default=math.inf))
+        if self._next_verdict is None:
+            due = (suspicion.deadline for suspicion in self._suspicions.values())
+            self._next_verdict = min(due, default=math.inf)
+        return min(self._next_verdict, self._dead.deadline)
 
     def forget(self, gone: Iterable[str]) -> None:
         """These are members no more."""
         for node in gone:
             self._gossip.discard(node)
             self._suspicions.pop(node, None)
-            self._dead.pop(node, None)
+            self._dead.discard(node)
+        self._next_verdict = None
 
     def hear(self, sender: str, update: Update, probed: bool, now: float) -> None:
         """Good news is believed and passed on; bad news only makes this node look for itself.
@@ -76,8 +81,10 @@ class Beliefs:
         if suspicion and update.incarnation == self._table[node].incarnation:
             if update.status is Status.DEAD:
                 suspicion.called_dead = True
+                self._next_verdict = None
             elif update.status is Status.SUSPECT and probed:
                 suspicion.confirm(sender)
+                self._next_verdict = None
 
     def _refute(self, update: Update) -> None:
         """Outdo whatever outdoes this node's own claim to be alive (SWIM section 4.2)."""
@@ -99,26 +106,28 @@ class Beliefs:
         suspicion = self._suspicions[node]
         if not suspicion.probe_failed:
             suspicion.probe_failed = True
+            self._next_verdict = None
             self._gossip.add(self._table[node].update())
 
     def declare_dead(self, now: float) -> None:
         """Declare those dead that did not refute in time."""
+        if self.deadline > now:
+            return
         for node in [node for node, suspicion in self._suspicions.items() if suspicion.deadline <= now]:
             reason = "it was suspected, and has not said that it is alive"
             self._believe(Update(node, Status.DEAD, self._table[node].incarnation), now, reason)
             self._gossip.add(self._table[node].update())
 
     def ping_dead(self, now: float) -> None:
-        """Ping those dead members whose turn it is: a healed partition always rejoins."""
-        for node, due in self._dead.items():
-            if due <= now:
-                self._dead[node] = now + self._settings.dead_interval
-                self._outgoing.ping(node)
+        """Ping the dead member whose turn it is: a healed partition always rejoins."""
+        if node := self._dead.take_due(now):
+            self._outgoing.ping(node)
 
     def delay(self, seconds: float) -> None:
         """Give every suspect more time."""
         for suspicion in self._suspicions.values():
             suspicion.delay(seconds)
+        self._next_verdict = None
 
     def _believe(self, update: Update, now: float, reason: str, firsthand: bool = False) -> None:
         """Take a claim into the table and do what follows from it."""
@@ -127,20 +136,21 @@ class Beliefs:
             return
         self._gossip.discard(node)
         self._suspicions.pop(node, None)
-        self._dead.pop(node, None)
+        self._next_verdict = None
+        self._dead.discard(node)
         if old is not update.status:
             self._outgoing.add(StatusChanged(node, old, update.status, reason))
         match update.status:
             case Status.ALIVE:
                 self._gossip.add(update)
                 if old is Status.DEAD:
-                    self._outgoing.push_pull(node, reply=True)
+                    self._outgoing.greet(node)
             case Status.SUSPECT:
                 self._suspicions[node] = self._suspicion(now)
                 self._probing.probe(node, now)
             case Status.DEAD:
                 self._probing.give_up(node)
-                self._dead[node] = now + self._settings.dead_interval
+                self._dead.add(node, now)
 
     def _suspicion(self, now: float) -> Suspicion:
         """The time to refute grows with the logarithm of the cluster; see memberlist's suspicionTimeout."""

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+import random
 
 from kvstore.gossip.membership import Membership
 from kvstore.gossip.outputs import Output, Send
 from kvstore.protocol.gossip import GossipMessage, Ping, PushPull, Status, Update
 from kvstore.protocol.sizes import item_size_of
+
+_ROWS = 16
+"""Most rows of the table in one PushPull beside the sender's and the receiver's: messages stay bounded."""
+_EXCHANGES = 32
+"""With how many members rows are exchanged when all of them greet one, or one greets all."""
 
 
 class Dissemination:
@@ -55,13 +61,15 @@ class Dissemination:
 class Outgoing:
     """The outputs of one node, which gather until the end of a turn."""
 
-    __slots__ = ("_gossip", "_me", "_outputs", "_sequence", "table")
+    __slots__ = ("_gossip", "_me", "_outputs", "_rng", "_sequence", "table")
 
-    def __init__(self, me: str, table: Membership, gossip: Dissemination, sequence: int) -> None:
+    def __init__(self, me: str, table: Membership, gossip: Dissemination, rng: random.Random) -> None:
         self._me = me
         self.table = table
         self._gossip = gossip
-        self._sequence = sequence
+        self._rng = rng
+        # acks to pings from before a restart of this node must not match
+        self._sequence = rng.getrandbits(32)
         self._outputs: list[Output] = []
 
     def add(self, output: Output) -> None:
@@ -78,8 +86,19 @@ class Outgoing:
         self._outputs.append(Send(to, message))
 
     def push_pull(self, to: str, reply: bool) -> None:
-        """Send all rows of the table, and ask for those of the other node if `reply`."""
-        self.send(to, PushPull(self.table.updates(), reply))
+        """Send rows of the table, and ask for some of the other node's if `reply`."""
+        self.send(to, PushPull(self.table.part(to, _ROWS, self._rng), reply))
+
+    def greet(self, to: str) -> None:
+        """Tell a member that is new here, or to which this node is new, of this node's incarnation.
+
+        All greet it, or it is one of all who are greeted: in a large cluster few of them exchange rows.
+        """
+        nodes = len(self.table)
+        if nodes <= _EXCHANGES or self._rng.random() * nodes < _EXCHANGES:
+            self.push_pull(to, reply=True)
+        else:
+            self.send(to, PushPull((self.table[self._me].update(), self.table[to].update()), reply=False))
 
     def ping(self, target: str) -> int:
         """Ask a node to answer; returns the number that its Ack will have."""

@@ -42,8 +42,7 @@ class FailureDetector:
         self._table = table = Membership(me, peers, incarnation, 0.0)
         self._awareness = awareness = Awareness(settings.awareness_max)
         gossip = Dissemination(settings.retransmit_factor, settings.update_bytes)
-        # acks to pings from before a restart of this node must not match
-        outgoing = Outgoing(me, table, gossip, sequence=rng.getrandbits(32))
+        outgoing = Outgoing(me, table, gossip, rng)
         self._outgoing = outgoing
         self._probing = probing = Probing(me, peers, settings, table, outgoing, awareness, rng)
         self._relays = Relays(settings.probe_timeout, outgoing)
@@ -66,6 +65,9 @@ class FailureDetector:
         """All members, this node included, in order of node ids."""
         return self._table.members()
 
+    def _is_peer(self, node: str) -> bool:
+        return node in self._table and node != self._me
+
     def next_deadline(self) -> float:
         """When `on_timer` next has work; infinite before `start`."""
         return self._deadline
@@ -73,10 +75,10 @@ class FailureDetector:
     # inputs
 
     def start(self, now: float) -> list[Output]:
-        """Tell every peer of this node's incarnation, ask for their tables, and begin to probe."""
+        """Tell every peer of this node's incarnation, ask for rows of their tables, and begin to probe."""
         self._table.begin_anew(now)
         for peer in self._peers:
-            self._outgoing.push_pull(peer, reply=True)
+            self._outgoing.greet(peer)
         self._probing.start(now)
         self._next_push_pull = now + self._rng.random() * self._settings.push_pull_interval
         return self._end_turn(now)
@@ -101,7 +103,7 @@ class FailureDetector:
 
     def on_message(self, sender: str, message: GossipMessage, now: float) -> list[Output]:
         """A message from another node; ignored when that is no member."""
-        if sender not in self._peers:
+        if not self._is_peer(sender):
             return []
         self._notice_stall(now)
         # a whole table repeats hearsay, and a request is sent before its sender has seen anything
@@ -111,7 +113,7 @@ class FailureDetector:
         match message:
             case Ping(sequence, target) if target == self._me:
                 self._outgoing.send(sender, Ack(sequence, self._outgoing.updates(sender)))
-            case PingRequest(_, target) if target in self._peers:
+            case PingRequest(_, target) if self._is_peer(target):
                 self._relays.relay(sender, message, now)
             case Ack(sequence):
                 self._relays.on_ack(sender, sequence)
@@ -124,7 +126,7 @@ class FailureDetector:
 
     def on_link_lost(self, peer: str, now: float) -> list[Output]:
         """The connection to `peer` broke, which proves nothing: probe it at once."""
-        if peer not in self._peers:
+        if not self._is_peer(peer):
             return []
         self._notice_stall(now)
         if self._table[peer].status is not Status.DEAD:
@@ -136,12 +138,12 @@ class FailureDetector:
         self._notice_stall(now)
         new, gone = sorted(set(peers) - set(self._peers)), set(self._peers) - set(peers)
         self._peers = tuple(sorted(peers))
-        self._probing.on_members(self._peers, gone)
+        self._probing.on_members(self._peers, new, gone)
         self._relays.forget(gone)
         self._beliefs.forget(gone)
         self._table.on_members(new, gone, now)
         for peer in new:
-            self._outgoing.push_pull(peer, reply=True)
+            self._outgoing.greet(peer)
         return self._end_turn(now)
 
     # turns

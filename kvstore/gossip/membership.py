@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 
 from kvstore.gossip.member import MemberRow
@@ -46,6 +47,21 @@ class Membership:
     def updates(self) -> tuple[Update, ...]:
         """All rows as claims."""
         return tuple(member.update() for member in self.members())
+
+    def part(self, to: str, most: int, rng: random.Random) -> tuple[Update, ...]:
+        """Rows for one message to `to`: all, or this node's, the receiver's and `most` others.
+
+        Those that are not ALIVE come first, since most tables have the rest already; among equals, chance
+        decides.
+        """
+        if len(self._rows) <= most + 2:
+            return self.updates()
+        others = [row for node, row in self._rows.items() if node not in (self._me, to)]
+        doubtful = [row for row in others if row.status is not Status.ALIVE]
+        alive = [row for row in others if row.status is Status.ALIVE]
+        chosen = rng.sample(doubtful, min(len(doubtful), most))
+        chosen += rng.sample(alive, min(len(alive), most - len(chosen)))
+        return tuple(row.update() for row in (self._rows[self._me], self._rows[to], *chosen))
 
     def alive(self) -> list[str]:
         """The other members that are ALIVE, in a fixed order."""

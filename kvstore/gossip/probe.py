@@ -9,13 +9,18 @@ from collections.abc import Callable, Iterable, Sequence
 class Rotation:
     """Members in random order, each once per round: none waits longer than two rounds for its probe."""
 
-    __slots__ = ("_left", "_rng", "nodes")
+    __slots__ = ("_left", "_nodes", "_rng")
 
     def __init__(self, nodes: Iterable[str], rng: random.Random) -> None:
-        self.nodes: Sequence[str] = sorted(nodes)
-        """The members; of those that are others now the next round learns."""
+        self._nodes: Sequence[str] = sorted(nodes)
         self._rng = rng
         self._left: list[str] = []
+
+    def on_members(self, nodes: Sequence[str], new: Iterable[str]) -> None:
+        """These are the members now. The new ones take a random place in the round that is under way."""
+        self._nodes = nodes
+        for node in new:
+            self._left.insert(self._rng.randint(0, len(self._left)), node)
 
     def next(self, wanted: Callable[[str], bool]) -> str | None:
         """The next member that is `wanted`, None when there is none."""
@@ -24,7 +29,7 @@ class Rotation:
                 node = self._left.pop()
                 if wanted(node):
                     return node
-            self._left = self._rng.sample(self.nodes, len(self.nodes))
+            self._left = self._rng.sample(self._nodes, len(self._nodes))
         return None
 
 

@@ -35,22 +35,26 @@ class Probing:
         self._rng = rng
         self._rotation = Rotation(peers, rng)
         self._probes: dict[str, Probe] = {}
+        self._next_step: float | None = None
+        """When the first probe needs its next step; None after a change, until it is asked for."""
         self._next = math.inf
 
     @property
     def deadline(self) -> float:
         """When a probe needs its next step or the next member is to be chosen; infinite before `start`."""
-        return min(self._next, min((probe.deadline for probe in self._probes.values()), default=math.inf))
+        if self._next_step is None:
+            self._next_step = min((probe.deadline for probe in self._probes.values()), default=math.inf)
+        return min(self._next, self._next_step)
 
     def start(self, now: float) -> None:
         """Probe one member after another, from some time within the next interval on."""
         self._next = now + self._rng.random() * self._settings.probe_interval
 
-    def on_members(self, peers: Sequence[str], gone: Iterable[str]) -> None:
+    def on_members(self, peers: Sequence[str], new: Iterable[str], gone: Iterable[str]) -> None:
         """These are the other members now; those that are gone are not probed any more."""
-        self._rotation.nodes = peers
+        self._rotation.on_members(peers, new)
         for node in gone:
-            self._probes.pop(node, None)
+            self.give_up(node)
 
     def probe_next(self, now: float) -> None:
         """Probe the next member in the rotation, if it is time."""
@@ -71,12 +75,15 @@ class Probing:
         direct_until = now + self._settings.probe_timeout * factor
         until = now + self._settings.probe_interval * factor
         self._probes[target] = Probe(target, self._outgoing.ping(target), direct_until, until)
+        self._next_step = None
 
     def advance(self, now: float) -> Iterator[str]:
         """Do the next step of each probe that is due; those of the members yielded here have failed."""
+        if self.deadline > now:
+            return
         for probe in [probe for probe in self._probes.values() if probe.deadline <= now]:
             if probe.asked:
-                del self._probes[probe.target]
+                self.give_up(probe.target)
                 self._awareness.worse(probe.blame())
                 yield probe.target
             else:
@@ -86,6 +93,7 @@ class Probing:
         able = [node for node in self._table.alive() if node != probe.target]
         helpers = self._rng.sample(able, min(self._settings.indirect_probes, len(able)))
         probe.ask(helpers)
+        self._next_step = None
         about = (self._table[self._me].update(), self._table[probe.target].update())
         for helper in helpers:
             self._outgoing.send(helper, PingRequest(probe.sequence, probe.target, about))
@@ -94,7 +102,7 @@ class Probing:
         """A member has answered, itself or through a helper."""
         for probe in list(self._probes.values()):
             if probe.answers(sender, sequence):
-                del self._probes[probe.target]
+                self.give_up(probe.target)
                 self._awareness.better()
                 if self._table[probe.target].status is Status.SUSPECT:
                     self.probe(probe.target, now)  # it was pinged before it was accused
@@ -106,10 +114,12 @@ class Probing:
                 probe.on_nack(sender)
 
     def give_up(self, target: str) -> None:
-        """It is known to be dead: a probe of it proves nothing more."""
+        """End the probe of a member, if there is one: it would prove nothing more."""
         self._probes.pop(target, None)
+        self._next_step = None
 
     def delay(self, seconds: float) -> None:
         """Give every member that is probed more time."""
         for probe in self._probes.values():
             probe.delay(seconds)
+        self._next_step = None

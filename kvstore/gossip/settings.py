@@ -31,9 +31,9 @@ class GossipSettings:
     confirmations: _Some = 2
     """How many others must confirm it for the shortest time."""
     dead_interval: Seconds = 1.0
-    """From ping to ping of a dead member, for ever."""
+    """From ping to ping of a dead member, for ever; longer where more than 8 are dead."""
     push_pull_interval: Seconds = 10.0
-    """From one exchange of all that is known of the members, with one of them, to the next."""
+    """From one exchange of what is known of the members, with one of them, to the next."""
     awareness_max: _Some = 4
     """Most that bad local health adds to the factor 1 on probe times."""
     retransmit_factor: Annotated[int, Bounds(1, 1000)] = 4

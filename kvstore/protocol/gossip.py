@@ -71,7 +71,7 @@ class Nack(msgspec.Struct, frozen=True, gc=False):
 
 @peer_message("push_pulls")
 class PushPull(msgspec.Struct, frozen=True, gc=False):
-    """The sender's whole table; with `reply` it wants the receiver's in return."""
+    """Rows of the sender's table, all if it is small; with `reply` it wants the receiver's in return."""
 
     updates: tuple[Update, ...]
     reply: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 
 from kvstore.gossip import FailureDetector, GossipSettings, Output, PersistIncarnation, Send, StatusChanged
@@ -23,6 +24,8 @@ class Host:
         self.detector: FailureDetector | None = None
         self.stalled = False
         self.queue: list[tuple[str, GossipMessage]] = []
+        self.members: list[str] = []
+        """The cluster as its disk remembers it, itself included."""
 
 
 class Network:
@@ -37,6 +40,10 @@ class Network:
         self.cut: list[tuple[str, str]] = []
         """Directions in which nothing passes."""
         self.hosts = {name: Host(name) for name in (f"n{i}" for i in range(1, nodes + 1))}
+        self.members = list(self.hosts)
+        """The cluster as it is."""
+        for host in self.hosts.values():
+            host.members = self.members
         self.trace: list[tuple[float, str, Output]] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
@@ -50,7 +57,7 @@ class Network:
         self.trace.append((self.now, name, PersistIncarnation(host.incarnation)))
         host.queue.clear()
         host.stalled = False
-        peers = [peer for peer in self.hosts if peer != name]
+        peers = [peer for peer in host.members if peer != name]
         rng = random.Random(f"{name} {self.seed} {self.now}")
         host.detector = FailureDetector(name, peers, host.incarnation, SETTINGS, rng)
         self._carry_out(host, host.detector.start(self.now))
@@ -58,6 +65,20 @@ class Network:
     def start_all(self) -> None:
         for name in self.hosts:
             self.start(name)
+
+    def change(self, members: list[str], within: float) -> None:
+        """From now on these are the members; each of them learns it `within` so many seconds."""
+        self.members = members
+        for name in members:
+            self.hosts.setdefault(name, Host(name))
+            self._at(self.now + self.rng.uniform(0.0, within), partial(self._learn, self.hosts[name]))
+
+    def _learn(self, host: Host) -> None:
+        if host.members != self.members and host.name in self.members:
+            host.members = self.members
+            if host.detector:
+                peers = [peer for peer in self.members if peer != host.name]
+                self._carry_out(host, host.detector.on_members(peers, self.now))
 
     def crash(self, name: str, links: bool = False) -> None:
         """Kill a process; with `links` the others notice at once that its connections broke."""
@@ -97,7 +118,8 @@ class Network:
     # what is seen
 
     def running(self) -> list[str]:
-        return [name for name, host in self.hosts.items() if host.detector]
+        """The members that run."""
+        return [name for name in self.members if self.hosts[name].detector]
 
     def detector(self, name: str) -> FailureDetector:
         detector = self.hosts[name].detector
@@ -106,14 +128,15 @@ class Network:
 
     def statuses(self, of: str) -> list[Status]:
         """What the others that run hold `of` a node."""
-        return [self.detector(name).status(of) for name in self.running() if name != of]
+        others = [self.detector(name) for name in self.running() if name != of]
+        return [detector.status(of) for detector in others if detector.knows(of)]
 
     def settled(self) -> bool:
         """Whether everyone that runs holds the running for ALIVE and the others for DEAD."""
         running = self.running()
         return all(
             status is (ALIVE if name in running else DEAD)
-            for name in self.hosts
+            for name in self.members
             for status in self.statuses(name)
         )
 
@@ -143,7 +166,7 @@ class Network:
     def _carry_out(self, host: Host, outputs: list[Output]) -> None:
         assert host.detector is not None
         for output in outputs:
-            self.trace.append((self.now, host.name, output))
+            self.record(host, output)
             if isinstance(output, Send):
                 self._send(host.name, output)
             elif isinstance(output, PersistIncarnation):
@@ -157,6 +180,10 @@ class Network:
                 self._on_timer(host)
 
         self._at(max(due, self.now), fire)
+
+    def record(self, host: Host, output: Output) -> None:
+        """Keep what a host did."""
+        self.trace.append((self.now, host.name, output))
 
     def _on_timer(self, host: Host) -> None:
         if host.detector:

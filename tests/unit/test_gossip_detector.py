@@ -49,6 +49,37 @@ def test_it_starts_by_telling_everyone_and_asking_for_their_tables() -> None:
     assert detector.next_deadline() <= 100.5
 
 
+def large() -> FailureDetector:
+    """Node a of 1,000, with members from b0 on."""
+    return FailureDetector("a", [f"b{i}" for i in range(999)], 3, GossipSettings(), random.Random(1))
+
+
+def tables(outputs: list[Output]) -> list[PushPull]:
+    return [o.message for o in outputs if isinstance(o, Send) and isinstance(o.message, PushPull)]
+
+
+def test_in_a_large_cluster_it_greets_all_and_exchanges_rows_with_few() -> None:
+    detector = large()
+    greetings = tables(detector.start(100.0))
+    assert len(greetings) == 999
+    assert all(Update("a", ALIVE, 3) in greeting.updates for greeting in greetings)
+    assert 10 < sum(greeting.reply for greeting in greetings) < 60
+    assert all(len(greeting.updates) <= (18 if greeting.reply else 2) for greeting in greetings)
+    new = [f"c{i}" for i in range(999)]
+    assert 10 < sum(greeting.reply for greeting in tables(detector.on_members(new, 101.0))) < 60
+
+
+def test_of_a_large_table_the_doubtful_rows_are_told_first() -> None:
+    detector = large()
+    detector.start(100.0)
+    doubtful = tuple(Update(f"b{i}", SUSPECT, 1) for i in range(5))
+    detector.on_message("b9", PushPull(doubtful, reply=False), 100.0)
+    (answer,) = tables(detector.on_message("b9", PushPull((), reply=True), 100.0))
+    assert answer.updates[:2] == (Update("a", ALIVE, 3), Update("b9", ALIVE, 0))
+    assert set(doubtful) < set(answer.updates)
+    assert len({update.node for update in answer.updates}) == len(answer.updates) == 18
+
+
 def test_a_ping_is_answered_by_its_target_only(detector: FailureDetector) -> None:
     (ack,) = sent(detector.on_message("b", Ping(9, "a", ()), 100.0), "b")
     assert isinstance(ack, Ack)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kvstore.errors import ConfigError
 from kvstore.gossip import GossipSettings
 from kvstore.gossip.awareness import Awareness
+from kvstore.gossip.dead_members import DeadMembers
 from kvstore.gossip.dissemination import Dissemination
 from kvstore.gossip.probe import Probe, Rotation
 from kvstore.gossip.suspicion import Suspicion, remaining_time
@@ -110,6 +111,42 @@ def test_each_round_takes_everyone_once(count: int, seed: int) -> None:
         assert sorted(str(rotation.next(lambda _: True)) for _ in nodes) == nodes
     assert rotation.next(lambda _: False) is None
     assert rotation.next(lambda node: node == "n0") == "n0"
+
+
+@given(st.integers(1, 30), st.integers(0, 30), st.integers(0, 99))
+def test_a_new_member_has_its_turn_in_the_round_that_is_under_way(count: int, passed: int, seed: int) -> None:
+    nodes = [f"n{i}" for i in range(count)]
+    rotation = Rotation(nodes, random.Random(seed))
+    for _ in range(passed % count):
+        rotation.next(lambda _: True)
+    rotation.on_members([*nodes, "x"], ["x"])
+    left = count - passed % count if passed % count else count + 1
+    assert "x" in [rotation.next(lambda _: True) for _ in range(left + 1)]
+
+
+def test_each_of_few_dead_members_is_pinged_once_an_interval_and_of_many_eight() -> None:
+    for count, expected in ((1, 10), (3, 30), (8, 80), (9, 80), (500, 80)):
+        dead = DeadMembers(interval=1.0)
+        assert dead.deadline == float("inf")
+        for i in range(count):
+            dead.add(f"n{i}", 0.0)
+        pinged = []
+        while dead.deadline <= 10.0:
+            pinged.append(dead.take_due(dead.deadline))
+        assert abs(len(pinged) - expected) <= 1
+        assert len(set(pinged)) == min(count, len(pinged)), "in turn"
+
+
+def test_who_is_not_dead_any_more_is_not_pinged() -> None:
+    dead = DeadMembers(interval=1.0)
+    for node in ("a", "b"):
+        dead.add(node, 0.0)
+    dead.discard("a")
+    assert dead.take_due(0.9) == "b"
+    assert dead.take_due(1.0) is None
+    dead.discard("b")
+    assert dead.deadline == float("inf")
+    assert dead.take_due(100.0) is None
 
 
 def test_silent_helpers_are_this_nodes_own_fault_and_nacks_are_not() -> None:
