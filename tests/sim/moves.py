@@ -15,7 +15,7 @@ from kvstore.membership import transitions
 from kvstore.membership.tracker import Tracker
 from kvstore.node.settings import NodeSettings
 from kvstore.protocol.client import Found, Get
-from kvstore.ring import ClusterState, Move, coming_replicas
+from kvstore.ring import ClusterState
 from kvstore.sim.checker import Checker, Place, Violation
 from kvstore.sim.cluster import LIMITS, REAP_AGE, SimulatedCluster
 from kvstore.sim.history import History
@@ -54,8 +54,6 @@ class Churn:
         self._rng = rng
         self._partitions = partitions
         self._tracker = Tracker(cluster.state)
-        self._filled: dict[tuple[str, int], tuple[int, object, int]] = {}
-        """By replica and partition the epoch and the life in which it was found equal, and its LSN then."""
         self.counts: Counter[str] = Counter()
         self.goes_on = True
         """Whether further moves begin."""
@@ -87,20 +85,8 @@ class Churn:
                 host.process.enter(partial(_tell, host, state))
             return
         self._tracker.on_epoch(host.name, node.state.epoch)
-        for move in state.moves:
-            if any(host.name in coming_replicas(move, n) for n in (2, 3)):
-                self._look_at(host, move, state.epoch)
-
-    def _look_at(self, host: Host, move: Move, epoch: int) -> None:
-        """A coming replica is proven when what it was found equal by is on its disk."""
-        node = host.node
-        assert node is not None
-        place = host.name, move.partition
-        found = self._filled.get(place)
-        if found and found[:2] == (epoch, node) and host.engine.durable_lsn >= found[2]:
-            self._tracker.on_proven(host.name, move.partition, epoch)
-        elif (not found or found[:2] != (epoch, node)) and node.background.proofs.filled(move.partition):
-            self._filled[place] = epoch, node, host.engine.last_lsn
+        for partition in node.background.transfers.proven:
+            self._tracker.on_proven(host.name, partition, state.epoch)
 
     def _next(self) -> ClusterState | None:
         state, rng = self._cluster.state, self._rng

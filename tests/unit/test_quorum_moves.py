@@ -12,6 +12,7 @@ from kvstore.protocol.client import Failed, Found, Stored
 from kvstore.protocol.peer import (
     Forward,
     MoveProgress,
+    RangeItems,
     ReadReply,
     ReadSame,
     ReplicaRead,
@@ -367,18 +368,34 @@ def test_a_proof_of_equality_by_an_earlier_step_is_none_of_this_one() -> None:
     assert proofs.status(moving.cluster.instant).unproven == pairs - 1
 
 
-def test_a_coming_replica_is_filled_by_anti_entropy_and_knows_when_it_is() -> None:
+def test_a_coming_replica_is_filled_and_knows_when_it_is() -> None:
     moving = Moving(Cluster(5, settings=FAST))
     moving.plant("bc")
     moving.at(BOTH_READ_OLD, "de")
     moving.cluster.move(5.0)
-    proofs = {name: moving.cluster.hosts[moving.name[name]].node.background.proofs for name in "de"}
-    assert not any(each.filled(PARTITION) for each in proofs.values()), "the old ones have yet to take it up"
+    transfers = [moving.cluster.hosts[moving.name[name]].node.background.transfers for name in "de"]
+    assert [each.proven for each in transfers] == [(), ()], "the old ones have yet to take it up"
     moving.at(BOTH_READ_OLD)
     moving.cluster.move(20.0)
     assert moving.holders() == set("abcde")
-    assert all(each.filled(PARTITION) for each in proofs.values())
-    assert not any(each.filled(PARTITION + 1) for each in proofs.values())
+    assert [each.proven for each in transfers] == [(PARTITION,), (PARTITION,)]
+
+
+def test_a_coming_replica_is_sent_nothing_but_what_it_asks_for() -> None:
+    moving = Moving(Cluster(5, settings=FAST))
+    moving.plant("abc")
+
+    def coming_ones_cannot_ask(sender: str, to: str, message: object) -> bool:
+        asks = isinstance(message, RangeItems) and sender in moving.nodes("de")
+        return not asks and moving._passes(sender, to, message)
+
+    moving.cluster.passes = coming_ones_cannot_ask
+    moving.at(BOTH_READ_OLD)
+    moving.cluster.move(20.0)
+    assert moving.holders() == set("abc")
+    moving.cluster.passes = moving._passes
+    moving.cluster.move(20.0)
+    assert moving.holders() == set("abcde")
 
 
 def test_no_tombstone_is_reaped_while_its_partition_moves() -> None:

@@ -28,7 +28,7 @@ from kvstore.quorum.deadlines import NEVER
 from kvstore.quorum.flow import Flow, Flows, Idle, Lost, Pause, Question
 from kvstore.quorum.local import LocalCopy
 from kvstore.quorum.ownership import Ownership
-from kvstore.ring import replicas, split_data_key
+from kvstore.ring import Step, coming_replicas, replicas, split_data_key
 from kvstore.versions import EncodedVersion, InternalKey
 
 _NONE = -1
@@ -193,6 +193,11 @@ class AntiEntropy:
         self._exchanging = question.partition if isinstance(question, RangeItems) else _NONE
 
     def _repairs(self, root: TreeNode, peer: str) -> bool:
+        move = self._ownership.state.move(root.partition)
+        if move is not None and move.step is Step.WRITE_BOTH_READ_OLD:
+            coming = coming_replicas(move, root.n)
+            if peer in coming or self._ownership.name in coming:
+                return False  # it fetches what it lacks (kvstore.quorum.background.transfers)
         primaries = replicas(self._ownership.state, root.partition, root.n)
         if peer not in primaries or self._ownership.name not in primaries:
             return False  # it has moved away meanwhile

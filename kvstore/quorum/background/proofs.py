@@ -5,7 +5,7 @@ A pair is a peer and the root of a tree that this node shares with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from kvstore.config import AntiEntropySettings
 from kvstore.protocol.instant import Instant
@@ -15,7 +15,7 @@ from kvstore.quorum.background.merkle import Trees
 from kvstore.quorum.background.merkle_tree import ROOT
 from kvstore.quorum.deadlines import NEVER
 from kvstore.quorum.ownership import Ownership
-from kvstore.ring import ClusterState, coming_replicas, old_replicas, replicas
+from kvstore.ring import replicas
 
 Pair = tuple[str, TreeNode]
 
@@ -104,25 +104,6 @@ class Proofs:
         self._proven[peer, root] = asked_at.mono
         self._marked.discard((peer, root))
 
-    def filled(self, partition: int) -> bool:
-        """Whether this node, as a coming replica of a partition, has all that a read quorum of the old has.
-
-        Each was asked by this step, and so after it had taken it up: nothing that they acknowledge later by
-        an earlier one can be missing. What was taken from them may not be on the disk yet.
-        """
-        state, name = self._ownership.state, self._ownership.name
-        move = state.move(partition)
-        if move is None:
-            return False
-        quorums = [(n, r) for n, r in read_quorums(state) if name in coming_replicas(move, n)]
-        return bool(quorums) and all(
-            self._equal_to(old_replicas(move, n), partition, n) >= min(r, len(old_replicas(move, n)))
-            for n, r in quorums
-        )
-
-    def _equal_to(self, nodes: Iterable[str], partition: int, n: int) -> int:
-        return sum((node, TreeNode(partition, n, ROOT)) in self._proven for node in nodes)
-
     def next_peer(self, now: Instant) -> str:
         """The live peer that should be compared with now; empty: none."""
         due = [p for p, when in self._next.items() if when <= now.mono and self._alive(p)]
@@ -141,16 +122,6 @@ class Proofs:
         """Seconds until some peer is due; the dead are looked at again after a while."""
         times = [max(when - now.mono, self._settings.settle) for when in self._next.values()]
         return min(times, default=NEVER)
-
-
-def read_quorums(state: ClusterState) -> set[tuple[int, int]]:
-    """For each number of replicas of a key, of how many the answers meet every write that was acknowledged.
-
-    Of a bucket whose R and W together are no more than N nothing is promised: it is as one with majorities.
-    """
-    found = {(state.replicas, state.replicas // 2 + 1)}
-    found.update((b.n, b.r if b.r + b.w > b.n else b.n // 2 + 1) for b in state.buckets)
-    return found
 
 
 def _shared(ownership: Ownership, ns: tuple[int, ...]) -> dict[str, list[TreeNode]]:
