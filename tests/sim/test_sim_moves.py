@@ -15,8 +15,8 @@ from kvstore.sim.checker import Violation
 from tests.sim.moves import SECONDS, MovesRun
 
 Plant = Callable[[pytest.MonkeyPatch], None]
-SEEDS = range(1, 53)
-_SHARES = 4
+SEEDS = range(1, 25)
+_SHARES = 2
 
 
 @pytest.fixture(autouse=True)

@@ -234,9 +234,11 @@ def test_a_failed_sync_at_an_interval_is_told_by_the_next_write(
 
 def test_syncs_at_intervals_end_with_their_store(tmp_path: Path) -> None:
     options = Options(durability=Durability.INTERVAL, sync_interval=60.0)
+    before = set(threading.enumerate())
     with Store.open(tmp_path / "s", options) as store:
         store.put(b"a", b"1")
-    assert not any(thread.name == "sync" for thread in threading.enumerate())
+        assert any(thread.name == "sync" for thread in set(threading.enumerate()) - before)
+    assert not any(thread.name == "sync" for thread in set(threading.enumerate()) - before)
 
 
 def failing(code: int) -> Callable[..., NoReturn]:
