@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kvstore.protocol.client import Delete, Explain, Stored
+from kvstore.errors import Corruption
+from kvstore.protocol.client import Delete, Explain, Failed, Stored
 from kvstore.protocol.instant import Instant
 from kvstore.quorum.mint import Written
 from kvstore.quorum.operation import Respond
@@ -48,5 +49,9 @@ class Deletes:
         if not result:
             respond(Stored(NO_CONTEXT, 0, explain), now)
             return
-        seen = DottedContext(decode_version(result).context)
+        try:
+            seen = DottedContext(decode_version(result).context)
+        except Corruption as error:  # what all R replicas hold
+            respond(Failed(error), now)
+            return
         self._writes.write(request, seen, _TOMBSTONE, respond)

@@ -329,3 +329,15 @@ def test_who_is_no_replica_refuses_at_once_when_all_replicas_are_dead() -> None:
         error = cluster.hosts[outsider].replies[number].error  # type: ignore[union-attr]
         assert isinstance(error, Unavailable)
         assert (error.required, error.alive) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "call", [Get("carts", KEY), Delete("carts", KEY)], ids=lambda call: type(call).__name__
+)
+def test_what_no_replica_can_read_is_told_to_whoever_asks_for_it(call: ClientRequest) -> None:
+    """A delete reads first: it ended with its timeout, as a defect of the node."""
+    cluster = cluster_of(3)
+    for host in cluster.hosts.values():
+        host.engine.write([(INTERNAL, b"rubbish")])
+    assert isinstance(cluster.error("n2", call), Corruption)
+    assert cluster.hosts["n2"].status().in_flight == 0
