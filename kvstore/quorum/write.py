@@ -324,8 +324,6 @@ class WriteOperation(Operation):
         Not before their patience for a client that has little time: hints are work, and under overload all
         are late.
         """
-        if self._again and self._begins_again(now):
-            return
         self._ask_again(now)
         late = now.mono >= self.deadline
         if late:

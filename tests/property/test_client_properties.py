@@ -61,6 +61,12 @@ def test_what_is_not_retryable_is_not_repeated(error: KVError) -> None:
     assert may_retry(Get("b", b"k"), error, 1) == error.retryable
 
 
+@given(st.integers(3, 100_000), errors)
+def test_only_time_bounds_what_is_refused_for_a_while(attempt: int, error: KVError) -> None:
+    assert may_retry(Get("b", b"k"), error, attempt, 3) == isinstance(error, StaleRing | Overloaded)
+    assert not may_retry(Get("b", b"k"), error, 1, 1)
+
+
 @given(st.integers(1, 100_000), errors, st.randoms(use_true_random=False))
 def test_pauses_are_bounded_and_respect_the_node(attempt: int, error: KVError, rng: random.Random) -> None:
     asked = error.retry_after if isinstance(error, Overloaded) else 0.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations, product
+
 import pytest
 
 from kvstore.config import AntiEntropySettings, BucketSettings, QuorumMode
@@ -11,6 +13,7 @@ from kvstore.node.settings import NodeSettings
 from kvstore.protocol.client import Failed, Found, Stored
 from kvstore.protocol.peer import (
     Forward,
+    ForwardReply,
     MoveProgress,
     RangeItems,
     ReadReply,
@@ -22,7 +25,8 @@ from kvstore.protocol.peer import (
 )
 from kvstore.protocol.scan import Scan
 from kvstore.protocol.spread import AtEpoch, NewState, StateWanted
-from kvstore.ring import ClusterState
+from kvstore.quorum.placement import Placements, place
+from kvstore.ring import ClusterState, replicas
 from kvstore.versions import BucketName, Dot, EncodedVersion, Sibling, Version, encode_version
 from tests.plain import Delete, Get, Put, data_key, token
 from tests.unit.quorum_cluster import Cluster
@@ -164,6 +168,18 @@ def test_what_a_coming_replica_lacks_is_missed_by_no_read() -> None:
     assert isinstance(moving.get("d", r=1), Unavailable)
 
 
+def test_a_coming_replica_that_a_request_was_passed_on_to_answers_with_what_others_hold() -> None:
+    moving = Moving()
+    moving.plant("abc")
+    moving.at(BOTH_READ_OLD)
+    moving.sent.clear()
+    forward = Forward(7, 2, Get("carts", moving.key, r=1, timeout=5.0), "")
+    moving.cluster.hosts[moving.name["d"]].node.on_frame(moving.name["a"], [forward], moving.cluster.instant)
+    moving.cluster.run()
+    (reply,) = [message for _, _, message in moving.sent if isinstance(message, ForwardReply)]
+    assert values(reply.reply) == [b"planted"]
+
+
 def test_a_delete_without_a_context_sees_what_the_old_list_has() -> None:
     moving = Moving()
     moving.plant("bc")
@@ -177,9 +193,9 @@ def test_a_delete_without_a_context_sees_what_the_old_list_has() -> None:
 @pytest.mark.parametrize(("step", "told"), [(BOTH_READ_OLD, True), (BOTH_READ_NEW, False)])
 def test_a_scan_asks_the_list_that_its_step_reads(step: int, told: bool) -> None:
     moving = Moving()
-    moving.plant("bc")
+    moving.plant("abc")
     moving.at(step)
-    scan = Scan(BucketName("carts"), w=1)
+    scan = Scan(BucketName("carts"), w=3)
     found = moving.cluster.scanned(scan, moving.name["d"])
     assert [each.key for each in found] == ([moving.key] if told else [])
 
@@ -266,6 +282,39 @@ def test_a_fallback_counts_for_the_list_of_whom_it_stands_in_for(mode: QuorumMod
     assert isinstance(moving.put("a", w=2, quorum=mode, timeout=1.5), Stored if enough else WriteTimeout)
     moving.silent = moving.nodes("de")
     assert isinstance(moving.put("a", b"w", w=2, quorum=mode, timeout=1.5), WriteTimeout)
+
+
+def test_a_fallback_that_is_asked_later_counts_for_one_list_too() -> None:
+    """It is asked for b, when b is late; of the new list a alone has the write."""
+    moving = Moving(Cluster(6, settings=QUIET))
+    (spare,) = moving.cluster.hosts.keys() - set(moving.name.values())
+    moving.at(BOTH_READ_OLD)
+    give(moving.cluster, moving.states[1], spare)
+    moving.silent = moving.nodes("bc")
+    assert isinstance(moving.put("a", w=2, quorum=QuorumMode.SLOPPY, timeout=4.0), Stored)
+    moving.silent = moving.nodes("bde")
+    assert isinstance(moving.put("a", b"w", w=2, quorum=QuorumMode.SLOPPY, timeout=4.0), WriteTimeout)
+
+
+@pytest.mark.parametrize(("size", "spare"), [(5, 0), (6, 1), (8, 2)])
+def test_no_replica_of_either_list_stands_in_for_another(size: int, spare: int) -> None:
+    """In any partition: which nodes are the next to stand in differs."""
+    first = Cluster(size, settings=QUIET).state
+    nodes = [member.node for member in first.members]
+    lists = {
+        partition: (old[0], *[node for node in nodes if node not in old][:2])
+        for partition, old in enumerate(first.ring.replica_lists)
+    }
+    begun = transitions.begin(first, lists)
+    for state, partition in product((begun, transitions.advance(begun, lists)), lists):
+        primaries = replicas(state, partition, 3)
+        placements = Placements(primaries[0], state, lambda _: True)
+        assert placements.another_fallback(partition, 3, (), primaries[0]) not in primaries
+        for dead in combinations(primaries[1:], 2):
+            placed = place(state, partition, 3, primaries[0], lambda node, dead=dead: node not in dead)  # type: ignore[misc]
+            stand_ins = {target.node for target in placed.targets if target.hint_for}
+            assert (len(stand_ins), len(placed.unplaced)) == (spare, 2 - spare)
+            assert stand_ins.isdisjoint(primaries)
 
 
 STEPS = [(OLD, BOTH_READ_OLD), (BOTH_READ_OLD, BOTH_READ_NEW), (BOTH_READ_NEW, NEW)]
