@@ -96,6 +96,31 @@ class Copies:
             f"and is on those of {sorted(having) or 'nobody'}"
         )
 
+    def must_be_on_each_list(self, node: str, key: InternalKey, minted: Sequence[Mint], w: int) -> None:
+        """One of these writes is on W disks of each list that it needed by some state, as `node` has told.
+
+        Where there has been one state only, that is what `must_be_on` looks at.
+        """
+        if not self._keyspace.has_changed:
+            return
+        self._counts["acknowledged is on W disks of each list"] += 1
+        for mint in minted:
+            having = {name for name in self._hosts if self._has_dot(name, key, mint.dot)}
+            for lists in self._keyspace.written(key):
+                if all(len(having.intersection(nodes)) >= min(w, len(nodes)) for nodes in lists):
+                    return
+        raise Violation(
+            f"{self._keyspace.name(key)} is acknowledged by {node} as on {w} disks of each list, and is on "
+            "fewer of one"
+        )
+
+    def _has_dot(self, node: str, key: InternalKey, dot: Dot) -> bool:
+        if node in self._held[dot]:
+            return True
+        host = self._hosts[node]
+        kept = host.engine.durable(key) if host.node else None
+        return bool(kept) and covers(decoded(kept).context, dot)
+
     def _disks_with(self, key: InternalKey, dot: Dot, sloppy: bool, needed: int) -> set[str]:
         """Nodes that durably have a write: of its primaries, where sloppy also in hints."""
         primaries = self._keyspace.primaries(key)

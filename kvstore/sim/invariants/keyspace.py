@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 from kvstore.config import Conflict
-from kvstore.ring import ClusterState, partition_of, replicas
+from kvstore.ring import ClusterState, partition_of, replica_sets, replicas
 from kvstore.ring import split_data_key as split
 from kvstore.sim.scheduler import Scheduler
 from kvstore.versions import (
@@ -26,12 +27,14 @@ class Keyspace:
 
     def __init__(self, state: ClusterState, scheduler: Scheduler) -> None:
         self._state = self._before = state
+        self._states = [state]
         self._scheduler = scheduler
         self._primaries: dict[InternalKey, tuple[str, ...]] = {}
 
     def on_state(self, state: ClusterState) -> None:
         """The next state is decided."""
         self._before, self._state = self._state, state
+        self._states.append(state)
         self._primaries.clear()
 
     def primaries(self, key: InternalKey) -> tuple[str, ...]:
@@ -46,6 +49,18 @@ class Keyspace:
         """The nodes that should hold an internal key, by each of the two states and by `another`."""
         states = [self._state, self._before, *([another] if another else [])]
         return [self.homes(key, state) for state in states]
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether there was more than one state."""
+        return len(self._states) > 1
+
+    def written(self, key: InternalKey) -> Iterator[tuple[tuple[str, ...], ...]]:
+        """The lists that a write of an internal key needs, by each state that was decided on."""
+        key_token, bucket, _ = split(key)
+        for state in reversed(self._states):
+            partition = partition_of(key_token, state.ring.partitions)
+            yield replica_sets(state, partition, state.bucket(bucket).n).written
 
     def homes(self, key: InternalKey, state: ClusterState) -> tuple[str, ...]:
         """The nodes that should hold an internal key by a state."""

@@ -45,6 +45,8 @@ class Replies:
             self._counts["acknowledged is on W disks"] += 1
             (_, w), sloppy = call.waits_for(bucket), _sloppy(call, bucket)
             self._copies.must_be_on(node, key, minted, w, sloppy, "is acknowledged")
+            if not sloppy:
+                self._copies.must_be_on_each_list(node, key, minted, w)
 
     def _place(self, call: ClientRequest) -> tuple[InternalKey, BucketSettings]:
         key = internal_key(call.bucket, call.key)
