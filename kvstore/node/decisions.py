@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
 from kvstore.errors import (
     ChangeLost,
@@ -28,13 +28,13 @@ from kvstore.node.parts import Foundation
 from kvstore.node.spread import Spread
 from kvstore.protocol.instant import Instant
 from kvstore.protocol.paxos import NEVER_AGAIN, Answer, OtherEpoch, Question
+from kvstore.protocol.table import Handler
 from kvstore.quorum import outputs
 from kvstore.ring import ClusterState
 from kvstore.ring.check import MAX_EPOCH
 
 Change: TypeAlias = Callable[[ClusterState], ClusterState]
 """Makes the next state of the present one; raises InvalidRequest."""
-Handler: TypeAlias = Callable[[str, Any, Instant], None]
 Respond: TypeAlias = Callable[[ClusterState | KVError], None]
 
 
@@ -120,7 +120,7 @@ class Decisions:
         if (wanted := self._wanted) is None:
             return
         if state == wanted:
-            self._spread.tell(self._others(state))
+            self._spread.tell(self._placements.others)
             self._end(state)
         elif state.epoch == wanted.epoch:
             self._end(ChangeLost(state.epoch))
@@ -160,6 +160,3 @@ class Decisions:
         respond, self._respond, self._wanted = self._respond, None, None
         assert respond is not None
         respond(outcome)
-
-    def _others(self, state: ClusterState) -> list[str]:
-        return [member.node for member in state.members if member.node != self._placements.name]

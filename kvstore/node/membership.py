@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from kvstore.errors import InvalidRequest, KVError
 from kvstore.membership.acceptor import Record
@@ -17,6 +16,7 @@ from kvstore.node.parts import Background, Foundation
 from kvstore.node.progress import Progress
 from kvstore.node.spread import Spread
 from kvstore.protocol.instant import Instant
+from kvstore.protocol.table import Handler
 from kvstore.ring import ClusterState
 
 _PATIENCE = 5.0
@@ -40,7 +40,7 @@ class Membership:
         self._decisions = Decisions(kept, base, self._adoption, self._spread, rng)
         self._progress = Progress(base, background, self._advance)
         self._adoption.on_adopted = self._on_adopted
-        self.handlers: dict[type, Callable[[str, Any, Instant], None]] = {
+        self.handlers: dict[type, Handler] = {
             **self._decisions.handlers,
             **self._spread.handlers,
             **self._progress.handlers,

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import Any
 
 from kvstore.membership.tracker import Tracker
 from kvstore.node.parts import Background, Foundation
 from kvstore.protocol.instant import Instant
 from kvstore.protocol.peer import MoveProgress
+from kvstore.protocol.table import Handler
 from kvstore.ring import ClusterState
 
 _TELL_AGAIN = 5.0
@@ -50,7 +50,7 @@ class Progress:
         self._timer = base.deadlines.timer(self._on_time)
         self._propose = propose
         background.transfers.told = self.changed
-        self.handlers: dict[type, Callable[[str, Any, Instant], None]] = {MoveProgress: self.on_progress}
+        self.handlers: dict[type, Handler] = {MoveProgress: self.on_progress}
         """Who takes which message of another member."""
 
     def start(self, now: Instant) -> None:

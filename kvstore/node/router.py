@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,11 +27,9 @@ from kvstore.protocol.peer import (
     ReplicaWrite,
     WriteAck,
 )
-from kvstore.protocol.table import ANSWERS, PeerMessage, expired
+from kvstore.protocol.table import ANSWERS, Handler, PeerMessage, expired
 from kvstore.quorum.forward import Repeats
 
-Handler = Callable[[str, Any, Instant], None]
-"""Takes a message of one type with its sender."""
 _GOSSIP = (Ping, PingRequest, Ack, Nack, PushPull)
 
 

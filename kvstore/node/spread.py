@@ -6,8 +6,7 @@ stream for bulk, to who wants it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from kvstore.errors import InvalidRequest
 from kvstore.node.adoption import Adoption
@@ -15,6 +14,7 @@ from kvstore.node.outbox import Outbox
 from kvstore.node.parts import Foundation
 from kvstore.protocol.instant import Instant
 from kvstore.protocol.spread import AtEpoch, NewState, StateWanted
+from kvstore.protocol.table import Handler
 
 _PATIENCE = 1.0
 """Seconds between two times that a document is asked for, or sent to the same node."""
@@ -28,7 +28,7 @@ class Spread:
         self._placements = base.placements
         self._adoption = adoption
         self._counters = base.counters
-        self.handlers: dict[type, Callable[[str, Any, Instant], None]] = {
+        self.handlers: dict[type, Handler] = {
             AtEpoch: self.on_epoch,
             StateWanted: self.on_wanted,
             NewState: self.on_new_state,

@@ -6,16 +6,20 @@ from them is asked here. Codec (kvstore.wire.peer) and checks (kvstore.node.fram
 
 from __future__ import annotations
 
-from typing import TypeAlias, get_args
+from collections.abc import Callable
+from typing import Any, TypeAlias, get_args
 
 from kvstore.config import KIB
 from kvstore.protocol.gossip import GossipMessage
+from kvstore.protocol.instant import Instant
 from kvstore.protocol.paxos import PaxosMessage
 from kvstore.protocol.peer import QuorumMessage
 from kvstore.protocol.row import ROWS, Row
 from kvstore.protocol.spread import SpreadMessage
 
 PeerMessage: TypeAlias = QuorumMessage | GossipMessage | PaxosMessage | SpreadMessage
+Handler: TypeAlias = Callable[[str, Any, Instant], None]
+"""Takes a message of one type with its sender."""
 PEER_TABLE: dict[type[PeerMessage], Row] = {struct: ROWS[struct] for struct in get_args(PeerMessage)}
 
 ANSWERS: dict[type[PeerMessage], type] = {s: row.answers for s, row in PEER_TABLE.items() if row.answers}
