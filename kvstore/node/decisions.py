@@ -67,6 +67,8 @@ class Decisions:
         """Who takes which message of another member."""
         self._wanted: ClusterState | None = None
         self._respond: Respond | None = None
+        self._until = NEVER
+        """When `respond` hears at the latest: what is decided on may have to wait for the disk."""
 
     def _from_disk(self) -> Proposer:
         try:
@@ -90,8 +92,8 @@ class Decisions:
         except KVError as error:
             respond(error)
             return
-        self._wanted, self._respond = wanted, respond
-        self._carry_out(self._proposer.propose(wanted, now.mono + timeout, now.mono), now)
+        self._wanted, self._respond, self._until = wanted, respond, now.mono + timeout
+        self._carry_out(self._proposer.propose(wanted, self._until, now.mono), now)
 
     def on_question(self, sender: str, question: Question, now: Instant) -> None:
         """Another member asks; what it cannot ask is not answered, and counted."""
@@ -129,6 +131,8 @@ class Decisions:
 
     def _on_time(self, now: Instant) -> None:
         self._carry_out(self._proposer.on_timer(now.mono), now)
+        if self._wanted is not None and now.mono >= self._until:
+            self._end(ChangeUnknown(self._wanted.epoch))
 
     def _carry_out(self, found: Sequence[Output], now: Instant) -> None:
         lsn = 0
@@ -147,7 +151,7 @@ class Decisions:
                 case GaveUp():
                     assert self._wanted is not None
                     self._end(ChangeUnknown(self._wanted.epoch))
-        self._timer.set(self._proposer.due)
+        self._timer.set(min(self._proposer.due, self._until))
 
     def _begin_again(self, now: Instant) -> None:
         """The disk takes no record: nothing is said that was to follow on it, and it is as if not asked."""
@@ -157,6 +161,6 @@ class Decisions:
         self._timer.set(NEVER)
 
     def _end(self, outcome: ClusterState | KVError) -> None:
-        respond, self._respond, self._wanted = self._respond, None, None
+        respond, self._respond, self._wanted, self._until = self._respond, None, None, NEVER
         assert respond is not None
         respond(outcome)

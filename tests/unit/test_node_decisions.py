@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from kvstore.lsm import Durability, Options
 from kvstore.membership.acceptor import MAX_LEAP
 from kvstore.membership.stored_record import PAXOS_RECORD
 from kvstore.membership.transitions import with_bucket
+from kvstore.node.state_store import CLUSTER_STATE
 from kvstore.protocol.paxos import (
     MAX_ROUND,
     Accept,
@@ -284,3 +286,27 @@ def test_whatever_happens_there_is_one_state_for_each_epoch_and_all_come_to_the_
         settle(cluster, 30.0)
     assert states(cluster) == last * len(cluster.hosts)
     assert max(seen) > 2
+
+
+def test_a_change_that_cannot_be_taken_up_in_time_is_not_known_to_its_operator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The disk takes the record of the acceptor, and no more: nobody else would tell when it has space."""
+    cluster = Cluster()
+    write = Replica.write
+
+    def full(self: Replica, entries: Any) -> int:
+        if any(key == CLUSTER_STATE for key, _ in entries):
+            raise StorageFull("full")
+        return write(self, entries)
+
+    monkeypatch.setattr(Replica, "write", full)
+    outcomes = ask(cluster, "n1", "carts", 2.0)
+    settle(cluster, 1.0)
+    assert outcomes == []
+    settle(cluster, 2.0)
+    assert isinstance(outcomes[0], ChangeUnknown)
+    monkeypatch.undo()
+    settle(cluster, 5.0)
+    assert {state.epoch for state in states(cluster)} == {2}
+    assert len(outcomes) == 1
